@@ -1,0 +1,57 @@
+# Every habit of the project is a line of `make help`.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo load test lint format type unit handlers e2e chaos lock wheel clean
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+# `make setup TORCH_BACKEND=cpu` takes the CPU wheels of torch, where your index has them.
+TORCH_BACKEND ?=
+
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## .venv with everything in it (Python 3.11+; no root, no Java needed)
+
+$(STAMP): requirements.txt pyproject.toml scripts/check_python.py
+	@$(PYTHON) scripts/check_python.py
+	@rm -f $(STAMP)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) -r requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## train, pack, serve, call and swap a model, and draw what it says
+	@$(BIN)/python scripts/demo.py
+
+load: $(STAMP)  ## a short load test of a served model; report in load/
+	@$(BIN)/python scripts/load.py
+
+test: lint type unit handlers e2e chaos  ## everything that must be green
+
+lint: $(STAMP)  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+type: $(STAMP)  ## mypy, strict
+	@$(BIN)/mypy vestal handlers models
+
+unit handlers e2e chaos: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/$@
+
+lock: $(STAMP)  ## pin every dependency anew in requirements.txt
+	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --upgrade \
+		--no-header --no-annotate --no-emit-index-url | $(BIN)/python scripts/lock.py > requirements.new
+	@mv requirements.new requirements.txt
+
+wheel: $(STAMP)  ## the package as users install it, in dist/
+	@$(BIN)/uv build --quiet --wheel --out-dir dist
+
+clean:  ## remove what can be made again (not your runs, archives or data)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m vestal`."""
+
+from vestal.cli import main
+
+main()
