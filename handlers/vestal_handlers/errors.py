@@ -1,0 +1,66 @@
+"""What can go wrong with one request, and the answer it gets.
+
+    bytes -> parsed -> decoded -> forwarded -> encoded
+         │         │          │            │
+         InputError (4xx)     HandlerError (500), OutOfMemory (507)
+
+Failure
+ ├─ InputError    the caller's: 400 not decodable, 413 too large, 415 wrong kind, 422 does not fit
+ ├─ HandlerError  ours: the model or the handler failed for this request
+ └─ OutOfMemory   this request alone does not fit into memory
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+
+class Failure(Exception):
+    """One request's failure: its HTTP status and a message for its caller."""
+
+    status: int = 500
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.status if status is None else status
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The error body, in the shape that TorchServe itself uses."""
+        return {
+            "code": self.status,
+            "type": type(self).__name__,
+            "message": self.message,
+            "request_id": request_id,
+        }
+
+    @property
+    def phrase(self) -> str:
+        """The standard reason phrase: nothing that a request said can reach the status line."""
+        return HTTPStatus(self.status).phrase
+
+
+class InputError(Failure):
+    """The request cannot be answered as it stands; the message says what was expected.
+
+    Args:
+        status: 400 not decodable, 413 too large, 415 wrong kind, 422 does not fit this model.
+    """
+
+    status = 400
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, status)
+
+
+class HandlerError(Failure):
+    """The handler or its model failed; the worker's log has the traceback."""
+
+    status = 500
+
+
+class OutOfMemory(Failure):
+    """The request does not fit into memory, even alone."""
+
+    status = 507
