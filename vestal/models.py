@@ -1,0 +1,44 @@
+"""Where models are found: `models/` of the project first, then the zoo that travels with Vestal."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from vestal.errors import UsageError
+from vestal.project import Project
+
+# What TorchServe takes in a URL path and a file name takes everywhere.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def zoo() -> Path:
+    """The bundled models: `vestal/zoo` in the wheel, `models` in the repository."""
+    package = Path(__file__).parent
+    bundled = package / "zoo"
+    return bundled if bundled.is_dir() else package.parent / "models"
+
+
+def find_model(project: Project, name: str) -> Path:
+    """The folder of a model.
+
+    Raises:
+        UsageError: there is none of that name; the message names those there are.
+    """
+    for parent in (project.models, zoo()):
+        if NAME.fullmatch(name) and (parent / name / "recipe.py").is_file():
+            return parent / name
+    known = model_names(project)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(
+        f"no model {name!r}: {hint}the models are {', '.join(known)} "
+        f"(folders with a recipe.py in {project.models} and in Vestal's zoo)"
+    )
+
+
+def model_names(project: Project) -> list[str]:
+    """Every model that `find_model` finds."""
+    recipes = [*project.models.glob("*/recipe.py"), *zoo().glob("*/recipe.py")]
+    return sorted({recipe.parent.name for recipe in recipes})
