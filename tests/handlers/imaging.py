@@ -1,0 +1,42 @@
+"""Images of every kind, made on the spot."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def seven(size: tuple[int, int] = (28, 28)) -> Image.Image:
+    """A grey picture with a top bar and a slanted stroke: nothing symmetric about it."""
+    pixels = np.zeros((28, 28), dtype=np.uint8)
+    pixels[4:7, 6:22] = 255
+    for row in range(7, 25):
+        column = 21 - (row - 7) // 2
+        pixels[row, column - 2 : column + 1] = 200
+    return Image.fromarray(pixels).resize(size)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb(side: int = 13_000) -> bytes:
+    """A valid grey PNG of `side` x `side` zeros in some 20 kB, written without its pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack("!IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import base64
+import tracemalloc
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from imaging import bomb, encoded, seven
+from PIL import Image, ImageOps
+
+from vestal_handlers.decoding import bytes_of, read_image
+from vestal_handlers.errors import InputError
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    array = np.array(image)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+
+
+def test_a_grey_png_comes_as_its_pixels():
+    assert torch.equal(read_image(encoded(seven()), "L"), pixels(seven()))
+
+
+def test_rgb_gives_three_channels_of_a_grey_image():
+    assert torch.equal(read_image(encoded(seven()), "RGB"), pixels(seven().convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_every_lossless_kind_gives_the_same_pixels(kind):
+    data = encoded(seven((40, 28)), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    assert torch.equal(read_image(data, "L"), pixels(seven((40, 28))))
+
+
+def test_a_palette_is_looked_up():
+    palette = seven().convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    assert torch.equal(read_image(encoded(palette), "RGB"), pixels(palette.convert("RGB")))
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    deep = Image.fromarray(np.asarray(seven()).astype(np.uint16) * 257)
+    assert torch.equal(read_image(encoded(deep), "L"), pixels(seven()))
+
+
+def test_one_bit_images_become_black_and_white():
+    bilevel = seven().convert("1", dither=Image.Dither.NONE)
+    assert torch.equal(read_image(encoded(bilevel), "L"), pixels(bilevel.convert("L")))
+
+
+def test_transparency_is_dropped():
+    image = seven().convert("RGBA")
+    image.putalpha(128)
+    assert torch.equal(read_image(encoded(image), "L"), pixels(seven()))
+
+
+def test_cmyk_becomes_rgb_as_pillow_sees_it():
+    data = encoded(seven((64, 64)).convert("RGB").convert("CMYK"), "JPEG", quality=95)
+    opened = Image.open(BytesIO(data)).convert("RGB")
+    assert torch.equal(read_image(data, "RGB"), pixels(opened))
+    # and that is the picture itself, but for JPEG's own loss
+    difference = (read_image(data, "L").float() - pixels(seven((64, 64))).float()).abs()
+    assert difference.mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_exif_rotation_is_undone(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = seven((40, 28))
+    options = {"quality": 100, "lossless": True} if kind == "WEBP" else {"quality": 100}
+    data = encoded(image, kind, exif=exif, **(options if kind != "PNG" else {}))
+    image.getexif()[0x0112] = orientation
+    upright = pixels(ImageOps.exif_transpose(image))
+    got = read_image(data, "L")
+    assert got.shape == upright.shape
+    assert (got.float() - upright.float()).abs().max() <= (8 if kind == "JPEG" else 0)
+
+
+def test_a_jpeg_is_what_pillow_decodes_within_rounding():
+    data = encoded(seven((300, 200)).convert("RGB"), "JPEG", quality=90)
+    expected = pixels(Image.open(BytesIO(data)).convert("RGB"))
+    assert (read_image(data, "RGB").float() - expected.float()).abs().max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        (b"", 400, "empty (0 bytes)"),
+        (b"hello, I am text", 415, "not an image"),
+        (encoded(seven())[:100], 400, "PNG image, 28 x 28: cannot be decoded"),
+        (encoded(seven((300, 300)), "JPEG")[:1500], 400, "JPEG image, 300 x 300: cannot"),
+        (encoded(seven(), "GIF")[:60], 400, "GIF image, 28 x 28: cannot be decoded"),
+        (encoded(seven())[:20], 400, "cannot be decoded"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), 415, "floating-point"),
+    ],
+)
+def test_what_is_no_whole_image_is_refused_by_name(data, status, message):
+    with pytest.raises(InputError) as refused:
+        read_image(data, "L")
+    assert refused.value.status == status
+    assert message in refused.value.message
+    assert ".cpp" not in refused.value.message
+
+
+def test_a_bomb_is_refused_before_its_pixels_are_decoded():
+    data = bomb()
+    assert len(data) < 40_000
+    tracemalloc.start()
+    with pytest.raises(InputError) as refused:
+        read_image(data, "L")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.status == 413
+    assert "13000 x 13000" in refused.value.message
+    assert peak < 5_000_000
+
+
+def test_the_pixel_limit_is_the_callers():
+    with pytest.raises(InputError, match="more than 783 pixels"):
+        read_image(encoded(seven()), "L", max_pixels=783)
+    assert read_image(encoded(seven()), "L", max_pixels=784).shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: text,
+        lambda text: f"data:image/png;base64,{text}",
+        lambda text: {"b64": text},
+        lambda text: "\n".join(text[i : i + 60] for i in range(0, len(text), 60)),
+    ],
+)
+def test_base64_comes_in_every_usual_wrapping(wrap):
+    text = base64.b64encode(b"some bytes of a certain length" * 9).decode()
+    assert bytes_of(wrap(text), "an image") == b"some bytes of a certain length" * 9
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "got"),
+    [
+        ([1, 2], 415, "got a list"),
+        (7, 415, "got a number"),
+        (None, 415, "got null"),
+        (True, 415, "got a boolean"),
+        ({"x": 1}, 415, "got an object"),
+        ("not base64!", 400, "not base64"),
+    ],
+)
+def test_what_holds_no_bytes_is_refused_by_kind(payload, status, got):
+    with pytest.raises(InputError) as refused:
+        bytes_of(payload, "an image")
+    assert refused.value.status == status
+    assert got in refused.value.message

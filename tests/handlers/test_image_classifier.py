@@ -1,0 +1,214 @@
+"""The handler in this process, in an archive as `vestal pack` makes it, batch by batch."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from imaging import bomb, encoded, seven
+
+from vestal.archive.run import Input, LoadedArchive
+from vestal.archive.sample import matches, read_sample
+from vestal.training.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def archive(trained_project):
+    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def images(trained_project):
+    """Held-out test images as PNG files, in memory."""
+    from torchvision.io import encode_png
+
+    test = load_recipe(trained_project, "mnist").splits("digits").test
+    return [bytes(encode_png(test[index][0]).numpy()) for index in range(32)]
+
+
+@pytest.fixture(scope="module")
+def alone(archive, images):
+    """What each image gets when nothing shares its batch."""
+    return [archive.predict([image])[0].json() for image in images]
+
+
+def as_json(value, **headers):
+    return Input.raw(json.dumps(value).encode(), "application/json", **headers)
+
+
+BAD = {
+    b"": 400,
+    b"no image": 415,
+    encoded(seven())[:90]: 400,
+    bomb(): 413,
+}
+
+
+def test_good_bad_good_each_gets_its_own(archive, images, alone):
+    good, bad, last = archive.predict([images[0], b"", images[1]])
+    assert (good.status, bad.status, last.status) == (200, 400, 200)
+    assert matches(alone[0], good.json(), 1e-5) is None
+    assert matches(alone[1], last.json(), 1e-5) is None
+    assert bad.json() == {
+        "code": 400,
+        "type": "InputError",
+        "message": "the image is empty (0 bytes)",
+        "request_id": "local-1",
+    }
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.one_of(st.integers(0, 31), st.sampled_from(sorted(BAD))), min_size=1, max_size=64)
+)
+def test_any_mix_in_any_order_keeps_every_fate_apart(archive, images, alone, mix):
+    answers = archive.predict([images[one] if isinstance(one, int) else one for one in mix])
+    assert len(answers) == len(mix)
+    for one, answer in zip(mix, answers, strict=True):
+        if isinstance(one, int):
+            assert answer.status == 200
+            assert answer.json()["label"] == alone[one]["label"]
+            assert matches(alone[one], answer.json(), 1e-5) is None
+        else:
+            assert answer.status == BAD[one]
+
+
+def test_answers_equal_a_plain_script(trained_project, archive, images):
+    """Load, eval, no_grad, softmax, argmax, as the tutorials write it."""
+    import warnings
+
+    from torchvision.io import decode_image
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit")
+        model = torch.jit.load(str(archive.folder / "model.pt"))
+    model.eval()
+    for image in images:
+        pixels = decode_image(torch.frombuffer(bytearray(image), dtype=torch.uint8))
+        tensor = ((pixels.float() / 255 - 0.1307) / 0.3081).unsqueeze(0)
+        with torch.no_grad():
+            probabilities = torch.softmax(model(tensor), dim=1)[0]
+        answer = archive.predict([image])[0].json()
+        assert answer["label"] == str(int(probabilities.argmax()))
+        assert abs(answer["probability"] - float(probabilities.max())) < 1e-5
+
+
+def test_serving_prepares_exactly_the_training_tensor(trained_project, archive, images):
+    recipe = load_recipe(trained_project, "mnist")
+    handler = archive._service._entry_point.__self__
+    test = recipe.splits("digits").test
+    for index, image in enumerate(images):
+        served = handler.transform(handler.transform.decode(image))
+        assert torch.equal(served, recipe.transform(test[index][0]))
+
+
+def test_the_packed_sample_gets_its_packed_answer(trained_project, archive):
+    sample = read_sample(trained_project.model_store / "mnist-1.0.mar")
+    (answer,) = archive.predict([sample.input])
+    assert matches(sample.answer, answer.json(), sample.tolerance) is None
+
+
+def test_every_way_to_send_an_image_gives_the_same(archive, images, alone):
+    text = base64.b64encode(images[0]).decode()
+    ways = [
+        Input.raw(images[0], "image/png"),
+        Input({"data": images[0]}),
+        Input({"any_name": images[0]}, "image/png"),
+        as_json({"data": text}),
+        as_json({"data": {"b64": text}}),
+        as_json({"b64": text}),
+        as_json(text),
+        as_json(f"data:image/png;base64,{text}"),
+        Input.raw(text.encode(), "text/plain"),
+    ]
+    for way, answer in zip(ways, archive.predict(ways), strict=True):
+        assert answer.status == 200, way
+        assert matches(alone[0], answer.json(), 1e-5) is None
+
+
+def test_what_the_server_parsed_already_gives_the_same(archive, images, alone, monkeypatch):
+    """TorchServe without configuration hands over JSON and text parsed: rows of str and dict."""
+    text = base64.b64encode(images[0]).decode()
+    handler = archive._service._entry_point.__self__
+    for value in ({"data": text}, text, {"instances": [text]}):
+        archive._service.predict([])  # fresh context
+        context = archive._service.context
+        from ts.context import RequestProcessor
+
+        context.request_ids = {0: "one"}
+        context.request_processor = [RequestProcessor({})]
+        answer = json.loads(handler.handle([{"body": value}], context)[0])
+        answer = answer.get("predictions", [answer])[0]
+        assert matches(alone[0], answer, 1e-5) is None
+
+
+def test_several_instances_have_a_fate_each(archive, images, alone):
+    text = [base64.b64encode(image).decode() for image in images[:2]]
+    (answer,) = archive.predict([as_json({"instances": [text[0], "???", text[1]]})])
+    assert answer.status == 200
+    assert answer.headers["x-failed-instances"] == "1"
+    first, bad, last = answer.json()["predictions"]
+    assert matches(alone[0], first, 1e-5) is None
+    assert matches(alone[1], last, 1e-5) is None
+    assert (bad["code"], bad["type"]) == (400, "InputError")
+
+
+def test_when_all_instances_fail_the_request_has_the_first_ones_status(archive):
+    (answer,) = archive.predict([as_json({"instances": [[1], "???"]})])
+    assert (answer.status, answer.json()["code"]) == (415, 415)
+
+
+def test_several_files_of_one_form_are_several_instances(archive, images, alone):
+    (answer,) = archive.predict([Input({"a": images[0], "b": images[1]}, "image/png")])
+    assert [p["label"] for p in answer.json()["predictions"]] == [one["label"] for one in alone[:2]]
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "message"),
+    [
+        (Input.raw(b"{nope", "application/json"), 400, "says it is JSON but is not"),
+        (Input.raw(b"[" * 100_000, "application/json"), 400, "says it is JSON but is not"),
+        (as_json({"instances": []}), 422, "at least one instance"),
+        (as_json({"instances": ["x"] * 257}), 413, "257 instances in one request, at most 256"),
+        (Input({}), 400, "no body"),
+        (Input.raw(bytes(20_000_001)), 413, "20,000,001 bytes, at most 20,000,000"),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_refused_whole(archive, given, status, message):
+    (answer,) = archive.predict([given])
+    assert answer.status == status
+    assert message in answer.json()["message"]
+
+
+def test_headers_say_who_answered_and_echo_the_trace(archive, images):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"TraceParent": trace, "x-correlation-id": "a\r\nset-cookie: b\x00é"}
+    good, bad = archive.predict(
+        [Input.raw(images[0], **headers), Input.raw(b"", traceparent=trace)]
+    )
+    for answer in (good, bad):
+        assert answer.headers["x-model-name"] == "mnist"
+        assert answer.headers["x-model-version"] == "1.0"
+        assert answer.headers["traceparent"] == trace
+        assert answer.headers["content-type"] == "application/json"
+    assert good.headers["x-correlation-id"] == "aset-cookie: b"
+
+
+def test_describe_says_what_it_is(archive, images):
+    described, predicted = archive.predict([Input({}, headers={"describe": "True"}), images[0]])
+    assert predicted.status == 200
+    assert described.json()["labels"] == list("0123456789")
+    assert described.json()["engine"]["name"] == "torchscript"
+
+
+def test_explanations_are_refused_and_their_neighbours_answered(archive, images):
+    refused, answered = archive.predict([Input.raw(images[0], explain="True"), images[0]])
+    assert (refused.status, answered.status) == (400, 200)
+    assert "gives no explanations" in refused.json()["message"]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from vestal_handlers.image_classifier import ImageClassifierOptions
+from vestal_handlers.options import OptionError, read_options
+
+
+def test_no_section_gives_the_defaults():
+    assert read_options(ImageClassifierOptions, None) == ImageClassifierOptions()
+
+
+def test_given_options_are_taken():
+    options = read_options(ImageClassifierOptions, {"top_k": 5, "threads": 2})
+    assert (options.top_k, options.threads) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"topk": 5}, r"handler\.topk .* is not an option: did you mean top_k\?"),
+        ({"zzz": 5}, r"handler\.zzz .* the options are .*max_bytes.*top_k"),
+        ({"top_k": "5"}, r"handler\.top_k .* must be int, not '5' \(str\)"),
+        ({"top_k": True}, r"must be int, not True \(bool\)"),
+        ({"top_k": 5.0}, r"must be int, not 5\.0 \(float\)"),
+        ({"top_k": 0}, r"must be at least 1, not 0"),
+        ({"threads": 0}, r"must be at least 1, not 0"),
+        ({"warm_up": "yes"}, r"must be bool, not 'yes'"),
+        ({"engine": 3}, r"must be str or null, not 3"),
+        (["top_k"], r"must be a mapping, not \['top_k'\]"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(given, message):
+    with pytest.raises(OptionError, match=message):
+        read_options(ImageClassifierOptions, given)

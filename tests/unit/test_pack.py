@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from vestal.archive.index import read_index, record, sha256_of
+from vestal.archive.pack import pack
+from vestal.errors import UsageError, VestalError
+from vestal.project import Project
+from vestal.runs import latest_run
+
+
+@pytest.fixture
+def weights(trained_project):
+    return latest_run(trained_project, "mnist")
+
+
+def test_an_archive_holds_what_a_worker_needs(trained_project):
+    with zipfile.ZipFile(trained_project.model_store / "mnist-1.0.mar") as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+    assert {"handler.py", "model.pt", "transforms.py", "index_to_name.json"} <= set(names)
+    assert {"sample/input.png", "sample/sample.json", "vestal_handlers/base.py"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
+    assert manifest["model"]["modelVersion"] == "1.0"
+
+
+def test_the_same_inputs_give_the_same_bytes_also_in_parallel(tmp_path, weights):
+    def packed_in(number):
+        project = Project(tmp_path / str(number))
+        return pack(project, "mnist", version="3.0", weights=weights).sha256
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(packed_in, range(3)))) == 1
+
+
+def test_packing_again_changes_nothing(tmp_path, weights):
+    project = Project(tmp_path)
+    first = pack(project, "mnist", version="1.0", weights=weights)
+    index = (project.model_store / "index.json").read_bytes()
+    again = pack(project, "mnist", version="1.0", weights=weights)
+    assert (first.new, again.new) == (True, False)
+    assert (project.model_store / "index.json").read_bytes() == index
+    assert sorted(f.name for f in project.model_store.iterdir()) == ["index.json", "mnist-1.0.mar"]
+
+
+def test_other_content_under_the_same_version_is_refused_unless_forced(trained_project, tmp_path):
+    project = Project(tmp_path)
+    runs = trained_project.runs / "mnist"
+    before = pack(project, "mnist", version="1.0", weights=runs / "1")
+    with pytest.raises(VestalError, match=r"exists with other content .*--version, or --force"):
+        pack(project, "mnist", version="1.0", weights=runs / "2")
+    assert sha256_of(before.archive) == before.sha256
+    forced = pack(project, "mnist", version="1.0", weights=runs / "2", force=True)
+    assert sha256_of(before.archive) == forced.sha256 != before.sha256
+
+
+def test_the_index_says_where_an_archive_came_from(trained_project):
+    store = trained_project.model_store
+    entry = read_index(store)["mnist-1.0.mar"]
+    assert entry["sha256"] == sha256_of(store / "mnist-1.0.mar")
+    assert (entry["name"], entry["version"], entry["dataset"]) == ("mnist", "1.0", "digits")
+    assert 0.5 < entry["accuracy"] <= 1
+
+
+def test_the_index_keeps_every_entry_under_parallel_packs(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            pool.submit(record, tmp_path, archive=tmp_path / f"m-{number}.mar", version=str(number))
+    assert len(read_index(tmp_path)) == 40
+
+
+@pytest.mark.parametrize("version", ["1.0/../../x", "", "a b", "-1", "1.0\n"])
+def test_a_version_that_cannot_be_is_refused(tmp_path, weights, version):
+    with pytest.raises(UsageError, match="cannot be part of a file name"):
+        pack(Project(tmp_path), "mnist", version=version, weights=weights)
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(VestalError, match=r"is not a finished training \(no model.pt"):
+        pack(Project(tmp_path), "mnist", version="1.0", weights=tmp_path)
+
+
+def test_weights_that_do_not_load_are_no_archive(tmp_path, weights):
+    broken = tmp_path / "broken"
+    shutil.copytree(weights, broken)
+    (broken / "model.pt").write_bytes(b"not TorchScript")
+    project = Project(tmp_path / "project")
+    with pytest.raises(VestalError, match=r"mnist 1\.0 did not load"):
+        pack(project, "mnist", version="1.0", weights=broken)
+    assert not list(project.model_store.iterdir())

@@ -1,0 +1,1 @@
+"""Archives: what TorchServe loads. Made whole (`pack`), run without a server (`run`)."""

@@ -1,0 +1,122 @@
+"""One input that travels in an archive, with the answer it should get: `sample/sample.json`.
+
+    {"input": "input.png", "content_type": "image/png", "answer": {...}, "tolerance": 1e-4}
+
+`input` is a file beside it. A server is ready when its worker answers the sample as packed.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vestal.errors import VestalError
+
+FOLDER = "sample"
+DESCRIPTION = "sample.json"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`input`: the body of the request; `name`: its file name; `answer`: what JSON gives."""
+
+    input: bytes
+    content_type: str
+    name: str
+    answer: Any
+    tolerance: float = TOLERANCE
+
+    def write(self, folder: Path) -> None:
+        """Writes `sample/` into the folder of an archive that is being made."""
+        place = folder / FOLDER
+        place.mkdir()
+        (place / self.name).write_bytes(self.input)
+        description = {
+            "input": self.name,
+            "content_type": self.content_type,
+            "answer": self.answer,
+            "tolerance": self.tolerance,
+        }
+        (place / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+
+
+def read_sample(archive: Path) -> Sample | None:
+    """The sample of an archive; None where it has none.
+
+    Raises VestalError where the archive or its sample cannot be read.
+    """
+    place = f"{FOLDER}/{DESCRIPTION}"
+    try:
+        with zipfile.ZipFile(archive) as content:
+            if place not in content.namelist():
+                return None
+            description = json.loads(content.read(place))
+            return Sample(
+                input=content.read(f"{FOLDER}/{description['input']}"),
+                content_type=description["content_type"],
+                name=description["input"],
+                answer=description["answer"],
+                tolerance=float(description.get("tolerance", TOLERANCE)),
+            )
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise VestalError(
+            f"{place} in {archive} cannot be read ({error}): pack the archive again"
+        ) from None
+
+
+def matches(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | None:
+    """The first difference between two JSON values as a sentence; None where they agree.
+
+    Numbers may differ by `tolerance` (absolute); everything else must be equal.
+    """
+    return _difference(expected, actual, tolerance, "answer")
+
+
+def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str | None:
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        for key in expected:
+            if key not in actual:
+                return f"{place} has no {key!r}"
+        for key in actual:
+            if key not in expected:
+                return f"{place} has {key!r}, which was not expected"
+        pairs = [(expected[key], actual[key], f"{place}.{key}") for key in expected]
+    elif _is_list(expected) and _is_list(actual):
+        if len(expected) != len(actual):
+            return f"{place} has {len(actual)} items, expected {len(expected)}"
+        pairs = [
+            (left, right, f"{place}[{index}]")
+            for index, (left, right) in enumerate(zip(expected, actual, strict=True))
+        ]
+    elif _is_number(expected) and _is_number(actual):
+        # `not <=`: a NaN is never within the tolerance.
+        if not abs(expected - actual) <= tolerance:
+            return f"{place} is {actual}, expected {expected} (tolerance {tolerance:g})"
+        return None
+    elif type(expected) is not type(actual) or expected != actual:
+        return f"{place} is {_short(actual)}, expected {_short(expected)}"
+    else:
+        return None
+    for left, right, inner in pairs:
+        difference = _difference(left, right, tolerance, inner)
+        if difference is not None:
+            return difference
+    return None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
