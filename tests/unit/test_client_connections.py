@@ -1,0 +1,116 @@
+"""Connections are kept, shared by threads, left alone by forks, and closed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from client_wire import HTTPServer, Received, error, http
+
+from vestal import Client, ClientError, InvalidInput, RequestRefused, UsageError
+
+
+def echo(request: Received) -> bytes:
+    if request.body == b"bad":
+        return error(400, "InputError", "bad")
+    return http(200, {"echo": request.body.decode(), "connection": request.connection})
+
+
+def test_calls_of_one_thread_share_a_connection() -> None:
+    with HTTPServer(echo) as server, Client(server.url) as client:
+        for _ in range(10):
+            client.predict("m", b"x")
+        assert server.connections == 1
+
+
+def test_many_keep_their_order_and_their_own_errors() -> None:
+    inputs = [b"a", b"bad", b"c", None, b"e"]
+    with HTTPServer(echo) as server, Client(server.url) as client:
+        results = client.predict_many("m", inputs, concurrency=3)
+    assert [r["echo"] for r in results if not isinstance(r, ClientError)] == ["a", "c", "e"]
+    assert [type(results[1]), type(results[3])] == [RequestRefused, InvalidInput]
+
+
+def test_many_have_their_concurrency_bounded_and_their_inputs_read_late() -> None:
+    running = most = ahead = 0
+    lock = threading.Lock()
+
+    def count(request: Received) -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)  # long enough for others to be in work too
+        with lock:
+            running -= 1
+        return echo(request)
+
+    with HTTPServer(count) as server, Client(server.url) as client:
+
+        def inputs() -> Iterator[bytes]:
+            nonlocal ahead
+            for number in range(40):
+                ahead = max(ahead, number - len(server.received))
+                yield str(number).encode()
+
+        results = client.predict_many("m", inputs(), concurrency=4)
+        assert server.connections <= 4
+    assert [int(result["echo"]) for result in results] == list(range(40))
+    assert most == 4
+    assert ahead <= 4
+
+
+def test_many_stop_when_the_inputs_fail() -> None:
+    def inputs() -> Iterator[bytes]:
+        yield b"a"
+        raise RuntimeError("no more")
+
+    with HTTPServer(echo) as server, Client(server.url) as client:
+        with pytest.raises(RuntimeError, match="no more"):
+            client.predict_many("m", inputs())
+        assert client.predict_many("m", []) == []
+
+
+@pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}])
+def test_many_refuse_a_single_input(inputs: str) -> None:
+    with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(UsageError, match="expected a list"):
+            client.predict_many("m", inputs)
+        with pytest.raises(UsageError, match="concurrency is 0"):
+            client.predict_many("m", [b"x"], concurrency=0)
+
+
+def test_threads_share_a_client() -> None:
+    with HTTPServer(echo) as server, Client(server.url) as client:
+        answers = client.predict_many("m", [str(n) for n in range(200)], concurrency=16)
+        assert [int(answer["echo"]) for answer in answers] == list(range(200))
+        assert server.connections <= 16
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_after_a_fork_has_its_own_connections() -> None:
+    with HTTPServer(echo) as server, Client(server.url) as client:
+        first = client.predict("m", b"parent")
+        child = os.fork()
+        if child == 0:
+            try:
+                answer = client.predict("m", b"child", timeout=5)
+                client.close()
+                os._exit(0 if answer["connection"] != first["connection"] else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.predict("m", b"parent")["connection"] == first["connection"]
+
+
+def test_a_closed_client_says_so_and_can_be_closed_again() -> None:
+    with HTTPServer(echo) as server:
+        client = Client(server.url)
+        client.predict("m", b"x")
+        client.close()
+        client.close()
+        with pytest.raises(UsageError, match="closed"):
+            client.predict("m", b"x")

@@ -1,0 +1,232 @@
+"""No server can hold a call past its deadline."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
+
+from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
+
+SECONDS = 0.6
+LATE = 0.2
+
+
+@contextmanager
+def ends_at_the_deadline(seconds: float = SECONDS) -> Iterator[pytest.ExceptionInfo]:
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        yield caught
+    elapsed = time.monotonic() - started
+    assert seconds - 0.05 <= elapsed <= seconds + LATE
+    assert isinstance(caught.value, TimeoutError)
+
+
+def silent(connection: Connection) -> None:
+    connection.receive()
+    connection.hang()
+
+
+def trickles_headers(connection: Connection) -> None:
+    connection.receive()
+    connection.send(b"HTTP/1.1 200 OK\r\n")
+    connection.trickle(b"x-slow: yes\r\n" * 100)
+
+
+def trickles_body(connection: Connection) -> None:
+    connection.receive()
+    connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+    connection.trickle(b"x" * 1000)
+
+
+def trickles_chunks(connection: Connection) -> None:
+    connection.receive()
+    connection.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    connection.trickle(b"1\r\nx\r\n" * 200)
+
+
+def never_reads(connection: Connection) -> None:
+    connection.hang()
+
+
+@pytest.mark.parametrize(
+    ("behave", "body", "phase"),
+    [
+        (silent, b"x", "waiting for the answer"),
+        (trickles_headers, b"x", "waiting for the answer"),
+        (trickles_body, b"x", "reading the answer"),
+        (trickles_chunks, b"x", "reading the answer"),
+        (never_reads, b"x" * 50_000_000, "sending the request"),
+    ],
+)
+def test_a_server_that_stalls_is_left_at_the_deadline(
+    behave: Callable[[Connection], None], body: bytes, phase: str
+) -> None:
+    with WireServer(behave) as server, Client(server.url) as client:
+        with ends_at_the_deadline() as caught:
+            client.predict("m", body, timeout=SECONDS)
+        assert phase in str(caught.value)
+        assert caught.value.model == "m"
+        assert caught.value.attempts == 1
+
+
+def test_a_full_backlog_is_left_at_the_deadline() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # Linux drops what does not fit, so connecting hangs
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        try:
+            with Client(f"http://127.0.0.1:{address[1]}") as client:
+                with ends_at_the_deadline() as caught:
+                    client.predict("m", b"x", timeout=SECONDS)
+                assert "connecting" in str(caught.value)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_a_kept_connection_obeys_the_deadline_of_each_call() -> None:
+    def second_is_silent(connection: Connection) -> None:
+        connection.receive()
+        connection.send(http(200, {"n": 1}))
+        silent(connection)
+
+    with WireServer(second_is_silent) as server, Client(server.url) as client:
+        assert client.predict("m", b"x", timeout=None) == {"n": 1}
+        with ends_at_the_deadline():
+            client.predict("m", b"x", timeout=SECONDS)
+        assert server.connections == 1
+
+
+def test_retries_and_pauses_count_in_the_deadline() -> None:
+    with HTTPServer(script(QUEUE_FULL)) as server, Client(server.url) as client:
+        with ends_at_the_deadline() as caught:
+            client.predict("m", b"x", timeout=SECONDS)
+        assert caught.value.attempts == len(server.received) > 2
+        assert caught.value.status == 503
+        assert "has no worker" in str(caught.value)
+
+
+def test_nobody_listening_is_tried_until_the_deadline() -> None:
+    with socket.socket() as bound, Client(f"http://127.0.0.1:{_port(bound)}") as client:
+        with ends_at_the_deadline() as caught:
+            client.predict("m", b"x", timeout=SECONDS)
+        assert "Connection refused" in str(caught.value)
+        assert isinstance(caught.value.__cause__, ConnectionFailed)
+        assert caught.value.attempts > 2
+
+
+def test_many_threads_each_have_their_own_deadline() -> None:
+    with WireServer(silent) as server, Client(server.url, timeout=SECONDS) as client:
+        started = time.monotonic()
+        errors = client.predict_many("m", [b"x"] * 16, concurrency=16)
+        assert time.monotonic() - started <= SECONDS + LATE
+    assert {type(error) for error in errors} == {DeadlineExceeded}
+
+
+def test_every_method_has_the_clients_timeout() -> None:
+    with (
+        WireServer(silent) as server,
+        Client(server.url, management=server.url, metrics=server.url, timeout=0.2) as client,
+    ):
+        calls: list[Callable[[], object]] = [
+            lambda: client.predict("m", b"x"),
+            lambda: client.wait_ready("m"),
+            client.models,
+            lambda: client.versions("m"),
+            lambda: client.describe("m"),
+            lambda: client.register("m.mar"),
+            lambda: client.scale("m", 2),
+            lambda: client.set_default("m", "1.0"),
+            lambda: client.unregister("m", "1.0"),
+            client.metrics_text,
+        ]
+        for call in calls:
+            with ends_at_the_deadline(0.2):
+                call()
+        assert client.ready("m") is False
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "3"])
+def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
+    with pytest.raises(UsageError, match="positive number of seconds"):
+        Client("http://127.0.0.1:1", timeout=timeout)
+    with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="timeout is"):
+        client.predict("m", b"x", timeout=timeout)
+
+
+def test_tls_obeys_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = _certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
+
+    def behave(connection: Connection) -> None:
+        connection.sock.settimeout(5)
+        with context.wrap_socket(connection.sock, server_side=True) as secured:
+            inner = Connection(secured, 1, connection.closing)
+            inner.receive()
+            inner.send(http(200, {"secure": True}))
+            inner.receive()
+            inner.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            inner.trickle(b"x" * 1000)
+
+    with WireServer(behave) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        with Client(url) as client:
+            assert client.predict("m", b"x", timeout=5) == {"secure": True}
+            with ends_at_the_deadline():
+                client.predict("m", b"x", timeout=SECONDS)
+
+    with WireServer(never_reads) as server:  # accepts, and never shakes hands
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        with Client(url) as client, ends_at_the_deadline():
+            client.predict("m", b"x", timeout=SECONDS)
+
+
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(tmp_path: Path) -> None:
+    context = _certificate(tmp_path)
+
+    def behave(connection: Connection) -> None:
+        with pytest.raises((ssl.SSLError, OSError)), connection.sock:
+            context.wrap_socket(connection.sock, server_side=True)
+
+    with WireServer(behave) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        with Client(url) as client, pytest.raises(ConnectionFailed, match="certificate"):
+            client.predict("m", b"x")
+        assert server.connections == 1
+
+
+def _port(sock: socket.socket) -> int:
+    """A port that is taken, and on which nobody listens."""
+    sock.bind(("127.0.0.1", 0))
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def _certificate(folder: Path) -> ssl.SSLContext:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    extension = "subjectAltName=DNS:localhost"
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(
+        ["openssl", *command.split(), "-addext", extension, *files],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context

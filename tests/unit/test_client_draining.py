@@ -1,0 +1,142 @@
+"""A version is removed when it is idle, not when its queue is empty."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+
+import pytest
+from client_torchserve import FakeTorchServe, Version, ready
+from client_wire import error
+
+from vestal import Client, DeadlineExceeded
+
+DELETED = "DELETE /models/m/1.0"
+
+
+def serving(version: Version) -> FakeTorchServe:
+    return FakeTorchServe(m=[ready("2.0"), version])
+
+
+def test_the_queue_is_waited_out_before_the_worker_is_asked() -> None:
+    seen: list[str] = []
+    version = ready("1.0", pending=2)
+
+    def shrinks(version: Version) -> None:
+        seen.append(f"queue {version.pending}")
+        version.pending = max(0, version.pending - 1)  # before it is told
+
+    version.on_describe = shrinks
+    version.on_fence = lambda _: seen.append("fence")
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+    # The queue is looked at once more behind the fence: a request may have come meanwhile.
+    assert seen == ["queue 2", "queue 1", "fence", "queue 0"]
+
+
+def test_a_request_that_came_meanwhile_is_waited_for() -> None:
+    fences = count(1)
+    version = ready("1.0")
+
+    def one_more_comes(version: Version) -> None:
+        version.pending = 1 if next(fences) == 1 else 0
+
+    def is_done(version: Version) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            version.pending = 0
+
+    looks = 0
+    version.on_fence, version.on_describe = one_more_comes, is_done
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+    assert next(fences) == 3  # both fences were needed
+
+
+def test_every_worker_answers_for_itself() -> None:
+    """An idle worker takes each fence, until its busy neighbour is done."""
+    version = ready("1.0", workers=2)
+    answering = iter([100, 100, 100, 101])
+
+    def fence(version: Version) -> None:
+        version.customized = {"pid": next(answering)}
+
+    version.on_fence = fence
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+    assert list(answering) == []
+
+
+def test_a_worker_that_died_meanwhile_has_nothing_in_work() -> None:
+    version = ready("1.0", workers=2)
+
+    def fence(version: Version) -> None:
+        version.customized = {"pid": 100}
+        version.workers[1] = ("9001", "UNLOADING", -1)
+
+    version.on_fence = fence
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+
+
+def test_a_version_without_workers_is_idle() -> None:
+    version = ready("1.0")
+    version.workers = [("9000", "UNLOADING", 7)]
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+
+
+def test_a_handler_that_cannot_describe_itself_is_a_fence_too() -> None:
+    failure = error(503, "InternalServerException", "Prediction failed")
+    version = ready("1.0", customized=failure)
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+
+
+def test_a_fence_at_which_the_worker_dies_is_none() -> None:
+    fences = count(1)
+    version = ready("1.0")
+
+    def dies_first(version: Version) -> None:
+        died = error(507, "InternalServerException", "Worker died.")
+        version.customized = died if next(fences) <= 2 else {"pid": 100}
+
+    version.on_fence = dies_first
+    with serving(version) as server, Client(management=server.url) as client:
+        client.unregister("m", "1.0")
+        assert server.said == [DELETED]
+    assert next(fences) == 4
+
+
+def test_workers_that_cannot_be_told_apart_are_waited_out() -> None:
+    version = ready("1.0", workers=2, response_timeout=1, customized={"pid": 4711})
+    with serving(version) as server, Client(management=server.url) as client:
+        started = time.monotonic()
+        client.unregister("m", "1.0")
+        assert time.monotonic() - started >= 1
+        assert server.said == [DELETED]
+
+
+def test_a_wait_that_cannot_end_in_time_is_not_begun() -> None:
+    version = ready("1.0", workers=2, response_timeout=120)
+    with serving(version) as server, Client(management=server.url) as client:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match=r"responseTimeout.*os\.getpid"):
+            client.unregister("m", "1.0", timeout=30)
+        assert time.monotonic() - started < 5
+        assert server.said == []
+
+
+def test_a_version_that_stays_busy_stays_registered() -> None:
+    version = ready("1.0", pending=1)
+    with serving(version) as server, Client(management=server.url) as client:
+        with pytest.raises(DeadlineExceeded, match=r"1\.0 is not idle: it has requests"):
+            client.unregister("m", "1.0", timeout=0.3)
+        assert server.said == []

@@ -1,0 +1,118 @@
+"""Each failure has its class, its facts, and a sentence that says what to do."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from client_wire import HTTPServer, error, http, script
+
+import vestal.client.errors as tree
+from vestal import (
+    Client,
+    ClientError,
+    Conflict,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidInput,
+    NoAddress,
+    NotFound,
+    Overloaded,
+    RequestRefused,
+    ServerFailed,
+    TooLarge,
+    UsageError,
+    VestalError,
+)
+
+
+def failed(answer: bytes) -> ClientError:
+    with (
+        HTTPServer(script(answer)) as server,
+        Client(server.url) as client,
+        pytest.raises(ClientError) as caught,
+    ):
+        client.predict("m", b"x", version="1.0", timeout=0.3)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (error(400, "InputError", "no image"), RequestRefused),
+        (error(403, "InvalidModelVersionException", "Cannot remove default version"), Conflict),
+        (error(404, "ModelNotFoundException", "Model not found: m"), NotFound),
+        (error(409, "ConflictStatusException", "already registered"), Conflict),
+        (error(413, "InputError", "too many pixels"), TooLarge),
+        (error(422, "InputError", "wrong shape"), RequestRefused),
+        (error(500, "InternalServerException", "our fault"), ServerFailed),
+        (error(503, "InternalServerException", "Prediction failed"), ServerFailed),
+        (error(503, "ServiceUnavailableException", "no worker"), DeadlineExceeded),
+        (error(429, "", "slow down", retry_after="60"), Overloaded),
+        (http(413, b""), TooLarge),
+        (http(500, b"<html>a proxy</html>"), ServerFailed),
+        (http(500, b"\xff\xfe"), ServerFailed),
+        (http(500, [1, 2]), ServerFailed),
+    ],
+)
+def test_a_status_becomes_its_error(answer: bytes, kind: type[ClientError]) -> None:
+    assert type(failed(answer)) is kind
+
+
+def test_an_error_carries_what_is_known() -> None:
+    caught = failed(
+        http(400, {"code": 400, "type": "InputError", "message": "no image", "request_id": "r"})
+    )
+    assert (caught.model, caught.version, caught.status) == ("m", "1.0", 400)
+    assert (caught.server_type, caught.server_message) == ("InputError", "no image")
+    assert (caught.request_id, caught.attempts) == ("request-1", 1)
+    text = str(caught)
+    assert text.startswith("m 1.0: http://127.0.0.1:")
+    assert "answered 400 InputError: no image (request request-1, 1 attempt)" in text
+
+
+def test_an_error_says_what_to_do() -> None:
+    caught = failed(error(404, "ModelNotFoundException", "Model not found: m"))
+    assert caught.hint is not None
+    assert "client.models()" in caught.hint
+    assert str(caught).endswith(caught.hint)
+
+
+def test_the_tree_is_the_one_drawn_at_the_top_of_its_file() -> None:
+    drawn = {}
+    parents: list[tuple[int, str]] = []
+    assert tree.__doc__ is not None
+    for line in tree.__doc__.splitlines():
+        name = next((word for word in line.split() if word[0].isupper()), None)
+        if name is None or not isinstance(getattr(tree, name, None), type):
+            continue
+        depth = line.index(name)
+        while parents and parents[-1][0] >= depth:
+            parents.pop()
+        if parents:
+            drawn[name] = parents[-1][1]
+        parents.append((depth, name))
+    real = {
+        name: kind.__bases__[0].__name__
+        for name, kind in vars(tree).items()
+        if isinstance(kind, type) and issubclass(kind, ClientError)
+    }
+    assert drawn == real
+
+
+def test_errors_are_the_builtin_ones_too() -> None:
+    assert issubclass(ClientError, VestalError)
+    assert issubclass(DeadlineExceeded, TimeoutError)
+    assert issubclass(ConnectionFailed, ConnectionError)
+    assert issubclass(InvalidInput, ValueError)
+    assert ClientError.exit_code == 1
+    assert InvalidInput.exit_code == NoAddress.exit_code == UsageError.exit_code == 2
+
+
+def test_errors_survive_pickling() -> None:
+    for kind in (DeadlineExceeded, ConnectionFailed, InvalidInput, NotFound):
+        before = kind("m: gone", tree.Facts(model="m", status=404, attempts=3, hint="Look"))
+        after = pickle.loads(pickle.dumps(before))
+        assert type(after) is kind
+        assert str(after) == str(before) == "m: gone. Look"
+        assert after.facts == before.facts

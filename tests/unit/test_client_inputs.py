@@ -1,0 +1,152 @@
+"""Every kind of input reaches the server as it should."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vestal import InvalidInput
+from vestal.client.encoding import encode
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_path_is_a_file_whatever_its_name(tmp_path: Path) -> None:
+    for name, content_type in {
+        "seven.PNG": "image/png",
+        "seven.jpg": "image/jpeg",
+        "row.json": "application/json",
+        "words.txt": "text/plain; charset=utf-8",
+        "weights": "application/octet-stream",
+    }.items():
+        (tmp_path / name).write_bytes(b"content")
+        payload = encode(tmp_path / name)
+        assert (payload.body, payload.content_type) == (b"content", content_type)
+
+
+def test_a_str_with_an_images_suffix_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my seven.png").write_bytes(b"content")
+    assert encode("my seven.png").body == b"content"
+    with pytest.raises(InvalidInput, match="No such file") as caught:
+        encode("eight.png")
+    assert str(tmp_path / "eight.png") in str(caught.value)
+    assert "text goes as text.encode()" in str(caught.value)
+
+
+def test_any_other_str_is_text_even_where_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secrets.env").write_text("password")
+    for text in ("secrets.env", "The quick brown fox", "", "what is\nin seven.png"):
+        payload = encode(text)
+        assert (payload.body, payload.content_type) == (text.encode(), "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize("value", [b"raw", bytearray(b"raw"), memoryview(b"raw")])
+def test_bytes_go_as_they_are(value: object) -> None:
+    assert encode(value).body == b"raw"
+    assert encode(value).content_type == "application/octet-stream"
+
+
+def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "seven.png"
+    path.write_bytes(b"skip-content")
+    with path.open("rb") as file:
+        file.seek(5)
+        payload = encode(file)
+    assert (payload.body, payload.content_type) == (b"content", "image/png")
+    assert encode(io.BytesIO(b"raw")).content_type == "application/octet-stream"
+    assert encode(io.StringIO("text")).content_type == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
+def test_an_image_goes_as_png(mode: str) -> None:
+    payload = encode(Image.new(mode, (3, 2)))
+    assert payload.content_type == "image/png"
+    with Image.open(io.BytesIO(payload.body)) as image:
+        assert image.format == "PNG"
+        assert image.size == (3, 2)
+
+
+def test_an_image_that_png_cannot_hold_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="cannot be written as PNG"):
+        encode(Image.new("F", (3, 2)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([[1, 2], [3, 4]], dtype=np.uint8),
+        torch.tensor([[1, 2], [3, 4]]),
+        torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]])),
+        torch.tensor([[1, 2], [3, 4]], dtype=torch.bfloat16),
+    ],
+)
+def test_arrays_and_tensors_go_as_nested_lists(value: Any) -> None:
+    payload = encode(value)
+    assert payload.content_type == "application/json"
+    assert json.loads(payload.body) == {"data": [[1, 2], [3, 4]]}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"instances": [1, 2.5]}, '{"instances":[1,2.5]}'),
+        ([1, [2]], "[1,[2]]"),
+        ((1, 2), "[1,2]"),
+        (3, "3"),
+        ({"x": np.arange(2), "y": [torch.zeros(1)]}, '{"x":[0,1],"y":[[0.0]]}'),
+        (np.float32(0.5), '{"data":0.5}'),
+    ],
+)
+def test_dicts_lists_and_numbers_go_as_json(value: object, text: str) -> None:
+    assert encode(value).body == text.encode()
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    for value, says in [
+        (float("nan"), "JSON"),
+        (np.array([np.inf]), "JSON"),
+        ({"x": object()}, "it holds a object"),
+        (circle, "JSON"),
+        (None, "type NoneType cannot be sent: expected a path"),
+        ({1, 2}, "type set cannot be sent"),
+        (tmp_path, "Is a directory"),
+        ("\ud800", "no Unicode text"),
+    ]:
+        with pytest.raises(InvalidInput, match=says):
+            encode(value)
+
+
+def test_an_open_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with (tmp_path / "new").open("wb") as file, pytest.raises(InvalidInput, match="cannot be read"):
+        encode(file)
+
+
+def test_importing_vestal_imports_nothing_heavy() -> None:
+    code = """
+import sys, vestal
+heavy = {"torch", "numpy", "PIL", "requests", "httpx", "pydantic"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+from vestal import Client
+assert heavy & set(sys.modules) == {"requests"}
+assert vestal.__all__ == sorted(vestal.__all__)
+assert all(getattr(vestal, name) for name in vestal.__all__)
+assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.__all__)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,0 +1,197 @@
+"""Models and versions: listed, described, registered, scaled, made the default, removed."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+from client_torchserve import FakeTorchServe, Version, ready
+from client_wire import HTTPServer, error, http
+
+from vestal import (
+    Client,
+    Conflict,
+    DeadlineExceeded,
+    ModelInfo,
+    NotFound,
+    NotReady,
+    ServerFailed,
+    UsageError,
+    Worker,
+)
+
+
+def manager(server: HTTPServer, timeout: float = 10) -> Client:
+    return Client(management=server.url, timeout=timeout)
+
+
+def test_all_versions_of_all_pages_are_listed() -> None:
+    models = {name: [ready("1.0")] for name in "abcde"} | {"m": [ready("1.0"), ready("2.0")]}
+    with FakeTorchServe(**models) as server, manager(server) as client:
+        server.defaults["m"] = "2.0"
+        listed = client.models()
+    assert [info.name for info in listed] == ["a", "b", "c", "d", "e", "m", "m"]
+    assert listed[-2:] == [
+        ModelInfo("m", "1.0", default=False, archive="m-1.0.mar"),
+        ModelInfo("m", "2.0", default=True, archive="m-2.0.mar"),
+    ]
+
+
+def test_a_description_is_typed() -> None:
+    version = ready("1.0", workers=2, pending=3, customized={"pid": 100})
+    version.workers[1] = ("9001", "UNLOADING", -1)
+    with FakeTorchServe(m=[version]) as server, manager(server) as client:
+        plain = client.describe("m")
+        customized = client.describe("m", "1.0", customized=True)
+        assert [each.version for each in client.versions("m")] == ["1.0"]
+    assert plain.workers == (Worker("9000", "READY", 100), Worker("9001", "UNLOADING", None))
+    assert (plain.queue_pending, plain.queue_remaining) == (3, 100)
+    assert (plain.ready, plain.customized, customized.customized) == (False, None, {"pid": 100})
+    assert plain.raw["responseTimeout"] == plain.response_timeout == 120
+
+
+def test_what_is_no_management_address_is_said() -> None:
+    with HTTPServer(lambda _: http(200, b"hello")) as server, manager(server) as client:
+        for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
+            with pytest.raises(ServerFailed, match="usually port 8081"):
+                call()
+
+
+def test_ready_needs_every_worker_and_an_answer() -> None:
+    up, half, none = ready(), ready(workers=2), ready()
+    half.workers[1] = ("9001", "UNLOADING", 7)
+    none.workers = []
+    with FakeTorchServe(up=[up], half=[half], none=[none]) as server, manager(server) as client:
+        assert client.ready("up")
+        assert not client.ready("half")
+        assert not client.ready("none")
+        assert not client.ready("unknown")
+        assert not client.ready("up", "2.0")
+        assert not client.ready()
+        del server.models["half"], server.models["none"]
+        assert client.ready()
+        up.customized = error(503, "InternalServerException", "Prediction failed")
+        assert client.ready("up")  # its handler cannot describe itself; its worker answered
+        up.customized = error(503, "ServiceUnavailableException", "no worker")
+        assert not client.ready("up")
+        up.customized = error(500, "InternalServerException", "Worker died.")
+        assert not client.ready("up")
+        with pytest.raises(DeadlineExceeded, match="but none of them answered"):
+            client.wait_ready("up", timeout=0.3)
+        with pytest.raises(UsageError, match="without a model"):
+            client.ready(version="1.0")
+    with manager(server) as client:
+        assert not client.ready("up")  # nobody there
+
+
+def test_waiting_ends_when_the_version_is_ready() -> None:
+    looks = count(1)
+
+    def comes_up(version: Version) -> None:
+        if next(looks) == 3:
+            version.workers = [("9000", "READY", 5)]
+
+    version = Version("1.0", "m-1.0.mar", [("9000", "UNLOADING", -1)], on_describe=comes_up)
+    with FakeTorchServe(m=[version]) as server, manager(server) as client:
+        assert client.wait_ready("m").ready
+
+
+def test_waiting_ends_at_the_deadline_with_what_was_seen() -> None:
+    version = Version("1.0", "m-1.0.mar", [("9000", "UNLOADING", 5)])
+    with FakeTorchServe(m=[version]) as server, manager(server, timeout=0.3) as client:
+        with pytest.raises(DeadlineExceeded, match="0 of 1 workers READY"):
+            client.wait_ready("m")
+        with pytest.raises(DeadlineExceeded, match="Model not found: other"):
+            client.wait_ready("other")
+
+
+def test_a_worker_that_keeps_dying_is_told_from_one_that_loads() -> None:
+    pids = count(100)
+
+    def dies(version: Version) -> None:
+        version.workers = [("9000", "UNLOADING", next(pids))]
+
+    version = Version("1.0", "m-1.0.mar", [], on_describe=dies)
+    with (
+        FakeTorchServe(m=[version]) as server,
+        manager(server) as client,
+        pytest.raises(NotReady, match=r"m 1\.0 does not load: worker 9000 lost 2") as caught,
+    ):
+        client.wait_ready("m")
+    assert (caught.value.model, caught.value.version) == ("m", "1.0")
+
+
+def test_a_registered_archive_is_found_and_waited_for() -> None:
+    looks = count(1)
+
+    def comes_up(version: Version) -> None:
+        if next(looks) == 3:
+            version.workers = [("9000", "READY", 5)]
+
+    with FakeTorchServe(m=[ready("1.0")]) as server, manager(server) as client:
+        server.store["m-2.0.mar"] = ("m", Version("2.0", "m-2.0.mar", [], on_describe=comes_up))
+        info = client.register("m-2.0.mar", workers=1)
+    assert info == ModelInfo("m", "2.0", default=False, archive="m-2.0.mar")
+    assert server.said == [
+        "POST /models?url=m-2.0.mar&initial_workers=1&synchronous=false"
+    ]  # never synchronous
+
+
+def test_a_registered_archive_may_have_another_name_and_no_workers() -> None:
+    with FakeTorchServe() as server, manager(server) as client:
+        none = Version("1.0", "m-1.0.mar", [], min_workers=0)
+        server.store["m-1.0.mar"] = ("m", none)
+        info = client.register("m-1.0.mar", model="other", workers=0)
+    assert info == ModelInfo("other", "1.0", default=True, archive="m-1.0.mar")
+
+
+@pytest.mark.parametrize(
+    "archive", ["http://host/m.mar", "s3://bucket/m.mar", "/tmp/m.mar", "../m.mar", "a\\b.mar", ""]
+)
+def test_only_a_file_name_is_registered(archive: str) -> None:
+    with FakeTorchServe() as server, manager(server) as client:
+        with pytest.raises(UsageError, match="not a URL and not a path"):
+            client.register(archive)
+        with pytest.raises(UsageError, match="workers is -1"):
+            client.register("m.mar", workers=-1)
+        with pytest.raises(NotFound, match="must be a file in the server's model store"):
+            client.register("m.mar")
+        assert len(server.said) == 1
+
+
+def test_scaling_waits_for_the_workers() -> None:
+    looks = count(1)
+
+    def comes_up(version: Version) -> None:
+        if next(looks) == 3:
+            version.workers.append(("9001", "READY", 101))
+
+    version = ready("1.0", on_describe=comes_up)
+    with FakeTorchServe(m=[version]) as server, manager(server) as client:
+        client.scale("m", 2)
+        assert len(version.workers) == 2
+        version.workers = []
+        client.scale("m", 0, "1.0")
+    assert server.said == [
+        "PUT /models/m?min_worker=2&max_worker=2&synchronous=false",
+        "PUT /models/m/1.0?min_worker=0&max_worker=0&synchronous=false",
+    ]
+
+
+def test_the_default_is_set() -> None:
+    with FakeTorchServe(m=[ready("1.0"), ready("2.0")]) as server, manager(server) as client:
+        client.set_default("m", "2.0")
+        assert client.describe("m").version == "2.0"
+        with pytest.raises(NotFound):
+            client.set_default("m", "3.0")
+
+
+def test_the_default_is_not_removed_while_others_are_served() -> None:
+    with FakeTorchServe(m=[ready("1.0"), ready("2.0")]) as server, manager(server) as client:
+        with pytest.raises(Conflict, match=r"\(2\.0\).*client\.set_default"):
+            client.unregister("m", "1.0", drain=False)
+        assert server.said == []
+        client.unregister("m", "2.0", drain=False)
+        client.unregister("m", "1.0", drain=False)  # the last one may go
+        with pytest.raises(NotFound):
+            client.unregister("m", "1.0", drain=False)

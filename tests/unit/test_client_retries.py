@@ -1,0 +1,219 @@
+"""What is sent again, how often, and after which pause."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+import pytest
+from client_wire import QUEUE_FULL, WORKER_DIED, Connection, HTTPServer, WireServer, error, http
+from client_wire import script as answers
+
+from vestal import (
+    Client,
+    ConnectionFailed,
+    Overloaded,
+    RequestRefused,
+    ServerFailed,
+    TooLarge,
+    VestalError,
+    WorkerDied,
+)
+from vestal.client.calls import Call
+from vestal.client.deadline import Deadline
+from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, Context, backoff
+from vestal.client.settings import Addresses
+from vestal.client.steps import Broken, Pause, Reply, Request
+from vestal.client.tokens import NoToken
+
+OK = http(200, {"label": "7"})
+ADDRESSES = Addresses("http://server", "http://server", None)
+
+
+class Played:
+    """A call whose outcomes are given, without a network and without waiting."""
+
+    def __init__(self, *outcomes: Reply | Broken, call: Call, timeout: float | None = 1000) -> None:
+        self.pauses: list[float] = []
+        self.requests: list[Request] = []
+        self.reply: Reply | None = None
+        self.error: VestalError | None = None
+        left = list(outcomes)
+        steps = Context(ADDRESSES, NoToken(), Deadline(timeout)).send(call)
+        outcome: Reply | Broken | None = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                if isinstance(step, Pause):
+                    self.pauses.append(step.seconds)
+                    outcome = None
+                else:
+                    self.requests.append(step)
+                    outcome = left.pop(0) if len(left) > 1 else left[0]
+        except StopIteration as stop:
+            self.reply = stop.value
+        except VestalError as error:
+            self.error = error
+
+
+PREDICT = Call("inference", "POST", "/predictions/m", model="m")
+REGISTER = Call("management", "POST", "/models", repeatable=False)
+FINE = Reply(200, "", {}, b"{}")
+REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
+CUT_EARLY = Broken("sending the request", ConnectionResetError("reset"), sent=False)
+CUT_LATE = Broken("waiting for the answer", ConnectionResetError("reset"), sent=True)
+BUSY = Reply(503, "", {}, b'{"type": "ServiceUnavailableException", "message": "queue full"}')
+DIED = Reply(507, "", {}, b'{"type": "InternalServerException", "message": "Worker died."}')
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_or_proxy_is_asked_again(status: int) -> None:
+    played = Played(*[Reply(status, "", {}, b"")] * 5, FINE, call=PREDICT)
+    assert played.reply is FINE
+    assert len(played.requests) == 6
+    assert len(played.pauses) == 5
+
+
+def test_a_refused_connection_is_tried_until_the_deadline() -> None:
+    assert Played(*[REFUSED] * 50, FINE, call=PREDICT).reply is FINE
+    assert Played(*[REFUSED] * 50, FINE, call=REGISTER).reply is FINE
+
+
+@pytest.mark.parametrize("outcome", [DIED, CUT_LATE])
+def test_what_may_be_the_inputs_fault_is_tried_once_more(outcome: Reply | Broken) -> None:
+    assert Played(outcome, FINE, call=PREDICT).reply is FINE
+    played = Played(outcome, call=PREDICT)
+    assert len(played.requests) == 2
+    assert isinstance(played.error, WorkerDied)
+    assert played.error.attempts == 2
+    assert "may be what kills the worker" in str(played.error)
+
+
+def test_a_died_worker_and_a_late_break_share_the_one_retry() -> None:
+    played = Played(DIED, CUT_LATE, FINE, call=PREDICT)
+    assert isinstance(played.error, WorkerDied)
+    assert len(played.requests) == 2
+
+
+def test_other_retries_do_not_use_up_the_one() -> None:
+    assert Played(BUSY, DIED, BUSY, REFUSED, FINE, call=PREDICT).reply is FINE
+
+
+def test_an_upload_that_is_cut_again_and_again_is_given_up() -> None:
+    assert Played(CUT_EARLY, CUT_EARLY, FINE, call=PREDICT).reply is FINE
+    played = Played(CUT_EARLY, call=PREDICT)
+    assert len(played.requests) == 3
+    assert isinstance(played.error, ConnectionFailed)
+    assert "max_request_size" in str(played.error)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(400, "", {}, b'{"type": "InputError", "message": "no image"}'),
+        Reply(404, "", {}, b""),
+        Reply(422, "", {}, b""),
+        Reply(500, "", {}, b'{"type": "InternalServerException", "message": "our fault"}'),
+        Reply(503, "", {}, b'{"type": "InternalServerException", "message": "Prediction failed"}'),
+        Reply(507, "", {}, b'{"type": "InputError", "message": "out of memory"}'),
+    ],
+)
+def test_a_verdict_is_never_asked_for_twice(reply: Reply) -> None:
+    played = Played(reply, call=PREDICT)
+    assert len(played.requests) == 1
+    assert isinstance(played.error, (RequestRefused, ServerFailed))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 507])
+def test_our_handlers_verdict_is_final_whatever_its_status(status: int) -> None:
+    by_header = Reply(status, "", {"x-model-name": "m"}, b'{"message": "Worker died."}')
+    by_body = Reply(status, "", {}, b'{"message": "Worker died.", "request_id": "1"}')
+    for reply in (by_header, by_body):
+        assert len(Played(reply, call=PREDICT).requests) == 1
+
+
+@pytest.mark.parametrize("outcome", [CUT_LATE, DIED, Reply(502, "", {}, b"")])
+def test_what_may_have_been_done_is_not_done_twice(outcome: Reply | Broken) -> None:
+    played = Played(outcome, FINE, call=REGISTER)
+    assert played.reply is None
+    assert len(played.requests) == 1
+
+
+def test_what_cannot_get_better_is_not_tried_again() -> None:
+    unknown = Broken("connecting", OSError("no such name"), sent=False, final=True)
+    played = Played(unknown, call=PREDICT)
+    assert isinstance(played.error, ConnectionFailed)
+    assert len(played.requests) == 1
+
+
+def test_pauses_grow_with_full_jitter_up_to_the_cap(rng: random.Random) -> None:
+    for failures in range(1, 12):
+        bound = min(CAP, BASE * 2 ** (failures - 1))
+        drawn = [backoff(failures) for _ in range(2000)]
+        assert 0 <= min(drawn) < 0.05 * bound
+        assert 0.95 * bound < max(drawn) <= bound
+
+
+def test_the_server_says_how_long_to_wait() -> None:
+    wait = Reply(503, "", {"retry-after": "7"}, b"")
+    assert Played(wait, FINE, call=PREDICT).pauses == [7.0]
+
+
+def test_a_wait_past_the_deadline_is_not_begun() -> None:
+    wait = Reply(429, "", {"retry-after": "70"}, b"")
+    played = Played(wait, FINE, call=PREDICT, timeout=60)
+    assert isinstance(played.error, Overloaded)
+    assert played.error.retry_after == 70
+    assert played.pauses == []
+
+
+def test_without_a_deadline_the_attempts_are_counted() -> None:
+    played = Played(REFUSED, call=PREDICT, timeout=None)
+    assert isinstance(played.error, ConnectionFailed)
+    assert len(played.requests) == WITHOUT_DEADLINE
+
+
+def test_attempts_are_counted_in_the_answer() -> None:
+    with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, Client(server.url) as client:
+        answer = client.predict("m", b"x")
+    assert answer == {"label": "7"}
+    assert answer.attempts == 3
+    assert [request.body for request in server.received] == [b"x"] * 3
+
+
+def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more() -> None:
+    def resets(connection: Connection) -> None:
+        connection.receive()
+        connection.reset()
+
+    with WireServer(resets) as server, Client(server.url) as client:
+        with pytest.raises(WorkerDied):
+            client.predict("m", b"x")
+        assert server.connections == 2
+
+
+def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after() -> None:
+    def resets_early(connection: Connection) -> None:
+        connection.sock.recv(1000)
+        connection.reset()
+
+    with WireServer(resets_early) as server, Client(server.url) as client:
+        with pytest.raises(ConnectionFailed, match="sending the request"):
+            client.predict("m", b"x" * 50_000_000)
+        assert server.connections == 3
+
+
+def test_an_answer_that_comes_before_the_upload_ends_is_heard() -> None:
+    def refuses_early(connection: Connection) -> None:
+        connection.sock.recv(1000)
+        connection.send(error(413, "TooLarge", "too large"))
+        connection.sock.shutdown(socket.SHUT_WR)
+        while connection.sock.recv(65536):  # as TorchServe does, it takes the rest and drops it
+            pass
+
+    with (
+        WireServer(refuses_early) as server,
+        Client(server.url) as client,
+        pytest.raises(TooLarge, match="too large"),
+    ):
+        client.predict("m", b"x" * 50_000_000)

@@ -1,0 +1,125 @@
+"""Where a client finds its server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from client_wire import HTTPServer, http
+
+from vestal import Client, ConnectionFailed, NoAddress, RequestRefused, UsageError, VestalError
+from vestal.project import Project, ReadyFile
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VESTAL_TOKEN", raising=False)
+    project = Project.here()
+    project.state.mkdir()
+    return project
+
+
+def write_ready_file(project: Project, url: str, *, pid: int, key_file: str | None = None) -> None:
+    ready = ReadyFile(url, url, url, pid, key_file, [])
+    project.ready_file.write_text(ready.to_json())
+
+
+def test_no_argument_means_the_server_of_this_folder(project: Project) -> None:
+    project.key_file.write_text('{"inference": {"key": "infer"}, "management": {"key": "manage"}}')
+    with HTTPServer(lambda _: http(200, {"models": []})) as server:
+        write_ready_file(project, server.url, pid=os.getpid(), key_file=str(project.key_file))
+        with Client() as client:
+            client.predict("m", b"x")
+            client.models()
+            client.metrics_text()
+    tokens = [request.headers.get("authorization") for request in server.received]
+    assert tokens == ["Bearer infer", "Bearer manage", None]
+
+
+def test_no_server_is_said_with_how_to_start_one(project: Project) -> None:
+    with pytest.raises(ConnectionFailed, match="`vestal serve` starts one") as caught:
+        Client()
+    assert str(project.ready_file) in str(caught.value)
+
+
+def test_a_ready_file_that_outlived_its_server_is_told(project: Project) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    write_ready_file(project, "http://127.0.0.1:1", pid=ended.pid)
+    with pytest.raises(ConnectionFailed, match=f"process {ended.pid}.* has ended.*vestal serve"):
+        Client()
+
+
+def test_a_ready_file_that_is_none_is_named(project: Project) -> None:
+    project.ready_file.write_text("{}")
+    with pytest.raises(VestalError, match=r"ready\.json is not a ready file"):
+        Client()
+
+
+def test_an_address_given_leaves_the_ready_file_alone(project: Project) -> None:
+    write_ready_file(project, "http://127.0.0.1:1", pid=os.getpid())
+    with Client("http://127.0.0.1:2") as client:
+        assert "127.0.0.1:1>" not in repr(client)
+        with pytest.raises(NoAddress, match=r"needs the management address.*management="):
+            client.models()
+        with pytest.raises(NoAddress, match=r"needs the metrics address.*metrics="):
+            client.metrics_text()
+    with (
+        Client(management="http://127.0.0.1:2") as client,
+        pytest.raises(NoAddress, match=r"needs the inference address.*url="),
+    ):
+        client.predict("m", b"x")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8080", "localhost", "ftp://host", "http://", "http://h:x", "http://h/?a=1", ""],
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="url is"):
+        Client(address)
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(UsageError, match="token=") as caught:
+        Client("http://user:hidden@host:1")
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_address_may_have_a_prefix_and_a_slash() -> None:
+    with HTTPServer(lambda _: http(200, {})) as server, Client(server.url + "/serve/") as client:
+        client.predict("a model", b"x", version="1.0")
+    assert server.received[0].target == "/serve/predictions/a%20model/1.0"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", 3])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="no name"):
+        client.predict(name, b"x")
+
+
+def test_a_netrc_entry_does_not_replace_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password mine")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with HTTPServer(lambda _: http(200, {})) as server, Client(server.url, token="t") as client:
+        client.predict("m", b"x")
+    assert server.received[0].headers["authorization"] == "Bearer t"
+
+
+def test_a_redirect_is_not_followed_with_the_token() -> None:
+    with HTTPServer(lambda _: http(200, {})) as elsewhere:
+        moved = http(302, b"", location=elsewhere.url)
+        with (
+            HTTPServer(lambda _: moved) as server,
+            Client(server.url, token="t") as client,
+            pytest.raises(RequestRefused, match=r"answered 302.*not followed"),
+        ):
+            client.predict("m", b"x")
+        assert elsewhere.received == []

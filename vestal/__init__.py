@@ -1,0 +1,71 @@
+"""Vestal takes PyTorch models to production on TorchServe and keeps them there.
+
+`from vestal import Client` brings the client; `import vestal` alone brings next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vestal.errors import UsageError, VestalError
+
+if TYPE_CHECKING:
+    from vestal.client import Answer as Answer
+    from vestal.client import Client as Client
+    from vestal.client import ClientError as ClientError
+    from vestal.client import Conflict as Conflict
+    from vestal.client import ConnectionFailed as ConnectionFailed
+    from vestal.client import DeadlineExceeded as DeadlineExceeded
+    from vestal.client import InvalidInput as InvalidInput
+    from vestal.client import ModelDescription as ModelDescription
+    from vestal.client import ModelInfo as ModelInfo
+    from vestal.client import NoAddress as NoAddress
+    from vestal.client import NotFound as NotFound
+    from vestal.client import NotReady as NotReady
+    from vestal.client import Overloaded as Overloaded
+    from vestal.client import RequestRefused as RequestRefused
+    from vestal.client import ServerFailed as ServerFailed
+    from vestal.client import TokenError as TokenError
+    from vestal.client import TokenExpired as TokenExpired
+    from vestal.client import TooLarge as TooLarge
+    from vestal.client import Worker as Worker
+    from vestal.client import WorkerDied as WorkerDied
+
+__all__ = [
+    "Answer",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "InvalidInput",
+    "ModelDescription",
+    "ModelInfo",
+    "NoAddress",
+    "NotFound",
+    "NotReady",
+    "Overloaded",
+    "RequestRefused",
+    "ServerFailed",
+    "TokenError",
+    "TokenExpired",
+    "TooLarge",
+    "UsageError",
+    "VestalError",
+    "Worker",
+    "WorkerDied",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vestal import client
+
+    value: object = getattr(client, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

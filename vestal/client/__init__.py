@@ -1,0 +1,48 @@
+"""The SDK: calls models on a TorchServe, and manages them."""
+
+from vestal.client.answers import Answer
+from vestal.client.client import Client
+from vestal.client.deadline import DEFAULT, Timeout
+from vestal.client.descriptions import ModelDescription, ModelInfo, Worker
+from vestal.client.errors import (
+    ClientError,
+    Conflict,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidInput,
+    NoAddress,
+    NotFound,
+    NotReady,
+    Overloaded,
+    RequestRefused,
+    ServerFailed,
+    TokenError,
+    TokenExpired,
+    TooLarge,
+    WorkerDied,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Answer",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "InvalidInput",
+    "ModelDescription",
+    "ModelInfo",
+    "NoAddress",
+    "NotFound",
+    "NotReady",
+    "Overloaded",
+    "RequestRefused",
+    "ServerFailed",
+    "Timeout",
+    "TokenError",
+    "TokenExpired",
+    "TooLarge",
+    "Worker",
+    "WorkerDied",
+]

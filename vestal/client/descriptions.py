@@ -1,0 +1,93 @@
+"""What the management API says of models, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+READY = "READY"
+"""A worker's status when it serves. TorchServe calls every other state UNLOADING, loading too."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One served version. `archive`: the file name in the model store it was registered with."""
+
+    name: str
+    version: str
+    default: bool
+    archive: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker process. `pid`: None while there is no process."""
+
+    id: str
+    status: str
+    pid: int | None
+
+    @property
+    def ready(self) -> bool:
+        return self.status == READY
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """One version as it runs now.
+
+    `queue_pending`: requests that wait; those in a worker are not counted.
+    `queue_remaining`: free places in the queue. `max_batch_delay` in milliseconds,
+    `response_timeout` in seconds. `customized`: what the handler says of itself, where asked for.
+    `raw`: everything TorchServe said.
+    """
+
+    name: str
+    version: str
+    archive: str
+    min_workers: int
+    max_workers: int
+    batch_size: int
+    max_batch_delay: int
+    response_timeout: int
+    workers: tuple[Worker, ...]
+    queue_pending: int
+    queue_remaining: int
+    customized: Any = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ready_workers(self) -> tuple[Worker, ...]:
+        return tuple(worker for worker in self.workers if worker.ready)
+
+    @property
+    def ready(self) -> bool:
+        """Every worker that should be there is there and READY, and there is one."""
+        ready = len(self.ready_workers)
+        return ready >= max(1, self.min_workers) and ready == len(self.workers)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> ModelDescription:
+        """Raises KeyError or TypeError where it is no description of TorchServe's."""
+        queue = raw.get("jobQueueStatus") or {}
+        return cls(
+            name=raw["modelName"],
+            version=raw["modelVersion"],
+            archive=raw["modelUrl"],
+            min_workers=raw["minWorkers"],
+            max_workers=raw["maxWorkers"],
+            batch_size=raw["batchSize"],
+            max_batch_delay=raw["maxBatchDelay"],
+            response_timeout=raw["responseTimeout"],
+            workers=tuple(_worker(worker) for worker in raw["workers"]),
+            queue_pending=queue.get("pendingRequests", 0),
+            queue_remaining=queue.get("remainingCapacity", 0),
+            customized=raw.get("customizedMetadata"),
+            raw=raw,
+        )
+
+
+def _worker(raw: Mapping[str, Any]) -> Worker:
+    pid = raw.get("pid", -1)
+    return Worker(raw["id"], raw["status"], pid if pid > 0 else None)

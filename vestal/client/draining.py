@@ -1,0 +1,87 @@
+"""Waits until a version is idle: an empty queue, and no batch in a worker.
+
+TorchServe counts what is queued, not what a worker has in work, and unregistering kills the workers
+at once. A describe with `customized=true` goes through one worker, behind what that one is doing: a
+fence. With several workers an idle one takes every fence, however busy its neighbour is. So each
+worker's own answer is needed: Vestal's handlers name their process in it (`"pid"`). Of a handler
+that does not, several workers are known to be idle only after `responseTimeout`, when TorchServe
+has killed whatever is still at work.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from vestal.client.descriptions import ModelDescription
+from vestal.client.errors import DeadlineExceeded, Facts
+from vestal.client.management import describe, probe
+from vestal.client.readiness import pause
+from vestal.client.retry import Context
+from vestal.client.steps import Steps
+
+POLL = 0.05
+"""Seconds between two looks."""
+
+
+def drain(context: Context, model: str, version: str) -> Steps[None]:
+    """Returns when the version is idle; raises DeadlineExceeded, NotFound.
+
+    The version must get no new requests: it is no longer the default one, or nobody calls it.
+    """
+    idle: set[int] = set()
+    quiet_since: float | None = None
+    while True:
+        description = yield from describe(context, model, version)
+        ready = {worker.pid for worker in description.ready_workers if worker.pid is not None}
+        if description.queue_pending:
+            idle.clear()
+            quiet_since = None
+            yield from pause(context, POLL, _state(description, "requests in its queue"))
+            continue
+        if quiet_since is None:
+            quiet_since = time.monotonic()
+        # A worker that is not READY has nothing in work: what it had was answered as it died.
+        if ready <= idle:
+            return
+        came_round, said = yield from probe(context, model, description.version)
+        pid = _who(description, said) if came_round else None
+        if pid is not None and pid not in idle:
+            idle.add(pid)
+            continue
+        if came_round and pid is None:
+            quiet = time.monotonic() - quiet_since
+            if quiet > description.response_timeout:
+                return
+            _check_provable(context, description, quiet)
+        yield from pause(context, POLL, _state(description, "a worker that is still at work"))
+
+
+def _who(description: ModelDescription, said: Any) -> int | None:
+    """The process that answered; None where nobody can say which one it was."""
+    pid = said.get("pid") if isinstance(said, dict) else None
+    if isinstance(pid, int) and any(worker.pid == pid for worker in description.workers):
+        return pid
+    return description.workers[0].pid if len(description.workers) == 1 else None
+
+
+def _check_provable(context: Context, description: ModelDescription, quiet: float) -> None:
+    """Fails at once rather than at a deadline that cannot be met."""
+    needed = description.response_timeout - quiet
+    if needed < context.deadline.remaining():
+        return
+    raise DeadlineExceeded(
+        f"{description.name} {description.version} has {len(description.workers)} workers, and its "
+        f"handler does not say which one answers: idle is certain only {needed:.0f} s from now "
+        f"(responseTimeout), {context.deadline.remaining():.0f} s are left",
+        Facts(
+            model=description.name,
+            version=description.version,
+            hint="Give a longer timeout=, or drain=False if nobody uses it; a handler whose "
+            'description holds {"pid": os.getpid()} is drained as soon as it is idle',
+        ),
+    )
+
+
+def _state(description: ModelDescription, what: str) -> str:
+    return f"{description.name} {description.version} is not idle: it has {what}"

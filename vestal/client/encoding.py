@@ -1,0 +1,150 @@
+"""How an input becomes a request's body.
+
+Path                            the file's bytes; content type by its suffix
+str with an image's suffix      the same: "seven.png" is a file
+any other str                   text/plain
+bytes, bytearray, memoryview    as they are
+file object                     what is left to read, as a file
+PIL image                       PNG
+numpy array, torch tensor       JSON: {"data": nested lists}
+dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists
+
+Whether a str is a file depends on its spelling alone, never on which files exist: a service that
+passes its users' texts on would otherwise send any file that a user can name. Text that happens to
+end in ".png" goes as bytes: `text.encode()`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from vestal.client.errors import Facts, InvalidInput
+
+BYTES = "application/octet-stream"
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+IMAGES = {
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".webp": "image/webp",
+}
+CONTENT_TYPES = {**IMAGES, ".json": JSON, ".txt": TEXT}
+
+
+@dataclass(frozen=True)
+class Payload:
+    body: bytes = field(repr=False)
+    content_type: str
+
+
+def encode(value: Any) -> Payload:
+    """The body and content type of an input; raises InvalidInput."""
+    if isinstance(value, Path):
+        return _file(value)
+    if isinstance(value, str):
+        return _file(Path(value), value) if _names_image(value) else _text(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return Payload(bytes(value), BYTES)
+    if _comes_from(value, "PIL"):
+        return _png(value)
+    if _comes_from(value, "numpy") or _comes_from(value, "torch"):
+        return _json({"data": value})
+    if callable(getattr(value, "read", None)):
+        return _stream(value)
+    if isinstance(value, (dict, list, tuple, int, float)):
+        return _json(value)
+    raise InvalidInput(
+        f"an input of type {_type_name(value)} cannot be sent: expected a path, bytes, a str, a "
+        "file object, a PIL image, a numpy array, a torch tensor, a dict or a list"
+    )
+
+
+def _names_image(text: str) -> bool:
+    return text.lower().endswith(tuple(IMAGES)) and "\n" not in text and "\0" not in text
+
+
+def _file(path: Path, spelled: str | None = None) -> Payload:
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        hint = None
+        if spelled is not None:
+            hint = "A str with an image's suffix names a file; text goes as text.encode()"
+        reason = error.strerror or str(error)
+        raise InvalidInput(
+            f"the input file {path.absolute()} cannot be read: {reason}",
+            Facts(hint=hint),
+        ) from error
+    return Payload(body, CONTENT_TYPES.get(path.suffix.lower(), BYTES))
+
+
+def _text(text: str) -> Payload:
+    try:
+        return Payload(text.encode(), TEXT)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the input text is no Unicode text: {error}") from None
+
+
+def _stream(file: IO[Any]) -> Payload:
+    try:
+        body = file.read()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"the input file object cannot be read: {error}") from error
+    if isinstance(body, str):
+        return _text(body)
+    if not isinstance(body, (bytes, bytearray)):
+        raise InvalidInput(f"the input's read() gave {_type_name(body)}: expected bytes or str")
+    name = getattr(file, "name", None)
+    suffix = Path(name).suffix.lower() if isinstance(name, str) else ""
+    return Payload(bytes(body), CONTENT_TYPES.get(suffix, BYTES))
+
+
+def _png(image: Any) -> Payload:
+    buffer = io.BytesIO()
+    try:
+        if image.mode in ("CMYK", "HSV", "LAB", "YCbCr"):  # PNG has none of these
+            image = image.convert("RGB")
+        image.save(buffer, format="PNG")
+    except (AttributeError, OSError, ValueError) as error:
+        raise InvalidInput(f"the input image cannot be written as PNG: {error}") from error
+    return Payload(buffer.getvalue(), IMAGES[".png"])
+
+
+def _json(value: Any) -> Payload:
+    try:
+        text = json.dumps(value, default=_nested_lists, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        # NaN and infinity are ValueErrors: JSON has no word for them.
+        raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
+    return Payload(text.encode(), JSON)
+
+
+def _nested_lists(value: Any) -> Any:
+    if _comes_from(value, "torch"):
+        return value.detach().cpu().tolist()
+    if _comes_from(value, "numpy"):
+        return value.tolist()
+    raise TypeError(f"it holds a {_type_name(value)}")
+
+
+def _comes_from(value: Any, package: str) -> bool:
+    """Is its type, or one that it extends, defined in the package? Imports nothing."""
+    return any(
+        kind.__module__ == package or kind.__module__.startswith(package + ".")
+        for kind in type(value).__mro__
+    )
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

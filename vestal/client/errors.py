@@ -1,0 +1,152 @@
+"""What a call of the client can end in, when it does not end in an answer.
+
+VestalError
+ └─ ClientError           every error of this tree; carries the facts listed below
+     ├─ InvalidInput      the input cannot be sent (a ValueError); nothing left this process
+     ├─ NoAddress         the call needs an address that this client was not given
+     ├─ ConnectionFailed  no server there, or it went away (a ConnectionError)
+     ├─ DeadlineExceeded  the call's time is up (a TimeoutError)
+     ├─ TokenError        no token, an unreadable one, or one that the server refused
+     │   └─ TokenExpired  refused, and its own expiry time has passed
+     ├─ RequestRefused    4xx (and 3xx): the handler or the server says no to this request
+     │   ├─ NotFound      404: no such model, version or archive
+     │   ├─ Conflict      403, 409: not in this state (already registered, the default version)
+     │   └─ TooLarge      413: the body, or what is in it
+     ├─ ServerFailed      5xx: the handler or the server failed
+     │   ├─ Overloaded    503 ServiceUnavailable, 429: queue full or no worker
+     │   └─ WorkerDied    twice in a row: this input may be what kills it
+     └─ NotReady          a version that does not come up
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vestal.errors import UsageError, VestalError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a call that failed; None where it does not apply."""
+
+    model: str | None = None
+    version: str | None = None
+    status: int | None = None
+    server_type: str | None = None
+    server_message: str | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    retry_after: float | None = None
+    hint: str | None = None
+
+
+class ClientError(VestalError):
+    """A call failed.
+
+    `model`, `version`: what was called (version None: the default one).
+    `status`: the HTTP status, None where no answer came.
+    `server_type`, `server_message`: `type` and `message` of the error body, as the handler or
+    TorchServe wrote them. `request_id`: TorchServe's, also in its logs.
+    `attempts`: how often the request was sent or tried. `retry_after`: seconds the server asked
+    to wait. `hint`: what to do.
+    """
+
+    def __init__(self, message: str, facts: Facts | None = None) -> None:
+        super().__init__(message)
+        self.facts = facts or Facts()
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return f"{message}. {self.hint}" if self.hint else message
+
+    @property
+    def model(self) -> str | None:
+        return self.facts.model
+
+    @property
+    def version(self) -> str | None:
+        return self.facts.version
+
+    @property
+    def status(self) -> int | None:
+        return self.facts.status
+
+    @property
+    def server_type(self) -> str | None:
+        return self.facts.server_type
+
+    @property
+    def server_message(self) -> str | None:
+        return self.facts.server_message
+
+    @property
+    def request_id(self) -> str | None:
+        return self.facts.request_id
+
+    @property
+    def attempts(self) -> int:
+        return self.facts.attempts
+
+    @property
+    def retry_after(self) -> float | None:
+        return self.facts.retry_after
+
+    @property
+    def hint(self) -> str | None:
+        return self.facts.hint
+
+
+class InvalidInput(ClientError, UsageError, ValueError):
+    """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
+
+
+class NoAddress(ClientError, UsageError):
+    """The call goes to an address (management, metrics) that this client was not given."""
+
+
+class ConnectionFailed(ClientError, ConnectionError):
+    """There is no server, or the connection broke and the call could not be sent again."""
+
+
+class DeadlineExceeded(ClientError, TimeoutError):
+    """The call's time is up; `__cause__` is the last failure, where there was one."""
+
+
+class TokenError(ClientError):
+    """A token is missing, unreadable or refused; the text names where it came from."""
+
+
+class TokenExpired(TokenError):
+    """The server refused the token, and the key file says that it has expired."""
+
+
+class RequestRefused(ClientError):
+    """The handler or the server refused this request (4xx); sending it again changes nothing."""
+
+
+class NotFound(RequestRefused):
+    """404: no such model, version or archive."""
+
+
+class Conflict(RequestRefused):
+    """403 or 409: the server's state does not allow it."""
+
+
+class TooLarge(RequestRefused):
+    """413: more bytes, pixels, tokens or rows than the server or the handler takes."""
+
+
+class ServerFailed(ClientError):
+    """The handler or the server failed (5xx)."""
+
+
+class Overloaded(ServerFailed):
+    """The queue is full, or the version has no worker."""
+
+
+class WorkerDied(ServerFailed):
+    """The worker died with this request in work, and again when it was sent once more."""
+
+
+class NotReady(ClientError):
+    """A version's workers die while they load it."""

@@ -1,0 +1,106 @@
+"""The management API, one question at a time: what is served, how it runs, the default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vestal.client.calls import Call, path
+from vestal.client.descriptions import ModelDescription, ModelInfo
+from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
+from vestal.client.retry import Context
+from vestal.client.steps import Reply, Steps
+
+PAGE = 100
+"""Models a page; the server's own default too."""
+
+
+def models(context: Context) -> Steps[list[ModelInfo]]:
+    """All versions of all models, by name, then in the server's order."""
+    found: list[ModelInfo] = []
+    for name in (yield from _names(context)):
+        try:
+            found += yield from model_versions(context, name)
+        except NotFound:
+            continue  # unregistered since it was listed
+    return found
+
+
+def _names(context: Context) -> Steps[list[str]]:
+    names: list[str] = []
+    query = {"limit": str(PAGE)}
+    while True:
+        call = Call("management", "GET", "/models", query)
+        page = _document(context, (yield from context.send(call)), dict)
+        names += [model["modelName"] for model in page["models"]]
+        if "nextPageToken" not in page:
+            return names
+        query = {**query, "next_page_token": page["nextPageToken"]}
+
+
+def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
+    """The versions of a model. The page of all models names only each one's default."""
+    everything = yield from versions(context, model)
+    default = everything[0].version
+    if len(everything) > 1:
+        default = (yield from describe(context, model, None)).version
+    return [ModelInfo(d.name, d.version, d.version == default, d.archive) for d in everything]
+
+
+def versions(context: Context, model: str) -> Steps[list[ModelDescription]]:
+    call = Call("management", "GET", path("models", model, "all"), model=model)
+    raw = _document(context, (yield from context.send(call)), list)
+    return [ModelDescription.parse(each) for each in raw]
+
+
+def describe(
+    context: Context,
+    model: str,
+    version: str | None,
+    *,
+    customized: bool = False,
+) -> Steps[ModelDescription]:
+    """One version. `customized` asks its handler too, so it waits for a worker to be free."""
+    call = Call(
+        "management",
+        "GET",
+        path("models", model, version),
+        {"customized": "true"} if customized else {},
+        model=model,
+        version=version,
+    )
+    raw = _document(context, (yield from context.send(call)), list)
+    return ModelDescription.parse(raw[0])
+
+
+def probe(context: Context, model: str, version: str | None) -> Steps[tuple[bool, Any]]:
+    """Did a worker come round to describe itself, and what does its handler say (None: nothing)?"""
+    try:
+        description = yield from describe(context, model, version, customized=True)
+    except Overloaded:
+        return False, None  # no worker, or a full queue
+    except ServerFailed as error:
+        # 503: the handler raised, as foreign ones do that know no describe: its worker is fine.
+        # "Worker died." and no description within responseTimeout are other statuses.
+        return error.status == 503, None
+    return True, description.customized
+
+
+def set_default(context: Context, model: str, version: str) -> Steps[None]:
+    call = Call(
+        "management",
+        "PUT",
+        path("models", model, version, "set-default"),
+        model=model,
+        version=version,
+    )
+    yield from context.send(call)
+
+
+def _document(context: Context, reply: Reply, kind: type) -> Any:
+    document = reply.json()
+    if isinstance(document, kind) and document:
+        return document
+    raise ServerFailed(
+        f"{context.addresses.management} did not answer as TorchServe's management API does",
+        Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
+    )

@@ -1,0 +1,127 @@
+"""Is a version up? Every worker READY, and one of them answers.
+
+Neither half is enough: TorchServe's /ping says Healthy whatever its models do, a model that failed
+to load takes requests and never answers them, and a worker can be READY and stuck.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from vestal.client.descriptions import ModelDescription
+from vestal.client.errors import (
+    ClientError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Facts,
+    NotFound,
+    NotReady,
+    Overloaded,
+)
+from vestal.client.management import describe, models, probe
+from vestal.client.retry import Context
+from vestal.client.steps import Pause, Steps
+from vestal.client.verdicts import named
+from vestal.errors import UsageError
+
+POLL = 0.1
+"""Seconds between two looks."""
+LOST_PROCESSES = 2
+"""A worker that lost so many processes before it was READY once will lose the next one too."""
+
+
+def ready(context: Context, model: str | None, version: str | None) -> Steps[bool]:
+    """One version, or all that are served; no retries."""
+    if model is None and version is not None:
+        raise UsageError(f"version {version!r} was given without a model")
+    context = context.impatient()
+    try:
+        if model is not None:
+            return (yield from _answers(context, model, version))
+        for info in (yield from models(context)):
+            if not (yield from _answers(context, info.name, info.version)):
+                return False
+    except (ConnectionFailed, DeadlineExceeded, NotFound, Overloaded):
+        return False
+    return True
+
+
+def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
+    description = yield from describe(context, model, version)
+    if not description.ready:
+        return False
+    answered, _ = yield from probe(context, model, version)
+    return answered
+
+
+def wait_ready(
+    context: Context, model: str, version: str | None, *, registered: bool = False
+) -> Steps[ModelDescription]:
+    """Waits until a version is up; `registered`: it is an error if there is none of that name.
+
+    Raises NotReady where its workers die while they load it, DeadlineExceeded.
+    """
+    lost = LostProcesses()
+    context = context.impatient()
+    while True:
+        state: str
+        cause: ClientError | None = None
+        try:
+            description = yield from describe(context, model, version)
+            if description.ready:
+                answered, _ = yield from probe(context, model, version)
+                if answered:
+                    return description
+            lost.look(description)
+            up, wanted = len(description.ready_workers), max(1, description.min_workers)
+            state = f"{up} of {wanted} workers READY"
+            if description.ready:
+                state += ", but none of them answered"
+        except (ConnectionFailed, NotFound, Overloaded) as error:
+            if registered and isinstance(error, NotFound):
+                raise
+            state, cause = str(error.args[0]), error
+        yield from pause(context, POLL, f"{named(model, version)}not ready: {state}", cause)
+
+
+def pause(
+    context: Context, seconds: float, state: str, cause: ClientError | None = None
+) -> Steps[None]:
+    """Waits; raises DeadlineExceeded with the state seen last where no time is left."""
+    if context.deadline.remaining() <= seconds:
+        raise DeadlineExceeded(
+            f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
+            Facts(hint="Give it more with timeout=, or see the model's log"),
+        ) from cause
+    yield Pause(seconds)
+
+
+class LostProcesses:
+    """Counts the processes each worker has had before it was READY.
+
+    TorchServe starts a worker again whose load failed, for five minutes, and says nothing of it
+    but the new process id.
+    """
+
+    def __init__(self) -> None:
+        self._pids: defaultdict[str, set[int]] = defaultdict(set)
+
+    def look(self, description: ModelDescription) -> None:
+        """Raises NotReady where a worker keeps dying."""
+        for worker in description.workers:
+            pids = self._pids[worker.id]
+            if worker.ready:
+                pids.clear()
+            elif worker.pid is not None:
+                pids.add(worker.pid)
+            if len(pids) > LOST_PROCESSES:
+                raise NotReady(
+                    f"{description.name} {description.version} does not load: worker {worker.id} "
+                    f"lost {LOST_PROCESSES} processes before it was READY",
+                    Facts(
+                        model=description.name,
+                        version=description.version,
+                        hint="It stays registered and takes requests that it never answers: see "
+                        "the model's log for the reason, then unregister it (drain=False)",
+                    ),
+                )

@@ -1,0 +1,120 @@
+"""Which addresses and tokens a client uses: from its arguments, or from a ready file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vestal.client.errors import ConnectionFailed, Facts, NoAddress
+from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
+from vestal.errors import UsageError
+from vestal.project import Project, ReadyFile
+
+TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
+
+_START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Base addresses without a trailing slash; None where this client has none."""
+
+    inference: str | None
+    management: str | None
+    metrics: str | None
+
+    def of(self, plane: Plane) -> str:
+        """The address of a plane; raises NoAddress where it was not given."""
+        address: str | None = getattr(self, plane)
+        if address is None:
+            argument = "url" if plane == "inference" else plane
+            raise NoAddress(
+                f"this call needs the {plane} address, and this client has none",
+                Facts(hint=f'Say it: Client({argument}="http://host:port")'),
+            )
+        return address
+
+    def known(self) -> tuple[str, ...]:
+        return tuple(a for a in (self.inference, self.management, self.metrics) if a)
+
+
+def resolve(
+    url: str | None,
+    management: str | None,
+    metrics: str | None,
+    key_file: str | os.PathLike[str] | None,
+    token: str | None,
+) -> tuple[Addresses, Tokens]:
+    """Arguments first, then VESTAL_TOKEN; the ready file only where no address was given."""
+    if token is not None and key_file is not None:
+        raise UsageError("token and key_file were both given: give the one that should be used")
+    ready = None
+    if url is None and management is None and metrics is None:
+        ready = read_ready_file(Project.here().ready_file)
+        url, management, metrics = ready.inference, ready.management, ready.metrics
+    addresses = Addresses(
+        _address("url", url), _address("management", management), _address("metrics", metrics)
+    )
+    return addresses, _tokens(key_file, token, ready)
+
+
+def _tokens(
+    key_file: str | os.PathLike[str] | None, token: str | None, ready: ReadyFile | None
+) -> Tokens:
+    if token is not None:
+        return FixedToken(token, "the argument token")
+    if key_file is not None:
+        return KeyFile(Path(key_file))
+    if variable := os.environ.get(TOKEN_VARIABLE):
+        return FixedToken(variable, f"the environment variable {TOKEN_VARIABLE}")
+    if ready is not None and ready.key_file is not None:
+        return KeyFile(Path(ready.key_file))
+    return NoToken()
+
+
+def read_ready_file(path: Path) -> ReadyFile:
+    """The ready file of a server that is alive; raises ConnectionFailed where there is none."""
+    try:
+        ready = ReadyFile.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConnectionFailed(f"no server runs here: there is no {path}", _START) from None
+    if not _alive(ready.pid):
+        raise ConnectionFailed(
+            f"no server runs here: the one of {path} (process {ready.pid}) has ended",
+            _START,
+        )
+    if ready.key_file is not None:
+        # A relative path is meant from the project's folder.
+        ready = replace(ready, key_file=str(path.parent.parent / ready.key_file))
+    return ready
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _address(name: str, address: str | None) -> str | None:
+    if address is None:
+        return None
+    try:
+        parts = urlsplit(address)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise UsageError(f"{name} is {address!r}: its port is no number") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        raise UsageError(f"{name} is {address!r}: expected http://host:port or https://host:port")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(f"{name} carries a user or a password: give a token by token= instead")
+    if parts.query or parts.fragment:
+        raise UsageError(f"{name} is {address!r}: expected no ? and no #")
+    return address.rstrip("/")

@@ -1,0 +1,140 @@
+"""What an answer that is none means: is it worth a retry, and which error is it?"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any
+
+from vestal.client.errors import (
+    ClientError,
+    Conflict,
+    Facts,
+    NotFound,
+    Overloaded,
+    RequestRefused,
+    ServerFailed,
+    TooLarge,
+)
+from vestal.client.steps import Reply
+
+
+class Verdict(Enum):
+    """What to do with a reply."""
+
+    ANSWER = auto()
+    RETRY = auto()
+    """Nothing was done: sent again until the deadline."""
+    RETRY_ONCE = auto()
+    """The worker died, perhaps of this very input: sent once more."""
+    TOKEN = auto()
+    """The token was refused."""
+    FINAL = auto()
+
+
+def judge(reply: Reply) -> Verdict:
+    """Only what the server says before or instead of a handler's answer is worth a retry."""
+    if reply.status < 300:
+        return Verdict.ANSWER
+    kind, message, _ = error_body(reply)
+    if kind == "InvalidKeyException":
+        return Verdict.TOKEN
+    if from_handler(reply):
+        return Verdict.FINAL
+    if reply.status in (500, 507) and message.strip() == "Worker died.":
+        return Verdict.RETRY_ONCE
+    if reply.status == 503:
+        # TorchServe says 503 InternalServerException, "Prediction failed", when the handler raised.
+        return Verdict.RETRY if kind in ("", "ServiceUnavailableException") else Verdict.FINAL
+    return Verdict.RETRY if reply.status in (429, 502, 504) else Verdict.FINAL
+
+
+def from_handler(reply: Reply) -> bool:
+    """Our handlers name their model in a header and the request in an error's body."""
+    body = reply.json()
+    return "x-model-name" in reply.headers or (isinstance(body, dict) and "request_id" in body)
+
+
+def error_body(reply: Reply) -> tuple[str, str, str | None]:
+    """`type`, `message` and request id; a foreign body's text is its message."""
+    request_id = reply.headers.get("x-request-id")
+    body: Any = reply.json()
+    if isinstance(body, dict):
+        kind, message = body.get("type"), body.get("message")
+        if isinstance(message, str):
+            return kind if isinstance(kind, str) else "", message, request_id
+    text = reply.body[:500].decode("utf-8", "replace").strip()
+    return "", " ".join(text.split()) or reply.reason or "no message", request_id
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Seconds; None where the header is missing or a date (which no clock here is sure of)."""
+    try:
+        return max(0.0, float(reply.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def failure(
+    reply: Reply,
+    *,
+    url: str,
+    model: str | None,
+    version: str | None,
+    attempts: int,
+) -> ClientError:
+    """The error that a final reply becomes."""
+    kind, message, request_id = error_body(reply)
+    facts = Facts(
+        model=model,
+        version=version,
+        status=reply.status,
+        server_type=kind or None,
+        server_message=message,
+        request_id=request_id,
+        attempts=attempts,
+        retry_after=retry_after(reply),
+        hint=_hint(reply.status, kind, message),
+    )
+    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    text = (
+        f"{named(model, version)}{url} answered {reply.status}{f' {kind}' if kind else ''}: "
+        f"{message.rstrip('.')} (request {request_id or 'without id'}, {tries})"
+    )
+    return _kind(reply, kind)(text, facts)
+
+
+def named(model: str | None, version: str | None) -> str:
+    """`mnist 1.0: `, the beginning of an error's text."""
+    return f"{model}{f' {version}' if version else ''}: " if model else ""
+
+
+def _kind(reply: Reply, kind: str) -> type[ClientError]:
+    status = reply.status
+    if status == 429 or (status == 503 and kind in ("", "ServiceUnavailableException")):
+        return Overloaded
+    if status >= 500:
+        return ServerFailed
+    by_status = {403: Conflict, 404: NotFound, 409: Conflict, 413: TooLarge}
+    return by_status.get(status, RequestRefused)
+
+
+def _hint(status: int, kind: str, message: str) -> str | None:
+    if status < 400:
+        return "A redirect is not followed, since the token would go with it: give that address"
+    if message.startswith("Model not found at"):
+        return "The archive must be a file in the server's model store"
+    if kind.startswith("Model") and kind.endswith("NotFoundException"):
+        return "client.models() says what is served"
+    if "Cannot remove default version" in message:
+        return "Make another version the default first: client.set_default(model, version)"
+    if status == 409 and "already registered" in message:
+        return "Unregister that version first, or pack a new one"
+    if status == 405:
+        return "TorchServe's model API may be off: it needs enable_model_api=true"
+    if status == 413 and not kind:
+        return "TorchServe takes max_request_size bytes, 6.5 MB unless configured"
+    if kind == "ServiceUnavailableException":
+        return "Its queue is full or it has no worker: client.describe(model) says which"
+    if "Prediction failed" in message:
+        return "The handler raised; with a batch, a neighbour's input may be why: see its log"
+    return None
