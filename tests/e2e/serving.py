@@ -1,0 +1,170 @@
+"""Servers for tests: archives made on the spot, `vestal serve` as its users start it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vestal.project import Project, ReadyFile
+
+START_SECONDS = 90
+END_SECONDS = 20
+
+ECHO = """
+import json
+
+def handle(data, context):
+    if data is None:  # TorchServe's way to initialize a function
+        return None
+    version = context.manifest["model"]["modelVersion"]
+    bodies = [bytes(row.get("body") or row.get("data") or b"") for row in data]
+    return [json.dumps({"length": len(body), "version": version}).encode() for body in bodies]
+"""
+
+
+def archive(
+    store: Path, name: str, handler: str = ECHO, version: str = "1.0", sample: Any = None
+) -> Path:
+    """What plain torch-model-archiver makes of a handler; `sample` is added as Vestal packs it."""
+    store.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / f"{name}_handler.py"
+        source.write_text(handler)
+        subprocess.run(
+            [
+                str(Path(sys.executable).with_name("torch-model-archiver")),
+                *("--model-name", name, "--version", version),
+                *("--handler", str(source), "--export-path", folder),
+            ],
+            check=True,
+            env={**os.environ, "TMPDIR": folder},  # it deletes <tmp>/<name>
+        )
+        made = store / f"{name}-{version}.mar"
+        shutil.move(f"{folder}/{name}.mar", made)
+    if sample is not None:
+        with zipfile.ZipFile(made, "a") as content:
+            content.writestr("sample/sample.json", json.dumps({"input": "input.bin", **sample}))
+            content.writestr("sample/input.bin", b"four")
+    return made
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Waits for a condition and gives its value; fails when it does not come in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.05)
+    return value
+
+
+class Serving:
+    """A project in `root` with its own temp folder, and the `vestal serve` that runs in it."""
+
+    def __init__(self, root: Path, temp: Path) -> None:
+        self.project = Project(root)
+        self.temp = temp
+        self._process: subprocess.Popen[bytes] | None = None
+        root.mkdir(exist_ok=True)
+
+    def start(self, *arguments: str) -> None:
+        """Runs `vestal serve`; does not wait."""
+        self.run(sys.executable, "-m", "vestal", "serve", *arguments)
+
+    def run(self, *command: str) -> None:
+        with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.project.root,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "TMPDIR": str(self.temp), "TEMP": str(self.temp)},
+            )
+
+    def ready(self) -> ReadyFile:
+        """Waits for the ready file."""
+        until(
+            lambda: self.project.ready_file.exists() or self._ended(), START_SECONDS, "ready file"
+        )
+        assert not self._ended(), self.err
+        return ReadyFile.read(self.project.ready_file)
+
+    def exit_code(self, seconds: float = START_SECONDS) -> int:
+        """Waits for the end of the command."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def out(self) -> str:
+        return self._file("out").read_text()
+
+    @property
+    def err(self) -> str:
+        return self._file("err").read_text()
+
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """Guardian, Java and workers: each names the temp folder in its command line."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(process.cmdline())
+                if str(self.temp) in line and word in line:
+                    found.append(process)
+        return found
+
+    def java(self) -> psutil.Process:
+        return until(lambda: self.processes("ModelServer"), START_SECONDS, "Java")[0]
+
+    def assert_nothing_left(self) -> None:
+        """No process, socket, temp folder, key or ready file; only the logs stay."""
+        until(lambda: not self.processes(), END_SECONDS, "the end of every process")
+        until(lambda: not list(self.temp.iterdir()), END_SECONDS, "an empty temp folder")
+        assert [path.name for path in self.project.state.iterdir()] == ["logs"]
+
+    def token(self, kind: str = "inference") -> dict[str, str]:
+        keys = json.loads(self.project.key_file.read_text())
+        return {"Authorization": f"Bearer {keys[kind]['key']}"}
+
+    def close(self) -> None:
+        if self._process is not None and not self._ended():
+            self.signal(signal.SIGTERM)
+            self.exit_code(END_SECONDS)
+
+    def _ended(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    def _file(self, name: str) -> Path:
+        return self.project.root / f"{name}.txt"
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[Serving]:
+    """A project whose temp folder has a short name: a socket's path has 107 characters at most."""
+    with tempfile.TemporaryDirectory(prefix="vt-") as temp:
+        server = Serving(root, Path(temp))
+        try:
+            yield server
+        finally:
+            server.close()

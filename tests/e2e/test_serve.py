@@ -1,0 +1,172 @@
+"""`vestal serve` with a real TorchServe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+import requests
+from serving import END_SECONDS, START_SECONDS, archive, serving, until
+
+MODELS = ("--models", "echo=echo-1.0.mar", "echo=echo-2.0.mar", "sampled=sampled-1.0.mar")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Two versions of one model and an archive with a sample, on free ports."""
+    root = tmp_path_factory.mktemp("served") / "project"
+    with serving(root) as server:
+        store = server.project.model_store
+        archive(store, "echo")
+        archive(store, "echo", version="2.0")
+        answer = {"length": 4.00001, "version": "1.0"}
+        archive(store, "sampled", sample={"content_type": "x/y", "answer": answer})
+        server.start(*MODELS, "--port", "0")
+        server.ready()
+        yield server
+        server.signal(signal.SIGTERM)
+        assert server.exit_code(END_SECONDS) == 0
+        server.assert_nothing_left()
+
+
+def post(server, path, body=b"abc", **headers):
+    ready = server.ready()
+    return requests.post(
+        f"{ready.inference}/predictions/{path}",
+        data=body,
+        headers={**server.token(), **headers},
+        timeout=30,
+    )
+
+
+def manage(server, method, path, **parameters):
+    return requests.request(
+        method,
+        f"{server.ready().management}{path}",
+        params=parameters,
+        headers=server.token("management"),
+        timeout=30,
+    )
+
+
+def test_the_ready_file_says_where_and_what(server):
+    ready = server.ready()
+    assert ready.pid == server.pid
+    assert ready.key_file == str(server.project.key_file)
+    assert ready.models == [
+        {"name": "echo", "version": "1.0", "default": True},
+        {"name": "echo", "version": "2.0", "default": False},
+        {"name": "sampled", "version": "1.0", "default": True},
+    ]
+    assert stat.S_IMODE(server.project.state.stat().st_mode) == 0o700
+    assert stat.S_IMODE(server.project.key_file.stat().st_mode) == 0o600
+
+
+def test_every_version_answers_and_the_first_is_the_default(server):
+    assert post(server, "echo").json() == {"length": 3, "version": "1.0"}
+    assert post(server, "echo/2.0").json() == {"length": 3, "version": "2.0"}
+
+
+def test_the_curl_line_works_as_it_stands(server):
+    line = next(line for line in server.out.splitlines() if "curl" in line)
+    (server.project.root / "IMAGE").write_bytes(b"pixels")
+    answer = subprocess.run(
+        ["sh", "-c", line.replace("curl", "curl --silent")],
+        cwd=server.project.root,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(answer.stdout) == {"length": 6, "version": "1.0"}
+
+
+def test_a_call_without_a_token_is_refused(server):
+    assert requests.get(f"{server.ready().management}/models", timeout=30).status_code == 400
+
+
+def test_no_url_can_be_registered_and_files_of_the_store_can(server):
+    url = f"file://{server.project.model_store}/echo-1.0.mar"
+    refused = manage(server, "POST", "/models", url=url, model_name="other")
+    assert refused.status_code == 404
+    assert "does not match any allowed URL" in refused.json()["message"]
+    assert manage(server, "POST", "/models", url="echo-1.0.mar", model_name="o").status_code == 200
+    assert manage(server, "DELETE", "/models/o").status_code == 200
+    assert (server.project.model_store / "echo-1.0.mar").exists()
+
+
+def test_a_body_of_twenty_megabytes_is_the_limit(server):
+    assert post(server, "echo", b"0" * 19_999_999).json()["length"] == 19_999_999
+    # TorchServe may close the connection while the body is still sent.
+    with contextlib.suppress(requests.ConnectionError):
+        assert post(server, "echo", b"0" * 20_000_001).status_code == 413
+
+
+def test_requests_leave_no_lines_in_the_logs(server):
+    def lines():
+        logs = sorted(server.project.logs.glob("*.log"))
+        return sum(len(log.read_bytes().splitlines()) for log in logs)
+
+    post(server, "echo")
+    before = lines()
+    for _ in range(50):
+        post(server, "echo")
+        manage(server, "GET", "/models/echo")
+    assert lines() == before
+
+
+def test_prometheus_counts_and_knows_the_handlers_metrics(server):
+    metrics = requests.get(
+        f"{server.ready().metrics}/metrics", headers=server.token("management"), timeout=30
+    ).text
+    assert re.search(r'ts_inference_requests_total\{model_name="echo",.*\} \d+', metrics)
+    assert "# TYPE vestal_forward_seconds histogram" in metrics
+    assert "# TYPE vestal_failures_total counter" in metrics
+
+
+def test_a_second_server_in_the_project_names_the_first(server):
+    second = subprocess.run(
+        [sys.executable, "-m", "vestal", "serve", "--port", "0"],
+        cwd=server.project.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    running = f"runs in this project already (pid {server.pid}, {server.ready().inference})"
+    assert running in second.stderr
+    assert post(server, "echo").ok
+
+
+def test_stopped_and_started_again_at_the_same_paths(tmp_path):
+    with serving(tmp_path / "project") as server:
+        archive(server.project.model_store, "echo")
+        server.start("--port", "0", "--json", "--ready-file", str(tmp_path / "ready"))
+        first = server.ready()
+        assert until((tmp_path / "ready").exists, END_SECONDS, "the other ready file")
+        server.signal(signal.SIGINT)
+        assert server.exit_code(END_SECONDS) == 0
+        assert json.loads(server.out)["inference"] == first.inference
+        server.assert_nothing_left()
+        assert not (tmp_path / "ready").exists()
+        server.start("--port", "0")
+        second = server.ready()
+        assert (second.key_file, second.models) == (first.key_file, first.models)
+        assert sorted(log.name for log in server.project.logs.glob("ts_log*")) == [
+            "ts_log.1.log",
+            "ts_log.log",
+        ]
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):
+    with serving(tmp_path / "project") as server:
+        archive(server.project.model_store, "echo")
+        server.start("--port", "0")
+        until(lambda: server.processes("model_service_worker"), START_SECONDS, "a worker")
+        server.signal(signal.SIGINT)
+        assert server.exit_code(END_SECONDS) == 0
+        server.assert_nothing_left()

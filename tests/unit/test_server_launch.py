@@ -1,0 +1,68 @@
+"""What TorchServe is started with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from vestal.project import Project
+from vestal.server import launch
+from vestal.server.config import LOG_CONFIG, Configuration
+from vestal.server.launch import Plan
+
+
+@pytest.fixture
+def environment(tmp_path):
+    def made(**inherited):
+        return launch._environment(inherited, tmp_path / "temp", tmp_path / "logs")
+
+    return made
+
+
+def test_an_archive_sees_nothing_of_our_environment(environment):
+    made = environment(PYTHONPATH="/ours", PYTHONHOME="/ours", TS_CONFIG_FILE="/other", HOME="/me")
+    assert "/ours" not in made.values()
+    assert "/other" not in made.values()
+    assert made["HOME"] == "/me"
+
+
+def test_workers_run_the_python_that_runs_us(environment):
+    folder = str(Path(sys.executable).parent)
+    assert environment(PATH="/usr/bin")["PATH"] == f"{folder}{os.pathsep}/usr/bin"
+
+
+def test_java_can_open_paths_that_are_not_ascii(environment):
+    assert environment(LC_ALL="C")["LC_ALL"] == "C.UTF-8"
+    assert environment(LC_ALL="de_DE.UTF-8")["LC_ALL"] == "de_DE.UTF-8"
+
+
+def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):
+    (tmp_path / "config.properties").write_text(
+        "vmargs=-Xmx1g -Dlog4j.configurationFile=mine.xml\nplugins_path=/plugins"
+    )
+    project = Project(tmp_path)
+    configuration = Configuration.load(project)
+    plan = Plan(project, configuration, [], tmp_path / "store", [], Path("/java"))
+    command = launch._command(plan, tmp_path / "temp", tmp_path / "temp" / "config.properties")
+    assert command[0] == "/java"
+    assert "-Xmx1g" in command
+    assert [word for word in command if "log4j" in word] == [
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}"
+    ]
+    assert command[command.index("-cp") + 1].endswith("/ts/frontend/*:/plugins/*")
+    assert command[-5:] == [
+        *("-f", str(tmp_path / "temp" / "config.properties")),
+        *("-s", str(tmp_path / "store")),
+        "-ncs",
+    ]
+
+
+def test_sockets_get_a_short_folder(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/short")
+    assert launch._temp() == Path("/short")
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "long" * 20)
+    assert launch._temp() == Path("/tmp")

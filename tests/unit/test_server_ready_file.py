@@ -1,0 +1,36 @@
+"""What the user may name as a ready file, which is removed at start and end."""
+
+from __future__ import annotations
+
+import pytest
+from test_server_spec import archive
+
+from vestal.errors import UsageError, VestalError
+from vestal.project import Project
+from vestal.server import Server
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("notes.txt", r"notes\.txt is there and is not a ready file"),
+        ("gone/ready.json", "there is no folder"),
+        (".", "is there and is not a ready file"),
+    ],
+)
+def test_another_file_is_refused_and_stays(tmp_path, named, message):
+    project = Project(tmp_path)
+    project.model_store.mkdir()
+    archive(project.model_store, "one.mar")
+    (tmp_path / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(UsageError, match=message),
+        Server(project, ready_file=tmp_path / named),
+    ):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_it_is_not_ready_outside_the_with(tmp_path):
+    with pytest.raises(VestalError, match="use it inside `with Server"):
+        _ = Server(Project(tmp_path)).ready

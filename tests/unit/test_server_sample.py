@@ -1,0 +1,74 @@
+"""An archive's sample: read, and compared with what a worker answers."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from vestal.archive.sample import matches, read_sample
+from vestal.errors import VestalError
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"label": "7", "top": [0.9, 0.1]}, {"top": [0.90005, 0.09995], "label": "7"}),
+        ([1, 2.0, None, True], [1.0, 2, None, True]),
+        ("seven", "seven"),
+    ],
+)
+def test_equal_within_tolerance(expected, actual):
+    assert matches(expected, actual, 1e-4) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "difference"),
+    [
+        (
+            {"top": [{"p": 0.9}]},
+            {"top": [{"p": 0.8}]},
+            "answer.top[0].p is 0.8, expected 0.9 (tolerance 0.0001)",
+        ),
+        ({"label": "7"}, {"label": "8"}, 'answer.label is "8", expected "7"'),
+        ({"label": "7"}, {}, "answer has no 'label'"),
+        ({}, {"code": 400}, "answer has 'code', which was not expected"),
+        ([1, 2], [1], "answer has 1 items, expected 2"),
+        (1, True, "answer is true, expected 1"),
+        (1, "1", 'answer is "1", expected 1'),
+        ([1], {"0": 1}, 'answer is {"0": 1}, expected [1]'),
+        (0.5, float("nan"), "answer is nan, expected 0.5 (tolerance 0.0001)"),
+        ("a", "b" * 100, f'answer is "{"b" * 76}..., expected "a"'),
+    ],
+)
+def test_the_first_difference_is_named(expected, actual, difference):
+    assert matches(expected, actual, 1e-4) == difference
+
+
+def test_a_sample_is_read_from_its_archive(tmp_path):
+    description = {"input": "a.png", "content_type": "image/png", "answer": {"label": "7"}}
+    archive = pack(tmp_path, {"sample/sample.json": json.dumps(description), "sample/a.png": "x"})
+    sample = read_sample(archive)
+    assert sample is not None
+    assert (sample.input, sample.name, sample.content_type) == (b"x", "a.png", "image/png")
+    assert (sample.answer, sample.tolerance) == ({"label": "7"}, 1e-4)
+
+
+def test_a_foreign_archive_has_none(tmp_path):
+    assert read_sample(pack(tmp_path, {"MAR-INF/MANIFEST.json": "{}"})) is None
+
+
+@pytest.mark.parametrize("description", ["{", "[]", '{"input": "gone.png"}'])
+def test_a_broken_sample_names_its_archive(tmp_path, description):
+    archive = pack(tmp_path, {"sample/sample.json": description})
+    with pytest.raises(VestalError, match=r"sample/sample.json in .*a\.mar cannot be read"):
+        read_sample(archive)
+
+
+def pack(folder, files):
+    archive = folder / "a.mar"
+    with zipfile.ZipFile(archive, "w") as content:
+        for name, text in files.items():
+            content.writestr(name, text)
+    return archive

@@ -1,0 +1,97 @@
+"""Which archives are served."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+
+import pytest
+
+from vestal.errors import UsageError, VestalError
+from vestal.server.spec import find_models
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    return folder
+
+
+def archive(store, file, name="mnist", version="1.0"):
+    with zipfile.ZipFile(store / file, "w") as content:
+        manifest = {"model": {"modelName": name, "modelVersion": version}}
+        content.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+    return store / file
+
+
+def test_by_name_by_file_and_by_path(store):
+    archive(store, "one.mar")
+    archive(store, "two.mar", version="2.0")
+    found = find_models(["digits=one.mar", str(store / "two.mar")], store)
+    assert [str(spec) for spec in found] == ["digits 1.0", "mnist 2.0"]
+
+
+def test_nothing_said_takes_the_newest_of_each_model(store):
+    for version in ("1.9", "1.10", "1.10rc1", "nightly"):
+        archive(store, f"mnist-{version}.mar", version=version)
+    archive(store, "a.mar", name="alexnet", version="nightly")
+    found = find_models([], store)
+    assert sorted(map(str, found)) == ["alexnet nightly", "mnist 1.10"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["three.mar"], "there is no three.mar in the model store"),
+        (["three.mar"], "it holds one.mar"),
+        (["=one.mar"], "--models '=one.mar': expected NAME=ARCHIVE"),
+        (["mnist="], "--models 'mnist=': expected NAME=ARCHIVE"),
+        (["/elsewhere/one.mar"], "/elsewhere/one.mar is not in the model store"),
+        (["m/n=one.mar"], "the model name is 'm/n'"),
+        (["one.mar", "mnist=one.mar"], "mnist 1.0 is named twice (one.mar and one.mar)"),
+    ],
+)
+def test_what_cannot_be_served(store, wanted, message):
+    archive(store, "one.mar")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        find_models(wanted, store)
+
+
+def test_a_version_that_cannot_be_in_an_address(store):
+    archive(store, "one.mar", version="1.0 beta")
+    with pytest.raises(UsageError, match=r"the model version is '1\.0 beta'"):
+        find_models([], store)
+
+
+def test_no_archive(store):
+    (store / "README.md").write_text("Archives come here.")
+    with pytest.raises(VestalError, match=r"holds no archive: make one first \(`vestal pack"):
+        find_models([], store)
+
+
+def test_no_store(tmp_path):
+    with pytest.raises(VestalError, match="there is no model store"):
+        find_models([], tmp_path / "gone")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip"])
+def test_a_file_that_is_no_archive(store, content):
+    (store / "one.mar").write_bytes(content)
+    with pytest.raises(VestalError, match=r"one\.mar is not a model archive"):
+        find_models([], store)
+
+
+def test_a_zip_without_a_manifest(store):
+    with zipfile.ZipFile(store / "one.mar", "w") as content:
+        content.writestr("model.pt", "")
+    with pytest.raises(VestalError, match=re.escape("it has no MAR-INF/MANIFEST.json")):
+        find_models(["one.mar"], store)
+
+
+def test_one_version_in_two_archives(store):
+    archive(store, "one.mar")
+    archive(store, "copy.mar")
+    with pytest.raises(VestalError, match=r"copy\.mar and one\.mar in .* are both mnist 1\.0"):
+        find_models([], store)

@@ -1,0 +1,111 @@
+"""The few calls of TorchServe's HTTP interface that a start needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from vestal.errors import VestalError
+from vestal.server.ports import Endpoint
+from vestal.server.spec import ModelSpec
+
+_STEP_SECONDS = 5.0
+
+
+class Api:
+    """Calls TorchServe at its own addresses with the keys from its key file (None: tokens off)."""
+
+    def __init__(self, endpoints: list[Endpoint], key_file: Path | None) -> None:
+        self._inference, self._management = (endpoint.url for endpoint in endpoints[:2])
+        self._key_file = key_file
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy for the web is none for this machine
+
+    def close(self) -> None:
+        self._session.close()
+
+    def answers(self) -> bool:
+        """Whether TorchServe listens and lets us in."""
+        with contextlib.suppress(requests.RequestException, FileNotFoundError, ValueError):
+            return self._management_call("GET", "/models", _STEP_SECONDS).ok
+        return False
+
+    def register(self, spec: ModelSpec, timeout: float) -> None:
+        """Registers an archive of the store and lets its workers start.
+
+        Raises VestalError with TorchServe's reason where it is refused.
+        """
+        answer = self._management_call(
+            "POST",
+            "/models",
+            timeout,
+            url=spec.archive.name,
+            model_name=spec.name,
+            # Without it there is no worker; minWorkers of the archive's model-config.yaml wins.
+            initial_workers="1",
+            # Else an event-loop thread that answers requests waits for the workers.
+            synchronous="false",
+        )
+        if not answer.ok:
+            raise VestalError(
+                f"model {spec} was not registered from {spec.archive}: {reason(answer)}"
+            )
+
+    def describe(self, spec: ModelSpec, timeout: float) -> dict[str, Any]:
+        """Raises VestalError where TorchServe does not know the version."""
+        answer = self._management_call("GET", f"/models/{spec.name}/{spec.version}", timeout)
+        if not answer.ok:
+            raise VestalError(f"model {spec} is not there any more: {reason(answer)}")
+        description: dict[str, Any] = answer.json()[0]
+        return description
+
+    def fence(self, spec: ModelSpec, timeout: float) -> requests.Response:
+        """A describe that goes through a worker."""
+        path = f"/models/{spec.name}/{spec.version}"
+        return self._management_call("GET", path, timeout, customized="true")
+
+    def predict(
+        self, spec: ModelSpec, body: bytes, content_type: str, timeout: float
+    ) -> requests.Response:
+        return self._session.post(
+            f"{self._inference}/predictions/{spec.name}/{spec.version}",
+            data=body,
+            headers={**self._authorization("inference"), "Content-Type": content_type},
+            timeout=timeout,
+        )
+
+    def _management_call(
+        self, method: str, path: str, timeout: float, **parameters: str
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            self._management + path,
+            params=parameters,
+            headers=self._authorization("management"),
+            timeout=timeout,
+        )
+
+    def _authorization(self, kind: str) -> dict[str, str]:
+        if self._key_file is None:
+            return {}
+        keys = json.loads(self._key_file.read_text(encoding="utf-8"))
+        return {"Authorization": f"Bearer {keys[kind]['key']}"}
+
+
+def reason(answer: requests.Response) -> str:
+    """TorchServe's own words: `404 ModelNotFoundException: Model not found at: x.mar`."""
+    try:
+        error = answer.json()
+        return f"{answer.status_code} {error['type']}: {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.text.strip()[:200]}"
+
+
+def left(deadline: float) -> float:
+    """Seconds until a deadline (time.monotonic), never so few that a call cannot be made."""
+    return max(deadline - time.monotonic(), 0.1)
