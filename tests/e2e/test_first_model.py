@@ -1,0 +1,335 @@
+"""One real TorchServe with a model trained and packed here: what callers get over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from imaging import bomb, encoded, seven
+from PIL import Image
+from serving import END_SECONDS, START_SECONDS, serving, until
+
+from vestal.archive.run import LoadedArchive
+from vestal.archive.sample import matches, read_sample
+from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenError, TooLarge
+from vestal.demo import TestImage, save_test_images, show_isolation, swap
+from vestal.runs import Run
+from vestal.server.ports import free_ports
+from vestal.server.server import Server
+
+
+@pytest.fixture(scope="module")
+def images(trained_project) -> list[TestImage]:
+    return save_test_images(trained_project)
+
+
+@pytest.fixture(scope="module")
+def server(trained_project):
+    with Server(trained_project, ["mnist=mnist-1.0.mar", "other=mnist-2.0.mar"], port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    ready = server.ready
+    with Client(
+        ready.inference,
+        management=ready.management,
+        metrics=ready.metrics,
+        key_file=ready.key_file,
+    ) as calling:
+        yield calling
+
+
+def vestal(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "vestal", *map(str, arguments)],
+        cwd=project.root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_accuracy_over_http_equals_accuracy_in_process(client, images, trained_project):
+    answers = client.predict_many("mnist", [image.file for image in images])
+    right = sum(a["label"] == i.label for a, i in zip(answers, images, strict=True))
+    run = Run.read(trained_project.runs / "mnist" / "1")
+    assert right / len(images) == run.test_accuracy
+
+
+def test_answers_over_http_equal_the_handler_in_process(client, images, trained_project):
+    files = [image.file for image in images[:32]]
+    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
+        local = [answer.json() for answer in loaded.predict([f.read_bytes() for f in files])]
+    for over_http, here in zip(client.predict_many("mnist", files), local, strict=True):
+        assert matches(here, over_http.value, 1e-5) is None
+
+
+def test_an_answer_knows_who_gave_it(client, images):
+    answer = client.predict("mnist", images[0].file)
+    assert (answer.model, answer.version, answer.attempts) == ("mnist", "1.0", 1)
+    assert answer.request_id
+    assert 0 < answer.latency < 30
+
+
+def test_two_models_stand_side_by_side(client, trained_project):
+    served = {(m.name, m.version) for m in client.models() if m.name != "swapped"}
+    assert served == {("mnist", "1.0"), ("other", "2.0")}
+    sample = read_sample(trained_project.model_store / "mnist-2.0.mar")
+    answer = client.predict("other", sample.input)
+    assert matches(sample.answer, answer.value, sample.tolerance) is None
+
+
+IMAGES = {
+    "not square": encoded(seven((60, 28))),
+    "palette": encoded(seven().convert("P", palette=Image.Palette.ADAPTIVE)),
+    "CMYK": encoded(seven((64, 64)).convert("CMYK"), "JPEG"),
+    "16 bits": encoded(Image.fromarray(np.asarray(seven()).astype(np.uint16) * 257)),
+    "transparent": encoded(seven().convert("RGBA")),
+    "two colors": encoded(seven().convert("1")),
+    "GIF": encoded(seven(), "GIF"),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_every_kind_of_image_is_answered_as_in_process(kind, client, trained_project):
+    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
+        (here,) = loaded.predict([IMAGES[kind]])
+    assert matches(here.json(), client.predict("mnist", IMAGES[kind]).value, 1e-5) is None
+
+
+def test_a_rotated_photo_is_turned_upright(client):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side: a viewer turns it by 90 degrees clockwise
+    lying = seven().transpose(Image.Transpose.ROTATE_90)
+    upright = client.predict("mnist", encoded(seven()))
+    assert (
+        matches(upright.value, client.predict("mnist", encoded(lying, exif=exif)).value, 1e-5)
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (encoded(seven())[:100], 400, "cannot be decoded"),
+        (b"", 400, "empty"),
+        (b"I am a letter", 415, "not an image"),
+        (bomb(), 413, "13000 x 13000"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(client, body, status, message):
+    with pytest.raises(RequestRefused) as refused:
+        client.predict("mnist", body)
+    assert refused.value.status == status
+    assert message in str(refused.value)
+    assert refused.value.request_id
+
+
+def test_a_body_past_the_servers_limit_is_too_large(client):
+    with pytest.raises((TooLarge, ClientError)):
+        client.predict("mnist", bytes(20_000_001))
+    assert client.ready("mnist")
+
+
+def test_an_unknown_model_or_version_is_not_found(client, images):
+    with pytest.raises(NotFound):
+        client.predict("mnits", images[0].file)
+    with pytest.raises(NotFound):
+        client.predict("mnist", images[0].file, version="9.9")
+
+
+def test_a_wrong_token_is_a_token_error(server, images):
+    with Client(server.ready.inference, token="wrong") as stranger, pytest.raises(TokenError):
+        stranger.predict("mnist", images[0].file)
+
+
+def test_multipart_and_json_are_answered_alike(server, client, images):
+    key = json.loads(Path(server.ready.key_file).read_text())["inference"]["key"]
+    address = f"{server.ready.inference}/predictions/mnist"
+    headers = {"Authorization": f"Bearer {key}", "x-correlation-id": "abc-1"}
+    data = images[0].file.read_bytes()
+    expected = client.predict("mnist", data).value
+    answers = [
+        requests.post(address, files={"any": data}, headers=headers, timeout=30),
+        requests.post(
+            address, json={"data": base64.b64encode(data).decode()}, headers=headers, timeout=30
+        ),
+        requests.put(address, data=data, headers=headers, timeout=30),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert matches(expected, answer.json(), 1e-5) is None
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-model-version"] == "1.0"
+        assert answer.headers["x-correlation-id"] == "abc-1"
+
+
+def test_a_corrupt_image_fails_alone_in_its_batch(client, images):
+    show_isolation(client, images)  # raises where it does not
+
+
+def test_a_swap_under_load_loses_nothing(trained_project, images, tmp_path):
+    """The demo's own swap, on a server of its own."""
+    with (
+        Server(trained_project_copy(trained_project, tmp_path), ["mnist-1.0.mar"], port=0) as own,
+        Client(
+            own.ready.inference, management=own.ready.management, key_file=own.ready.key_file
+        ) as calling,
+    ):
+        swap(calling, images)  # raises where a request failed, hung or is missing
+        assert [(m.version, m.default) for m in calling.models()] == [("2.0", True)]
+
+
+def trained_project_copy(project, root):
+    """Another project with the same store: one server a project."""
+    (root / "model_store").symlink_to(project.model_store)
+    return type(project)(root)
+
+
+def test_the_command_line_needs_no_addresses(server, images, trained_project):
+    done = vestal(trained_project, "predict", "mnist", "samples/7", "--plot", "out/grid.png")
+    assert done.returncode == 0, done.stderr
+    assert "right (" in done.stdout
+    with Image.open(trained_project.root / "out" / "grid.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+def test_the_command_line_speaks_json_and_says_what_failed(server, images, trained_project):
+    broken = trained_project.root / "broken.png"
+    broken.write_bytes(b"")
+    done = vestal(trained_project, "predict", "mnist", "samples/3/", broken, "--json")
+    assert done.returncode == 1
+    facts = json.loads(done.stdout)
+    assert {fact["actual"] for fact in facts[:-1]} == {"3"}
+    assert facts[0]["answer"]["label"] in "0123456789"
+    assert facts[-1]["actual"] is None
+    assert facts[-1]["error"]["status"] == 400
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deadline_that_passes_is_an_error_with_its_name(server, images, trained_project):
+    image = images[0].file
+    done = vestal(trained_project, "predict", "mnist", image, "--timeout", "0.001")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "0.001 s" in " ".join(done.stdout.split())
+
+
+def test_a_short_load_test_counts_and_reports(server, images, trained_project):
+    arguments = ("--users", 4, "--seconds", 3, "--out", "load", "--json")
+    done = vestal(trained_project, "load", "mnist", "samples", *arguments)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["requests"] > 20
+    assert result["failures"] == {}
+    assert 0 < result["p50"] <= result["p95"] <= result["p99"]
+    assert "<html" in (trained_project.root / "load" / "report.html").read_text()
+    assert (trained_project.root / "load" / "load_stats.csv").is_file()
+
+
+def test_a_load_test_names_failures_by_type(server, images, trained_project):
+    (trained_project.root / "broken.png").write_bytes(b"")
+    arguments = ("--users", 2, "--seconds", 2, "--out", "failing", "--json")
+    done = vestal(trained_project, "load", "mnist", "broken.png", *arguments)
+    assert done.returncode == 1
+    ((reason, count),) = json.loads(done.stdout)["failures"].items()
+    assert "400 InputError: the image is empty (0 bytes)" in reason
+    assert count > 0
+
+
+def test_metrics_count_batches_and_failures(client, images):
+    before = metric(client, "vestal_failures_total")
+    with pytest.raises(RequestRefused):
+        client.predict("mnist", b"")
+    until(lambda: metric(client, "vestal_failures_total") > before, 10, "the failure counted")
+    assert metric(client, "vestal_batch_size_count") > 0
+    assert metric(client, "vestal_forward_seconds_count") > 0
+
+
+def metric(client, name):
+    lines = client.metrics_text().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
+
+
+def test_an_archive_serves_without_vestal_and_without_configuration(trained_project, tmp_path):
+    """Plain `torchserve`, no PYTHONPATH, no vestal: only the archive's own code."""
+    with zipfile.ZipFile(trained_project.model_store / "mnist-1.0.mar") as archive:
+        data = archive.read("sample/input.png")
+    sample = read_sample(trained_project.model_store / "mnist-1.0.mar")
+    with serving(tmp_path / "plain") as plain:
+        # The stock defaults but for the ports, which other tests may hold.
+        ports = free_ports("127.0.0.1", 5)
+        names = ("inference_address", "management_address", "metrics_address")
+        lines = [f"{n}=http://127.0.0.1:{p}" for n, p in zip(names, ports[:3], strict=True)]
+        lines += [f"grpc_inference_port={ports[3]}", f"grpc_management_port={ports[4]}"]
+        (plain.project.root / "ports.properties").write_text("\n".join(lines))
+        # A Python that has everything but Vestal: site-packages without its .pth file.
+        python = tmp_path / "bin" / "python"
+        python.parent.mkdir()
+        site = Path(requests.__file__).parents[1]
+        python.write_text(
+            f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n'
+        )
+        python.chmod(0o755)
+        path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+        plain.run(
+            "env",
+            "-u",
+            "PYTHONPATH",
+            f"PATH={path}",
+            str(Path(sys.executable).with_name("torchserve")),
+            "--start",
+            "--foreground",
+            *("--ts-config", "ports.properties", "--ncs"),
+            *("--model-store", str(trained_project.model_store)),
+            *("--models", "mnist=mnist-1.0.mar"),
+        )
+        java = plain.java()
+
+        def answer():
+            try:
+                reply = requests.post(
+                    f"http://127.0.0.1:{ports[0]}/predictions/mnist",
+                    data=data,
+                    headers={"Authorization": f"Bearer {key(plain.project.root)}"},
+                    timeout=5,
+                )
+                return reply.json() if reply.status_code == 200 else None
+            except (OSError, ValueError, KeyError, requests.RequestException):
+                return None
+
+        try:
+            got = until(answer, START_SECONDS, "an answer")
+            assert matches(sample.answer, got, sample.tolerance) is None
+            for module in ("vestal", "vestal_handlers"):
+                command = [str(python), "-c", f"import {module}"]
+                tried = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+                assert f"No module named '{module}'" in tried.stderr.decode()
+        finally:
+            java.send_signal(signal.SIGTERM)
+            plain.exit_code(END_SECONDS)
+
+
+def key(folder):
+    return json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+
+
+def test_many_callers_at_once_are_all_answered(client, images):
+    with ThreadPoolExecutor(32) as pool:
+        calls = [pool.submit(client.predict, "mnist", image.file) for image in images[:200]]
+        labels = [call.result(60)["label"] for call in calls]
+    assert len(labels) == 200

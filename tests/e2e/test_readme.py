@@ -1,0 +1,67 @@
+"""The blocks of README.md and docs/archives.md, run in order as a reader would."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from serving import serving
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return re.findall(r"```(sh|python)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
+def targets() -> set[str]:
+    text = (REPOSITORY / "Makefile").read_text("utf-8")
+    rules = re.findall(r"^([a-z0-9 -]+):", text, re.MULTILINE)
+    return {name for rule in rules for name in rule.split()}
+
+
+def test_the_readme_works_as_written(tmp_path):
+    with serving(tmp_path / "project") as server:
+        root = server.project.root
+
+        def run(command: list[str]) -> None:
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True, timeout=300, check=False
+            )
+            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+
+        pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "archives.md"]
+        ran = 0
+        for language, text in [block for page in pages for block in blocks(page)]:
+            if language == "python":
+                run([sys.executable, "-c", text])
+                ran += 1
+                continue
+            for line in text.splitlines():
+                words = shlex.split(line, comments=True)
+                if not words:
+                    continue
+                if words[0] == "make":
+                    assert set(words[1:]) <= targets()
+                elif words[:2] == ["vestal", "serve"]:
+                    # On free ports: this machine's 8080 may be taken.
+                    server.start(*words[2:], "--port", "0")
+                    server.ready()
+                else:
+                    assert words[0] == "vestal", f"a command that this test cannot run: {line}"
+                    run([sys.executable, "-m", *words])
+                ran += 1
+        assert ran == 9
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in REPOSITORY.glob("docs/*.md"))]
+)
+def test_every_link_leads_somewhere(page):
+    folder = (REPOSITORY / page).parent
+    for target in re.findall(r"\]\(([^)#]+)\)", (REPOSITORY / page).read_text("utf-8")):
+        assert (folder / target).exists(), target

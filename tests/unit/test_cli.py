@@ -1,0 +1,114 @@
+"""The command line as a user meets it: sentences, exit codes, no traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import vestal.cli
+from vestal.cli.labels import actual_labels
+from vestal.cli.predict import expand
+from vestal.errors import UsageError
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Runs `vestal ...` in an empty folder; gives exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vestal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            vestal.cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_help_names_every_command(cli):
+    code, out, _ = cli("--help")
+    assert code == 0
+    assert all(name in out for name in ("train", "pack", "serve", "predict", "load"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("train", "mnits", "--dataset", "digits"), 2, "did you mean mnist?"),
+        (("train", "mnist", "--dataset", "cifar"), 2, "it has digits, mnist"),
+        (("train", "mnist", "--dataset", "mnist", "--data", "."), 1, "--dataset digits"),
+        (("train", "mnist", "--dataset", "digits", "--epochs", "0"), 2, "at least 1"),
+        (("pack", "mnist", "--version", "1.0"), 1, "vestal train mnist"),
+        (("pack", "mnist", "--version", "1.0", "--weights", "nowhere"), 1, "no model.pt"),
+        (("predict", "mnist", "nothing.png"), 2, "no file or folder nothing.png"),
+        (("load", "mnist", "nothing"), 1, "no server runs here"),
+        (("serve",), 1, "vestal pack"),
+        (("fly",), 2, "No such command 'fly'"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence(cli, arguments, code, message):
+    got, _, err = cli(*arguments)
+    assert got == code, err
+    assert message in " ".join(err.split())
+
+
+def test_no_server_says_how_to_start_one(cli, tmp_path):
+    (tmp_path / "seven.png").write_bytes(b"")
+    code, _, err = cli("predict", "mnist", "seven.png")
+    assert code == 1
+    assert "no server runs here" in err
+    assert "vestal serve" in err
+
+
+def test_train_and_pack_speak_json(cli, tmp_path):
+    code, out, _ = cli("train", "mnist", "--dataset", "digits", "--epochs", 1, "--json")
+    run = json.loads(out)
+    assert (code, run["folder"]) == (0, str(tmp_path / "runs" / "mnist" / "1"))
+    code, out, _ = cli("pack", "mnist", "--version", "1.0", "--json")
+    assert code == 0
+    assert json.loads(out)["archive"] == str(tmp_path / "model_store" / "mnist-1.0.mar")
+
+
+def test_a_missing_extra_is_named(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", None)  # as if it were not installed
+    for name in [n for n in sys.modules if n.startswith("vestal.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, err = cli("train", "mnist", "--dataset", "digits")
+    assert code == 2
+    assert "this command needs lightning: pip install 'vestal[train]'" in err
+
+
+def test_a_folder_gives_its_files_in_order(tmp_path):
+    for name in ("b/2.png", "a/1.png", "a/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [file.name for file in expand([tmp_path])] == ["1.png", "2.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no files in"):
+        expand([tmp_path / "empty"])
+
+
+def test_the_folder_is_the_truth_where_it_is_a_label(tmp_path):
+    files = [tmp_path / "7" / "x.png", tmp_path / "photos" / "y.png"]
+    assert actual_labels(files, None, {"7", "8"}) == ["7", None]
+
+
+def test_a_table_of_labels_wins(tmp_path):
+    files = [tmp_path / "7" / "x.png", tmp_path / "7" / "y.png"]
+    table = tmp_path / "labels.csv"
+    table.write_text(f"x.png,3\n{files[1]}, 4\n")
+    assert actual_labels(files, table, {"7"}) == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a,b,c\n", "line 1: expected FILE,LABEL"), ("other.png,3\n", "names none of the 1 files")],
+)
+def test_a_table_of_another_shape_is_refused(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        actual_labels([tmp_path / "x.png"], tmp_path / "labels.csv", set())

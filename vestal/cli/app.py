@@ -1,0 +1,21 @@
+"""The commands, in the order in which a model goes through them."""
+
+from __future__ import annotations
+
+import typer
+
+from vestal.cli.load import load
+from vestal.cli.pack import pack
+from vestal.cli.predict import predict
+from vestal.cli.serve import serve
+from vestal.cli.train import train
+
+app = typer.Typer(
+    help="Takes PyTorch models to production on TorchServe and keeps them there.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback that does come is a defect of ours: plain, so that it can be sent to us.
+    pretty_exceptions_enable=False,
+)
+for command in (train, pack, serve, predict, load):
+    app.command()(command)

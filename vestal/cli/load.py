@@ -1,0 +1,64 @@
+"""`vestal load`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.predict import expand
+from vestal.client.settings import resolve
+from vestal.loadtest.run import LoadResult, run_load
+
+
+def load(
+    model: Annotated[str, typer.Argument(help="As it is served.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images, to send.")],
+    users: Annotated[int, typer.Option(min=1, max=1000, help="Callers at once.")] = 8,
+    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long.")] = 20,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="A new folder; by default load/TIME.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Load-test the server of this project with Locust."""
+    folder = out_ or Path("load") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    addresses, tokens = resolve(None, None, None, None, None)
+    with err.status(f"{users} users for {seconds} s"):
+        result = run_load(
+            addresses.of("inference"),
+            model,
+            expand(inputs),
+            users=users,
+            seconds=seconds,
+            out=folder,
+            token=tokens.get("inference"),
+        )
+    if as_json:
+        print_json({**asdict(result), "report": str(result.report)})
+    else:
+        print_result(result, users)
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def print_result(result: LoadResult, users: int) -> None:
+    """The table of a load test."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("users", "requests", "failures", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(column, justify="right")
+    times = [f"{value:.0f}" for value in (result.p50, result.p95, result.p99)]
+    failed = sum(result.failures.values())
+    rate = f"{result.requests_per_second:.0f}"
+    table.add_row(str(users), f"{result.requests:,}", f"{failed:,}", rate, *times)
+    out.print(table)
+    for reason, count in result.failures.items():
+        out.print(f"[red]{count:,} x[/] {escape(reason)}")
+    out.print(f"report: {os.path.relpath(result.report)}")

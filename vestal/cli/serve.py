@@ -1,0 +1,109 @@
+"""`vestal serve`: one TorchServe in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vestal.cli.output import Json, err, out, print_json
+
+if TYPE_CHECKING:
+    from vestal.project import ReadyFile
+
+
+def serve(
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=ARCHIVE]...", help="More models, as after --models."),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ARCHIVE",
+            help="An archive of the model store (NAME= may be left out). The first version of a "
+            "model is its default. Without any: the newest version of every model.",
+        ),
+    ] = None,
+    model_store: Annotated[
+        Path | None, typer.Option(help="Where the archives are; by default config.properties says.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Of inference; management and metrics take the two after it. 0: free ports."
+        ),
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written when ready, beside .vestal/ready.json.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds until every model must be ready.")
+    ] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """Serve models with TorchServe until Ctrl-C; says when every one has answered."""
+    from vestal.project import Project
+    from vestal.server import Server
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    project = Project.here()
+    try:
+        with Server(
+            project,
+            [*(models or []), *(more or [])],
+            model_store=model_store,
+            port=port,
+            ready_file=ready_file,
+            timeout=timeout,
+            on_event=lambda event: err.print(event, style="dim", markup=False, soft_wrap=True),
+        ) as server:
+            if as_json:
+                print_json(asdict(server.ready))
+            else:
+                _announce(server.ready, project.root)
+            sys.stdout.flush()
+            server.wait()
+    except KeyboardInterrupt:
+        err.print("stopped", style="dim")
+
+
+def _stop(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # once: a second one would stop the cleaning up
+    raise KeyboardInterrupt
+
+
+def _announce(ready: ReadyFile, root: Path) -> None:
+    def say(text: str = "") -> None:
+        out.print(text, markup=False, soft_wrap=True)
+
+    served = [
+        f"{model['name']} {model['version']}{' (default)' if model['default'] else ''}"
+        for model in ready.models
+    ]
+    name = ready.models[0]["name"]
+    say(f"Ready: {', '.join(served)}")
+    say(f"  inference   {ready.inference}")
+    say(f"  management  {ready.management}")
+    say(f"  metrics     {ready.metrics}")
+    say("Call it from another terminal in this folder:")
+    say(f"  vestal predict {name} IMAGE")
+    say(f"  curl {_authorization(ready, root)}-T IMAGE {ready.inference}/predictions/{name}")
+    say("Ctrl-C stops it.")
+
+
+def _authorization(ready: ReadyFile, root: Path) -> str:
+    """The token by a command: it is new at every start, and not for a terminal's history."""
+    if ready.key_file is None:
+        return ""
+    key_file = Path(ready.key_file)
+    if key_file.is_relative_to(root):
+        key_file = key_file.relative_to(root)
+    read = f"import json; print(json.load(open('{key_file}'))['inference']['key'])"
+    return f'-H "Authorization: Bearer $(python3 -c "{read}")" '

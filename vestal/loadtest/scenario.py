@@ -1,0 +1,50 @@
+"""What Locust runs: users that post images to one model, one after another.
+
+`vestal.loadtest.run` starts it in a process of its own (gevent patches the standard library) and
+says what to do in VESTAL_LOAD.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from locust import FastHttpUser, task
+
+SETTINGS: dict[str, Any] = json.loads(os.environ["VESTAL_LOAD"])
+BODIES = [Path(file).read_bytes() for file in SETTINGS["files"]]
+NEXT = itertools.cycle(BODIES)
+
+
+class Caller(FastHttpUser):
+    """Sends the next image as soon as the last is answered: a closed loop."""
+
+    host = SETTINGS["address"]
+    connection_timeout = network_timeout = SETTINGS["deadline"]
+
+    @task
+    def predict(self) -> None:
+        token = os.environ.get("VESTAL_LOAD_TOKEN")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        path = f"/predictions/{SETTINGS['model']}"
+        with self.client.post(
+            path,
+            data=next(NEXT),  # type: ignore[arg-type]  # takes bytes; its annotation forgot them
+            headers=headers,
+            name=path,
+            catch_response=True,
+        ) as response:
+            if response.status_code != 200:
+                response.failure(self._reason(response))
+
+    @staticmethod
+    def _reason(response: Any) -> str:
+        """Without request ids, so that failures of one kind count as one."""
+        try:
+            body = response.json()
+            return f"{response.status_code} {body['type']}: {body['message']}"
+        except (ValueError, TypeError, KeyError):
+            return f"{response.status_code} {response.error or 'no reason given'}"
