@@ -26,7 +26,7 @@ $(STAMP): requirements.txt pyproject.toml scripts/check_python.py
 demo: $(STAMP)  ## train, pack, serve, call and swap a model, and draw what it says
 	@$(BIN)/python scripts/demo.py
 
-load: $(STAMP)  ## a short load test of a served model; report in load/
+load: $(STAMP)  ## the demo's model under a short load test; report in demo/load/
 	@$(BIN)/python scripts/load.py
 
 test: lint type  ## everything that must be green

@@ -221,6 +221,13 @@ def test_the_command_line_speaks_json_and_says_what_failed(server, images, train
     assert "Traceback" not in done.stderr
 
 
+def test_an_unknown_model_is_said_once(server, images, trained_project):
+    done = vestal(trained_project, "predict", "mnits", "samples/3")
+    assert done.returncode == 1
+    assert done.stderr.count("mnits") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_deadline_that_passes_is_an_error_with_its_name(server, images, trained_project):
     image = images[0].file
     done = vestal(trained_project, "predict", "mnist", image, "--timeout", "0.001")

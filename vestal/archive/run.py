@@ -7,6 +7,7 @@ very bytes that a worker would send to the frontend: status, headers and body of
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import sys
 import tempfile
@@ -105,6 +106,8 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
     from ts.model_loader import TsModelLoader
 
+    # "OpenVINO is not enabled": nothing that a user could act on.
+    logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
     with _LOADING:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
-from vestal.client import Answer, Client, ClientError
+from vestal.client import Answer, Client, ClientError, NotFound
 from vestal.errors import UsageError
 
 Said = Answer | ClientError
@@ -36,6 +36,8 @@ def predict(
     files = expand(inputs)
     with Client(url, timeout=timeout) as client:
         said = client.predict_many(model, files, version=version)
+    if isinstance(said[0], NotFound):
+        raise said[0]  # once, not for every file
     known = {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
     actual = actual_labels(files, labels, known)
     if as_json:
