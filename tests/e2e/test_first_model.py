@@ -224,7 +224,7 @@ def test_the_command_line_speaks_json_and_says_what_failed(server, images, train
 def test_an_unknown_model_is_said_once(server, images, trained_project):
     done = vestal(trained_project, "predict", "mnits", "samples/3")
     assert done.returncode == 1
-    assert done.stderr.count("mnits") == 1
+    assert done.stderr.count("404 ModelNotFoundException") == 1
     assert "Traceback" not in done.stderr
 
 
