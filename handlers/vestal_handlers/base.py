@@ -12,9 +12,10 @@ A task adds `decode(instance) -> sample` and `encode(output, instance) -> answer
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,9 @@ from torch import Tensor
 from ts.torch_handler.base_handler import BaseHandler
 
 from vestal_handlers import engines
+from vestal_handlers.answers import Media, Reply, reply_to, to_json
 from vestal_handlers.errors import Failure, HandlerError, InputError, OutOfMemory
+from vestal_handlers.forwarding import forward_each, is_sticky
 from vestal_handlers.metrics import Metrics
 from vestal_handlers.options import Options, read_options
 from vestal_handlers.request import Instance, Request, read_request
@@ -43,14 +46,92 @@ RESPONSE_TIMEOUT = 120.0  # TorchServe's default (default_response_timeout), sec
 class BatchHandler(BaseHandler):  # type: ignore[misc]
     """The base of every handler.
 
-    A task sets `options_type` and overrides `setup`, `decode`, `encode` and `blank`; one whose
-    forward is no single call of the engine overrides `forward` too.
+    A task sets `options_type`, overrides `decode`, `encode` and `blank`, and what else it needs of
+    the methods under "What a task says".
     """
 
     options_type: ClassVar[type[Options]] = Options
+    rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
     options: Any
 
-    # --- load ---------------------------------------------------------------------------------
+    def __init__(self) -> None:
+        super().__init__()
+        del self.explain  # BaseHandler's flag for a whole batch; here each request is asked
+
+    # --- What a task says ---------------------------------------------------------------------
+
+    def load_engine(self, artifact: Path) -> Any:
+        """Loads what computes; has `describe()`, and is called by `forward`."""
+        return engines.load(artifact, self.device, self.options.precision, self.options.engine)
+
+    def setup(self) -> None:
+        """Loads what the task needs beside the engine: labels, transforms."""
+
+    def blank(self) -> Any:
+        """A sample for the warm-up."""
+        raise NotImplementedError(f"{type(self).__name__} must define blank()")
+
+    def decode(self, instance: Instance) -> Any:
+        """`instance.payload` (bytes, str or a JSON value) becomes a sample.
+
+        Raises:
+            InputError: with the status and the message that this request gets.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define decode()")
+
+    def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """One forward: samples, all decoded, become as many outputs, on the CPU.
+
+        An output may be a `Failure`: then it is that instance's error.
+        """
+        batch = torch.stack(list(samples))
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        with torch.inference_mode():
+            outputs: Tensor = self.engine(batch)
+        return list(outputs.cpu().unbind())
+
+    def encode(self, output: Any, instance: Instance) -> Any:
+        """One output of the model becomes an answer: a JSON value, or `Media`."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode()")
+
+    def explain(self, sample: Any, instance: Instance) -> Any:
+        """Why the model says what it says of a sample: an answer as from `encode`."""
+        raise InputError(400, f"model {self.name} gives no explanations")
+
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of one instance's payload."""
+        return {}
+
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of one answer."""
+        return {}
+
+    def example(self) -> Any:
+        """A payload that this model answers; None where there is none to give."""
+        return None
+
+    def limits(self) -> dict[str, Any]:
+        """What is refused for its size, by option."""
+        names = ("max_bytes", "max_instances", "max_depth")
+        return {name: getattr(self.options, name) for name in names}
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /models/{name}?customized=true` answers; goes through the worker's queue."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "handler": next(k.__name__ for k in type(self).__mro__ if k.__module__ != "handler"),
+            "engine": self.engine.describe(),
+            "artifact_sha256": self.artifact_sha256,
+            "pid": os.getpid(),
+            "limits": self.limits(),
+            "input": self.input_schema(),
+            "output": self.output_schema(),
+            "example": self.example(),
+        }
+
+    # --- Load ---------------------------------------------------------------------------------
 
     def initialize(self, context: Context) -> None:
         """Loads the archive; returning means warm.
@@ -72,9 +153,9 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
             torch.set_num_threads(self.threads)
             self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
             self.device = _device(context.system_properties.get("gpu_id"))
-            self.engine = engines.load(
-                self.model_dir / model["serializedFile"], self.device, name=self.options.engine
-            )
+            artifact = self.model_dir / model["serializedFile"]
+            self.engine = self.load_engine(artifact)
+            self.artifact_sha256 = _sha256(artifact)
             self.setup()
             if self.options.warm_up:
                 self.warm_up(int(context.system_properties.get("batch_size") or 1))
@@ -82,55 +163,18 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
             raise RuntimeError(f"{self.name} {self.version} did not load: {error}") from error
         self.initialized = True
 
-    def setup(self) -> None:
-        """Loads what the task needs beside the engine: labels, transforms."""
-
     def warm_up(self, batch_size: int) -> None:
         """Runs the batch sizes that will come, so that READY means warm.
 
         Each size runs twice: TorchScript profiles at the first and optimizes at the second.
         """
         request = Request(0, "warm-up", {})
-        for size in range(1, batch_size + 1):
+        for size in range(1, min(batch_size, self.options.max_forward) + 1):
             for _ in range(2):
                 for output in self.forward([self.blank()] * size):
                     self.encode(output, Instance(request, payload=None))
 
-    # --- what a task says ---------------------------------------------------------------------
-
-    def blank(self) -> Any:
-        """A sample for the warm-up."""
-        raise NotImplementedError(f"{type(self).__name__} must define blank()")
-
-    def decode(self, instance: Instance) -> Any:
-        """`instance.payload` (bytes, str or a JSON value) becomes a sample.
-
-        Raises:
-            InputError: with the status and the message that this request gets.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define decode()")
-
-    def encode(self, output: Any, instance: Instance) -> Any:
-        """One output of the model becomes an answer: a JSON value, or bytes with `content_type`."""
-        raise NotImplementedError(f"{type(self).__name__} must define encode()")
-
-    def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
-        """One forward: samples, all decoded, become as many outputs, on the CPU."""
-        with torch.inference_mode():
-            outputs: Tensor = self.engine(torch.stack(list(samples)).to(self.device))
-        return list(outputs.cpu().unbind())
-
-    def describe(self) -> dict[str, Any]:
-        """What `GET /models/{name}?customized=true` answers; goes through the worker's queue."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "handler": type(self).__mro__[1].__name__,
-            "engine": self.engine.describe(),
-            "pid": os.getpid(),
-        }
-
-    # --- one batch ----------------------------------------------------------------------------
+    # --- One batch ----------------------------------------------------------------------------
 
     def handle(self, data: list[dict[str, Any]], context: Context) -> list[bytes]:
         """One batch: an answer for every request, in order."""
@@ -142,112 +186,104 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[Request]:
         """Reads every request and decodes every instance, each for itself."""
         with self._timed("decode_seconds"):
-            requests = [
-                read_request(
-                    index,
-                    context.get_request_id(index) or "",
-                    row,
-                    context.get_all_request_header(index),
-                    self.options,
-                )
-                for index, row in enumerate(data)
-            ]
-            for request in requests:
-                if request.asks_for("explain") and not request.error:
-                    request.error = InputError(400, f"model {self.name} gives no explanations")
+            requests = [self._read(index, row, context) for index, row in enumerate(data)]
             waiting = [i for request in requests if not request.error for i in request.instances]
             # A lone instance is decoded here: a thread would only add its start.
             run = self.pool.map if len(waiting) > 1 else map
             list(run(self._decode_one, waiting))
         return requests
 
-    def _decode_one(self, instance: Instance) -> None:
-        try:
-            instance.sample = self.decode(instance)
-        except Exception as error:
-            instance.error = self._failure(error, instance, "decode")
-
     def inference(self, requests: list[Request]) -> None:
         """Forwards what was decoded; what fails is found by halving the batch."""
-        ready = [i for r in requests if not r.error for i in r.instances if not i.error]
         timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
+        # Past responseTimeout TorchServe kills the worker: half of it is for finding culprits.
+        until = time.monotonic() + timeout / 2
         with self._timed("forward_seconds"):
-            # Past responseTimeout TorchServe kills the worker: half of it is for finding culprits.
-            self._forward_or_halve(ready, until=time.monotonic() + timeout / 2)
-
-    def _forward_or_halve(self, group: list[Instance], until: float) -> None:
-        if not group:
-            return
-        try:
-            outputs = self.forward([instance.sample for instance in group])
-            if len(outputs) != len(group):
-                raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(group)} inputs")
-        except Exception as error:
-            if len(group) == 1:
-                group[0].error = self._failure(error, group[0], "forward")
-            elif time.monotonic() > until:
-                for instance in group:
-                    instance.error = self._failure(error, instance, "forward")
-            else:
-                self._forward_or_halve(group[: len(group) // 2], until)
-                self._forward_or_halve(group[len(group) // 2 :], until)
-            return
-        for instance, output in zip(group, outputs, strict=True):
-            if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                instance.error = HandlerError("the model's output is not finite (NaN or infinity)")
-            else:
-                instance.output = output
+            ready = [i for r in requests if not r.error for i in r.instances if not i.error]
+            predicted = [i for i in ready if not i.request.asks_for("explain")]
+            for start in range(0, len(predicted), self.options.max_forward):
+                group = predicted[start : start + self.options.max_forward]
+                forward_each(group, self.forward, self._blame, until)
+            for instance in ready:
+                if instance.request.asks_for("explain"):
+                    self._explain_one(instance)
 
     def postprocess(self, requests: list[Request], context: Context) -> list[bytes]:
         """Encodes every answer and sets status, headers and content type, request by request."""
         with self._timed("encode_seconds"):
             return [self._answer(request, context) for request in requests]
 
-    def _answer(self, request: Request, context: Context) -> bytes:
-        for name, value in {
-            "x-model-name": self.name,
-            "x-model-version": self.version,
-            **request.echoes(),
-        }.items():
-            context.set_response_header(request.index, name, value)
-        context.set_response_content_type(request.index, "application/json")
+    # --- One request, one instance ------------------------------------------------------------
+
+    def _read(self, index: int, row: dict[str, Any], context: Context) -> Request:
+        request_id = context.get_request_id(index) or ""
+        headers = context.get_all_request_header(index)
         try:
-            if request.asks_for("describe"):
-                return _to_json(self.describe())
-            if request.error:
-                raise request.error
-            answers = [self._encode_one(instance) for instance in request.instances]
-            failed = [i.error for i in request.instances if i.error]
-            if len(failed) == len(answers):
-                raise failed[0]
-            if not request.many:
-                return answers[0]
-            if failed:
-                context.set_response_header(request.index, "x-failed-instances", str(len(failed)))
-            return b'{"predictions": [' + b", ".join(answers) + b"]}"
+            return read_request(index, request_id, row, headers, self.options, self.rows)
+        except Exception as error:
+            request = Request(index, request_id, {})
+            request.error = self._failure(error, request, "read")
+            return request
+
+    def _decode_one(self, instance: Instance) -> None:
+        try:
+            instance.sample = self.decode(instance)
+        except Exception as error:
+            instance.error = self._failure(error, instance.request, "decode")
+
+    def _explain_one(self, instance: Instance) -> None:
+        try:
+            with torch.enable_grad():
+                instance.answer = self.explain(instance.sample, instance)
+        except Exception as error:
+            instance.error = self._failure(error, instance.request, "explain")
+
+    def _encode_one(self, instance: Instance) -> None:
+        try:
+            if not instance.request.asks_for("explain"):
+                instance.answer = self.encode(instance.output, instance)
+            answer = instance.answer
+            instance.body = answer.body if isinstance(answer, Media) else to_json(answer)
+        except Exception as error:
+            instance.error = self._failure(error, instance.request, "encode")
+
+    def _answer(self, request: Request, context: Context) -> bytes:
+        try:
+            reply = self._reply(request)
         except Exception as error:
             failure = self._failure(error, request, "answer")
             self.metrics.count_failure(type(failure).__name__)
             context.set_response_status(failure.status, failure.phrase, request.index)
-            return _to_json(failure.body(request.id))
+            reply = Reply(to_json(failure.body(request.id)))
+        named = {"x-model-name": self.name, "x-model-version": self.version}
+        for name, value in {**named, **request.echoes(), **reply.headers}.items():
+            context.set_response_header(request.index, name, value)
+        context.set_response_content_type(request.index, reply.content_type)
+        return reply.body
 
-    def _encode_one(self, instance: Instance) -> bytes:
-        """An instance's answer or its error, as JSON."""
-        if not instance.error:
-            try:
-                return _to_json(self.encode(instance.output, instance))
-            except Exception as error:
-                instance.error = self._failure(error, instance, "encode")
-        return _to_json(instance.error.body(instance.request.id))
+    def _reply(self, request: Request) -> Reply:
+        if request.asks_for("describe"):
+            return Reply(to_json(self.describe()))
+        if request.error:
+            raise request.error
+        for instance in request.instances:
+            if not instance.error:
+                self._encode_one(instance)
+        return reply_to(request, self.name, self.version)
 
-    def _failure(self, error: Exception, of: Instance | Request, step: str) -> Failure:
+    def _blame(self, error: Exception, instance: Instance) -> Failure:
+        return self._failure(error, instance.request, "forward")
+
+    def _failure(self, error: Exception, request: Request, step: str) -> Failure:
         """What the caller is told; what is not the caller's fault is logged with its traceback."""
         if isinstance(error, Failure):
             return error
-        request = of.request if isinstance(of, Instance) else of
         logger.error("request %s failed at %s", request.id, step, exc_info=error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             return OutOfMemory(f"not enough memory to {step} this request")
+        if is_sticky(error):
+            # Nothing more can be computed here: answer this batch, then let TorchServe restart.
+            threading.Timer(1.0, os._exit, (1,)).start()
         # The text of an exception can hold anything: the caller gets its kind, the log the rest.
         return HandlerError(
             f"model {self.name} {self.version} failed at {step} ({type(error).__name__}); "
@@ -261,9 +297,11 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         self.metrics.observe(name, time.perf_counter() - start)
 
 
-def _to_json(value: Any) -> bytes:
-    # Encoded here: TorchServe would indent it, let NaN through, and name no content type.
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+def _sha256(artifact: Path) -> str | None:
+    if not artifact.is_file():
+        return None
+    with artifact.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _share_of_cores(config: dict[str, Any]) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -29,27 +29,33 @@ class Options:
 
     Attributes:
         engine: what computes the model; None: by the artifact's suffix.
+        precision: what it computes in: fp32, bf16 or fp16, as far as the engine can.
         threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).
         warm_up: run the batch sizes that will come before the worker says READY.
-        max_bytes: of one input, as sent.
+        max_forward: instances in one forward; more are forwarded in turn.
+        max_bytes: of one input, as sent and unzipped.
         max_instances: of one request.
+        max_depth: of arrays and objects in a JSON body.
     """
 
     engine: str | None = None
+    precision: str = "fp32"
     threads: int | None = number(None, at_least=1)
     warm_up: bool = True
+    max_forward: int = number(64, at_least=1)
     max_bytes: int = number(20_000_000, at_least=1)
     max_instances: int = number(256, at_least=1)
+    max_depth: int = number(32, at_least=1, at_most=500)
 
 
 def read_options(kind: type[OptionsT], given: object) -> OptionsT:
     """Checks what stands under `handler:` against the dataclass `kind`.
 
     Raises:
-        OptionError: an unknown key, a value of another type or out of its bounds, by name.
+        OptionError: an unknown key, a missing one, a value of another type or out of its bounds,
+            by name.
     """
-    if given is None:
-        return kind()
+    given = {} if given is None else given
     if not isinstance(given, Mapping):
         raise OptionError(f"handler: in model-config.yaml must be a mapping, not {given!r}")
     hints = get_type_hints(kind)
@@ -63,17 +69,19 @@ def read_options(kind: type[OptionsT], given: object) -> OptionsT:
                 f"the options are {', '.join(sorted(bounds))}"
             )
         _check(name, value, hints[name], bounds[name])
+    for item in fields(kind):
+        if item.default is MISSING and item.default_factory is MISSING and item.name not in given:
+            raise OptionError(
+                f"handler.{item.name} in model-config.yaml is missing: this handler needs it "
+                f"({_named(hints[item.name])})"
+            )
     return kind(**given)
 
 
 def _check(name: str, value: object, hint: Any, bounds: Mapping[str, Any]) -> None:
-    allowed = get_args(hint) or (hint,)
-    # bool is an int to Python, and a YAML integer is a fine float.
-    fits = type(value) in allowed or (type(value) is int and float in allowed)
-    if not fits:
-        names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in allowed)
+    if not _fits(value, hint):
         raise OptionError(
-            f"handler.{name} in model-config.yaml must be {names}, "
+            f"handler.{name} in model-config.yaml must be {_named(hint)}, "
             f"not {value!r} ({type(value).__name__})"
         )
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -81,3 +89,33 @@ def _check(name: str, value: object, hint: Any, bounds: Mapping[str, Any]) -> No
         if (low is not None and value < low) or (high is not None and value > high):
             limit = f"at least {low}" + ("" if high is None else f" and at most {high}")
             raise OptionError(f"handler.{name} in model-config.yaml must be {limit}, not {value}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """`hint` is a scalar type, `list[...]`, `dict[...]`, a `Literal`, or a union of these."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is list:
+        return type(value) is list and all(_fits(item, inner[0]) for item in value)
+    if kind is dict:
+        return type(value) is dict and all(
+            _fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items()
+        )
+    if kind is Literal:
+        return value in inner and type(value) in {type(choice) for choice in inner}
+    if inner:
+        return any(_fits(value, choice) for choice in inner)
+    # bool is an int to Python, and a YAML integer is a fine float.
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _named(hint: Any) -> str:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is list:
+        return f"a list of {_named(inner[0])}"
+    if kind is dict:
+        return f"a mapping of {_named(inner[0])} to {_named(inner[1])}"
+    if kind is Literal:
+        return " or ".join(map(repr, inner))
+    if inner:
+        return " or ".join(_named(choice) for choice in inner)
+    return "null" if hint is NoneType else str(hint.__name__)

@@ -7,33 +7,46 @@ under their names. Values are bytes, or what the server has parsed already
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vestal_handlers import protocol_v2
+from vestal_handlers.bodies import (
+    as_text,
+    check_depth,
+    check_text,
+    is_json,
+    media_type,
+    parse_json,
+    unzipped,
+)
 from vestal_handlers.errors import Failure, InputError
 from vestal_handlers.options import Options
 
 # Echoed to the caller: nothing else of a request reaches the headers of an answer.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 @dataclass(eq=False)
 class Instance:
     """One thing to predict, and its fate.
 
-    `payload` is bytes, str or a JSON value; then come `sample` (decoded), `output` (the model's)
-    and `answer` (encoded), or `error`.
+    `payload` is bytes, str or a JSON value; then come `sample` (decoded), `output` (the model's),
+    `answer` (encoded; `body`: as JSON), or `error`. `form`: it is made of form fields, whose
+    values can only be strings.
     """
 
     request: Request
     payload: Any
+    form: bool = False
     sample: Any = None
     output: Any = None
     answer: Any = None
+    body: bytes = b""
     error: Failure | None = None
 
 
@@ -41,7 +54,8 @@ class Instance:
 class Request:
     """One HTTP request of a batch.
 
-    `many`: it asked for several predictions, so its answer is a list. `error`: it failed whole.
+    `many`: it asked for several predictions, so its answer is a list. `v2`: it speaks the Open
+    Inference Protocol, and so does its answer. `error`: it failed whole.
     """
 
     index: int
@@ -49,6 +63,7 @@ class Request:
     headers: dict[str, str]
     instances: list[Instance] = field(default_factory=list)
     many: bool = False
+    v2: protocol_v2.Frame | None = None
     error: Failure | None = None
 
     def asks_for(self, what: str) -> bool:
@@ -66,77 +81,119 @@ def read_request(
     row: Mapping[str, Any],
     headers: Mapping[str, Any],
     options: Options,
+    rows: bool = False,
 ) -> Request:
     """Finds the instances of one request; what cannot be read becomes the request's `error`.
 
     Args:
         row: one dict of the list that TorchServe gives to `handle`.
         headers: of the request, and `{"content-type": ...}` under each field's name.
+        rows: an array of arrays or objects is as many instances, not one.
     """
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     request = Request(index, request_id, lowered)
     if request.asks_for("describe"):
         return request
     try:
-        payloads: list[Any] = []
-        for name, value in row.items():
-            part = headers.get(name)
-            kind = part.get("content-type", "") if isinstance(part, Mapping) else ""
-            found = _parse(value, kind or "", options)
-            many = isinstance(found, _Many)
-            request.many = request.many or many
-            payloads.extend(found.payloads if isinstance(found, _Many) else [found])
-        if not payloads:
-            raise InputError(400, "the request has no body: send the input as the body")
-        if len(payloads) > options.max_instances:
-            raise InputError(
-                413,
-                f"{len(payloads)} instances in one request, at most {options.max_instances} "
-                "(handler.max_instances)",
-            )
-        request.many = request.many or len(payloads) > 1
-        request.instances = [Instance(request, payload) for payload in payloads]
+        if media_type(lowered.get("content-type")) in _FORMS:
+            _read_form(request, row, headers, options, rows)
+        else:
+            for name, value in row.items():
+                _add(request, _value(value, _part_type(headers, name), request, options), rows)
+            request.many = request.many or len(row) > 1
+        _check_count(request, options)
     except Failure as failure:
         request.error = failure
     return request
 
 
-@dataclass(frozen=True)
-class _Many:
-    payloads: list[Any]
+def _read_form(
+    request: Request,
+    row: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    options: Options,
+    rows: bool,
+) -> None:
+    """Every file is an instance; fields without a file are one, an object of strings."""
+    files = {name: value for name, value in row.items() if _part_type(headers, name)}
+    fields = {name: value for name, value in row.items() if name not in files}
+    if files and fields:
+        raise InputError(
+            422, f"a form with files takes no other fields; this has {', '.join(fields)}"[:200]
+        )
+    if not row:
+        # TorchServe drops a form body without a name: what `curl -d 'text'` sends.
+        raise InputError(
+            400,
+            "the form has no named field: send name=value, or the body as it is with its "
+            "Content-Type (curl -H 'Content-Type: application/json' -d ..., or curl -T FILE)",
+        )
+    for name, value in files.items():
+        _add(request, _value(value, _part_type(headers, name), request, options), rows)
+    request.many = request.many or len(files) > 1
+    if fields:
+        texts = {
+            name: as_text(unzipped(value, "", options)) if _is_bytes(value) else value
+            for name, value in fields.items()
+        }
+        request.instances.append(Instance(request, _opened(texts), form=True))
 
 
-def _parse(value: Any, content_type: str, options: Options) -> Any:
-    """bytes stay bytes, text becomes str, JSON is opened: `{"data": x}`, `{"instances": [...]}`."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if isinstance(value, bytearray | bytes):
-        if len(value) > options.max_bytes:
-            raise InputError(
-                413, f"{len(value):,} bytes, at most {options.max_bytes:,} (handler.max_bytes)"
-            )
-        if kind == "application/json" or kind.endswith("+json"):
-            value = _json(value)
-        elif kind.startswith("text/"):
-            try:
-                return bytes(value).decode("utf-8")
-            except UnicodeDecodeError:
-                return value
-        else:
-            return value
-    if isinstance(value, Mapping) and "instances" in value:
-        instances = value["instances"]
-        if not isinstance(instances, list) or not instances:
+def _add(request: Request, value: Any, rows: bool) -> None:
+    """Adds the instances in a value: one, or those of `{"instances": [...]}` or of v2's tensors."""
+    if protocol_v2.is_v2(value):
+        request.v2, payloads = protocol_v2.rows(value)
+    elif isinstance(value, Mapping) and "instances" in value:
+        payloads = value["instances"]
+        if not isinstance(payloads, list) or not payloads:
             raise InputError(422, '"instances" must be a list of at least one instance')
-        return _Many([_opened(instance) for instance in instances])
-    return _opened(value)
+        payloads = [_opened(payload) for payload in payloads]
+    else:
+        value = _opened(value)
+        if not (rows and isinstance(value, list) and value and _all_rows(value)):
+            request.instances.append(Instance(request, value))
+            return
+        payloads = value
+    request.many = True
+    request.instances += [Instance(request, payload) for payload in payloads]
+
+
+def _all_rows(values: list[Any]) -> bool:
+    return all(isinstance(value, list | Mapping) for value in values)
 
 
 def _opened(value: Any) -> Any:
     return value["data"] if isinstance(value, Mapping) and set(value) == {"data"} else value
 
 
-def _json(value: bytes | bytearray) -> Any:
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InputError(400, f"the body says it is JSON but is not: {error}"[:300]) from None
+def _check_count(request: Request, options: Options) -> None:
+    count = len(request.instances)
+    if not count:
+        raise InputError(400, "the request has no body: send the input as the body")
+    if count > options.max_instances:
+        raise InputError(
+            413,
+            f"{count} instances in one request, at most {options.max_instances} "
+            "(handler.max_instances)",
+        )
+
+
+def _part_type(headers: Mapping[str, Any], name: str) -> str:
+    part = headers.get(name)
+    return media_type(part.get("content-type")) if isinstance(part, Mapping) else ""
+
+
+def _value(value: Any, kind: str, request: Request, options: Options) -> Any:
+    """bytes stay bytes, text becomes str, JSON is parsed."""
+    if not _is_bytes(value):
+        check_depth(value, options)
+        check_text(value)
+        return value
+    data = unzipped(value, request.headers.get("content-encoding", ""), options)
+    if is_json(kind):
+        return parse_json(data, options)
+    return as_text(data) if kind.startswith("text/") else data
+
+
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, bytes | bytearray)

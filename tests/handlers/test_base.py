@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import json
-import textwrap
+import os
+import shutil
+import threading
 
 import pytest
+from doubling import write_doubler
 
-from vestal.archive.run import MANIFEST, Input, LoadedArchive
+from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import VestalError
-
-DOUBLER = """
-    import math
-    import torch
-    from torch import Tensor
-    from vestal_handlers.base import BatchHandler
-    from vestal_handlers.errors import InputError
-
-
-    class Handler(BatchHandler):
-        sizes = []
-
-        def blank(self):
-            return torch.zeros(())
-
-        def decode(self, instance):
-            if instance.payload == "broken decode":
-                raise KeyError("secret")
-            return torch.tensor(float(instance.payload))
-
-        def forward(self, samples):
-            self.sizes.append(len(samples))
-            if any(sample == 13 for sample in samples):
-                raise RuntimeError("thirteen\\r\\nX-Evil: 1")
-            if len(samples) > 2 and any(sample == 99 for sample in samples):
-                raise torch.OutOfMemoryError("too many at once")
-            if any(sample == 100 for sample in samples):
-                raise MemoryError
-            if any(sample == 3.5 for sample in samples):
-                return [None] * (len(samples) + 1)
-            return super().forward(samples)
-
-        def encode(self, output, instance):
-            if output == 14:
-                raise ValueError("seven cannot be encoded")
-            if output == 16:
-                return math.nan
-            return {"doubled": output.item()}
-"""
 
 
 @pytest.fixture(scope="session")
 def doubler_folder(tmp_path_factory):
-    """An unpacked archive whose model doubles: exact in floating point, so equal means equal."""
-    import warnings
-
-    import torch
-
-    class Doubler(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            # 5 becomes infinity.
-            return torch.where(x == 5, torch.inf, x * 2)
-
-    folder = tmp_path_factory.mktemp("doubler")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit")
-        torch.jit.script(Doubler()).save(str(folder / "model.pt"))
-    (folder / "handler.py").write_text(textwrap.dedent(DOUBLER))
-    (folder / "MAR-INF").mkdir()
-    model = {
-        "modelName": "doubler",
-        "modelVersion": "1.0",
-        "handler": "handler.py",
-        "serializedFile": "model.pt",
-        "configFile": "model-config.yaml",
-    }
-    (folder / MANIFEST).write_text(json.dumps({"model": model}))
-    (folder / "model-config.yaml").write_text("batchSize: 8\n")
-    return folder
+    return write_doubler(tmp_path_factory.mktemp("doubler"))
 
 
 @pytest.fixture
@@ -92,9 +31,9 @@ def send(loaded, *values):
 
 
 def test_a_fault_of_the_model_is_found_by_halving(doubler):
-    answers = send(doubler, 1, 2, 13, 4, 6, 9, 10, 11)
+    answers = send(doubler, 1, 2, 13, 4, 6, 12, 10, 11)
     assert [answer.status for answer in answers] == [200, 200, 500, 200, 200, 200, 200, 200]
-    assert [a.json()["doubled"] for a in answers if a.status == 200] == [2, 4, 8, 12, 18, 20, 22]
+    assert [a.json()["doubled"] for a in answers if a.status == 200] == [2, 4, 8, 12, 24, 20, 22]
     assert answers[2].json()["type"] == "HandlerError"
     # the exception's own text stays in the log
     assert "thirteen" not in answers[2].body.decode()
@@ -143,6 +82,28 @@ def test_a_model_that_gives_the_wrong_count_fails_alone(doubler):
     assert [answer.status for answer in send(doubler, 1, 3.5, 2)] == [200, 500, 200]
 
 
+def test_an_output_may_be_a_failure_itself(doubler):
+    answers = send(doubler, 1, 17, 2)
+    assert [answer.status for answer in answers] == [200, 422, 200]
+    assert answers[1].json()["message"] == "not 17"
+
+
+def test_a_sticky_cuda_error_answers_all_and_ends_the_worker(doubler, monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    answers = send(doubler, 1, 101, 2)
+    assert [answer.status for answer in answers] == [500] * 3
+    assert ended.wait(10)
+
+
+def test_more_instances_than_fit_one_forward_go_in_turn(doubler):
+    handler = doubler._service._entry_point.__self__
+    handler.sizes.clear()
+    (answer,) = send(doubler, {"instances": [0.25] * 200})
+    assert len(answer.json()["predictions"]) == 200
+    assert handler.sizes == [64, 64, 64, 8]
+
+
 def test_the_search_for_culprits_ends_in_time(doubler, monkeypatch):
     handler = doubler._service._entry_point.__self__
     monkeypatch.setitem(handler.config, "responseTimeout", 1e-9)
@@ -162,8 +123,6 @@ def test_loading_runs_the_batch_sizes_that_will_come(doubler):
 
 
 def test_a_failed_warm_up_is_a_failed_load(doubler_folder, tmp_path):
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(doubler_folder, broken)
     code = (broken / "handler.py").read_text().replace("torch.zeros(())", "torch.tensor(13.0)")
@@ -180,8 +139,6 @@ def test_a_failed_warm_up_is_a_failed_load(doubler_folder, tmp_path):
     ],
 )
 def test_a_wrong_option_is_a_failed_load(doubler_folder, tmp_path, config, message):
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(doubler_folder, broken)
     (broken / "model-config.yaml").write_text(config)

@@ -119,8 +119,9 @@ def test_every_way_to_send_an_image_gives_the_same(archive, images, alone):
     text = base64.b64encode(images[0]).decode()
     ways = [
         Input.raw(images[0], "image/png"),
-        Input({"data": images[0]}),
-        Input({"any_name": images[0]}, "image/png"),
+        Input({"data": (images[0], "")}),
+        Input.form(any_name=(images[0], "image/png")),
+        Input.form({"data": text}),
         as_json({"data": text}),
         as_json({"data": {"b64": text}}),
         as_json({"b64": text}),
@@ -166,19 +167,21 @@ def test_when_all_instances_fail_the_request_has_the_first_ones_status(archive):
 
 
 def test_several_files_of_one_form_are_several_instances(archive, images, alone):
-    (answer,) = archive.predict([Input({"a": images[0], "b": images[1]}, "image/png")])
+    (answer,) = archive.predict(
+        [Input.form(a=(images[0], "image/png"), b=(images[1], "image/png"))]
+    )
     assert [p["label"] for p in answer.json()["predictions"]] == [one["label"] for one in alone[:2]]
 
 
 @pytest.mark.parametrize(
     ("given", "status", "message"),
     [
-        (Input.raw(b"{nope", "application/json"), 400, "says it is JSON but is not"),
-        (Input.raw(b"[" * 100_000, "application/json"), 400, "says it is JSON but is not"),
+        (Input.raw(b"{nope", "application/json"), 400, "the body is not JSON"),
+        (Input.raw(b"[" * 100_000, "application/json"), 400, "the body is not JSON"),
         (as_json({"instances": []}), 422, "at least one instance"),
         (as_json({"instances": ["x"] * 257}), 413, "257 instances in one request, at most 256"),
         (Input({}), 400, "no body"),
-        (Input.raw(bytes(20_000_001)), 413, "20,000,001 bytes, at most 20,000,000"),
+        (Input.raw(bytes(20_000_001)), 413, "more than 20,000,000 bytes"),
     ],
 )
 def test_a_request_that_cannot_be_read_is_refused_whole(archive, given, status, message):

@@ -28,17 +28,26 @@ _LOADING = threading.Lock()  # sys.path and sys.modules are everybody's
 
 @dataclass(frozen=True)
 class Input:
-    """One request: fields by name (a raw body is the one field "body"), and its headers."""
+    """One request: its parts by name (a raw body is the one part "body"), and its headers.
 
-    fields: Mapping[str, bytes]
-    content_type: str = "application/octet-stream"
+    A part is its bytes and its content type, as TorchServe hands them over: a form's text field
+    has none ("").
+    """
+
+    parts: Mapping[str, tuple[bytes, str]]
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def raw(
-        cls, body: bytes, content_type: str = "application/octet-stream", **headers: str
-    ) -> Input:
-        return cls({"body": body}, content_type, headers)
+    def raw(cls, body: bytes, content_type: str = "", **headers: str) -> Input:
+        """A body as it is; `headers` by keyword."""
+        named = {"content-type": content_type} if content_type else {}
+        return cls({"body": (body, content_type)}, {**named, **headers})
+
+    @classmethod
+    def form(cls, fields: Mapping[str, str] | None = None, **files: tuple[bytes, str]) -> Input:
+        """A multipart form of text fields, and of files with their content types."""
+        texts = {name: (value.encode(), "") for name, value in (fields or {}).items()}
+        return cls({**texts, **files}, {"content-type": "multipart/form-data; boundary=x"})
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,12 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
 
 def _message(index: int, given: Input) -> dict[str, Any]:
     """A request as TorchServe's worker protocol has it after parsing."""
-    headers = {"content-type": given.content_type, **given.headers}
     return {
         "requestId": f"local-{index}".encode(),
-        "headers": [{"name": k.encode(), "value": v.encode()} for k, v in headers.items()],
+        "headers": [{"name": k.encode(), "value": v.encode()} for k, v in given.headers.items()],
         "parameters": [
-            {"name": name, "contentType": given.content_type, "value": bytearray(value)}
-            for name, value in given.fields.items()
+            {"name": name, "contentType": kind, "value": bytearray(value)}
+            for name, (value, kind) in given.parts.items()
         ],
     }
 

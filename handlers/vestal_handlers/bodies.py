@@ -1,0 +1,119 @@
+"""A request's body as sent becomes a Python value: unzipped, parsed, or refused."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from vestal_handlers.errors import InputError
+from vestal_handlers.options import Options
+
+_fast_loads: Callable[[bytes | bytearray], Any]
+try:
+    import orjson
+
+    _fast_loads = orjson.loads
+except ImportError:  # a worker without orjson: the standard library's is slower, and does
+    _fast_loads = json.loads
+
+_GZIP = 31  # zlib's window bits for a gzip header
+
+
+def media_type(content_type: str | None) -> str:
+    """`Application/JSON; charset=utf-8` is `application/json`."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
+    """Undoes `Content-Encoding`; TorchServe hands bodies over as they were sent.
+
+    Raises:
+        InputError: 400 not gzip, 413 too large before or after, 415 another encoding.
+    """
+    _check_size(len(data), options)
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return data
+    if encoding not in ("gzip", "x-gzip"):
+        raise InputError(415, f"Content-Encoding {encoding[:40]!r}: send gzip, or none")
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        unpacked = unpacker.decompress(data, options.max_bytes + 1)
+    except zlib.error as error:
+        raise InputError(400, f"the body says it is gzip but is not: {error}") from None
+    _check_size(len(unpacked), options)
+    if not unpacker.eof:
+        raise InputError(400, "the gzip body ends too early")
+    return unpacked
+
+
+def _check_size(size: int, options: Options) -> None:
+    if size > options.max_bytes:
+        raise InputError(
+            413, f"more than {options.max_bytes:,} bytes in one input (handler.max_bytes)"
+        )
+
+
+def parse_json(data: bytes | bytearray, options: Options) -> Any:
+    """Parses JSON of limited depth.
+
+    NaN and infinity pass, as they do where TorchServe parses: validation names their field.
+
+    Raises:
+        InputError: 400 not JSON, 413 too deep.
+    """
+    try:
+        value = _fast_loads(data)
+    except (ValueError, RecursionError):
+        try:
+            value = json.loads(data)
+        except RecursionError:
+            raise _too_deep(options) from None
+        except ValueError as error:
+            raise InputError(400, f"the body is not JSON: {error}"[:300]) from None
+        check_text(value)
+    check_depth(value, options)
+    return value
+
+
+def check_depth(value: Any, options: Options) -> None:
+    """Raises InputError 413 where arrays and objects stand deeper than `handler.max_depth`."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(options.max_depth):
+        if not level:
+            return
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+    if not level:
+        return
+    raise _too_deep(options)
+
+
+def _too_deep(options: Options) -> InputError:
+    return InputError(413, f"JSON deeper than {options.max_depth} levels (handler.max_depth)")
+
+
+def check_text(value: Any) -> None:
+    """Raises InputError 400 where a string holds half a surrogate pair: it is no Unicode text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(400, "a string in the JSON is no Unicode text (lone surrogate)") from None
+
+
+def as_text(data: bytes | bytearray) -> str | bytes | bytearray:
+    """UTF-8 as a str; anything else stays bytes, for the task to judge."""
+    try:
+        return bytes(data).decode("utf-8")
+    except UnicodeDecodeError:
+        return data

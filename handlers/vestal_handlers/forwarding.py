@@ -1,0 +1,57 @@
+"""Forwards a batch so that what fails fails alone: it is halved until the culprits are found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.request import Instance
+
+Forward = Callable[[Sequence[Any]], Sequence[Any]]
+Blame = Callable[[Exception, Instance], Failure]
+
+
+def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, until: float) -> None:
+    """Gives every instance its output, or its error.
+
+    Out of memory is halved like any fault: each half may fit.
+
+    Args:
+        forward: samples to as many outputs; an output may itself be a Failure.
+        blame: what an exception means for an instance.
+        until: time.monotonic() after which no culprit is looked for any more.
+    """
+    if not group:
+        return
+    try:
+        outputs = forward([instance.sample for instance in group])
+        if len(outputs) != len(group):
+            raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(group)} inputs")
+    except Exception as error:
+        if len(group) == 1 or is_sticky(error) or time.monotonic() > until:
+            for instance in group:
+                instance.error = blame(error, instance)
+            return
+        middle = len(group) // 2
+        forward_each(group[:middle], forward, blame, until)
+        forward_each(group[middle:], forward, blame, until)
+        return
+    for instance, output in zip(group, outputs, strict=True):
+        if isinstance(output, Failure):
+            instance.error = output
+        elif isinstance(output, Tensor) and not torch.isfinite(output).all():
+            instance.error = HandlerError("the model's output is not finite (NaN or infinity)")
+        else:
+            instance.output = output
+
+
+def is_sticky(error: Exception) -> bool:
+    """A CUDA error after which the process can compute nothing more (a device-side assert)."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(
+        error, torch.OutOfMemoryError
+    )
