@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo load test lint format type unit handlers e2e chaos lock wheel clean
+.PHONY: help setup demo load test lint format type unit handlers e2e chaos fuzz bench-handlers lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -45,6 +45,13 @@ type: $(STAMP)  ## mypy, strict
 
 unit handlers e2e chaos: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/$@
+
+fuzz: $(STAMP)  ## 10,000 hostile bodies against a live server
+	@FUZZ=10000 $(BIN)/python -m pytest -q -s tests/e2e/test_any_body.py -k fuzz
+
+bench-handlers: $(STAMP)  ## handlers beside bare loops and stock ones; rows in benchmarks/results
+	@$(BIN)/python benchmarks/handlers.py
+	@$(BIN)/python benchmarks/text_generation.py
 
 lock: $(STAMP)  ## pin every dependency anew in requirements.txt
 	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --upgrade \

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import threading
 import time
@@ -53,6 +54,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     options_type: ClassVar[type[Options]] = Options
     rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
     options: Any
+    until: float = math.inf  # time.monotonic() after which this batch looks for nothing more
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,13 +199,13 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         """Forwards what was decoded; what fails is found by halving the batch."""
         timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
         # Past responseTimeout TorchServe kills the worker: half of it is for finding culprits.
-        until = time.monotonic() + timeout / 2
+        self.until = time.monotonic() + timeout / 2
         with self._timed("forward_seconds"):
             ready = [i for r in requests if not r.error for i in r.instances if not i.error]
             predicted = [i for i in ready if not i.request.asks_for("explain")]
             for start in range(0, len(predicted), self.options.max_forward):
                 group = predicted[start : start + self.options.max_forward]
-                forward_each(group, self.forward, self._blame, until)
+                forward_each(group, self.forward, self._blame, self.until)
             for instance in ready:
                 if instance.request.asks_for("explain"):
                     self._explain_one(instance)

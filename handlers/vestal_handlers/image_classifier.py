@@ -2,64 +2,105 @@
 
 from __future__ import annotations
 
-import json
+import base64
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from vestal_handlers.base import BatchHandler
+from vestal_handlers.answers import Media
+from vestal_handlers.classes import Classifier, ClassifierOptions
 from vestal_handlers.decoding import MAX_PIXELS, ImageTransform, bytes_of
+from vestal_handlers.explaining import heat_map, seen
 from vestal_handlers.model_files import load_module
-from vestal_handlers.options import Options, number
+from vestal_handlers.options import number
 from vestal_handlers.request import Instance
+from vestal_handlers.schema import validate
+
+PNG = "image/png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassifierOptions(Options):
+class ImageClassifierOptions(ClassifierOptions):
     """
     Attributes:
-        top_k: how many classes an answer names; all, where the model has fewer.
         max_pixels: of one image, read from its header before anything is decoded.
     """
 
-    top_k: int = number(3, at_least=1)
     max_pixels: int = number(MAX_PIXELS, at_least=1)
 
 
-class ImageClassifier(BatchHandler):
-    """Answers `{"label", "probability", "top": [{"label", "probability"}, ...]}`, best first."""
+class ImageClassifier(Classifier):
+    """Takes an image: as the body, as base64, or as `{"data": base64}` with fields beside it."""
 
     options_type = ImageClassifierOptions
     options: ImageClassifierOptions
 
     def setup(self) -> None:
+        super().setup()
         # Pillow's own limit gives way to ours, which is an option and checked from the header.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
         self.transform: ImageTransform = load_module(self.model_dir, "transforms").transform
-        names = json.loads((self.model_dir / "index_to_name.json").read_text("utf-8"))
-        self.labels = [names[str(index)] for index in range(len(names))]
 
     def blank(self) -> Tensor:
         return self.transform.blank()
 
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "labels": self.labels}
-
     def decode(self, instance: Instance) -> Tensor:
-        data = bytes_of(instance.payload, "an image")
-        return self.transform(self.transform.decode(data, self.options.max_pixels))
+        return self.transform(self._image(instance))
 
-    def encode(self, output: Tensor, instance: Instance) -> dict[str, Any]:
-        """`output`: logits [classes]. Probabilities are their softmax, in fp32."""
-        if len(output) != len(self.labels):
-            raise ValueError(f"{len(output)} outputs, but {len(self.labels)} labels")
-        probabilities = torch.softmax(output.float(), dim=0)
-        best = torch.topk(probabilities, min(self.options.top_k, len(self.labels)))
-        top = [
-            {"label": self.labels[index], "probability": probability}
-            for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        return {**top[0], "top": top}
+    def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any] | Media:
+        """The answer with `attributions`, at most 32 x 32 cells of the model's input, or a PNG.
+
+        The baseline is a black image.
+        """
+        blank = self.transform.blank()
+        # Black stays black: one pixel of it does for a transform that keeps the image's size.
+        black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
+        answer, found = self.attribute(sample, black, instance)
+        if _wants_png(instance):
+            picture = seen(self.transform, self._image(instance))
+            return Media(heat_map(picture, found.values), PNG)
+        return {**answer, "shape": list(sample.shape), "attributions": found.cells()}
+
+    def input_schema(self) -> dict[str, Any]:
+        """An image is also the raw body, or a file of a form; `format` is an explanation's."""
+        text = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+        named = {
+            "type": "object",
+            "properties": {"b64": text},
+            "required": ["b64"],
+            "additionalProperties": False,
+        }
+        asking = {
+            "type": "object",
+            "properties": {
+                "data": {"anyOf": [text, named]},
+                "target": self.target_schema(),
+                "format": {"enum": ["json", "png"]},
+            },
+            "required": ["data"],
+            "additionalProperties": False,
+        }
+        return {"anyOf": [text, named, asking]}
+
+    def example(self) -> dict[str, Any]:
+        stream = BytesIO()
+        Image.new(self.transform.mode, (8, 8)).save(stream, "PNG")
+        return {"b64": base64.b64encode(stream.getvalue()).decode()}
+
+    def limits(self) -> dict[str, Any]:
+        return {**super().limits(), "max_pixels": self.options.max_pixels}
+
+    def _image(self, instance: Instance) -> Tensor:
+        payload = instance.payload
+        if isinstance(payload, dict):
+            validate(payload, self.input_schema(), "the input")
+            payload = payload.get("data", payload)
+        return self.transform.decode(bytes_of(payload, "an image"), self.options.max_pixels)
+
+
+def _wants_png(instance: Instance) -> bool:
+    asked = instance.payload.get("format") if isinstance(instance.payload, dict) else None
+    return asked == "png" or (not asked and PNG in instance.request.headers.get("accept", ""))

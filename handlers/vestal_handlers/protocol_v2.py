@@ -54,8 +54,9 @@ def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
     """
     if not document["inputs"]:
         raise InputError(422, '"inputs" must hold at least one tensor')
-    columns = {str(tensor.get("name", "")): _rows(tensor) for tensor in document["inputs"]}
-    if len(columns) != len(document["inputs"]):
+    tensors = document["inputs"]
+    columns = {str(tensor.get("name", "")): _rows(tensor, len(tensors) > 1) for tensor in tensors}
+    if len(columns) != len(tensors):
         raise InputError(422, "every input needs a name of its own")
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
@@ -70,7 +71,7 @@ def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
     ]
 
 
-def _rows(tensor: dict[str, Any]) -> list[Any]:
+def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
     name, kind = tensor.get("name"), tensor["datatype"]
     shape, data = tensor.get("shape"), tensor.get("data")
     what = f"input {name!r}"
@@ -96,8 +97,8 @@ def _rows(tensor: dict[str, Any]) -> list[Any]:
             f"{what}: shape {shape} wants {np.prod(shape, dtype=object)} values, got {array.size}",
         )
     found: list[Any] = array.reshape(shape).tolist()
-    # [N, 1] of strings is how clients write a column of texts.
-    if kind == "BYTES" and len(shape) == 2 and shape[1] == 1:
+    # [N, 1] is how clients write a column of texts, and of one feature among several.
+    if (kind == "BYTES" or beside_others) and len(shape) == 2 and shape[1] == 1:
         found = [row[0] for row in found]
     return found
 

@@ -186,6 +186,8 @@ def _part_type(headers: Mapping[str, Any], name: str) -> str:
 def _value(value: Any, kind: str, request: Request, options: Options) -> Any:
     """bytes stay bytes, text becomes str, JSON is parsed."""
     if not _is_bytes(value):
+        # The server parsed it, so it was not compressed, whatever it says.
+        unzipped(b"", request.headers.get("content-encoding", ""), options)
         check_depth(value, options)
         check_text(value)
         return value

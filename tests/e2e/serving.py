@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 
 from vestal.project import Project, ReadyFile
+from vestal.server.ports import free_ports
 
 START_SECONDS = 90
 END_SECONDS = 20
@@ -168,3 +170,65 @@ def serving(root: Path) -> Iterator[Serving]:
             yield server
         finally:
             server.close()
+
+
+@contextlib.contextmanager
+def plain_torchserve(root: Path, store: Path, *models: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """A `torchserve` of stock defaults but for its ports, in a Python without Vestal.
+
+    Gives its inference address and the headers of a caller, once every model answers its ping.
+    """
+    with serving(root) as plain:
+        ports = free_ports("127.0.0.1", 5)
+        names = ("inference_address", "management_address", "metrics_address")
+        lines = [f"{n}=http://127.0.0.1:{p}" for n, p in zip(names, ports[:3], strict=True)]
+        lines += [f"grpc_inference_port={ports[3]}", f"grpc_management_port={ports[4]}"]
+        (plain.project.root / "ports.properties").write_text("\n".join(lines))
+        path = f"{python_without_vestal(root).parent}{os.pathsep}{os.environ['PATH']}"
+        plain.run(
+            *("env", "-u", "PYTHONPATH", f"PATH={path}"),
+            str(Path(sys.executable).with_name("torchserve")),
+            *("--start", "--foreground", "--ts-config", "ports.properties", "--ncs"),
+            *("--model-store", str(store), "--models", *models),
+        )
+        java = plain.java()
+        try:
+            file = plain.project.root / "key_file.json"
+            until(file.exists, START_SECONDS, "the key file")
+            keys = json.loads(until(file.read_text, START_SECONDS, "the keys"))
+            caller, manager = (
+                {"Authorization": f"Bearer {keys[kind]['key']}"}
+                for kind in ("inference", "management")
+            )
+
+            def loaded() -> bool:
+                try:
+                    for model in models:
+                        name = model.partition("=")[0]
+                        described = requests.get(
+                            f"http://127.0.0.1:{ports[1]}/models/{name}", headers=manager, timeout=5
+                        ).json()
+                        if any(w["status"] != "READY" for w in described[0]["workers"]):
+                            return False
+                except (OSError, ValueError, KeyError, requests.RequestException):
+                    return False
+                return True
+
+            until(loaded, START_SECONDS, "READY workers")
+            yield f"http://127.0.0.1:{ports[0]}", caller
+        finally:
+            java.send_signal(signal.SIGTERM)
+            plain.exit_code(END_SECONDS)
+
+
+def python_without_vestal(root: Path) -> Path:
+    """A `python` that sees everything installed here but Vestal: no .pth file is read."""
+    python = root / "bin" / "python"
+    if not python.exists():
+        python.parent.mkdir(parents=True)
+        site = Path(requests.__file__).parents[1]
+        python.write_text(
+            f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n'
+        )
+        python.chmod(0o755)
+    return python

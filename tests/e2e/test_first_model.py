@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import subprocess
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,14 +14,13 @@ import pytest
 import requests
 from imaging import bomb, encoded, seven
 from PIL import Image
-from serving import END_SECONDS, START_SECONDS, serving, until
+from serving import until
 
 from vestal.archive.run import LoadedArchive
 from vestal.archive.sample import matches, read_sample
 from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenError, TooLarge
 from vestal.demo import TestImage, save_test_images, show_isolation, swap
 from vestal.runs import Run
-from vestal.server.ports import free_ports
 from vestal.server.server import Server
 
 
@@ -270,69 +266,6 @@ def test_metrics_count_batches_and_failures(client, images):
 def metric(client, name):
     lines = client.metrics_text().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
-
-
-def test_an_archive_serves_without_vestal_and_without_configuration(trained_project, tmp_path):
-    """Plain `torchserve`, no PYTHONPATH, no vestal: only the archive's own code."""
-    with zipfile.ZipFile(trained_project.model_store / "mnist-1.0.mar") as archive:
-        data = archive.read("sample/input.png")
-    sample = read_sample(trained_project.model_store / "mnist-1.0.mar")
-    with serving(tmp_path / "plain") as plain:
-        # The stock defaults but for the ports, which other tests may hold.
-        ports = free_ports("127.0.0.1", 5)
-        names = ("inference_address", "management_address", "metrics_address")
-        lines = [f"{n}=http://127.0.0.1:{p}" for n, p in zip(names, ports[:3], strict=True)]
-        lines += [f"grpc_inference_port={ports[3]}", f"grpc_management_port={ports[4]}"]
-        (plain.project.root / "ports.properties").write_text("\n".join(lines))
-        # A Python that has everything but Vestal: site-packages without its .pth file.
-        python = tmp_path / "bin" / "python"
-        python.parent.mkdir()
-        site = Path(requests.__file__).parents[1]
-        python.write_text(
-            f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n'
-        )
-        python.chmod(0o755)
-        path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-        plain.run(
-            "env",
-            "-u",
-            "PYTHONPATH",
-            f"PATH={path}",
-            str(Path(sys.executable).with_name("torchserve")),
-            "--start",
-            "--foreground",
-            *("--ts-config", "ports.properties", "--ncs"),
-            *("--model-store", str(trained_project.model_store)),
-            *("--models", "mnist=mnist-1.0.mar"),
-        )
-        java = plain.java()
-
-        def answer():
-            try:
-                reply = requests.post(
-                    f"http://127.0.0.1:{ports[0]}/predictions/mnist",
-                    data=data,
-                    headers={"Authorization": f"Bearer {key(plain.project.root)}"},
-                    timeout=5,
-                )
-                return reply.json() if reply.status_code == 200 else None
-            except (OSError, ValueError, KeyError, requests.RequestException):
-                return None
-
-        try:
-            got = until(answer, START_SECONDS, "an answer")
-            assert matches(sample.answer, got, sample.tolerance) is None
-            for module in ("vestal", "vestal_handlers"):
-                command = [str(python), "-c", f"import {module}"]
-                tried = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
-                assert f"No module named '{module}'" in tried.stderr.decode()
-        finally:
-            java.send_signal(signal.SIGTERM)
-            plain.exit_code(END_SECONDS)
-
-
-def key(folder):
-    return json.loads((folder / "key_file.json").read_text())["inference"]["key"]
 
 
 def test_many_callers_at_once_are_all_answered(client, images):

@@ -177,7 +177,7 @@ def test_several_files_of_one_form_are_several_instances(archive, images, alone)
     ("given", "status", "message"),
     [
         (Input.raw(b"{nope", "application/json"), 400, "the body is not JSON"),
-        (Input.raw(b"[" * 100_000, "application/json"), 400, "the body is not JSON"),
+        (Input.raw(b"[" * 100_000, "application/json"), 413, "deeper than 32"),
         (as_json({"instances": []}), 422, "at least one instance"),
         (as_json({"instances": ["x"] * 257}), 413, "257 instances in one request, at most 256"),
         (Input({}), 400, "no body"),
@@ -211,7 +211,22 @@ def test_describe_says_what_it_is(archive, images):
     assert described.json()["engine"]["name"] == "torchscript"
 
 
-def test_explanations_are_refused_and_their_neighbours_answered(archive, images):
-    refused, answered = archive.predict([Input.raw(images[0], explain="True"), images[0]])
-    assert (refused.status, answered.status) == (400, 200)
-    assert "gives no explanations" in refused.json()["message"]
+def test_explanations_and_predictions_share_a_batch(archive, images, alone):
+    explained, refused, answered = archive.predict(
+        [Input.raw(images[0], explain="True"), Input.raw(b"", explain="True"), images[0]]
+    )
+    assert (explained.status, refused.status, answered.status) == (200, 400, 200)
+    assert explained.json()["label"] == alone[0]["label"]
+    assert matches(alone[0], answered.json(), 1e-5) is None
+
+
+def test_describe_is_complete(archive, trained_project):
+    (answer,) = archive.predict([Input({}, headers={"describe": "True"})])
+    said = answer.json()
+    assert said["handler"] == "ImageClassifier"
+    assert said["limits"]["max_pixels"] == 50_000_000
+    assert len(said["artifact_sha256"]) == 64
+    assert said["input"]
+    assert said["output"]
+    (again,) = archive.predict([as_json(said["example"])])
+    assert again.status == 200

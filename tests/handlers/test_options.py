@@ -27,6 +27,7 @@ def test_given_options_are_taken():
         ({"threads": 0}, r"must be at least 1, not 0"),
         ({"warm_up": "yes"}, r"must be bool, not 'yes'"),
         ({"engine": 3}, r"must be str or null, not 3"),
+        ({"outputs": "logit"}, r"must be 'logits' or 'probabilities', not 'logit'"),
         (["top_k"], r"must be a mapping, not \['top_k'\]"),
     ],
 )

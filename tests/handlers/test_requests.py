@@ -84,7 +84,11 @@ def test_a_row_among_rows_fails_alone(doubler):
         (Input({}, {"content-type": "application/x-www-form-urlencoded"}), 400, "no named field"),
         (Input.form({"x": "1"}, f=(b"1", "x/y")), 422, "no other fields; this has x"),
         (Input.raw(b"abc", **{"content-encoding": "gzip"}), 400, "says it is gzip but is not"),
-        (Input.raw(gzip.compress(b"1")[:-4], **{"content-encoding": "gzip"}), 400, "too early"),
+        (
+            Input.raw(gzip.compress(b"1")[:-4], **{"content-encoding": "gzip"}),
+            400,
+            "ends too early",
+        ),
         (Input.raw(b"abc", **{"content-encoding": "br"}), 415, "send gzip, or none"),
         (
             Input.raw(gzip.compress(bytes(20_000_001)), **{"content-encoding": "gzip"}),

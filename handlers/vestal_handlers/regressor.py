@@ -1,0 +1,130 @@
+"""Tabular regression: named numbers -> standardized as in training -> a number with its units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vestal_handlers.base import BatchHandler
+from vestal_handlers.bodies import parse_json
+from vestal_handlers.errors import InputError
+from vestal_handlers.explaining import ExplainOptions, attribute
+from vestal_handlers.model_files import load_module
+from vestal_handlers.request import Instance
+from vestal_handlers.schema import FLOAT32, validate
+
+_NUMERAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressorOptions(ExplainOptions):
+    """
+    Attributes:
+        features: their names, in the model's order.
+        target: the name of what is predicted.
+        units: of what is predicted; part of every answer.
+    """
+
+    features: list[str]
+    target: str | None = None
+    units: str | None = None
+
+
+class Regressor(BatchHandler):
+    """Takes a row by name or by position; answers `{"prediction": number, "units": ...}`."""
+
+    options_type = RegressorOptions
+    options: RegressorOptions
+    rows: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        self.transform: Callable[[Tensor], Tensor] = (
+            load_module(self.model_dir, "transforms").transform
+            if (self.model_dir / "transforms.py").is_file()
+            else lambda row: row
+        )
+
+    def blank(self) -> Tensor:
+        return self.transform(torch.zeros(len(self.options.features)))
+
+    def decode(self, instance: Instance) -> Tensor:
+        """A row becomes float32 [features], standardized; a raw body is JSON, whatever its type."""
+        row = instance.payload
+        if isinstance(row, bytes | bytearray):
+            row = parse_json(row, self.options)
+        if instance.form and isinstance(row, dict):
+            row = {name: _number_in(text) for name, text in row.items()}
+        validate(row, self.input_schema(), "the row")
+        values = [row[name] for name in self.options.features] if isinstance(row, dict) else row
+        sample = self.transform(torch.tensor(values, dtype=torch.float32))
+        if not torch.isfinite(sample).all():
+            raise InputError(422, "the row is out of range: standardized, it is not finite")
+        return sample
+
+    def encode(self, output: Tensor, instance: Instance) -> dict[str, Any]:
+        """`output`: float [] or [1]."""
+        units = {} if self.options.units is None else {"units": self.options.units}
+        return {"prediction": output.float().item(), **units}
+
+    def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
+        """The answer with what each feature adds, in its units.
+
+        The baseline is 0 in the model's own input: the mean row, where the transform standardizes.
+        """
+        answer = self.encode(self.forward([sample])[0], instance)
+        if len(sample) != len(self.options.features):
+            raise InputError(400, f"model {self.name} sees no features one by one to explain")
+        found = attribute(
+            self.engine,
+            sample,
+            torch.zeros_like(sample),
+            lambda outputs: outputs.float().reshape(len(outputs)),
+            device=self.device,
+            n_steps=self.options.n_steps,
+            until=self.until,
+        )
+        names = zip(self.options.features, found.values.tolist(), strict=True)
+        return {
+            **answer,
+            "baseline_prediction": found.baseline_score,
+            "method": found.method,
+            "attributions": dict(names),
+        }
+
+    def input_schema(self) -> dict[str, Any]:
+        names = self.options.features
+        by_name = {
+            "type": "object",
+            "properties": dict.fromkeys(names, FLOAT32),
+            "required": names,
+            "additionalProperties": False,
+        }
+        by_position = {
+            "type": "array",
+            "prefixItems": [{"title": name, **FLOAT32} for name in names],
+            "minItems": len(names),
+            "maxItems": len(names),
+        }
+        return {"anyOf": [by_name, by_position]}
+
+    def output_schema(self) -> dict[str, Any]:
+        prediction = {"type": "number", "title": self.options.target or "prediction"}
+        units = {} if self.options.units is None else {"units": {"enum": [self.options.units]}}
+        return {
+            "type": "object",
+            "properties": {"prediction": prediction, **units},
+            "required": ["prediction", *units],
+        }
+
+    def example(self) -> dict[str, float]:
+        return dict.fromkeys(self.options.features, 0.0)
+
+
+def _number_in(text: Any) -> Any:
+    """A form's numeral as a number; anything else as it came, for validation to name."""
+    return float(text) if isinstance(text, str) and _NUMERAL.fullmatch(text) else text

@@ -1,0 +1,124 @@
+"""Text classification over hashed words: text -> vector -> class probabilities -> labels."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from vestal_handlers.classes import Classifier, ClassifierOptions
+from vestal_handlers.errors import InputError
+from vestal_handlers.hashing import TextTransform
+from vestal_handlers.model_files import load_module
+from vestal_handlers.options import number
+from vestal_handlers.request import Instance
+from vestal_handlers.schema import FLOAT32, validate
+
+EXAMPLE = "for word in text.split():"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassifierOptions(ClassifierOptions):
+    """
+    Attributes:
+        max_chars: of one text.
+        explain_words: how many words an explanation names, the weightiest first.
+    """
+
+    max_chars: int = number(100_000, at_least=1)
+    explain_words: int = number(100, at_least=1)
+
+
+class TextClassifier(Classifier):
+    """Takes a text (the body, a JSON string, `{"text": ...}`) or a vector of hashed features."""
+
+    options_type = TextClassifierOptions
+    options: TextClassifierOptions
+    rows: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        super().setup()
+        own = (self.model_dir / "transforms.py").is_file()
+        self.transform: TextTransform = (
+            load_module(self.model_dir, "transforms").transform if own else TextTransform()
+        )
+
+    def blank(self) -> Tensor:
+        return self.transform.blank()
+
+    def decode(self, instance: Instance) -> Tensor:
+        """A text or a vector becomes float32 [size]."""
+        text, vector = self._text_or_vector(instance)
+        if vector is not None:
+            return torch.tensor(vector, dtype=torch.float32)
+        return self.transform(text)
+
+    def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
+        """The answer with what each word adds, or, for a vector, each place of it.
+
+        The baseline is the empty text. Words beyond `explain_words` are summed up in `rest`.
+        """
+        answer, found = self.attribute(sample, self.transform.blank(), instance)
+        text, vector = self._text_or_vector(instance)
+        if vector is not None:
+            return {**answer, "attributions": found.values.tolist()}
+        words = self.transform.split(text)
+        total: dict[str, float] = defaultdict(float)
+        for word, share in zip(words, self.transform.share_out(words, found.values), strict=True):
+            total[word] += share
+        count = Counter(words)
+        ranked = sorted(total, key=lambda word: -abs(total[word]))
+        named, rest = ranked[: self.options.explain_words], ranked[self.options.explain_words :]
+        return {
+            **answer,
+            "attributions": [
+                {"word": word, "count": count[word], "attribution": total[word]} for word in named
+            ],
+            "rest": sum(total[word] for word in rest),
+        }
+
+    def input_schema(self) -> dict[str, Any]:
+        text = {"type": "string", "minLength": 1, "maxLength": self.options.max_chars}
+        size = self.transform.size
+        vector = {"type": "array", "items": FLOAT32, "minItems": size, "maxItems": size}
+        objects = [
+            {
+                "type": "object",
+                "properties": {name: schema, "target": self.target_schema()},
+                "required": [name],
+                "additionalProperties": False,
+            }
+            for name, schema in (("text", text), ("vector", vector))
+        ]
+        return {"anyOf": [text, vector, *objects]}
+
+    def example(self) -> dict[str, str]:
+        return {"text": EXAMPLE}
+
+    def limits(self) -> dict[str, Any]:
+        return {**super().limits(), "max_chars": self.options.max_chars}
+
+    def _text_or_vector(self, instance: Instance) -> tuple[str, list[float] | None]:
+        """What was sent, checked: a text, or a vector (then the text is empty)."""
+        given = instance.payload
+        if isinstance(given, bytes | bytearray):
+            try:
+                given = bytes(given).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(400, f"the text is not UTF-8: {error.reason}") from None
+        text = given.get("text") if isinstance(given, dict) else given
+        if isinstance(text, str) and len(text) > self.options.max_chars:
+            raise InputError(
+                413,
+                f"a text of {len(text):,} characters, at most {self.options.max_chars:,} "
+                "(handler.max_chars)",
+            )
+        validate(given, self.input_schema(), "the input")
+        if isinstance(text, str):
+            if not text.strip():
+                raise InputError(422, "the text has no words, only white space")
+            return text, None
+        return "", given["vector"] if isinstance(given, dict) else given

@@ -1,0 +1,64 @@
+"""Unpacked archives of small seeded models, and how to ask them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from vestal.archive.run import MANIFEST, Answer, Input, LoadedArchive
+
+
+def write_archive(
+    folder: Path,
+    task: str,
+    model: nn.Module,
+    *,
+    options: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
+    transforms: str | None = None,
+) -> Path:
+    """Writes what `vestal pack` would put into an archive, the model as TorchScript."""
+    kind = "".join(part.capitalize() for part in task.split("_"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit")
+        torch.jit.script(model.eval()).save(str(folder / "model.pt"))
+    (folder / "handler.py").write_text(
+        f"from vestal_handlers.{task} import {kind}\n\n\nclass Handler({kind}):\n    pass\n"
+    )
+    manifest = {
+        "modelName": task,
+        "modelVersion": "1.0",
+        "handler": "handler.py",
+        "serializedFile": "model.pt",
+        "configFile": "model-config.yaml",
+    }
+    (folder / MANIFEST).parent.mkdir(exist_ok=True)
+    (folder / MANIFEST).write_text(json.dumps({"model": manifest}))
+    config = {"batchSize": 2, "handler": options or {}}
+    (folder / "model-config.yaml").write_text(yaml.safe_dump(config))
+    if labels is not None:
+        names = {str(index): label for index, label in enumerate(labels)}
+        (folder / "index_to_name.json").write_text(json.dumps(names))
+    if transforms is not None:
+        (folder / "transforms.py").write_text(transforms)
+    return folder
+
+
+def as_json(value: Any, **headers: str) -> Input:
+    return Input.raw(json.dumps(value).encode(), "application/json", **headers)
+
+
+def ask(loaded: LoadedArchive, given: Input | bytes) -> Answer:
+    (answer,) = loaded.predict([given])
+    return answer
+
+
+def handler_of(loaded: LoadedArchive) -> Any:
+    return loaded._service._entry_point.__self__

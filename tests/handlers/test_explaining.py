@@ -1,0 +1,303 @@
+"""Attributions: they add up, they point at what counts, and engines without gradients have them."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from folders import as_json, ask, handler_of, write_archive
+from imaging import encoded, seven
+from PIL import Image
+from torch import nn
+
+from vestal.archive.run import Input, LoadedArchive
+from vestal_handlers.errors import HandlerError
+from vestal_handlers.explaining import Attribution, attribute, heat_map
+
+CPU = torch.device("cpu")
+LABELS = ["left", "right"]
+TRANSFORMS = """
+import torch
+from torchvision.transforms import v2
+from vestal_handlers.decoding import ImageTransform
+
+transform = ImageTransform(
+    mode="{mode}",
+    steps=(
+        v2.Resize({size}, antialias=True),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.1], [0.3]),
+    ),
+)
+"""
+
+
+class Halves(nn.Module):
+    """Logits: how bright the left half is, and how bright the right one, by position."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = x.shape[3] // 2
+        left, right = x[:, :, :, :middle].mean((1, 2, 3)), x[:, :, :, middle:].mean((1, 2, 3))
+        return torch.stack([left, right], dim=1) * 5
+
+
+def folder_of(tmp_path_factory, mode="L", size=(28, 28), **options):
+    folder = tmp_path_factory.mktemp("halves")
+    transforms = TRANSFORMS.format(mode=mode, size=size)
+    return write_archive(
+        folder, "image_classifier", Halves(), options=options, labels=LABELS, transforms=transforms
+    )
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    with LoadedArchive(folder_of(tmp_path_factory)) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def lamp():
+    """Black, with a white square in the right half."""
+    pixels = np.zeros((28, 28), dtype=np.uint8)
+    pixels[10:18, 18:24] = 255
+    return encoded(Image.fromarray(pixels))
+
+
+class WithoutModule:
+    """An engine that only computes, as ONNX Runtime's does."""
+
+    module = None
+
+    def __init__(self, module):
+        self._module, self.sizes = module, []
+
+    def __call__(self, batch):
+        self.sizes.append(len(batch))
+        assert not torch.is_grad_enabled() or not batch.requires_grad
+        with torch.inference_mode():
+            return self._module(batch)
+
+    def describe(self):
+        return {"name": "fake"}
+
+
+def explain(image, **fields):
+    return as_json({"data": base64.b64encode(image).decode(), **fields}, explain="True")
+
+
+def test_an_images_attributions_add_up_and_lie_where_it_is_bright(archive, lamp):
+    answer = ask(archive, Input.raw(lamp, "image/png", explain="True")).json()
+    assert (answer["label"], answer["target"]) == ("right", "right")
+    assert answer["method"] == "integrated_gradients"
+    assert answer["shape"] == [1, 28, 28]
+    cells = np.array(answer["attributions"])
+    assert cells.shape == (28, 28)
+    gained = answer["target_probability"] - answer["baseline_probability"]
+    assert answer["target_probability"] == pytest.approx(answer["probability"], abs=1e-6)
+    assert cells.sum() == pytest.approx(gained, abs=1e-3)
+    assert gained > 0.1
+    assert cells[10:18, 18:24].sum() == pytest.approx(cells.sum(), abs=1e-6)
+
+
+def test_another_class_can_be_asked_about(archive, lamp):
+    answer = ask(archive, explain(lamp, target="left")).json()
+    assert (answer["label"], answer["target"]) == ("right", "left")
+    assert answer["target_probability"] < 0.5 < answer["probability"]
+    assert np.sum(answer["attributions"]) < 0
+
+
+def test_predictions_and_explanations_share_a_batch(archive, lamp):
+    batch = [lamp, Input.raw(lamp, explain="True"), Input.raw(b"", explain="True"), lamp]
+    plain, explained, bad, last = archive.predict(batch)
+    assert [a.status for a in (plain, explained, bad, last)] == [200, 200, 400, 200]
+    assert plain.json() == last.json()
+    assert "attributions" not in plain.json()
+    assert explained.json()["probability"] == pytest.approx(plain.json()["probability"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda image: Input.raw(image, "image/png", explain="True", accept="image/png"),
+        lambda image: explain(image, format="png"),
+    ],
+)
+def test_a_heat_map_is_a_png_of_what_the_model_saw(archive, make):
+    answer = ask(archive, make(encoded(seven((100, 60)))))
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "image/png"
+    picture = Image.open(BytesIO(answer.body))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (28, 28))
+
+
+def test_a_heat_map_is_red_where_it_speaks_for_and_blue_against(archive, lamp):
+    for target, strongest in (("right", 0), ("left", 2)):
+        answer = ask(archive, explain(lamp, target=target, format="png"))
+        pixels = np.asarray(Image.open(BytesIO(answer.body)))
+        assert pixels[14, 20].argmax() == strongest
+        assert len(set(pixels[14, 4].tolist())) == 1  # grey: it adds nothing
+
+
+def test_an_asked_json_wins_over_the_header(archive, lamp):
+    data = base64.b64encode(lamp).decode()
+    given = as_json({"data": data, "format": "json"}, explain="True", accept="image/png")
+    assert "attributions" in ask(archive, given).json()
+
+
+def test_a_heat_map_among_several_is_base64(archive, lamp):
+    one = {"data": base64.b64encode(lamp).decode(), "format": "png"}
+    answer = ask(archive, as_json({"instances": [one, {"data": 5}]}, explain="True"))
+    picture, bad = answer.json()["predictions"]
+    assert picture["content_type"] == "image/png"
+    assert Image.open(BytesIO(base64.b64decode(picture["b64"]))).size == (28, 28)
+    assert bad["code"] == 415
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target": "rigth"}, "(did you mean 'right'?)"),
+        ({"format": "gif"}, "field 'format' must be one of json, png"),
+        ({"taget": "right"}, "field 'taget' is unknown: did you mean 'target'?"),
+    ],
+)
+def test_what_is_wrong_is_named(archive, lamp, fields, message):
+    answer = ask(archive, explain(lamp, **fields))
+    assert answer.status == 422
+    assert message in answer.json()["message"]
+
+
+def test_a_large_image_is_summed_into_cells(tmp_path_factory, lamp):
+    with LoadedArchive(folder_of(tmp_path_factory, "RGB", (75, 50), n_steps=8)) as loaded:
+        answer = ask(loaded, Input.raw(lamp, explain="True"))
+        png = ask(loaded, Input.raw(lamp, explain="True", accept="image/png"))
+    answer = answer.json()
+    assert answer["shape"] == [3, 75, 50]
+    cells = np.array(answer["attributions"])
+    assert cells.shape == (32, 32)
+    gained = answer["target_probability"] - answer["baseline_probability"]
+    assert cells.sum() == pytest.approx(gained, abs=1e-3)
+    assert Image.open(BytesIO(png.body)).size == (50, 75)
+
+
+def test_an_engine_without_gradients_is_explained_by_occlusion(archive, lamp, monkeypatch):
+    handler = handler_of(archive)
+    engine = WithoutModule(Halves())
+    monkeypatch.setattr(handler, "engine", engine)
+    answer = ask(archive, Input.raw(lamp, explain="True")).json()
+    assert answer["method"] == "occlusion"
+    cells = np.array(answer["attributions"])
+    top, left = np.unravel_index(cells.argmax(), cells.shape)
+    assert 8 <= top < 20
+    assert 16 <= left < 26
+    assert cells[:, :10].max() == 0
+    assert max(engine.sizes) <= 16
+    png = ask(archive, Input.raw(lamp, explain="True", accept="image/png"))
+    assert Image.open(BytesIO(png.body)).size == (28, 28)
+
+
+def test_occlusion_of_a_row_is_one_value_at_a_time():
+    line = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        line.weight.copy_(torch.tensor([[2.0, -3.0, 1.0, 5.0]]))
+    sample = torch.tensor([5.0, 7.0, 9.0, 0.0])
+    found = attribute(
+        WithoutModule(line), sample, torch.zeros(4), lambda out: out[:, 0], device=CPU
+    )
+    assert found.method == "occlusion"
+    assert found.values.tolist() == pytest.approx([10, -21, 9, 0])
+    assert (found.score, found.baseline_score) == (-2, 0)
+
+
+def test_occlusion_through_onnx_runtime(archive, tmp_path, lamp, monkeypatch):
+    onnx = pytest.importorskip("vestal_handlers.engines.onnx")
+    helper = pytest.importorskip("onnx.helper")
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["x"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["y"]),
+        ],
+        "halves",
+        [tensor("x", 1, ["n", 1, 28, 28])],
+        [tensor("y", 1, ["n", 2])],
+        [helper.make_tensor("w", 1, [784, 2], halves_as_matrix().flatten().tolist())],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    engine = onnx.load(tmp_path / "model.onnx", CPU)
+    monkeypatch.setattr(handler_of(archive), "engine", engine)
+    answer = ask(archive, Input.raw(lamp, explain="True"))
+    assert answer.status == 200, answer.body
+    assert (answer.json()["method"], answer.json()["label"]) == ("occlusion", "right")
+
+
+def halves_as_matrix():
+    return torch.stack([Halves()(row.reshape(1, 1, 28, 28))[0] for row in torch.eye(784)])
+
+
+def test_inference_mode_tensors_can_be_explained():
+    with torch.inference_mode():
+        sample = torch.ones(3)
+    engine = type("Engine", (), {"module": nn.Linear(3, 1)})()
+    found = attribute(engine, sample, torch.zeros(3), lambda out: out[:, 0], device=CPU)
+    assert found.values.tolist() == pytest.approx(engine.module.weight[0].tolist(), abs=1e-5)
+
+
+def test_gradients_that_are_not_finite_are_said():
+    class Root(nn.Module):
+        def forward(self, x):
+            return (x * 0).sqrt()
+
+    engine = type("Engine", (), {"module": Root()})()
+    with pytest.raises(HandlerError, match="gradients are not finite"):
+        attribute(engine, torch.ones(1), torch.zeros(1), lambda out: out[:, 0], device=CPU)
+
+
+def test_without_captum_an_explanation_says_so(archive, lamp, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    refused, answered = archive.predict([Input.raw(lamp, explain="True"), lamp])
+    assert (refused.status, answered.status) == (400, 200)
+    assert refused.json()["message"] == "an explanation needs captum, which this server lacks"
+
+
+def test_an_explanation_that_takes_too_long_is_given_up(archive, lamp, monkeypatch):
+    monkeypatch.setattr("vestal_handlers.explaining.time.monotonic", lambda: float("inf"))
+    engine = handler_of(archive).engine
+    with pytest.raises(HandlerError, match=r"took too long: .* lower handler\.n_steps"):
+        attribute(
+            engine,
+            torch.zeros(1, 28, 28),
+            torch.zeros(1, 28, 28),
+            lambda out: out[:, 0],
+            device=CPU,
+            until=1e9,
+        )
+
+
+def test_steps_in_several_passes_give_the_same(archive, monkeypatch):
+    engine, sample = handler_of(archive).engine, torch.rand(1, 28, 28)
+
+    def found():
+        black = torch.zeros(1, 28, 28)
+        return attribute(engine, sample, black, lambda out: out.softmax(1)[:, 0], device=CPU)
+
+    once = found()
+    monkeypatch.setattr("vestal_handlers.explaining._VALUES_A_PASS", 784 * 3)
+    assert torch.allclose(once.values, found().values, atol=1e-6)
+
+
+def test_cells_of_an_occlusion_are_means():
+    found = Attribution(torch.ones(3, 64, 100), 1.0, 0.0, "occlusion")
+    assert found.cells() == [[1.0] * 32] * 32
+
+
+def test_nothing_attributed_is_a_grey_picture():
+    picture = torch.full((3, 10, 20), 255, dtype=torch.uint8)
+    pixels = np.asarray(Image.open(BytesIO(heat_map(picture, torch.zeros(3, 10, 20)))))
+    assert pixels.shape == (10, 20, 3)
+    assert np.unique(pixels).tolist() == [191]

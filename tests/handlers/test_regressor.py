@@ -1,0 +1,252 @@
+"""A row of numbers in every wrapping, and what is wrong with one by the field's name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from folders import as_json, ask, handler_of, write_archive
+from torch import nn
+
+from vestal.archive.run import Input, LoadedArchive
+from vestal.errors import VestalError
+
+NAMES = ["bmi", "bp", "s5"]
+OPTIONS = {"features": NAMES, "target": "progression", "units": "points after a year"}
+TRANSFORMS = """
+import torch
+
+MEAN, STD = torch.tensor([0.01, -0.02, 0.03]), torch.tensor([0.05, 0.04, 0.06])
+
+
+def transform(row):
+    return (row - MEAN) / STD
+"""
+ROWS = [[0.06, 0.02, 0.01], [-0.05, 0.0, 0.03], [0.1, -0.03, -0.04]]
+
+
+def network():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 128), nn.ReLU(), nn.Linear(128, 1))
+    with torch.no_grad():
+        net[2].bias.fill_(152.0)
+    return net
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regression")
+    write_archive(folder, "regressor", network(), options=OPTIONS, transforms=TRANSFORMS)
+    with LoadedArchive(folder) as loaded:
+        yield loaded
+
+
+def plain(row):
+    """As the tutorials write it."""
+    inputs = (torch.tensor(row) - torch.tensor([0.01, -0.02, 0.03])) / torch.tensor(
+        [0.05, 0.04, 0.06]
+    )
+    with torch.no_grad():
+        return network().eval()(inputs.unsqueeze(0)).item()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_an_answer_is_a_plain_scripts(archive, row):
+    answer = ask(archive, as_json(row)).json()
+    assert answer == {
+        "prediction": pytest.approx(plain(row), rel=1e-6),
+        "units": "points after a year",
+    }
+
+
+BY_NAME = dict(zip(NAMES, ROWS[0], strict=True))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        as_json(BY_NAME),
+        as_json(dict(reversed(BY_NAME.items()))),
+        as_json({"data": BY_NAME}),
+        as_json({"data": ROWS[0]}),
+        Input.raw(json.dumps(BY_NAME).encode()),
+        Input.raw(json.dumps(ROWS[0]).encode()),
+        Input.form({name: str(value) for name, value in BY_NAME.items()}),
+        Input.form({"bmi": " 6e-2 ", "bp": "+.02", "s5": "1e-2"}),
+    ],
+)
+def test_every_way_to_send_a_row_gives_the_same(archive, given):
+    answer = ask(archive, given)
+    assert answer.status == 200, answer.body
+    assert answer.json()["prediction"] == pytest.approx(plain(ROWS[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        as_json(ROWS),
+        as_json({"data": ROWS}),
+        as_json({"instances": ROWS}),
+        as_json([dict(zip(NAMES, row, strict=True)) for row in ROWS]),
+    ],
+)
+def test_many_rows_are_many_answers(archive, given):
+    answer = ask(archive, given)
+    assert answer.status == 200, answer.body
+    got = [one["prediction"] for one in answer.json()["predictions"]]
+    assert got == pytest.approx([plain(row) for row in ROWS], rel=1e-5)
+
+
+def test_of_many_rows_each_has_its_own_fate(archive):
+    answer = ask(archive, as_json([ROWS[0], [1, 2], ROWS[1]]))
+    assert answer.headers["x-failed-instances"] == "1"
+    first, bad, last = answer.json()["predictions"]
+    assert first["prediction"] == pytest.approx(plain(ROWS[0]), rel=1e-5)
+    assert (bad["code"], bad["message"]) == (
+        422,
+        "the row must have exactly 3 items (bmi, bp, s5), got 2",
+    )
+    assert last["prediction"] == pytest.approx(plain(ROWS[1]), rel=1e-5)
+
+
+def test_good_bad_good_each_gets_its_own(archive):
+    answers = archive.predict([as_json(ROWS[0]), as_json({"bmi": "x"}), as_json(ROWS[1])])
+    assert [answer.status for answer in answers] == [200, 422, 200]
+    assert answers[2].json()["prediction"] == pytest.approx(plain(ROWS[1]), rel=1e-5)
+
+
+def with_bmi(text):
+    return Input.raw(f'{{"bmi": {text}, "bp": 0.02, "s5": 0.01}}'.encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "message"),
+    [
+        (with_bmi("NaN"), 422, "field 'bmi' must be a finite number, got NaN"),
+        (with_bmi("-Infinity"), 422, "field 'bmi' must be a finite number, got -Infinity"),
+        (with_bmi("1e400"), 422, "field 'bmi' must be a finite number, got Infinity"),
+        (with_bmi("1e39"), 422, "field 'bmi' must be at most 3.4028235e+38, got 1e+39"),
+        (with_bmi("3.4e38"), 422, "the row is out of range: standardized, it is not finite"),
+        (with_bmi('"0.06"'), 422, "field 'bmi' must be a number, got a string \"0.06\""),
+        (with_bmi("true"), 422, "field 'bmi' must be a number, got true"),
+        (with_bmi("null"), 422, "field 'bmi' must be a number, got null"),
+        (with_bmi("[0.06]"), 422, "field 'bmi' must be a number, got a list of 1"),
+        (as_json({"bmi": 1, "bp": 2}), 422, "field 's5' is missing: the row needs bmi, bp, s5"),
+        (
+            as_json({**BY_NAME, "bpm": 1}),
+            422,
+            "field 'bpm' is unknown: did you mean 'bp'? the fields are bmi, bp, s5",
+        ),
+        (as_json([1, 2, "3"]), 422, "field 's5' must be a number, got a string \"3\""),
+        (as_json([1, 2, 3, 4]), 422, "the row must have exactly 3 items (bmi, bp, s5), got 4"),
+        (as_json([]), 422, "the row must have exactly 3 items (bmi, bp, s5), got 0"),
+        (as_json("x"), 422, 'the row must be an object or a list, got a string "x"'),
+        (as_json(5), 422, "the row must be an object or a list, got 5"),
+        (as_json(None), 422, "the row must be an object or a list, got null"),
+        (Input.raw(b"no JSON"), 400, "the body is not JSON: "),
+        (Input.raw(b""), 400, "the body is not JSON: "),
+        (
+            Input.form({"bmi": "nan", "bp": "1", "s5": "1"}),
+            422,
+            "field 'bmi' must be a number, got a string \"nan\"",
+        ),
+        (
+            Input.form({"bmi": "1_0", "bp": "1", "s5": "1"}),
+            422,
+            "field 'bmi' must be a number, got a string \"1_0\"",
+        ),
+        (
+            Input.form({"bmi": "0.1"}),
+            422,
+            "field 'bp' is missing: the row needs bmi, bp, s5",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(archive, given, status, message):
+    answer = ask(archive, given)
+    assert answer.status == status
+    assert answer.json()["message"].startswith(message)
+
+
+def test_without_transforms_the_model_gets_the_row(tmp_path):
+    write_archive(tmp_path, "regressor", network(), options={"features": NAMES})
+    with LoadedArchive(tmp_path) as loaded, torch.no_grad():
+        answer = ask(loaded, as_json(ROWS[0])).json()
+        assert answer == {"prediction": pytest.approx(network()(torch.tensor(ROWS[0])).item())}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"handler\.features in model-config\.yaml is missing.*a list of str"),
+        ({"features": "bmi"}, r"handler\.features .* must be a list of str, not 'bmi' \(str\)"),
+        ({"features": ["bmi", 5]}, r"handler\.features .* must be a list of str"),
+        ({"features": NAMES, "unit": "x"}, r"handler\.unit .* did you mean units"),
+    ],
+)
+def test_options_are_checked_by_name(tmp_path, options, message):
+    write_archive(tmp_path, "regressor", network(), options=options)
+    with pytest.raises(VestalError, match=message):
+        LoadedArchive(tmp_path)
+
+
+def test_describe_says_what_to_send_and_its_example_is_answered(archive):
+    described = ask(archive, Input({}, {"describe": "True"})).json()
+    by_name, by_position = described["input"]["anyOf"]
+    assert by_name["required"] == NAMES
+    assert [item["title"] for item in by_position["prefixItems"]] == NAMES
+    assert described["output"]["properties"]["prediction"]["title"] == "progression"
+    answer = ask(archive, as_json(described["example"]))
+    assert answer.status == 200
+    assert answer.json()["units"] == "points after a year"
+
+
+def test_answers_and_inputs_fit_their_schemas(archive):
+    jsonschema = pytest.importorskip("jsonschema")
+    handler = handler_of(archive)
+    for schema in (handler.input_schema(), handler.output_schema()):
+        jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(handler.example(), handler.input_schema())
+    jsonschema.validate(ask(archive, as_json(ROWS[0])).json(), handler.output_schema())
+
+
+def test_an_explanation_adds_up(archive):
+    answer = ask(archive, as_json(BY_NAME, explain="True")).json()
+    assert answer["method"] == "integrated_gradients"
+    assert answer["units"] == "points after a year"
+    assert list(answer["attributions"]) == NAMES
+    mean = plain([0.01, -0.02, 0.03])
+    assert answer["baseline_prediction"] == pytest.approx(mean, rel=1e-6)
+    difference = plain(ROWS[0]) - mean
+    assert sum(answer["attributions"].values()) == pytest.approx(difference, abs=5e-3)
+
+
+def test_a_linear_models_attributions_are_its_terms(tmp_path):
+    line = nn.Linear(3, 1)
+    with torch.no_grad():
+        line.weight.copy_(torch.tensor([[2.0, -3.0, 0.0]]))
+    write_archive(tmp_path, "regressor", line, options={"features": NAMES})
+    with LoadedArchive(tmp_path) as loaded:
+        answer = ask(loaded, as_json([5, 7, 9], explain="True")).json()
+    assert answer["attributions"] == pytest.approx({"bmi": 10, "bp": -21, "s5": 0}, abs=1e-4)
+
+
+def test_predictions_and_explanations_share_a_batch(archive):
+    batch = [
+        as_json(ROWS[0]),
+        as_json(ROWS[1], explain="True"),
+        as_json([1, 2], explain="True"),
+        as_json(ROWS[2]),
+        as_json(ROWS[:2], explain="True"),
+    ]
+    answers = archive.predict(batch)
+    assert [answer.status for answer in answers] == [200, 200, 422, 200, 200]
+    assert "attributions" not in answers[0].json()
+    assert answers[1].json()["prediction"] == pytest.approx(plain(ROWS[1]), rel=1e-6)
+    assert "attributions" in answers[1].json()
+    assert answers[3].json()["prediction"] == pytest.approx(plain(ROWS[2]), rel=1e-6)
+    both = answers[4].json()["predictions"]
+    assert [one["prediction"] for one in both] == pytest.approx(
+        [plain(row) for row in ROWS[:2]], rel=1e-5
+    )
