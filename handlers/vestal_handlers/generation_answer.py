@@ -1,0 +1,74 @@
+"""What the model gave for a prompt becomes an answer: text, or the prompt's score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vestal_handlers.generation import Row
+from vestal_handlers.generation_model import LanguageModel
+from vestal_handlers.generation_request import Prompt
+
+
+@dataclass(frozen=True)
+class Output:
+    """One prompt's generated row or, where it asked for a score, its log-probabilities."""
+
+    prompt: Prompt
+    row: Row | None = None
+    logprobs: Sequence[float] = ()
+
+
+def answer_of(output: Output, language: LanguageModel) -> dict[str, Any]:
+    """An answer that fits `ANSWER_SCHEMA`."""
+    prompt, row = output.prompt, output.row
+    answer: dict[str, Any] = {"prompt_tokens": len(prompt.tokens)}
+    if prompt.dropped is not None:
+        answer["truncated_tokens"] = prompt.dropped
+    if row is None:
+        return {
+            "tokens": [language.piece(token) for token in prompt.tokens],
+            "token_ids": list(prompt.tokens),
+            # Nothing stands before the first token that could predict it.
+            "logprobs": [None, *output.logprobs],
+            **answer,
+        }
+    if prompt.sampling:
+        answer["seed"] = prompt.sampling.seed
+    text = language.text(row.tokens)
+    ends = [found for stop in prompt.stop if (found := text.find(stop)) >= 0]
+    return {
+        "text": text[: min(ends, default=len(text))],
+        "finish_reason": row.finish_reason,
+        "completion_tokens": len(row.tokens),
+        **answer,
+    }
+
+
+_COUNT = {"type": "integer", "minimum": 0}
+_PROMPT = {"prompt_tokens": _COUNT, "truncated_tokens": _COUNT}
+_GENERATED = {
+    "text": {"type": "string"},
+    "finish_reason": {"enum": ["eos", "stop", "length", "time"]},
+    "completion_tokens": _COUNT,
+    "seed": _COUNT,
+    **_PROMPT,
+}
+_SCORED = {
+    "tokens": {"type": "array", "items": {"type": "string"}},
+    "token_ids": {"type": "array", "items": _COUNT},
+    "logprobs": {"type": "array", "items": {"type": ["number", "null"]}},
+    **_PROMPT,
+}
+ANSWER_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": properties,
+            "required": [n for n in properties if n not in ("seed", "truncated_tokens")],
+            "additionalProperties": False,
+        }
+        for properties in (_GENERATED, _SCORED)
+    ]
+}

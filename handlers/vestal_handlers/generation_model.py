@@ -1,0 +1,142 @@
+"""A language model's folder, as transformers saves it: config.json, safetensors, tokenizer.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from vestal_handlers.errors import InputError
+
+# What lossy UTF-8 decoding gives for a character whose bytes are not all there.
+REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model and its tokenizer.
+
+    Attributes:
+        model: of transformers, fp32, in eval mode.
+        context: how many tokens it takes at most.
+        eos: the token ids that end a text.
+        start: what an empty text begins with: the beginning-of-text token or, for models without
+            one (GPT-2), the end-of-text token; None where there is neither.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    context: int
+    eos: frozenset[int]
+    start: int | None
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, at least one; special tokens written in it are recognized.
+
+        Raises:
+            InputError: 400 not Unicode, 422 nothing of it is in the vocabulary.
+        """
+        try:
+            # As UTF-8 first: the tokenizer says of a lone surrogate only that it is no str.
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(400, "the prompt is no Unicode text (lone surrogate)") from None
+        ids: list[int] = self.tokenizer.encode(text).ids
+        if not ids and self.start is not None and not text:
+            ids = [self.start]
+        if not ids:
+            what = "nothing of the prompt is in the model's vocabulary" if text else "it is empty"
+            raise InputError(422, f"the prompt has no tokens: {what}")
+        return ids
+
+    def text(self, ids: list[int]) -> str:
+        """The text of tokens, without special ones and without an incomplete last character."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.rstrip(REPLACEMENT)
+
+    def piece(self, token: int) -> str:
+        """One token's own text; bytes that are no whole character are U+FFFD."""
+        text: str = self.tokenizer.decode([token], skip_special_tokens=False)
+        return text
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "transformers",
+            "precision": "fp32",
+            "device": str(self.model.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "architecture": type(self.model).__name__,
+            "parameters": self.model.num_parameters(),
+            "vocabulary": self.model.config.vocab_size,
+            "context": self.context,
+        }
+
+
+def load(artifact: Path, device: torch.device, precision: str = "fp32") -> LanguageModel:
+    """Loads the folder that holds `artifact`, its model.safetensors (or the index of its shards).
+
+    Nothing is unpickled, no code of the folder is run, and no hub is asked.
+
+    Raises:
+        ValueError: a precision other than fp32, weights that do not fit the architecture, a
+            tokenizer that is not the model's.
+        OSError: a file is missing.
+    """
+    if precision != "fp32":
+        raise ValueError(f"text generation computes in fp32, not {precision}")
+    folder = artifact if artifact.is_dir() else artifact.parent
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no {name} beside the weights, in {folder}")
+    # A worker's stderr is its log: a bar of progress is a line for every step of it.
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    # Transformers makes up what is missing, at random, and says so only in a warning.
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
+    wrong.pop("unexpected_keys", None)
+    if wrong:
+        raise ValueError(f"the weights do not fit config.json: {wrong}"[:500])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    vocabulary = model.config.vocab_size
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= vocabulary:
+        raise ValueError(
+            f"tokenizer.json has a token {highest}, but the model's vocabulary ends at "
+            f"{vocabulary - 1}: it is another model's"
+        )
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not context:
+        raise ValueError(f"{type(model).__name__} has no max_position_embeddings in config.json")
+    eos = _ids(model.generation_config.eos_token_id, vocabulary)
+    start = [*_ids(model.generation_config.bos_token_id, vocabulary), *sorted(eos)]
+    return LanguageModel(
+        model=model.eval().to(device),
+        tokenizer=tokenizer,
+        context=context,
+        eos=eos,
+        start=start[0] if start else None,
+    )
+
+
+def _ids(given: int | list[int] | None, vocabulary: int) -> frozenset[int]:
+    """The special tokens that exist: a small model often keeps the ids of a large one's config."""
+    ids = given if isinstance(given, list) else [given]
+    return frozenset(token for token in ids if token is not None and 0 <= token < vocabulary)

@@ -1,0 +1,193 @@
+"""What a request for text may say: its schema, and the prompt it becomes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vestal_handlers.errors import InputError
+from vestal_handlers.generation_model import LanguageModel
+from vestal_handlers.options import Options, number
+from vestal_handlers.sampling import GREEDY_BELOW, Sampling
+from vestal_handlers.schema import validate
+
+# What "score" answers leaves no place for.
+_GENERATES = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGeneratorOptions(Options):
+    """
+    Attributes:
+        max_new_tokens: of a request that does not say.
+        max_new_tokens_limit: what a request may ask for.
+        max_prompt_tokens: of one prompt; None: the model's context.
+        max_prompt_chars: of one prompt, before it is tokenized.
+        max_stop: stop strings of one request.
+        max_stop_chars: of one stop string.
+        max_cache_tokens: rows times tokens of a batch that the key-value cache may hold at once
+            (GPT-2's takes 72 KiB a token).
+        max_seconds: for one batch; texts end there as they are. None: 0.8 of responseTimeout.
+    """
+
+    max_new_tokens: int = number(64, at_least=1)
+    max_new_tokens_limit: int = number(256, at_least=1)
+    max_prompt_tokens: int | None = number(None, at_least=1)
+    max_prompt_chars: int = number(200_000, at_least=1)
+    max_stop: int = number(8, at_least=1)
+    max_stop_chars: int = number(64, at_least=1)
+    max_cache_tokens: int = number(16_384, at_least=1)
+    max_seconds: float | None = number(None, at_least=0)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request, checked: a sample of the text generator.
+
+    Attributes:
+        tokens: ids, at least one.
+        dropped: how many were cut from the left; None where the request did not allow it.
+        sampling: None: greedy.
+    """
+
+    tokens: tuple[int, ...]
+    max_new_tokens: int
+    sampling: Sampling | None = None
+    stop: tuple[str, ...] = ()
+    score: bool = False
+    dropped: int | None = None
+
+
+def object_schema(options: TextGeneratorOptions) -> dict[str, Any]:
+    """JSON Schema of a request that is an object."""
+    stop = {"type": "string", "minLength": 1, "maxLength": options.max_stop_chars}
+    return {
+        "type": "object",
+        "properties": {
+            "prompt": {"type": "string"},
+            "max_new_tokens": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": options.max_new_tokens_limit,
+            },
+            "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+            "top_k": {"type": "integer", "minimum": 1},
+            "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+            "seed": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+            "stop": {
+                "anyOf": [
+                    stop,
+                    {"type": "array", "items": stop, "minItems": 1, "maxItems": options.max_stop},
+                ]
+            },
+            "score": {"type": "boolean"},
+            "truncate": {"type": "boolean"},
+        },
+        "required": ["prompt"],
+        "additionalProperties": False,
+    }
+
+
+def read_prompt(
+    payload: Any, form: bool, language: LanguageModel, options: TextGeneratorOptions
+) -> Prompt:
+    """A payload (a prompt as str or UTF-8 bytes, or an object) becomes a Prompt.
+
+    Args:
+        form: the object's values are a form's fields, so numbers and booleans are strings.
+
+    Raises:
+        InputError: 400 not UTF-8, 413 too long, 415 another kind of thing, 422 a field that does
+            not fit, by name.
+    """
+    if isinstance(payload, bytes | bytearray):
+        try:
+            payload = payload.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(400, f"the prompt is not UTF-8 (byte {error.start})") from None
+    if isinstance(payload, str):
+        payload = {"prompt": payload}
+    if not isinstance(payload, Mapping):
+        raise InputError(415, "expected a prompt: text, or an object with a field prompt")
+    schema = object_schema(options)
+    given = _from_form(payload, schema["properties"]) if form else dict(payload)
+    validate(given, schema, "the request")
+    score = given.get("score", False)
+    unused = [name for name in _GENERATES if score and name in given]
+    if unused:
+        raise InputError(
+            422, f"score answers for the prompt itself and generates nothing: leave out {unused[0]}"
+        )
+    wanted = int(given.get("max_new_tokens", options.max_new_tokens))
+    tokens, dropped = _tokens(given, 0 if score else wanted, language, options)
+    stop = given.get("stop", [])
+    return Prompt(
+        tokens=tuple(tokens),
+        max_new_tokens=wanted,
+        sampling=_sampling(given),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        score=score,
+        dropped=dropped,
+    )
+
+
+def _from_form(fields: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """`"5"` where a number is wanted is 5, `"true"` where a boolean is; the rest is left as is."""
+    read = dict(fields)
+    for name, value in fields.items():
+        if properties.get(name, {}).get("type") in ("integer", "number", "boolean"):
+            try:
+                read[name] = json.loads(value)
+            except (TypeError, ValueError, RecursionError):
+                continue  # validation names it
+    return read
+
+
+def _sampling(given: Mapping[str, Any]) -> Sampling | None:
+    """Greedy unless asked: a top_k or top_p without a temperature samples at temperature 1."""
+    asked = 1.0 if "top_k" in given or "top_p" in given else 0.0
+    temperature = float(given.get("temperature", asked))
+    if temperature < GREEDY_BELOW:
+        return None
+    return Sampling(
+        temperature=temperature,
+        top_k=int(given.get("top_k", 0)),
+        top_p=float(given.get("top_p", 1)),
+        seed=int(given["seed"]) if "seed" in given else secrets.randbits(32),
+    )
+
+
+def _tokens(
+    given: Mapping[str, Any],
+    new_tokens: int,
+    language: LanguageModel,
+    options: TextGeneratorOptions,
+) -> tuple[list[int], int | None]:
+    """The prompt's tokens, and how many were cut from its left."""
+    text = given["prompt"]
+    if len(text) > options.max_prompt_chars:
+        raise InputError(
+            413,
+            f"the prompt has {len(text):,} characters, at most {options.max_prompt_chars:,} "
+            "(handler.max_prompt_chars)",
+        )
+    tokens = language.tokens(text)
+    # One place of the context is for a token to be generated.
+    limit = language.context - (1 if new_tokens else 0)
+    limit = min(limit, options.max_prompt_tokens or limit)
+    if not given.get("truncate"):
+        if len(tokens) > limit:
+            raise InputError(
+                413,
+                f"the prompt has {len(tokens):,} tokens, at most {limit:,} "
+                f"(handler.max_prompt_tokens; the model's context is {language.context:,}): "
+                "shorten it, or send truncate: true to keep its end",
+            )
+        return tokens, None
+    # Room for what is to be generated, as far as half of the prompt's place can give it.
+    room = max(language.context - new_tokens, limit // 2, 1)
+    kept = tokens[-min(limit, room) :]
+    return kept, len(tokens) - len(kept)

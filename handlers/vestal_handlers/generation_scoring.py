@@ -1,0 +1,63 @@
+"""How probable the model finds a text: the log-probability of each token after those before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.generation import grouped
+
+# Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a forward makes few.
+TOKENS_AT_ONCE = 512
+
+
+def score(
+    model: Any, prompts: Sequence[Sequence[int]], max_cells: int = 16_384
+) -> list[list[float] | Failure]:
+    """Natural log-probabilities, fp32, of every prompt's tokens from the second on.
+
+    Args:
+        prompts: token ids, at least one each, within the model's context.
+        max_cells: rows times tokens that the cache may hold.
+
+    Returns:
+        For each prompt one number fewer than it has tokens; a Failure where one is not finite.
+    """
+    scores: list[list[float] | Failure] = [[] for _ in prompts]
+    for group in grouped([len(prompt) for prompt in prompts], max_cells):
+        found = _score_together(model, [prompts[index] for index in group])
+        for index, row in zip(group, found.tolist(), strict=True):
+            logprobs = row[: len(prompts[index]) - 1]
+            finite = all(math.isfinite(logprob) for logprob in logprobs)
+            scores[index] = logprobs if finite else HandlerError("a log-probability is not finite")
+    return scores
+
+
+def _score_together(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probabilities [N, T - 1] on the CPU; after a row's own end they mean nothing."""
+    width = max(len(prompt) for prompt in prompts)
+    # Padding stands on the right, where no token of the row can see it: it needs no mask.
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    for index, prompt in enumerate(prompts):
+        ids[index, : len(prompt)] = torch.tensor(prompt)
+    ids = ids.to(model.device)
+    cache, found = DynamicCache(), []
+    columns = max(1, TOKENS_AT_ONCE // len(prompts))
+    for start in range(0, width - 1, columns):
+        end = min(start + columns, width - 1)
+        output = model(
+            input_ids=ids[:, start:end],
+            attention_mask=torch.ones_like(ids[:, :end]),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = output.logits.float()
+        targets = ids[:, start + 1 : end + 1, None]
+        found.append(logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(dim=-1))
+    return torch.cat(found, dim=1).cpu() if found else torch.empty(len(prompts), 0)

@@ -1,0 +1,119 @@
+"""Text generation: a prompt -> tokens -> the decoding loop -> text, or the prompt's own score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vestal_handlers import generation_model
+from vestal_handlers.base import RESPONSE_TIMEOUT, BatchHandler
+from vestal_handlers.errors import Failure
+from vestal_handlers.generation import Row, generate
+from vestal_handlers.generation_answer import ANSWER_SCHEMA, Output, answer_of
+from vestal_handlers.generation_model import LanguageModel
+from vestal_handlers.generation_request import (
+    Prompt,
+    TextGeneratorOptions,
+    object_schema,
+    read_prompt,
+)
+from vestal_handlers.generation_scoring import score
+from vestal_handlers.request import Instance, Request
+from vestal_handlers.sampling import Sampler
+
+
+class TextGenerator(BatchHandler):
+    """Answers `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
+    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; docs/text-generation.md has both."""
+
+    options_type = TextGeneratorOptions
+    options: TextGeneratorOptions
+    engine: LanguageModel
+
+    def load_engine(self, artifact: Path) -> LanguageModel:
+        return generation_model.load(artifact, self.device, self.options.precision)
+
+    def setup(self) -> None:
+        options = self.options
+        if options.max_new_tokens > options.max_new_tokens_limit:
+            raise ValueError(
+                f"handler.max_new_tokens is {options.max_new_tokens}, more than "
+                f"handler.max_new_tokens_limit, {options.max_new_tokens_limit}"
+            )
+        timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
+        # Past responseTimeout TorchServe kills the worker, and nobody gets anything.
+        self.max_seconds = self.options.max_seconds or 0.8 * timeout
+        self.deadline = float("inf")
+
+    def blank(self) -> Prompt:
+        return Prompt(tokens=(self.engine.start or 0,), max_new_tokens=2)
+
+    def decode(self, instance: Instance) -> Prompt:
+        return read_prompt(instance.payload, instance.form, self.engine, self.options)
+
+    def inference(self, requests: list[Request]) -> None:
+        # One for the whole batch, however often its halves are forwarded.
+        self.deadline = time.monotonic() + self.max_seconds
+        super().inference(requests)
+
+    @torch.inference_mode()
+    def forward(self, samples: Sequence[Prompt]) -> list[Output | Failure]:
+        rows = {i: self._row(sample) for i, sample in enumerate(samples) if not sample.score}
+        scored = [i for i, sample in enumerate(samples) if sample.score]
+        engine, max_cells = self.engine, self.options.max_cache_tokens
+        logprobs = score(engine.model, [samples[i].tokens for i in scored], max_cells)
+        generate(
+            engine.model, list(rows.values()), engine.context, engine.eos, max_cells, self.deadline
+        )
+        outputs: dict[int, Output | Failure] = {
+            i: row.error or Output(samples[i], row) for i, row in rows.items()
+        }
+        for i, found in zip(scored, logprobs, strict=True):
+            outputs[i] = found if isinstance(found, Failure) else Output(samples[i], logprobs=found)
+        return [outputs[i] for i in range(len(samples))]
+
+    def _row(self, prompt: Prompt) -> Row:
+        def is_stopped(tokens: list[int]) -> bool:
+            text = self.engine.text(tokens)
+            return any(stop in text for stop in prompt.stop)
+
+        return Row(
+            prompt=prompt.tokens,
+            max_new_tokens=prompt.max_new_tokens,
+            sampler=Sampler(prompt.sampling) if prompt.sampling else None,
+            is_stopped=is_stopped if prompt.stop else None,
+        )
+
+    def encode(self, output: Output, instance: Instance) -> dict[str, Any]:
+        return answer_of(output, self.engine)
+
+    def input_schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, object_schema(self.options)]}
+
+    def output_schema(self) -> dict[str, Any]:
+        return ANSWER_SCHEMA
+
+    def example(self) -> dict[str, Any]:
+        return {"prompt": "The quick brown fox", "max_new_tokens": 16}
+
+    def limits(self) -> dict[str, Any]:
+        names = [
+            "max_new_tokens_limit",
+            "max_prompt_chars",
+            "max_stop",
+            "max_stop_chars",
+            "max_cache_tokens",
+        ]
+        return {
+            **super().limits(),
+            **{name: getattr(self.options, name) for name in names},
+            "max_prompt_tokens": min(
+                self.options.max_prompt_tokens or self.engine.context, self.engine.context
+            ),
+            "max_seconds": self.max_seconds,
+            "context": self.engine.context,
+        }

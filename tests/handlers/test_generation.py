@@ -1,0 +1,364 @@
+"""The decoding loop, on a tiny GPT-2: what a batch gives is what each row gives alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from vestal_handlers import generation, generation_scoring
+from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.generation import GenerationLoop, Row, generate, grouped
+from vestal_handlers.generation_scoring import score
+from vestal_handlers.sampling import Sampler, Sampling, distribution
+
+CONTEXT, VOCABULARY, EOS = 64, 300, 0
+
+
+def tiny_model(vocabulary: int = VOCABULARY) -> GPT2LMHeadModel:
+    """Random weights, so wide that its logits are far apart (their deviation is about 2)."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+        n_positions=CONTEXT,
+        vocab_size=vocabulary,
+        initializer_range=0.3,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(autouse=True)
+def inference():
+    with torch.inference_mode():
+        yield
+
+
+def prompts_of(lengths, seed=0):
+    random = np.random.default_rng(seed)
+    return [random.integers(1, VOCABULARY, size).tolist() for size in lengths]
+
+
+def run(model, *rows, eos=frozenset({EOS}), **options):
+    generate(model, rows, CONTEXT, eos, **options)
+    return [row.tokens for row in rows]
+
+
+def margins(model, row):
+    """How far the two best logits were apart at each token of a row."""
+    ids = torch.tensor([[*row.prompt, *row.tokens]])
+    logits = model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]
+    best = logits.topk(2).values
+    return (best[:, 0] - best[:, 1]).tolist()
+
+
+def assert_same(model, row, alone):
+    """Token for token, up to where the two best logits are as good as equal."""
+    for (ours, theirs), margin in zip(
+        itertools.zip_longest(row.tokens, alone.tokens), margins(model, alone), strict=False
+    ):
+        if ours != theirs:
+            assert row.sampler is None, "a sampled row differs from itself alone"
+            assert margin <= 1e-4
+            return
+    assert row.tokens == alone.tokens
+    assert row.finish_reason == alone.finish_reason
+
+
+SAMPLINGS = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.3, 0.7, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 5, 40]),
+    top_p=st.sampled_from([0.1, 0.9, 1.0]),
+    seed=st.integers(0, 2**63 - 1),
+)
+PARAMETERS = st.tuples(
+    st.integers(1, CONTEXT - 1),  # tokens of the prompt
+    st.integers(0, 5),  # seed of the prompt
+    st.integers(1, 10),  # max_new_tokens
+    st.none() | SAMPLINGS,
+    st.none() | st.integers(1, 10),  # a stop after so many tokens
+)
+
+
+def row_of(length, seed, max_new_tokens, sampling, stop_at):
+    return Row(
+        prompts_of([length], seed)[0],
+        max_new_tokens,
+        Sampler(sampling) if sampling else None,
+        (lambda tokens: len(tokens) >= stop_at) if stop_at else None,
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(PARAMETERS, min_size=1, max_size=8), st.sampled_from([1, 200, 16_384]))
+def test_a_batch_gives_what_each_row_gives_alone(model, parameters, max_cells):
+    rows = [row_of(*one) for one in parameters]
+    eos = frozenset({EOS, *range(100, 110)})
+    run(model, *rows, eos=eos, max_cells=max_cells)
+    for one, row in zip(parameters, rows, strict=True):
+        alone = row_of(*one)
+        run(model, alone, eos=eos)
+        assert_same(model, row, alone)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.tuples(PARAMETERS, st.integers(0, 6)), min_size=1, max_size=6))
+def test_rows_join_and_leave_between_steps(model, arrivals):
+    loop = GenerationLoop(model, CONTEXT)
+    rows = [(row_of(*parameters), step) for parameters, step in arrivals]
+    for step in range(7):
+        loop.add([row for row, joins in rows if joins == step])
+        loop.step()
+    while loop.rows:
+        loop.step()
+    for (parameters, _), (row, _) in zip(arrivals, rows, strict=True):
+        alone = row_of(*parameters)
+        run(model, alone, eos=frozenset())
+        assert_same(model, row, alone)
+
+
+def test_sixty_four_rows(model):
+    lengths = [1 + index % 40 for index in range(64)]
+    rows = [Row(prompt, 1 + i % 7) for i, prompt in enumerate(prompts_of(lengths))]
+    run(model, *rows)
+    for row in rows:
+        alone = Row(row.prompt, row.max_new_tokens)
+        run(model, alone)
+        assert_same(model, row, alone)
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 40])
+def test_greedy_is_what_transformers_generates(model, length):
+    prompts = prompts_of([length] * 4, seed=length)
+    expected = model.generate(
+        torch.tensor(prompts),
+        attention_mask=torch.ones(4, length, dtype=torch.long),
+        max_new_tokens=20,
+        do_sample=False,
+        pad_token_id=EOS,
+    )[:, length:].tolist()
+    for ours, theirs in zip(run(model, *[Row(p, 20) for p in prompts]), expected, strict=True):
+        assert ours == theirs[: len(ours)]
+        assert all(token == EOS for token in theirs[len(ours) :])  # its padding
+
+
+def test_a_step_names_the_rows_and_their_tokens(model):
+    first, second = (
+        Row(prompt, count) for prompt, count in zip(prompts_of([3, 5]), (1, 2), strict=True)
+    )
+    loop = GenerationLoop(model, CONTEXT)
+    loop.add([first, second])
+    assert loop.step() == [(first, first.tokens[0]), (second, second.tokens[0])]
+    assert loop.rows == [second]
+    assert loop.step() == [(second, second.tokens[1])]
+    assert (loop.rows, loop.step()) == ([], [])
+
+
+def test_an_emptied_loop_takes_rows_again(model):
+    loop = GenerationLoop(model, CONTEXT)
+    tokens = []
+    for _ in range(2):
+        row = Row(prompts_of([9])[0], 3)
+        loop.add([row])
+        while loop.rows:
+            loop.step()
+        tokens.append(row.tokens)
+    assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_row_that_is_taken_out_leaves_the_others_as_they_are(model, steps):
+    short, long = prompts_of([4, 30])
+    loop = GenerationLoop(model, CONTEXT)
+    stays, goes = Row(short, 10), Row(long, 10)
+    loop.add([stays, goes])
+    for _ in range(steps):
+        loop.step()
+    loop.remove(goes)
+    while loop.rows:
+        loop.step()
+    assert len(goes.tokens) == steps
+    assert [stays.tokens] == run(model, Row(short, 10), eos=frozenset())
+
+
+def test_the_cache_narrows_when_its_longest_row_leaves(model):
+    short, long = prompts_of([4, 30])
+    loop = GenerationLoop(model, CONTEXT)
+    loop.add([Row(short, 10), Row(long, 1)])
+    loop.step()
+    assert loop._mask.shape == (1, 4)
+    assert {tuple(layer.keys.shape) for layer in loop._cache.layers} == {(1, 2, 4, 16)}
+
+
+def test_an_end_of_sequence_token_ends_its_row(model):
+    (prompt,) = prompts_of([6])
+    (free,) = run(model, Row(prompt, 10), eos=frozenset())
+    row = Row(prompt, 10)
+    run(model, row, eos=frozenset({free[3]}))
+    assert row.tokens == free[: free.index(free[3]) + 1]
+    assert row.finish_reason == "eos"
+
+
+def test_the_context_ends_a_row(model):
+    row, last = (Row(prompt, 30) for prompt in prompts_of([CONTEXT - 4, CONTEXT - 1]))
+    run(model, row, last, eos=frozenset())
+    assert (len(row.tokens), row.finish_reason) == (4, "length")
+    assert (len(last.tokens), last.finish_reason) == (1, "length")
+
+
+@pytest.mark.parametrize("length", [0, CONTEXT])
+def test_a_prompt_without_room_is_refused(model, length):
+    with pytest.raises(ValueError, match=f"a prompt of {length} tokens.* context is {CONTEXT}"):
+        GenerationLoop(model, CONTEXT).add([Row([1] * length, 5)])
+
+
+class Poisoned(torch.nn.Module):
+    """NaN where a row's last token is the poison."""
+
+    def __init__(self, model, poison):
+        super().__init__()
+        self.model, self.poison, self.device = model, poison, model.device
+
+    def forward(self, input_ids, **given):
+        output = self.model(input_ids=input_ids, **given)
+        output.logits[input_ids[:, -1] == self.poison] = math.nan
+        return output
+
+
+def test_a_row_of_non_finite_logits_fails_alone(model):
+    first, second, third = prompts_of([4, 9, 6])
+    expected = run(model, Row(first, 8), Row(third, 8), eos=frozenset())
+    poison = 299
+    assert not any(poison in tokens for tokens in [*expected, first, third])
+    rows = [Row(first, 8), Row([*second, poison], 8), Row(third, 8)]
+    run(Poisoned(model, poison), *rows, eos=frozenset())
+    assert [rows[0].tokens, rows[2].tokens] == expected
+    assert isinstance(rows[1].error, HandlerError)
+    assert "not finite" in rows[1].error.message
+
+
+def test_time_ends_a_row_with_what_it_has(model, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))
+    row = Row(prompts_of([5])[0], 30)
+    run(model, row, eos=frozenset(), deadline=4)
+    assert (len(row.tokens), row.finish_reason) == (4, "time")
+
+
+def test_rows_that_time_does_not_let_begin_fail(model):
+    row = Row(prompts_of([5])[0], 30)
+    run(model, row, deadline=-1)
+    assert isinstance(row.error, HandlerError)
+    assert "no time" in row.error.message
+
+
+@given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 300))
+def test_groups_hold_every_index_once_and_keep_to_the_limit(sizes, max_cells):
+    groups = list(grouped(sizes, max_cells))
+    assert sorted(itertools.chain(*groups)) == list(range(len(sizes)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(sizes[i] for i in group) <= max_cells
+
+
+# --- Sampling ---------------------------------------------------------------------------------
+
+
+def reference(logits, temperature, top_k, top_p):
+    """Temperature, top-k and top-p in so many words, in fp64."""
+    kept = sorted(range(len(logits)), key=lambda i: -logits[i])
+    if top_k:
+        kept = [i for i in kept if logits[i] >= logits[kept[min(top_k, len(kept)) - 1]]]
+    best = max(logits)
+    weights = {i: math.exp((logits[i] - best) / temperature) for i in kept}
+    total, reached, nucleus = sum(weights.values()), 0.0, []
+    for i in kept:
+        assume(top_p == 1 or abs(reached / total - top_p) > 1e-5)  # a tie with the bound
+        if nucleus and reached / total >= top_p:
+            break
+        nucleus.append(i)
+        reached += weights[i]
+    return [weights[i] / reached if i in nucleus else 0.0 for i in range(len(logits))]
+
+
+@given(
+    st.lists(st.integers(-40, 40), min_size=2, max_size=30, unique=True),
+    st.floats(0.05, 2),
+    st.integers(0, 40),
+    st.floats(0.01, 1),
+)
+def test_filters_are_those_of_the_reference(tenths, temperature, top_k, top_p):
+    logits = [tenth / 10 for tenth in tenths]
+    expected = reference(logits, temperature, top_k, top_p)
+    ours = distribution(torch.tensor(logits), Sampling(temperature, top_k, top_p, 0))
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+def test_tokens_come_as_often_as_their_probability_says():
+    logits = torch.tensor([0.0, 1.0, 2.0, 3.0, -9.0])
+    sampling = Sampling(temperature=1.3, top_k=3, top_p=1, seed=5)
+    sampler = Sampler(sampling)
+    counts = np.bincount([sampler(logits) for _ in range(4000)], minlength=5)
+    expected = distribution(logits, sampling).numpy()
+    assert (counts[expected == 0] == 0).all()
+    # five deviations of a binomial share at most
+    np.testing.assert_allclose(counts / 4000, expected, atol=5 * 0.5 / math.sqrt(4000))
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 2.0])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_no_temperature_makes_probabilities_that_are_none(temperature, scale):
+    logits = torch.tensor([-1.0, 0.5, 1.0]) * scale
+    found = distribution(logits, Sampling(temperature, 0, 0.9, 0))
+    assert torch.isfinite(found).all()
+    assert found.sum() == pytest.approx(1)
+
+
+def test_a_seed_gives_the_same_tokens_and_another_seed_others(model):
+    (prompt,) = prompts_of([6])
+    first, again, other = (
+        Row(prompt, 20, Sampler(Sampling(1.0, 0, 1.0, seed))) for seed in (7, 7, 8)
+    )
+    run(model, first, again, other, eos=frozenset())
+    assert first.tokens == again.tokens != other.tokens
+
+
+# --- Scoring ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [1, 8, 512])
+@pytest.mark.parametrize("max_cells", [1, 100, 16_384])
+def test_scores_are_those_of_a_plain_forward(model, monkeypatch, at_once, max_cells):
+    monkeypatch.setattr(generation_scoring, "TOKENS_AT_ONCE", at_once)
+    prompts = prompts_of([1, 2, 30, CONTEXT, 7])
+    for prompt, ours in zip(prompts, score(model, prompts, max_cells), strict=True):
+        ids = torch.tensor([prompt])
+        logprobs = torch.log_softmax(model(input_ids=ids).logits[0, :-1], dim=-1)
+        expected = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
+        np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+
+
+def test_a_score_that_is_not_finite_fails_alone(model):
+    class Infinite(Poisoned):
+        def forward(self, input_ids, **given):
+            output = self.model(input_ids=input_ids, **given)
+            output.logits[input_ids == self.poison] = math.inf
+            return output
+
+    scores = score(Infinite(model, 299), [[1, 2, 3], [1, 299, 3], [4, 299]])
+    assert isinstance(scores[1], Failure)
+    assert [len(scores[0]), len(scores[2])] == [2, 1]
