@@ -50,7 +50,7 @@ fuzz: $(STAMP)  ## 10,000 hostile bodies against a live server
 	@FUZZ=10000 $(BIN)/python -m pytest -q -s tests/e2e/test_any_body.py -k fuzz
 
 bench-handlers: $(STAMP)  ## handlers beside bare loops and stock ones; rows in benchmarks/results
-	@$(BIN)/python benchmarks/handlers.py
+	@$(BIN)/python -m benchmarks.handlers
 	@$(BIN)/python benchmarks/text_generation.py
 
 lock: $(STAMP)  ## pin every dependency anew in requirements.txt

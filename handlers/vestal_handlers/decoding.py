@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
 
 from vestal_handlers.errors import InputError
 
@@ -43,9 +44,25 @@ class ImageTransform:
     mode: Mode
     steps: Sequence[Callable[[Tensor], Tensor]]
 
-    def decode(self, data: bytes | bytearray, max_pixels: int = MAX_PIXELS) -> Tensor:
-        """An encoded image becomes a uint8 tensor [C, H, W]; see `read_image` for its errors."""
-        return read_image(data, self.mode, max_pixels)
+    @property
+    def scale_to(self) -> int | None:
+        """The side in pixels that the first step resizes to, where it is a v2.Resize; else None.
+
+        An image whose sides are both at least that long needs no more pixels: `fast_jpeg` decodes
+        no more. Of (height, width) it is the longer one, so a rotation by EXIF changes nothing.
+        """
+        first = self.steps[0] if self.steps else None
+        return max(first.size) if isinstance(first, v2.Resize) and first.size else None
+
+    def decode(
+        self, data: bytes | bytearray, max_pixels: int = MAX_PIXELS, fast_jpeg: bool = False
+    ) -> Tensor:
+        """An encoded image becomes a uint8 tensor [C, H, W]; see `read_image` for its errors.
+
+        With `fast_jpeg` a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, never below
+        `scale_to`: the pixels differ a little from those that the model was trained on.
+        """
+        return read_image(data, self.mode, max_pixels, self.scale_to if fast_jpeg else None)
 
     def __call__(self, image: Tensor) -> Tensor:
         """A decoded image, uint8 [C, H, W], becomes the model's input."""
@@ -58,12 +75,21 @@ class ImageTransform:
         return self(torch.zeros(1 if self.mode == "L" else 3, 64, 64, dtype=torch.uint8))
 
 
-def read_image(data: bytes | bytearray, mode: Mode, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(
+    data: bytes | bytearray,
+    mode: Mode,
+    max_pixels: int = MAX_PIXELS,
+    scale_to: int | None = None,
+) -> Tensor:
     """Decodes an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
 
-    The header is read first, so an image past `max_pixels` costs nothing. Plain JPEG and PNG go
-    to torchvision (twice as fast), everything else that Pillow knows to Pillow: palettes, CMYK,
+    The header is read first, so an image past `max_pixels` costs nothing. Plain JPEG goes to
+    torchvision (twice as fast), everything else that Pillow knows to Pillow: PNG, palettes, CMYK,
     16 bits a channel (scaled to 8), GIF, BMP, TIFF, WebP. Transparency is dropped.
+
+    Args:
+        scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 while it is decoded,
+            to sides of at least so many pixels (libjpeg's scaling; 8 is the most that it has).
 
     Raises:
         InputError: 400 empty or corrupt, 413 too many pixels, 415 not an image.
@@ -71,14 +97,20 @@ def read_image(data: bytes | bytearray, mode: Mode, max_pixels: int = MAX_PIXELS
     if not data:
         raise InputError(400, "the image is empty (0 bytes)")
     image = _open(data, max_pixels)
+    full = image.size
     what = f"{image.format} image, {image.width} x {image.height}"
     if image.width * image.height > max_pixels:
         raise InputError(
             413, f"{what}: more than {max_pixels:,} pixels (handler.max_pixels); send it smaller"
         )
     try:
-        if _is_plain(image, data):
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        # Never PNG: a corrupt one crashes torchvision 0.29's decoder, and the worker with it.
+        if image.format == "JPEG" and image.mode in _READ_MODES:
+            if scale_to and image.draft(mode, (scale_to, scale_to)) and image.size != full:
+                return _read_with_pillow(image, mode)
+            # TorchServe gives a bytearray, which torch reads in place; bytes it would warn about.
+            writable = data if isinstance(data, bytearray) else bytearray(data)
+            encoded = torch.frombuffer(writable, dtype=torch.uint8)
             decoded: Tensor = decode_image(encoded, _READ_MODES[mode], apply_exif_orientation=True)
             return decoded
         return _read_with_pillow(image, mode)
@@ -104,23 +136,16 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
         raise InputError(400, f"the image cannot be decoded ({_first_line(error)})") from None
 
 
-def _is_plain(image: Image.Image, data: bytes | bytearray) -> bool:
-    if image.mode not in _READ_MODES:
-        return False
-    # Byte 24 of a PNG is its bit depth (PNG specification, 11.2.2).
-    return image.format == "JPEG" or (image.format == "PNG" and data[24] == 8)
-
-
 def _read_with_pillow(image: Image.Image, mode: Mode) -> Tensor:
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
         scaled = np.clip(np.asarray(image).astype(np.float64) / 257 + 0.5, 0, 255)
         image = Image.fromarray(scaled.astype(np.uint8))
     elif image.mode == "F":
         raise InputError(415, "an image of floating-point pixels has no known range: send 8 bits")
-    array = np.array(image.convert(mode))
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+    array = np.array(image if image.mode == mode else image.convert(mode))
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
 
 
 def bytes_of(payload: Any, what: str) -> bytes | bytearray:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 import tracemalloc
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +156,34 @@ def test_what_holds_no_bytes_is_refused_by_kind(payload, status, got):
         bytes_of(payload, "an image")
     assert refused.value.status == status
     assert got in refused.value.message
+
+
+MUTATED = """
+import random, sys
+sys.path[:0] = sys.argv[1:]
+from fuzzing import mutate
+from imaging import encoded, seven
+from vestal_handlers.decoding import read_image
+from vestal_handlers.errors import InputError
+
+rng = random.Random(5)
+for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+    seeds = [encoded(seven((s, s)).convert(m), kind) for s in (28, 100) for m in ("L", "RGB")]
+    statuses = set()
+    for _ in range(1500):
+        try:
+            read_image(mutate(rng, rng.choice(seeds)), "L")
+            statuses.add(200)
+        except InputError as error:
+            statuses.add(error.status)
+    print(kind, sorted(statuses))
+"""
+
+
+def test_no_corrupt_image_crashes_the_process():
+    """In a process of its own: torchvision's PNG decoder takes the whole process with it."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", MUTATED, here, here.parent / "e2e"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.count("400") >= 5

@@ -1,7 +1,10 @@
 """Engines: what computes a model's forward. One small module each.
 
 `load(artifact, device, precision)` gives an `Engine`, which is called with a batch and says what
-it is. An engine is found by its name or by the artifact's suffix.
+it is. An engine is found by its name or by the artifact's suffix:
+
+    *.pth, *.safetensors -> eager         *.pt   -> torchscript
+    *.pt2                -> exported      *.onnx -> onnx
 """
 
 from __future__ import annotations
@@ -12,17 +15,34 @@ from typing import Any, Protocol
 
 import torch
 
-BY_SUFFIX = {".pt": "torchscript"}
+from vestal_handlers.model_files import load_module
+
+BY_SUFFIX = {
+    ".pth": "eager",
+    ".safetensors": "eager",
+    ".pt": "torchscript",
+    ".pt2": "exported",
+    ".onnx": "onnx",
+}
 
 
 class Engine(Protocol):
-    """A loaded model, ready to compute."""
+    """A loaded model, ready to compute.
+
+    Attributes:
+        module: the model as a torch module, for gradients; None where the engine has none.
+    """
+
+    module: torch.nn.Module | None
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """One forward: a batch of inputs [N, ...] on the engine's device gives outputs [N, ...]."""
+        """One forward: a batch of inputs [N, ...] gives outputs [N, ...], floats as fp32.
+
+        Whether gradients are kept is the caller's to say (`torch.inference_mode`).
+        """
 
     def describe(self) -> dict[str, Any]:
-        """`name`, `precision`, `device`, `threads`, and what it was built for."""
+        """`name`, `precision`, `device`, `threads`, `runtime`, and what it was `built_for`."""
 
 
 def load(
@@ -30,16 +50,27 @@ def load(
 ) -> Engine:
     """Loads an artifact with the engine of that name (None: by the artifact's suffix).
 
+    A name that is none of ours is a module beside the artifact (`<name>.py`) with a
+    `load(artifact, device, precision)` of its own.
+
     Raises:
-        ValueError: no such engine, or none for that suffix.
+        FileNotFoundError: no such artifact.
+        ModuleNotFoundError: the engine needs a package that is not installed.
+        ValueError: no such engine, none for that suffix, a precision that it cannot compute in, or
+            a file that is not what the engine loads.
     """
+    if not artifact.is_file():
+        raise FileNotFoundError(f"no {artifact.name} in {artifact.parent}")
     name = name or BY_SUFFIX.get(artifact.suffix)
-    if name not in BY_SUFFIX.values():
-        wanted = f"engine {name!r}" if name else f"an engine for *{artifact.suffix}"
+    if name in BY_SUFFIX.values():
+        module = importlib.import_module(f"vestal_handlers.engines.{name}")
+    elif name and name.isidentifier() and artifact.with_name(f"{name}.py").is_file():
+        module = load_module(artifact.parent, name)
+    else:
+        wanted = f"engine {name!r}" if name else f"engine for *{artifact.suffix}"
         raise ValueError(
             f"no {wanted} ({artifact.name}): the engines are "
             + ", ".join(f"{engine} (*{suffix})" for suffix, engine in BY_SUFFIX.items())
         )
-    module = importlib.import_module(f"vestal_handlers.engines.{name}")
     engine: Engine = module.load(artifact, device, precision)
     return engine

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
-
-class TorchScriptEngine:
-    """A scripted or traced module in eval mode."""
-
-    def __init__(self, module: torch.jit.ScriptModule, device: torch.device) -> None:
-        self.module = module
-        self.device = device
-
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.module(batch)
-        return output
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": "torchscript",
-            "precision": "fp32",
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
+from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
 
 
-def load(artifact: Path, device: torch.device, precision: str = "fp32") -> TorchScriptEngine:
-    """Loads a TorchScript file onto a device.
+def load(artifact: Path, device: torch.device, precision: str = "fp32") -> ModuleEngine:
+    """Loads a TorchScript file onto a device, in eval mode.
 
     Raises:
-        ValueError: a precision other than fp32. What torch says of a broken file comes through.
+        ValueError: not TorchScript, or a precision that the device cannot compute in.
     """
-    if precision != "fp32":
-        raise ValueError(f"the torchscript engine computes in fp32, not {precision}")
+    check_precision("torchscript", precision, device)
     with warnings.catch_warnings():
         # Deprecated since torch 2.15, and what this engine is for.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
-        module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
-    return TorchScriptEngine(module.eval(), device)
+        try:
+            module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise ValueError(
+                f"{artifact.name} is not a TorchScript file (torch.jit.save): {first_line(error)} "
+                "(weights alone, a state_dict, are for handler.engine: eager)"
+            ) from error
+    return ModuleEngine("torchscript", module.eval(), device, precision)

@@ -1,0 +1,113 @@
+"""Exported: an artifact of `torch.export.save` (.pt2), which carries its own architecture.
+
+A .pt2 may hold pickled objects, which torch would load with everything in them; here they are
+refused. Its graph is still a program, like TorchScript's: load those that you trust.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from vestal_handlers.engines.batches import Batches
+from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
+
+# torch unpickles what has such a name (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
+PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
+
+
+def load(artifact: Path, device: torch.device, precision: str = "fp32") -> ModuleEngine:
+    """Loads an exported program onto a device.
+
+    Raises:
+        ValueError: not a .pt2 of torch.export, one that holds pickled objects, or a precision that
+            the device cannot compute in.
+    """
+    check_precision("exported", precision, device)
+    _check_content(artifact)
+    try:
+        with _tensors_only():
+            program = torch.export.load(artifact)
+    except Exception as error:  # torch raises nearly anything for a file of another version
+        raise ValueError(
+            f"{artifact.name} is not a .pt2 that torch {torch.__version__} can load "
+            f"(torch.export.save): {first_line(error)}"
+        ) from error
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    shape = _input_shape(program, artifact)
+    batches = _batches(program, shape[0]).warn(artifact)
+    return ModuleEngine(
+        "exported",
+        program.module(),
+        device,
+        precision,
+        batches=batches,
+        input=[side if isinstance(side, int) else None for side in shape[1:]],
+    )
+
+
+def _check_content(artifact: Path) -> None:
+    names: list[str] = []
+    if zipfile.is_zipfile(artifact):
+        with zipfile.ZipFile(artifact) as content:
+            names = content.namelist()
+    # What torch saved before 2.8 had no archive_format, and a pickle inside.
+    if not any(name.endswith("/archive_format") for name in names):
+        raise ValueError(
+            f"{artifact.name} is not a .pt2 file (torch.export.save, torch 2.8 or later)"
+        )
+    pickled = [name for name in names if any(part in name for part in PICKLED)]
+    if pickled:
+        raise ValueError(
+            f"{artifact.name} holds pickled objects ({pickled[0]}), which could run code: "
+            "export a model of tensors only"
+        )
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """`weights_only=True` for every torch.load inside; torch.export says False in places."""
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
+
+
+def _input_shape(program: ExportedProgram, artifact: Path) -> tuple[Any, ...]:
+    """The one input's shape: numbers, and symbols where it may vary."""
+    names = program.graph_signature.user_inputs
+    inputs = [
+        node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
+    if len(inputs) != 1 or not isinstance(inputs[0].meta.get("val"), torch.Tensor):
+        raise ValueError(
+            f"{artifact.name} takes {len(names)} inputs ({', '.join(map(str, names))}), "
+            "expected one tensor"
+        )
+    return tuple(inputs[0].meta["val"].shape)
+
+
+def _batches(program: ExportedProgram, rows: Any) -> Batches:
+    if isinstance(rows, int):
+        return Batches(rows, rows)
+    limits = program.range_constraints.get(rows.node.expr)
+    least = int(limits.lower) if limits is not None else 1
+    bounded = limits is not None and limits.upper.is_Integer  # infinity is none
+    # A lower bound of 2 is torch.export's own way to say "not one": such a graph takes one row too.
+    return Batches(least if least > 2 else 1, int(limits.upper) if bounded else None)

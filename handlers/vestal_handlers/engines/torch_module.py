@@ -1,0 +1,81 @@
+"""What the engines that run a torch module share: precision, memory layout, description."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vestal_handlers.engines.batches import Batches
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
+
+
+class ModuleEngine:
+    """A torch module on its device; bf16 and fp16 are computed by autocast.
+
+    Args:
+        name: of the engine.
+        batches: what the module takes; one of a fixed size is split for and gives no `module`.
+        channels_last: image batches [N, C, H, W] are laid out so before the forward.
+        built_for: further facts for `describe`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        device: torch.device,
+        precision: str,
+        *,
+        batches: Batches | None = None,
+        channels_last: bool = False,
+        **built_for: Any,
+    ) -> None:
+        self.batches = batches or Batches()
+        # Explanations run batches of their own sizes through it.
+        self.module = module if self.batches == Batches() else None
+        self._forward = module
+        self._name, self._device, self._precision = name, device, precision
+        self._channels_last = channels_last
+        self._built_for = built_for
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        if self._channels_last and batch.dim() == 4:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            output = self.batches.run(self._forward, batch)
+        return output.float() if output.dtype in DTYPES.values() else output
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._device.type, DTYPES[self._precision])
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self._name,
+            "precision": self._precision,
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+            "runtime": f"torch {torch.__version__}",
+            "built_for": {"batch": self.batches.describe(), **self._built_for},
+        }
+
+
+def check_precision(engine: str, precision: str, device: torch.device) -> None:
+    """Raises ValueError where a torch engine cannot compute so on that device."""
+    possible = PRECISIONS.get(device.type, ("fp32",))
+    if precision not in possible:
+        raise ValueError(
+            f"the {engine} engine cannot compute in {precision!r} on {device.type}: "
+            f"handler.precision can be {', '.join(possible)} there"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one short line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
