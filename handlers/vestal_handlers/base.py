@@ -12,7 +12,6 @@ A task adds `decode(instance) -> sample` and `encode(output, instance) -> answer
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -32,6 +31,7 @@ from vestal_handlers import engines
 from vestal_handlers.answers import Media, Reply, reply_to, to_json
 from vestal_handlers.errors import Failure, HandlerError, InputError, OutOfMemory
 from vestal_handlers.forwarding import forward_each, is_sticky
+from vestal_handlers.machine import device_of, sha256_of, share_of_cores
 from vestal_handlers.metrics import Metrics
 from vestal_handlers.options import Options, read_options
 from vestal_handlers.request import Instance, Request, read_request
@@ -151,13 +151,13 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         self.metrics = Metrics(context.metrics, self.name, self.version)
         try:
             self.options = read_options(self.options_type, self.config.get("handler"))
-            self.threads: int = self.options.threads or _share_of_cores(self.config)
+            self.threads: int = self.options.threads or share_of_cores(self.config)
             torch.set_num_threads(self.threads)
             self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
-            self.device = _device(context.system_properties.get("gpu_id"))
+            self.device = device_of(context.system_properties.get("gpu_id"))
             artifact = self.model_dir / model["serializedFile"]
             self.engine = self.load_engine(artifact)
-            self.artifact_sha256 = _sha256(artifact)
+            self.artifact_sha256 = sha256_of(artifact)
             self.setup()
             if self.options.warm_up:
                 self.warm_up(int(context.system_properties.get("batch_size") or 1))
@@ -297,22 +297,3 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         start = time.perf_counter()
         yield
         self.metrics.observe(name, time.perf_counter() - start)
-
-
-def _sha256(artifact: Path) -> str | None:
-    if not artifact.is_file():
-        return None
-    with artifact.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _share_of_cores(config: dict[str, Any]) -> int:
-    workers = config.get("maxWorkers") or config.get("minWorkers") or 1
-    return max(1, len(os.sched_getaffinity(0)) // int(workers))
-
-
-def _device(gpu_id: Any) -> torch.device:
-    # On a CPU server gpu_id is None or -1.
-    if gpu_id is not None and int(gpu_id) >= 0 and torch.cuda.is_available():
-        return torch.device("cuda", int(gpu_id))
-    return torch.device("cpu")
