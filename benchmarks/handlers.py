@@ -4,8 +4,8 @@
 
 In process: batches of 8 through the handler against decode, transform and forward in a plain loop,
 pair by pair in turn, on the same threads. Over HTTP: 32 connections without a pause, each server
-alone on the machine. All with seeded random weights, eager, fp32, JPEGs decoded in full. The load
-comes from the same machine. Rows go to results/handlers.csv.
+alone on the machine. All with seeded random weights, eager, fp32, JPEGs decoded in full; ours with
+`handler.channels_last`. The load comes from the same machine. Rows go to results/handlers.csv.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ from vestal.server import Server
 RESULTS = Path(__file__).parent / "results" / "handlers.csv"
 SEED, BATCH, CONNECTIONS, IMAGES = 0, 8, 32, 32
 CORES = len(os.sched_getaffinity(0))
+OURS = {"handler": {"channels_last": True}}
 BEST = {"minWorkers": CORES, "maxWorkers": CORES, "batchSize": BATCH, "maxBatchDelay": 5}
 AS_IT_COMES = {"minWorkers": CORES, "maxWorkers": CORES}  # a worker for each core, batches of one
 # who, how it is packed, model-config.yaml, environment of the server
 SERVERS: list[tuple[str, Callable[..., Path], dict[str, Any], dict[str, str]]] = [
-    ("ours, best", ours, BEST, {}),
+    ("ours, best", ours, {**BEST, **OURS}, {}),
     ("stock, best", stock, BEST, {"OMP_NUM_THREADS": "1"}),
     ("stock, as it comes", stock, AS_IT_COMES, {}),
 ]
@@ -82,7 +83,7 @@ def bare_loop(folder: Path) -> Callable[[list[bytes]], list[str]]:
 
 def in_process(folder: Path, images: list[bytes], pairs: int) -> Iterator[dict[str, Any]]:
     """Two batches each in turn; the ratio of each pair."""
-    archive = ours(folder, {"maxWorkers": 1, "batchSize": BATCH})
+    archive = ours(folder, {"maxWorkers": 1, "batchSize": BATCH, **OURS})
     with LoadedArchive(archive) as loaded:
         bare = bare_loop(folder)
 
@@ -173,7 +174,7 @@ def setting(seconds: int) -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "torchserve")},
-        "model": "resnet18, random weights, eager fp32",
+        "model": "resnet18, random weights, eager fp32; ours channels-last",
         "input": "JPEG 720 x 720, quality 90, decoded in full",
         "seed": SEED,
         "batch": BATCH,

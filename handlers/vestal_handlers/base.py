@@ -17,9 +17,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,7 +63,14 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def load_engine(self, artifact: Path) -> Any:
         """Loads what computes; has `describe()`, and is called by `forward`."""
-        return engines.load(artifact, self.device, self.options.precision, self.options.engine)
+        asked = self.options
+        return engines.load(
+            artifact,
+            self.device,
+            asked.precision,
+            asked.engine,
+            channels_last=asked.channels_last,
+        )
 
     def setup(self) -> None:
         """Loads what the task needs beside the engine: labels, transforms."""
@@ -187,7 +193,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[Request]:
         """Reads every request and decodes every instance, each for itself."""
-        with self._timed("decode_seconds"):
+        with self.metrics.timed("decode_seconds"):
             requests = [self._read(index, row, context) for index, row in enumerate(data)]
             waiting = [i for request in requests if not request.error for i in request.instances]
             # A lone instance is decoded here: a thread would only add its start.
@@ -200,7 +206,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
         # Past responseTimeout TorchServe kills the worker: half of it is for finding culprits.
         self.until = time.monotonic() + timeout / 2
-        with self._timed("forward_seconds"):
+        with self.metrics.timed("forward_seconds"):
             ready = [i for r in requests if not r.error for i in r.instances if not i.error]
             predicted = [i for i in ready if not i.request.asks_for("explain")]
             for start in range(0, len(predicted), self.options.max_forward):
@@ -212,7 +218,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def postprocess(self, requests: list[Request], context: Context) -> list[bytes]:
         """Encodes every answer and sets status, headers and content type, request by request."""
-        with self._timed("encode_seconds"):
+        with self.metrics.timed("encode_seconds"):
             return [self._answer(request, context) for request in requests]
 
     # --- One request, one instance ------------------------------------------------------------
@@ -291,9 +297,3 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
             f"model {self.name} {self.version} failed at {step} ({type(error).__name__}); "
             "the server's log has the reason under this request id"
         )
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.metrics.observe(name, time.perf_counter() - start)

@@ -8,6 +8,9 @@ worker's stdout, so the phases are observed once a batch.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
@@ -35,6 +38,13 @@ class Metrics:
         """One observation of a histogram: seconds, or requests for `batch_size`."""
         if name in self._found:
             self._found[name].add_or_update(value, self._labels)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Observes the seconds that its block takes."""
+        start = time.perf_counter()
+        yield
+        self.observe(name, time.perf_counter() - start)
 
     def count_failure(self, kind: str) -> None:
         if COUNTER in self._found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 import warnings
@@ -109,22 +110,28 @@ def test_torchscript_gives_the_modules_outputs_exactly(saved, rows):
 
 @pytest.mark.parametrize("rows", range(1, 9))
 @pytest.mark.parametrize("file", ["model.pth", "model.safetensors"])
-def test_eager_gives_the_modules_outputs_exactly_in_its_memory_layout(saved, file, rows):
-    engine = engines.load(saved.folder / file, CPU)
-    layout = engine.describe()["built_for"]["memory"]
-    inputs = saved.inputs[:rows]
-    assert (layout == "channels_last") == (inputs.dim() == 4)
+def test_eager_gives_the_modules_outputs_exactly(saved, file, rows):
+    assert torch.equal(saved.run(file, rows), saved.plain(rows))
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_channels_last_gives_that_layouts_outputs_exactly(conv, rows):
+    engine = engines.load(conv.folder / "model.pth", CPU, channels_last=True)
+    assert engine.describe()["built_for"]["memory"] == "channels_last"
+    same = build(conv.folder).eval()
+    same.load_state_dict(conv.module.state_dict())
+    same.to(memory_format=torch.channels_last)
+    inputs = conv.inputs[:rows]
     with torch.inference_mode():
         output = engine(inputs)
-        assert (output - saved.plain(rows)).abs().max() < 1e-5
-        if layout == "channels_last":
-            same = build(saved.folder).eval()
-            same.load_state_dict(saved.module.state_dict())
-            same.to(memory_format=torch.channels_last)
-            plain = same(inputs.contiguous(memory_format=torch.channels_last))
-        else:
-            plain = saved.plain(rows)
-        assert torch.equal(output, plain)
+        assert torch.equal(output, same(inputs.contiguous(memory_format=torch.channels_last)))
+    assert (output - conv.plain(rows)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("file", ["model.pt", "model.pt2", "model.onnx"])
+def test_an_engine_without_the_layout_refuses_it_by_name(conv, file):
+    with pytest.raises(ValueError, match=r"handler\.channels_last: true .* engine has no such"):
+        engines.load(conv.folder / file, CPU, channels_last=True)
 
 
 def test_eager_holds_the_weights_to_the_bit(saved):
@@ -369,6 +376,31 @@ def test_the_architecture_is_asked_for(conv, tmp_path, code, error, message):
         (tmp_path / "model.py").write_text(code)
     with pytest.raises(error, match=message):
         engines.load(tmp_path / "model.pth", CPU)
+
+
+def by_classes(folder: Path, signature: str, labels: int | None) -> Path:
+    """An archive's folder whose architecture is as wide as there are labels."""
+    code = f"from torch import nn\n\n\ndef build({signature}):\n    return nn.Linear(4, classes)\n"
+    (folder / "model.py").write_text(code)
+    if labels is not None:
+        names = {str(index): f"label {index}" for index in range(labels)}
+        (folder / "index_to_name.json").write_text(json.dumps(names))
+    torch.save(nn.Linear(4, 7).state_dict(), folder / "model.pth")
+    return folder / "model.pth"
+
+
+@pytest.mark.parametrize(
+    ("signature", "labels"),
+    [("classes", 7), ("*, classes: int", 7), ("classes=3", 7), ("classes=7", None)],
+)
+def test_an_architecture_is_as_wide_as_there_are_labels(tmp_path, signature, labels):
+    engine = engines.load(by_classes(tmp_path, signature, labels), CPU)
+    assert engine(torch.zeros(2, 4)).shape == (2, 7)
+
+
+def test_an_architecture_that_needs_labels_says_so_where_there_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"build\(classes\) .* no index_to_name\.json in"):
+        engines.load(by_classes(tmp_path, "classes", None), CPU)
 
 
 @pytest.mark.parametrize(

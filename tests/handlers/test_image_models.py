@@ -181,6 +181,22 @@ def plain(model: Model, files: list[bytes]) -> tuple[list[str], torch.Tensor]:
     return labels, torch.stack(probabilities)
 
 
+def test_a_state_dict_gives_the_trained_models_outputs_to_the_bit(model, photos):
+    batch = torch.stack([model.transform(model.transform.decode(photo)) for photo in photos])
+    with model.load("model.pth", warm_up=False) as loaded, torch.inference_mode():
+        handler = loaded._service._entry_point.__self__
+        assert torch.equal(torch.stack(handler.forward(list(batch))), model.module(batch))
+
+
+def test_channels_last_answers_the_same_within_rounding(model, photos):
+    labels, probabilities = plain(model, photos)
+    with model.load("model.pth", channels_last=True) as loaded:
+        answers = loaded.predict(photos)
+    assert [answer.json()["label"] for answer in answers] == labels
+    for answer, expected in zip(answers, probabilities, strict=True):
+        assert abs(answer.json()["probability"] - expected.max()) < 1e-5
+
+
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 def test_every_engine_answers_as_a_plain_script(model, photos, artifact):
     labels, probabilities = plain(model, photos)
@@ -226,7 +242,7 @@ def test_a_batch_of_good_and_bad_photos_keeps_every_fate_apart(model, photos):
 
 
 def test_describe_says_the_engine(model):
-    with model.load("model.pth", precision="bf16") as loaded:
+    with model.load("model.pth", precision="bf16", channels_last=True) as loaded:
         (answer,) = loaded.predict([Input({}, headers={"describe": "True"})])
     engine = answer.json()["engine"]
     assert (engine["name"], engine["precision"]) == ("eager", "bf16")

@@ -10,6 +10,7 @@ it is. An engine is found by its name or by the artifact's suffix:
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,18 +47,26 @@ class Engine(Protocol):
 
 
 def load(
-    artifact: Path, device: torch.device, precision: str = "fp32", name: str | None = None
+    artifact: Path,
+    device: torch.device,
+    precision: str = "fp32",
+    name: str | None = None,
+    *,
+    channels_last: bool = False,
 ) -> Engine:
     """Loads an artifact with the engine of that name (None: by the artifact's suffix).
 
     A name that is none of ours is a module beside the artifact (`<name>.py`) with a
     `load(artifact, device, precision)` of its own.
 
+    Args:
+        channels_last: passed on to an engine whose `load` has such a keyword.
+
     Raises:
         FileNotFoundError: no such artifact.
         ModuleNotFoundError: the engine needs a package that is not installed.
-        ValueError: no such engine, none for that suffix, a precision that it cannot compute in, or
-            a file that is not what the engine loads.
+        ValueError: no such engine, none for that suffix, a precision or memory layout that it
+            cannot compute in, or a file that is not what the engine loads.
     """
     if not artifact.is_file():
         raise FileNotFoundError(f"no {artifact.name} in {artifact.parent}")
@@ -72,5 +81,11 @@ def load(
             f"no {wanted} ({artifact.name}): the engines are "
             + ", ".join(f"{engine} (*{suffix})" for suffix, engine in BY_SUFFIX.items())
         )
-    engine: Engine = module.load(artifact, device, precision)
+    layout = {"channels_last": True} if channels_last else {}
+    if layout and "channels_last" not in inspect.signature(module.load).parameters:
+        raise ValueError(
+            f"handler.channels_last: true ({artifact.name}): the {name} engine has no such memory "
+            "layout, eager has; leave it out, or serve a state_dict"
+        )
+    engine: Engine = module.load(artifact, device, precision, **layout)
     return engine
