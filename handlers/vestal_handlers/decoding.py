@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -19,6 +20,8 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from vestal_handlers.errors import InputError
+from vestal_handlers.frames import has_more_frames
+from vestal_handlers.pixels import read_pixels
 
 # torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
@@ -27,6 +30,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Mode = Literal["L", "RGB"]
 MAX_PIXELS = 50_000_000
+MAX_FRAMES = 1_000
+# Pillow knows more: an EPS starts Ghostscript, an icon hides another size than its header says.
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+Image.init()
+FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)
 _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
 
 
@@ -55,14 +63,24 @@ class ImageTransform:
         return max(first.size) if isinstance(first, v2.Resize) and first.size else None
 
     def decode(
-        self, data: bytes | bytearray, max_pixels: int = MAX_PIXELS, fast_jpeg: bool = False
+        self,
+        data: bytes | bytearray | list[Any],
+        max_pixels: int = MAX_PIXELS,
+        fast_jpeg: bool = False,
+        max_frames: int = MAX_FRAMES,
     ) -> Tensor:
-        """An encoded image becomes a uint8 tensor [C, H, W]; see `read_image` for its errors.
+        """An encoded image, or one as nested lists of numbers, becomes a uint8 tensor [C, H, W].
+
+        See `read_image` and `read_pixels` for what they raise.
 
         With `fast_jpeg` a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, never below
         `scale_to`: the pixels differ a little from those that the model was trained on.
         """
-        return read_image(data, self.mode, max_pixels, self.scale_to if fast_jpeg else None)
+        if isinstance(data, list):
+            image = Image.fromarray(_plane(read_pixels(data, max_pixels)))
+            return _as_tensor(image, self.mode)
+        scale_to = self.scale_to if fast_jpeg else None
+        return read_image(data, self.mode, max_pixels, scale_to, max_frames)
 
     def __call__(self, image: Tensor) -> Tensor:
         """A decoded image, uint8 [C, H, W], becomes the model's input."""
@@ -80,19 +98,21 @@ def read_image(
     mode: Mode,
     max_pixels: int = MAX_PIXELS,
     scale_to: int | None = None,
+    max_frames: int = MAX_FRAMES,
 ) -> Tensor:
     """Decodes an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
 
     The header is read first, so an image past `max_pixels` costs nothing. Plain JPEG goes to
-    torchvision (twice as fast), everything else that Pillow knows to Pillow: PNG, palettes, CMYK,
-    16 bits a channel (scaled to 8), GIF, BMP, TIFF, WebP. Transparency is dropped.
+    torchvision (twice as fast), all else of `FORMATS` to Pillow: PNG, palettes, CMYK, 16 bits a
+    channel (scaled to 8), GIF, BMP, TIFF, WebP. Transparency is dropped. Of several frames or pages
+    the first is decoded, and no other.
 
     Args:
         scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 while it is decoded,
             to sides of at least so many pixels (libjpeg's scaling; 8 is the most that it has).
 
     Raises:
-        InputError: 400 empty or corrupt, 413 too many pixels, 415 not an image.
+        InputError: 400 empty or corrupt, 413 too many pixels or frames, 415 not an image.
     """
     if not data:
         raise InputError(400, "the image is empty (0 bytes)")
@@ -102,6 +122,10 @@ def read_image(
     if image.width * image.height > max_pixels:
         raise InputError(
             413, f"{what}: more than {max_pixels:,} pixels (handler.max_pixels); send it smaller"
+        )
+    if has_more_frames(image, data, max_frames):
+        raise InputError(
+            413, f"{what}: more than {max_frames:,} frames (handler.max_frames); send one image"
         )
     try:
         # Never PNG: a corrupt one crashes torchvision 0.29's decoder, and the worker with it.
@@ -123,7 +147,7 @@ def read_image(
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     """Reads the header only."""
     try:
-        return Image.open(BytesIO(data))
+        return Image.open(BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(
             413, f"the image has more than {max_pixels:,} pixels (handler.max_pixels)"
@@ -144,6 +168,15 @@ def _read_with_pillow(image: Image.Image, mode: Mode) -> Tensor:
         image = Image.fromarray(scaled.astype(np.uint8))
     elif image.mode == "F":
         raise InputError(415, "an image of floating-point pixels has no known range: send 8 bits")
+    return _as_tensor(image, mode)
+
+
+def _plane(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """[H, W, 1] as the [H, W] that Pillow wants."""
+    return array[:, :, 0] if array.shape[2:] == (1,) else array
+
+
+def _as_tensor(image: Image.Image, mode: Mode) -> Tensor:
     array = np.array(image if image.mode == mode else image.convert(mode))
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from vestal_handlers.answers import Media
 from vestal_handlers.classes import Classifier, ClassifierOptions
-from vestal_handlers.decoding import MAX_PIXELS, ImageTransform, bytes_of
+from vestal_handlers.decoding import MAX_FRAMES, MAX_PIXELS, ImageTransform, bytes_of
 from vestal_handlers.explaining import heat_map, seen
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
+from vestal_handlers.pixels import PIXELS_SCHEMA
 from vestal_handlers.request import Instance
 from vestal_handlers.schema import validate
 
@@ -29,14 +30,16 @@ class ImageClassifierOptions(ClassifierOptions):
         max_pixels: of one image, read from its header before anything is decoded.
         fast_jpeg: scale a JPEG while it is decoded, down to what the transform resizes it to;
             faster, and not quite the pixels of training.
+        max_frames: of one file; the first is classified, and no other is decoded.
     """
 
     fast_jpeg: bool = False
     max_pixels: int = number(MAX_PIXELS, at_least=1)
+    max_frames: int = number(MAX_FRAMES, at_least=1)
 
 
 class ImageClassifier(Classifier):
-    """Takes an image: as the body, as base64, or as `{"data": base64}` with fields beside it."""
+    """Takes an image: the body, base64, or nested lists of numbers; also as `{"data": image}`."""
 
     options_type = ImageClassifierOptions
     options: ImageClassifierOptions
@@ -81,14 +84,14 @@ class ImageClassifier(Classifier):
         asking = {
             "type": "object",
             "properties": {
-                "data": {"anyOf": [text, named]},
+                "data": {"anyOf": [text, named, PIXELS_SCHEMA]},
                 "target": self.target_schema(),
                 "format": {"enum": ["json", "png"]},
             },
             "required": ["data"],
             "additionalProperties": False,
         }
-        return {"anyOf": [text, named, asking]}
+        return {"anyOf": [text, named, PIXELS_SCHEMA, asking]}
 
     def example(self) -> dict[str, Any]:
         stream = BytesIO()
@@ -96,15 +99,21 @@ class ImageClassifier(Classifier):
         return {"b64": base64.b64encode(stream.getvalue()).decode()}
 
     def limits(self) -> dict[str, Any]:
-        return {**super().limits(), "max_pixels": self.options.max_pixels}
+        own = {"max_pixels": self.options.max_pixels, "max_frames": self.options.max_frames}
+        return {**super().limits(), **own}
 
     def _image(self, instance: Instance) -> Tensor:
         payload = instance.payload
         if isinstance(payload, dict):
-            validate(payload, self.input_schema(), "the input")
+            # An array is checked as it is read, faster: a text stands for it here.
+            text = {"data": ""} if isinstance(payload.get("data"), list) else {}
+            validate({**payload, **text}, self.input_schema(), "the input")
             payload = payload.get("data", payload)
-        data = bytes_of(payload, "an image")
-        return self.transform.decode(data, self.options.max_pixels, self.options.fast_jpeg)
+        data = payload if isinstance(payload, list) else bytes_of(payload, "an image")
+        options = self.options
+        return self.transform.decode(
+            data, options.max_pixels, options.fast_jpeg, options.max_frames
+        )
 
 
 def _wants_png(instance: Instance) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from imaging import bomb, encoded, seven
+from PIL import Image
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal.archive.sample import matches, read_sample
@@ -161,8 +164,48 @@ def test_several_instances_have_a_fate_each(archive, images, alone):
     assert (bad["code"], bad["type"]) == (400, "InputError")
 
 
+def pixels_of(image: bytes) -> list[list[int]]:
+    return np.asarray(Image.open(BytesIO(image))).tolist()
+
+
+def test_an_array_of_numbers_is_the_image_of_these_pixels(archive, images):
+    pixels = pixels_of(images[0])
+    colour = np.asarray(Image.open(BytesIO(images[0])).convert("RGBA"))
+    ways = [
+        as_json({"data": pixels}),
+        as_json(pixels),
+        as_json({"data": pixels, "target": "3"}),
+        as_json({"data": np.asarray(pixels, dtype=float).tolist()}),
+        as_json({"data": [[[value] for value in row] for row in pixels]}),
+        as_json({"data": colour[..., :3].tolist()}),
+        as_json({"data": colour.tolist()}),
+        Input.form(f=(json.dumps(pixels).encode(), "application/json")),
+    ]
+    expected = archive.predict([images[0]] * len(ways))[0]
+    for way, answer in zip(ways, archive.predict(ways), strict=True):
+        assert (answer.status, answer.json()) == (200, expected.json()), way
+
+
+def test_several_arrays_come_as_instances_or_as_a_tensor(archive, images, alone):
+    arrays = [pixels_of(image) for image in images[:3]]
+    labels = [one["label"] for one in alone[:3]]
+    tensor = {"name": "x", "shape": [3, 28, 28], "datatype": "UINT8", "data": arrays}
+    several, rows = archive.predict([as_json({"instances": arrays}), as_json({"inputs": [tensor]})])
+    assert [one["label"] for one in several.json()["predictions"]] == labels
+    (label,) = [out for out in rows.json()["outputs"] if out["name"] == "label"]
+    assert label["data"] == labels
+
+
+def test_an_array_that_is_no_image_fails_alone_and_is_named(archive, images):
+    first, bad, last = archive.predict([images[0], as_json({"data": [[0, 256]]}), images[1]])
+    assert (first.status, bad.status, last.status) == (200, 422, 200)
+    assert bad.json()["message"] == "item [0][1] of the image must be at most 255, got 256"
+    (answer,) = archive.predict([as_json({"data": [[0]], "targt": "3"})])
+    assert (answer.status, "did you mean 'target'?" in answer.json()["message"]) == (422, True)
+
+
 def test_when_all_instances_fail_the_request_has_the_first_ones_status(archive):
-    (answer,) = archive.predict([as_json({"instances": [[1], "???"]})])
+    (answer,) = archive.predict([as_json({"instances": [1, "???"]})])
     assert (answer.status, answer.json()["code"]) == (415, 415)
 
 
@@ -225,6 +268,7 @@ def test_describe_is_complete(archive, trained_project):
     said = answer.json()
     assert said["handler"] == "ImageClassifier"
     assert said["limits"]["max_pixels"] == 50_000_000
+    assert said["limits"]["max_frames"] == 1000
     assert len(said["artifact_sha256"]) == 64
     assert said["input"]
     assert said["output"]

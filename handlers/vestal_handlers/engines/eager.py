@@ -117,8 +117,8 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def read(artifact: Path) -> dict[str, Tensor]:
-    read = _read_safetensors if artifact.suffix == ".safetensors" else _read_pickle
-    state = read(artifact)
+    load_file = _read_safetensors if artifact.suffix == ".safetensors" else _read_pickle
+    state = load_file(artifact)
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors or not state:
         what = f"a dict of {_few(map(str, state))}" if isinstance(state, dict) else type(state)
