@@ -52,6 +52,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     options_type: ClassVar[type[Options]] = Options
     rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
+    json_bodies: ClassVar[bool] = False  # a body is JSON, whatever type it is sent as
     options: Any
     until: float = math.inf  # time.monotonic() after which this batch looks for nothing more
 
@@ -227,7 +228,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         request_id = context.get_request_id(index) or ""
         headers = context.get_all_request_header(index)
         try:
-            return read_request(index, request_id, row, headers, self.options, self.rows)
+            return read_request(index, request_id, row, headers, self)
         except Exception as error:
             request = Request(index, request_id, {})
             request.error = self._failure(error, request, "read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,25 @@ from typing import Any
 import torch
 
 
-def sha256_of(artifact: Path) -> str | None:
-    """None for what is no file: an artifact may be a folder."""
-    if not artifact.is_file():
-        return None
-    with artifact.open("rb") as stream:
+def sha256_of(artifact: Path) -> str:
+    """Of a file's bytes; of a folder, or an index of shards, of all the files that belong to it.
+
+    Then it is the sha256 of what `sha256sum` prints for these files, sorted by name.
+    """
+    folder = artifact if artifact.is_dir() else artifact.parent
+    if artifact.is_dir():
+        files = [file for file in artifact.rglob("*") if file.is_file()]
+    elif artifact.name.endswith(".index.json"):
+        shards = json.loads(artifact.read_text("utf-8"))["weight_map"].values()
+        files = [artifact, *(folder / name for name in set(shards))]
+    else:
+        return _sha256(artifact)
+    named = sorted((file.relative_to(folder).as_posix(), _sha256(file)) for file in files)
+    return hashlib.sha256("".join(f"{sha}  {name}\n" for name, sha in named).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
-from vestal_handlers.bodies import parse_json
 from vestal_handlers.errors import InputError
 from vestal_handlers.explaining import ExplainOptions, attribute
 from vestal_handlers.model_files import load_module
@@ -41,6 +40,7 @@ class Regressor(BatchHandler):
     options_type = RegressorOptions
     options: RegressorOptions
     rows: ClassVar[bool] = True
+    json_bodies: ClassVar[bool] = True
 
     def setup(self) -> None:
         self.transform: Callable[[Tensor], Tensor] = (
@@ -53,10 +53,8 @@ class Regressor(BatchHandler):
         return self.transform(torch.zeros(len(self.options.features)))
 
     def decode(self, instance: Instance) -> Tensor:
-        """A row becomes float32 [features], standardized; a raw body is JSON, whatever its type."""
+        """A row becomes float32 [features], standardized."""
         row = instance.payload
-        if isinstance(row, bytes | bytearray):
-            row = parse_json(row, self.options)
         if instance.form and isinstance(row, dict):
             row = {name: _number_in(text) for name, text in row.items()}
         validate(row, self.input_schema(), "the row")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from vestal_handlers import protocol_v2
 from vestal_handlers.bodies import (
@@ -29,6 +29,14 @@ from vestal_handlers.options import Options
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class Task(Protocol):
+    """What a handler says about the bodies that it takes; see `BatchHandler`."""
+
+    options: Any
+    rows: ClassVar[bool]
+    json_bodies: ClassVar[bool]
 
 
 @dataclass(eq=False)
@@ -80,15 +88,14 @@ def read_request(
     request_id: str,
     row: Mapping[str, Any],
     headers: Mapping[str, Any],
-    options: Options,
-    rows: bool = False,
+    task: Task,
 ) -> Request:
     """Finds the instances of one request; what cannot be read becomes the request's `error`.
 
     Args:
         row: one dict of the list that TorchServe gives to `handle`.
         headers: of the request, and `{"content-type": ...}` under each field's name.
-        rows: an array of arrays or objects is as many instances, not one.
+        task: the handler, which says how bodies are read.
     """
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     request = Request(index, request_id, lowered)
@@ -96,12 +103,12 @@ def read_request(
         return request
     try:
         if media_type(lowered.get("content-type")) in _FORMS:
-            _read_form(request, row, headers, options, rows)
+            _read_form(request, row, headers, task)
         else:
             for name, value in row.items():
-                _add(request, _value(value, _part_type(headers, name), request, options), rows)
+                _add(request, _value(value, _part_type(headers, name), request, task), task.rows)
             request.many = request.many or len(row) > 1
-        _check_count(request, options)
+        _check_count(request, task.options)
     except Failure as failure:
         request.error = failure
     return request
@@ -111,8 +118,7 @@ def _read_form(
     request: Request,
     row: Mapping[str, Any],
     headers: Mapping[str, Any],
-    options: Options,
-    rows: bool,
+    task: Task,
 ) -> None:
     """Every file is an instance; fields without a file are one, an object of strings."""
     files = {name: value for name, value in row.items() if _part_type(headers, name)}
@@ -129,11 +135,11 @@ def _read_form(
             "Content-Type (curl -H 'Content-Type: application/json' -d ..., or curl -T FILE)",
         )
     for name, value in files.items():
-        _add(request, _value(value, _part_type(headers, name), request, options), rows)
+        _add(request, _value(value, _part_type(headers, name), request, task), task.rows)
     request.many = request.many or len(files) > 1
     if fields:
         texts = {
-            name: as_text(unzipped(value, "", options)) if _is_bytes(value) else value
+            name: as_text(unzipped(value, "", task.options)) if _is_bytes(value) else value
             for name, value in fields.items()
         }
         request.instances.append(Instance(request, _opened(texts), form=True))
@@ -183,16 +189,18 @@ def _part_type(headers: Mapping[str, Any], name: str) -> str:
     return media_type(part.get("content-type")) if isinstance(part, Mapping) else ""
 
 
-def _value(value: Any, kind: str, request: Request, options: Options) -> Any:
+def _value(value: Any, kind: str, request: Request, task: Task) -> Any:
     """bytes stay bytes, text becomes str, JSON is parsed."""
+    options, encoding = task.options, request.headers.get("content-encoding", "")
     if not _is_bytes(value):
         # The server parsed it, so it was not compressed, whatever it says.
-        unzipped(b"", request.headers.get("content-encoding", ""), options)
+        unzipped(b"", encoding, options)
         check_depth(value, options)
         check_text(value)
-        return value
-    data = unzipped(value, request.headers.get("content-encoding", ""), options)
-    if is_json(kind):
+        unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
+        return parse_json(value.encode(), options) if unparsed else value
+    data = unzipped(value, encoding, options)
+    if task.json_bodies or is_json(kind):
         return parse_json(data, options)
     return as_text(data) if kind.startswith("text/") else data
 

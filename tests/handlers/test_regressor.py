@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import VestalError
+from vestal_handlers.request import read_request
 
 NAMES = ["bmi", "bp", "s5"]
 OPTIONS = {"features": NAMES, "target": "progression", "units": "points after a year"}
@@ -89,6 +91,11 @@ def test_every_way_to_send_a_row_gives_the_same(archive, given):
         as_json({"data": ROWS}),
         as_json({"instances": ROWS}),
         as_json([dict(zip(NAMES, row, strict=True)) for row in ROWS]),
+        Input.raw(json.dumps(ROWS).encode()),
+        Input.raw(json.dumps({"instances": ROWS}).encode()),
+        Input.raw(json.dumps({"data": ROWS}).encode(), "text/plain"),
+        Input.raw(gzip.compress(json.dumps(ROWS).encode()), **{"content-encoding": "gzip"}),
+        Input.form(rows=(json.dumps(ROWS).encode(), "application/octet-stream")),
     ],
 )
 def test_many_rows_are_many_answers(archive, given):
@@ -108,6 +115,17 @@ def test_of_many_rows_each_has_its_own_fate(archive):
         "the row must have exactly 3 items (bmi, bp, s5), got 2",
     )
     assert last["prediction"] == pytest.approx(plain(ROWS[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "payloads"),
+    [("text/plain", json.dumps(ROWS), ROWS), ("application/json", "x", ["x"])],
+)
+def test_text_that_the_server_read_already_is_json_too(archive, kind, body, payloads):
+    """TorchServe without configuration hands over text as str, and JSON parsed."""
+    headers = {"content-type": kind, "body": {"content-type": kind}}
+    read = read_request(0, "one", {"body": body}, headers, handler_of(archive))
+    assert [instance.payload for instance in read.instances] == payloads
 
 
 def test_good_bad_good_each_gets_its_own(archive):
