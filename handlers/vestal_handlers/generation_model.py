@@ -13,9 +13,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from vestal_handlers.errors import InputError
-
-# What lossy UTF-8 decoding gives for a character whose bytes are not all there.
-REPLACEMENT = "\ufffd"
+from vestal_handlers.generation_stops import REPLACEMENT
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,12 @@ class LanguageModel:
 
     def text(self, ids: list[int]) -> str:
         """The text of tokens, without special ones and without an incomplete last character."""
+        return self.decode(ids).rstrip(REPLACEMENT)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, without special ones; incomplete characters are U+FFFD."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text.rstrip(REPLACEMENT)
+        return text
 
     def piece(self, token: int) -> str:
         """One token's own text; bytes that are no whole character are U+FFFD."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,20 +19,29 @@ TOKENS_AT_ONCE = 512
 
 
 def score(
-    model: Any, prompts: Sequence[Sequence[int]], max_cells: int = 16_384
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    max_cells: int = 16_384,
+    deadline: float = float("inf"),
 ) -> list[list[float] | Failure]:
     """Natural log-probabilities, fp32, of every prompt's tokens from the second on.
 
     Args:
         prompts: token ids, at least one each, within the model's context.
         max_cells: rows times tokens that the cache may hold.
+        deadline: time.monotonic() after which prompts that are not done fail.
 
     Returns:
-        For each prompt one number fewer than it has tokens; a Failure where one is not finite.
+        For each prompt one number fewer than it has tokens; a Failure where one is not finite, or
+        no time was left.
     """
     scores: list[list[float] | Failure] = [[] for _ in prompts]
     for group in grouped([len(prompt) for prompt in prompts], max_cells):
-        found = _score_together(model, [prompts[index] for index in group])
+        found = _score_together(model, [prompts[index] for index in group], deadline)
+        if found is None:
+            for index in group:
+                scores[index] = HandlerError("no time was left to score this request")
+            continue
         for index, row in zip(group, found.tolist(), strict=True):
             logprobs = row[: len(prompts[index]) - 1]
             finite = all(math.isfinite(logprob) for logprob in logprobs)
@@ -39,8 +49,11 @@ def score(
     return scores
 
 
-def _score_together(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probabilities [N, T - 1] on the CPU; after a row's own end they mean nothing."""
+def _score_together(model: Any, prompts: Sequence[Sequence[int]], deadline: float) -> Tensor | None:
+    """Log-probabilities [N, T - 1] on the CPU; after a row's own end they mean nothing.
+
+    None where the deadline came first.
+    """
     width = max(len(prompt) for prompt in prompts)
     # Padding stands on the right, where no token of the row can see it: it needs no mask.
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -50,6 +63,8 @@ def _score_together(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
     cache, found = DynamicCache(), []
     columns = max(1, TOKENS_AT_ONCE // len(prompts))
     for start in range(0, width - 1, columns):
+        if time.monotonic() > deadline:
+            return None
         end = min(start + columns, width - 1)
         output = model(
             input_ids=ids[:, start:end],

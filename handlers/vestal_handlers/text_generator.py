@@ -22,6 +22,7 @@ from vestal_handlers.generation_request import (
     read_prompt,
 )
 from vestal_handlers.generation_scoring import score
+from vestal_handlers.generation_stops import Stops
 from vestal_handlers.request import Instance, Request
 from vestal_handlers.sampling import Sampler
 
@@ -65,7 +66,8 @@ class TextGenerator(BatchHandler):
         rows = {i: self._row(sample) for i, sample in enumerate(samples) if not sample.score}
         scored = [i for i, sample in enumerate(samples) if sample.score]
         engine, max_cells = self.engine, self.options.max_cache_tokens
-        logprobs = score(engine.model, [samples[i].tokens for i in scored], max_cells)
+        texts = [samples[i].tokens for i in scored]
+        logprobs = score(engine.model, texts, max_cells, self.deadline)
         generate(
             engine.model, list(rows.values()), engine.context, engine.eos, max_cells, self.deadline
         )
@@ -77,15 +79,11 @@ class TextGenerator(BatchHandler):
         return [outputs[i] for i in range(len(samples))]
 
     def _row(self, prompt: Prompt) -> Row:
-        def is_stopped(tokens: list[int]) -> bool:
-            text = self.engine.text(tokens)
-            return any(stop in text for stop in prompt.stop)
-
         return Row(
             prompt=prompt.tokens,
             max_new_tokens=prompt.max_new_tokens,
             sampler=Sampler(prompt.sampling) if prompt.sampling else None,
-            is_stopped=is_stopped if prompt.stop else None,
+            is_stopped=Stops(prompt.stop, self.engine.decode) if prompt.stop else None,
         )
 
     def encode(self, output: Output, instance: Instance) -> dict[str, Any]:

@@ -352,6 +352,17 @@ def test_scores_are_those_of_a_plain_forward(model, monkeypatch, at_once, max_ce
         np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
 
 
+def test_scores_end_in_time(model, monkeypatch):
+    """Time is over after two forwards: the short group is done, the long one is not."""
+    monkeypatch.setattr(generation_scoring, "TOKENS_AT_ONCE", 8)
+    ticks = iter(range(100))
+    monkeypatch.setattr(generation_scoring.time, "monotonic", lambda: next(ticks))
+    short, long = score(model, prompts_of([6, 40]), max_cells=50, deadline=1.5)
+    assert len(short) == 5
+    assert isinstance(long, Failure)
+    assert "no time was left" in long.message
+
+
 def test_a_score_that_is_not_finite_fails_alone(model):
     class Infinite(Poisoned):
         def forward(self, input_ids, **given):

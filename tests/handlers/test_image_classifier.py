@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from imaging import bomb, encoded, seven
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from vestal.archive.run import Input, LoadedArchive
@@ -272,5 +273,11 @@ def test_describe_is_complete(archive, trained_project):
     assert len(said["artifact_sha256"]) == 64
     assert said["input"]
     assert said["output"]
-    (again,) = archive.predict([as_json(said["example"])])
-    assert again.status == 200
+    takes, gives = (Draft202012Validator(said[name]) for name in ("input", "output"))
+    for schema in (takes, gives):
+        schema.check_schema(schema.schema)
+    for value in (said["example"], {"data": said["example"]}, [[0, 255], [7, 9]], [[[1, 2, 3]]]):
+        takes.validate(value)
+        (again,) = archive.predict([as_json(value)])
+        assert again.status == 200
+        gives.validate(again.json())

@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from test_generation import CONTEXT, VOCABULARY, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vestal.archive.run import MANIFEST, Input, LoadedArchive
 from vestal.errors import VestalError
-from vestal_handlers.schema import validate
+from vestal_handlers.machine import sha256_of
 
 HANDLER = """
 from vestal_handlers.text_generator import TextGenerator
@@ -387,23 +388,27 @@ def test_a_request_that_the_model_cannot_answer_fails_alone(generator, language,
 
 def test_a_batch_ends_in_time(changed):
     with LoadedArchive(changed("handler: {max_seconds: 0.000001, max_new_tokens: 50}")) as loaded:
-        found = ask(loaded, "The fox")[0]
-    assert found.status == 500
-    assert "no time" in found.json()["message"]
+        answers = ask(loaded, "The fox", {"prompt": "The fox", "score": True})
+    for found in answers:
+        assert found.status == 500
+        assert "no time" in found.json()["message"]
 
 
 # --- Loading ----------------------------------------------------------------------------------
 
 
-def test_describe_says_what_is_taken_and_given(generator):
+def test_describe_says_what_is_taken_and_given(generator, generator_folder):
     (found,) = generator.predict([Input.raw(b"", describe="True")])
     said = found.json()
     assert said["engine"]["architecture"] == "GPT2LMHeadModel"
     assert said["limits"]["context"] == CONTEXT
-    validate(said["example"], said["input"], "the example")
-    for value in (said["example"], {"prompt": "a", "top_k": 4}, SCORES[0]):
-        validate(value, said["input"], "the request")
-        validate(answer(generator, value), said["output"], "the answer")
+    assert said["artifact_sha256"] == sha256_of(generator_folder / "model.safetensors")
+    takes, gives = (Draft202012Validator(said[name]) for name in ("input", "output"))
+    for schema in (takes, gives):
+        schema.check_schema(schema.schema)
+    for value in (said["example"], "text", {"prompt": "a", "top_k": 4}, SCORES[0]):
+        takes.validate(value)
+        gives.validate(answer(generator, value))
 
 
 def refuse_to_load(folder, message):
