@@ -11,12 +11,14 @@ from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
     from vestal.client import Answer as Answer
+    from vestal.client import AsyncClient as AsyncClient
     from vestal.client import Client as Client
     from vestal.client import ClientError as ClientError
     from vestal.client import Conflict as Conflict
     from vestal.client import ConnectionFailed as ConnectionFailed
     from vestal.client import DeadlineExceeded as DeadlineExceeded
     from vestal.client import InvalidInput as InvalidInput
+    from vestal.client import Metrics as Metrics
     from vestal.client import ModelDescription as ModelDescription
     from vestal.client import ModelInfo as ModelInfo
     from vestal.client import NoAddress as NoAddress
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AsyncClient",
     "Client",
     "ClientError",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
     "InvalidInput",
+    "Metrics",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",

@@ -12,6 +12,7 @@ import pytest
 from vestal import Answer
 from vestal.client.answers import answer
 from vestal.client.steps import Reply
+from vestal.client.tracing import Trace
 
 HEADERS = {"x-model-version": "1.0", "x-request-id": "r"}
 
@@ -19,7 +20,7 @@ HEADERS = {"x-model-version": "1.0", "x-request-id": "r"}
 def made(body: bytes, content_type: str | None = "application/json", **headers: str) -> Answer:
     types = {"content-type": content_type} if content_type else {}
     reply = Reply(200, "OK", {**HEADERS, **types, **headers}, body)
-    return answer(reply, model="m", latency=0.5, attempts=2)
+    return answer(reply, model="m", latency=0.5, attempts=2, trace=Trace("00-a-b-00", "c"))
 
 
 VALUES: list[Any] = [
@@ -82,6 +83,6 @@ def test_the_content_type_says_what_an_answer_is(
 
 def test_a_foreign_handler_names_no_version() -> None:
     reply = Reply(200, "", {}, b"{}")
-    got = answer(reply, model="m", latency=0.1, attempts=1)
+    got = answer(reply, model="m", latency=0.1, attempts=1, trace=Trace("00-a-b-00", "c"))
     assert got.version is None
     assert got.request_id is None

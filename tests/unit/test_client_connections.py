@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from client_both import both
 from client_wire import HTTPServer, Received, error, http
 
 from vestal import Client, ClientError, InvalidInput, RequestRefused, UsageError
@@ -19,22 +20,25 @@ def echo(request: Received) -> bytes:
     return http(200, {"echo": request.body.decode(), "connection": request.connection})
 
 
-def test_calls_of_one_thread_share_a_connection() -> None:
-    with HTTPServer(echo) as server, Client(server.url) as client:
+@both
+def test_calls_of_one_thread_share_a_connection(kind: type[Client]) -> None:
+    with HTTPServer(echo) as server, kind(server.url) as client:
         for _ in range(10):
             client.predict("m", b"x")
         assert server.connections == 1
 
 
-def test_many_keep_their_order_and_their_own_errors() -> None:
+@both
+def test_many_keep_their_order_and_their_own_errors(kind: type[Client]) -> None:
     inputs = [b"a", b"bad", b"c", None, b"e"]
-    with HTTPServer(echo) as server, Client(server.url) as client:
+    with HTTPServer(echo) as server, kind(server.url) as client:
         results = client.predict_many("m", inputs, concurrency=3)
     assert [r["echo"] for r in results if not isinstance(r, ClientError)] == ["a", "c", "e"]
     assert [type(results[1]), type(results[3])] == [RequestRefused, InvalidInput]
 
 
-def test_many_have_their_concurrency_bounded_and_their_inputs_read_late() -> None:
+@both
+def test_many_have_their_concurrency_bounded_and_their_inputs_read_late(kind: type[Client]) -> None:
     running = most = ahead = 0
     lock = threading.Lock()
 
@@ -48,7 +52,7 @@ def test_many_have_their_concurrency_bounded_and_their_inputs_read_late() -> Non
             running -= 1
         return echo(request)
 
-    with HTTPServer(count) as server, Client(server.url) as client:
+    with HTTPServer(count) as server, kind(server.url) as client:
 
         def inputs() -> Iterator[bytes]:
             nonlocal ahead
@@ -63,28 +67,31 @@ def test_many_have_their_concurrency_bounded_and_their_inputs_read_late() -> Non
     assert ahead <= 4
 
 
-def test_many_stop_when_the_inputs_fail() -> None:
+@both
+def test_many_stop_when_the_inputs_fail(kind: type[Client]) -> None:
     def inputs() -> Iterator[bytes]:
         yield b"a"
         raise RuntimeError("no more")
 
-    with HTTPServer(echo) as server, Client(server.url) as client:
+    with HTTPServer(echo) as server, kind(server.url) as client:
         with pytest.raises(RuntimeError, match="no more"):
             client.predict_many("m", inputs())
         assert client.predict_many("m", []) == []
 
 
+@both
 @pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}])
-def test_many_refuse_a_single_input(inputs: str) -> None:
-    with Client("http://127.0.0.1:1") as client:
+def test_many_refuse_a_single_input(kind: type[Client], inputs: str) -> None:
+    with kind("http://127.0.0.1:1") as client:
         with pytest.raises(UsageError, match="expected a list"):
             client.predict_many("m", inputs)
         with pytest.raises(UsageError, match="concurrency is 0"):
             client.predict_many("m", [b"x"], concurrency=0)
 
 
-def test_threads_share_a_client() -> None:
-    with HTTPServer(echo) as server, Client(server.url) as client:
+@both
+def test_threads_share_a_client(kind: type[Client]) -> None:
+    with HTTPServer(echo) as server, kind(server.url) as client:
         answers = client.predict_many("m", [str(n) for n in range(200)], concurrency=16)
         assert [int(answer["echo"]) for answer in answers] == list(range(200))
         assert server.connections <= 16

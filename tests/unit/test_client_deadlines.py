@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from client_both import both
 from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
@@ -57,6 +58,7 @@ def never_reads(connection: Connection) -> None:
     connection.hang()
 
 
+@both
 @pytest.mark.parametrize(
     ("behave", "body", "phase"),
     [
@@ -68,9 +70,9 @@ def never_reads(connection: Connection) -> None:
     ],
 )
 def test_a_server_that_stalls_is_left_at_the_deadline(
-    behave: Callable[[Connection], None], body: bytes, phase: str
+    kind: type[Client], behave: Callable[[Connection], None], body: bytes, phase: str
 ) -> None:
-    with WireServer(behave) as server, Client(server.url) as client:
+    with WireServer(behave) as server, kind(server.url) as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", body, timeout=SECONDS)
         assert phase in str(caught.value)
@@ -78,7 +80,8 @@ def test_a_server_that_stalls_is_left_at_the_deadline(
         assert caught.value.attempts == 1
 
 
-def test_a_full_backlog_is_left_at_the_deadline() -> None:
+@both
+def test_a_full_backlog_is_left_at_the_deadline(kind: type[Client]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -88,7 +91,7 @@ def test_a_full_backlog_is_left_at_the_deadline() -> None:
             filler.setblocking(False)
             filler.connect_ex(address)
         try:
-            with Client(f"http://127.0.0.1:{address[1]}") as client:
+            with kind(f"http://127.0.0.1:{address[1]}") as client:
                 with ends_at_the_deadline() as caught:
                     client.predict("m", b"x", timeout=SECONDS)
                 assert "connecting" in str(caught.value)
@@ -97,21 +100,23 @@ def test_a_full_backlog_is_left_at_the_deadline() -> None:
                 filler.close()
 
 
-def test_a_kept_connection_obeys_the_deadline_of_each_call() -> None:
+@both
+def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -> None:
     def second_is_silent(connection: Connection) -> None:
         connection.receive()
         connection.send(http(200, {"n": 1}))
         silent(connection)
 
-    with WireServer(second_is_silent) as server, Client(server.url) as client:
+    with WireServer(second_is_silent) as server, kind(server.url) as client:
         assert client.predict("m", b"x", timeout=None) == {"n": 1}
         with ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
         assert server.connections == 1
 
 
-def test_retries_and_pauses_count_in_the_deadline() -> None:
-    with HTTPServer(script(QUEUE_FULL)) as server, Client(server.url) as client:
+@both
+def test_retries_and_pauses_count_in_the_deadline(kind: type[Client]) -> None:
+    with HTTPServer(script(QUEUE_FULL)) as server, kind(server.url) as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
         assert caught.value.attempts == len(server.received) > 2
@@ -119,8 +124,9 @@ def test_retries_and_pauses_count_in_the_deadline() -> None:
         assert "has no worker" in str(caught.value)
 
 
-def test_nobody_listening_is_tried_until_the_deadline() -> None:
-    with socket.socket() as bound, Client(f"http://127.0.0.1:{_port(bound)}") as client:
+@both
+def test_nobody_listening_is_tried_until_the_deadline(kind: type[Client]) -> None:
+    with socket.socket() as bound, kind(f"http://127.0.0.1:{_port(bound)}") as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
         assert "Connection refused" in str(caught.value)
@@ -128,18 +134,20 @@ def test_nobody_listening_is_tried_until_the_deadline() -> None:
         assert caught.value.attempts > 2
 
 
-def test_many_threads_each_have_their_own_deadline() -> None:
-    with WireServer(silent) as server, Client(server.url, timeout=SECONDS) as client:
+@both
+def test_many_threads_each_have_their_own_deadline(kind: type[Client]) -> None:
+    with WireServer(silent) as server, kind(server.url, timeout=SECONDS) as client:
         started = time.monotonic()
         errors = client.predict_many("m", [b"x"] * 16, concurrency=16)
         assert time.monotonic() - started <= SECONDS + LATE
     assert {type(error) for error in errors} == {DeadlineExceeded}
 
 
-def test_every_method_has_the_clients_timeout() -> None:
+@both
+def test_every_method_has_the_clients_timeout(kind: type[Client]) -> None:
     with (
         WireServer(silent) as server,
-        Client(server.url, management=server.url, metrics=server.url, timeout=0.2) as client,
+        kind(server.url, management=server.url, metrics=server.url, timeout=0.2) as client,
     ):
         calls: list[Callable[[], object]] = [
             lambda: client.predict("m", b"x"),
@@ -167,7 +175,10 @@ def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
         client.predict("m", b"x", timeout=timeout)
 
 
-def test_tls_obeys_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_tls_obeys_the_deadline(
+    kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = _certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
 
@@ -183,18 +194,21 @@ def test_tls_obeys_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     with WireServer(behave) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        with Client(url) as client:
+        with kind(url) as client:
             assert client.predict("m", b"x", timeout=5) == {"secure": True}
             with ends_at_the_deadline():
                 client.predict("m", b"x", timeout=SECONDS)
 
     with WireServer(never_reads) as server:  # accepts, and never shakes hands
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        with Client(url) as client, ends_at_the_deadline():
+        with kind(url) as client, ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
 
 
-def test_a_certificate_that_is_not_trusted_is_not_tried_again(tmp_path: Path) -> None:
+@both
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(
+    kind: type[Client], tmp_path: Path
+) -> None:
     context = _certificate(tmp_path)
 
     def behave(connection: Connection) -> None:
@@ -203,7 +217,7 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(tmp_path: Path) ->
 
     with WireServer(behave) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        with Client(url) as client, pytest.raises(ConnectionFailed, match="certificate"):
+        with kind(url) as client, pytest.raises(ConnectionFailed, match="certificate"):
             client.predict("m", b"x")
         assert server.connections == 1
 

@@ -6,6 +6,7 @@ import time
 from itertools import count
 
 import pytest
+from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
 from client_wire import error
 
@@ -18,7 +19,8 @@ def serving(version: Version) -> FakeTorchServe:
     return FakeTorchServe(m=[ready("2.0"), version])
 
 
-def test_the_queue_is_waited_out_before_the_worker_is_asked() -> None:
+@both
+def test_the_queue_is_waited_out_before_the_worker_is_asked(kind: type[Client]) -> None:
     seen: list[str] = []
     version = ready("1.0", pending=2)
 
@@ -28,14 +30,15 @@ def test_the_queue_is_waited_out_before_the_worker_is_asked() -> None:
 
     version.on_describe = shrinks
     version.on_fence = lambda _: seen.append("fence")
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
     # The queue is looked at once more behind the fence: a request may have come meanwhile.
     assert seen == ["queue 2", "queue 1", "fence", "queue 0"]
 
 
-def test_a_request_that_came_meanwhile_is_waited_for() -> None:
+@both
+def test_a_request_that_came_meanwhile_is_waited_for(kind: type[Client]) -> None:
     fences = count(1)
     version = ready("1.0")
 
@@ -50,13 +53,14 @@ def test_a_request_that_came_meanwhile_is_waited_for() -> None:
 
     looks = 0
     version.on_fence, version.on_describe = one_more_comes, is_done
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
     assert next(fences) == 3  # both fences were needed
 
 
-def test_every_worker_answers_for_itself() -> None:
+@both
+def test_every_worker_answers_for_itself(kind: type[Client]) -> None:
     """An idle worker takes each fence, until its busy neighbour is done."""
     version = ready("1.0", workers=2)
     answering = iter([100, 100, 100, 101])
@@ -65,13 +69,14 @@ def test_every_worker_answers_for_itself() -> None:
         version.customized = {"pid": next(answering)}
 
     version.on_fence = fence
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
     assert list(answering) == []
 
 
-def test_a_worker_that_died_meanwhile_has_nothing_in_work() -> None:
+@both
+def test_a_worker_that_died_meanwhile_has_nothing_in_work(kind: type[Client]) -> None:
     version = ready("1.0", workers=2)
 
     def fence(version: Version) -> None:
@@ -79,28 +84,31 @@ def test_a_worker_that_died_meanwhile_has_nothing_in_work() -> None:
         version.workers[1] = ("9001", "UNLOADING", -1)
 
     version.on_fence = fence
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
 
 
-def test_a_version_without_workers_is_idle() -> None:
+@both
+def test_a_version_without_workers_is_idle(kind: type[Client]) -> None:
     version = ready("1.0")
     version.workers = [("9000", "UNLOADING", 7)]
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
 
 
-def test_a_handler_that_cannot_describe_itself_is_a_fence_too() -> None:
+@both
+def test_a_handler_that_cannot_describe_itself_is_a_fence_too(kind: type[Client]) -> None:
     failure = error(503, "InternalServerException", "Prediction failed")
     version = ready("1.0", customized=failure)
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
 
 
-def test_a_fence_at_which_the_worker_dies_is_none() -> None:
+@both
+def test_a_fence_at_which_the_worker_dies_is_none(kind: type[Client]) -> None:
     fences = count(1)
     version = ready("1.0")
 
@@ -109,24 +117,26 @@ def test_a_fence_at_which_the_worker_dies_is_none() -> None:
         version.customized = died if next(fences) <= 2 else {"pid": 100}
 
     version.on_fence = dies_first
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         client.unregister("m", "1.0")
         assert server.said == [DELETED]
     assert next(fences) == 4
 
 
-def test_workers_that_cannot_be_told_apart_are_waited_out() -> None:
+@both
+def test_workers_that_cannot_be_told_apart_are_waited_out(kind: type[Client]) -> None:
     version = ready("1.0", workers=2, response_timeout=1, customized={"pid": 4711})
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         started = time.monotonic()
         client.unregister("m", "1.0")
         assert time.monotonic() - started >= 1
         assert server.said == [DELETED]
 
 
-def test_a_wait_that_cannot_end_in_time_is_not_begun() -> None:
+@both
+def test_a_wait_that_cannot_end_in_time_is_not_begun(kind: type[Client]) -> None:
     version = ready("1.0", workers=2, response_timeout=120)
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"responseTimeout.*os\.getpid"):
             client.unregister("m", "1.0", timeout=30)
@@ -134,9 +144,10 @@ def test_a_wait_that_cannot_end_in_time_is_not_begun() -> None:
         assert server.said == []
 
 
-def test_a_version_that_stays_busy_stays_registered() -> None:
+@both
+def test_a_version_that_stays_busy_stays_registered(kind: type[Client]) -> None:
     version = ready("1.0", pending=1)
-    with serving(version) as server, Client(management=server.url) as client:
+    with serving(version) as server, kind(management=server.url) as client:
         with pytest.raises(DeadlineExceeded, match=r"1\.0 is not idle: it has requests"):
             client.unregister("m", "1.0", timeout=0.3)
         assert server.said == []

@@ -89,7 +89,8 @@ def test_an_image_that_png_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        np.array([[1, 2], [3, 4]], dtype=np.uint8),
+        np.array([[1, 2], [3, 4]], dtype=np.int64),
+        np.array([[1, 2], [3, 4]], dtype=np.float32),
         torch.tensor([[1, 2], [3, 4]]),
         torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]])),
         torch.tensor([[1, 2], [3, 4]], dtype=torch.bfloat16),

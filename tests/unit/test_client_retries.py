@@ -6,6 +6,7 @@ import random
 import socket
 
 import pytest
+from client_both import both
 from client_wire import QUEUE_FULL, WORKER_DIED, Connection, HTTPServer, WireServer, error, http
 from client_wire import script as answers
 
@@ -20,8 +21,9 @@ from vestal import (
     WorkerDied,
 )
 from vestal.client.calls import Call
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline
-from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, Context, backoff
+from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
 from vestal.client.settings import Addresses
 from vestal.client.steps import Broken, Pause, Reply, Request
 from vestal.client.tokens import NoToken
@@ -39,7 +41,7 @@ class Played:
         self.reply: Reply | None = None
         self.error: VestalError | None = None
         left = list(outcomes)
-        steps = Context(ADDRESSES, NoToken(), Deadline(timeout)).send(call)
+        steps = send(Context(ADDRESSES, NoToken(), Deadline(timeout)), call)
         outcome: Reply | Broken | None = None
         try:
             while True:
@@ -173,37 +175,43 @@ def test_without_a_deadline_the_attempts_are_counted() -> None:
     assert len(played.requests) == WITHOUT_DEADLINE
 
 
-def test_attempts_are_counted_in_the_answer() -> None:
-    with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, Client(server.url) as client:
+@both
+def test_attempts_are_counted_in_the_answer(kind: type[Client]) -> None:
+    with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, kind(server.url) as client:
         answer = client.predict("m", b"x")
     assert answer == {"label": "7"}
     assert answer.attempts == 3
     assert [request.body for request in server.received] == [b"x"] * 3
 
 
-def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more() -> None:
+@both
+def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more(kind: type[Client]) -> None:
     def resets(connection: Connection) -> None:
         connection.receive()
         connection.reset()
 
-    with WireServer(resets) as server, Client(server.url) as client:
+    with WireServer(resets) as server, kind(server.url) as client:
         with pytest.raises(WorkerDied):
             client.predict("m", b"x")
         assert server.connections == 2
 
 
-def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after() -> None:
+@both
+def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after(
+    kind: type[Client],
+) -> None:
     def resets_early(connection: Connection) -> None:
         connection.sock.recv(1000)
         connection.reset()
 
-    with WireServer(resets_early) as server, Client(server.url) as client:
+    with WireServer(resets_early) as server, kind(server.url) as client:
         with pytest.raises(ConnectionFailed, match="sending the request"):
             client.predict("m", b"x" * 50_000_000)
         assert server.connections == 3
 
 
-def test_an_answer_that_comes_before_the_upload_ends_is_heard() -> None:
+@both
+def test_an_answer_that_comes_before_the_upload_ends_is_heard(kind: type[Client]) -> None:
     def refuses_early(connection: Connection) -> None:
         connection.sock.recv(1000)
         connection.send(error(413, "TooLarge", "too large"))
@@ -213,7 +221,7 @@ def test_an_answer_that_comes_before_the_upload_ends_is_heard() -> None:
 
     with (
         WireServer(refuses_early) as server,
-        Client(server.url) as client,
+        kind(server.url) as client,
         pytest.raises(TooLarge, match="too large"),
     ):
         client.predict("m", b"x" * 50_000_000)

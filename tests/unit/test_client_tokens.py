@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from client_both import both
 from client_wire import BAD_TOKEN, HTTPServer, Received, http
 
 from vestal import Client, TokenError, TokenExpired, UsageError
@@ -47,28 +48,34 @@ def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VESTAL_TOKEN", raising=False)
 
 
+@both
 def test_a_token_comes_from_the_argument_before_the_environment(
+    kind: type[Client],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VESTAL_TOKEN", "other")
-    with TokenServer(SECRET) as server, Client(server.url, token=SECRET) as client:
+    with TokenServer(SECRET) as server, kind(server.url, token=SECRET) as client:
         client.predict("m", b"x")
 
 
-def test_a_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_a_token_comes_from_the_environment(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VESTAL_TOKEN", f" {SECRET}\n")
-    with TokenServer(SECRET) as server, Client(server.url) as client:
+    with TokenServer(SECRET) as server, kind(server.url) as client:
         client.predict("m", b"x")
 
 
-def test_a_key_file_has_a_key_for_each_address(tmp_path: Path) -> None:
+@both
+def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, "infer", "manage")
     with (
         TokenServer("infer") as inference,
         TokenServer("manage") as management,
         HTTPServer(lambda _: http(200, b"page")) as metrics,
-        Client(
+        kind(
             inference.url, management=management.url, metrics=metrics.url, key_file=keys
         ) as client,
     ):
@@ -78,8 +85,9 @@ def test_a_key_file_has_a_key_for_each_address(tmp_path: Path) -> None:
     assert "authorization" not in metrics.received[0].headers
 
 
-def test_without_a_token_none_is_sent_and_the_error_says_so() -> None:
-    with TokenServer(SECRET) as server, Client(server.url) as client:
+@both
+def test_without_a_token_none_is_sent_and_the_error_says_so(kind: type[Client]) -> None:
+    with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
             TokenError, match="asks for a token, and this client has none"
         ) as caught:
@@ -88,10 +96,11 @@ def test_without_a_token_none_is_sent_and_the_error_says_so() -> None:
     assert caught.value.hint == "Give token= or key_file=, or set VESTAL_TOKEN"
 
 
-def test_a_changed_key_file_is_read_again(tmp_path: Path) -> None:
+@both
+def test_a_changed_key_file_is_read_again(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, "old")
-    with TokenServer("old") as server, Client(server.url, key_file=keys) as client:
+    with TokenServer("old") as server, kind(server.url, key_file=keys) as client:
         client.predict("m", b"x")
         write_keys(keys, "newer")
         server.good = ("newer",)
@@ -99,10 +108,13 @@ def test_a_changed_key_file_is_read_again(tmp_path: Path) -> None:
         assert len(server.received) == 2
 
 
-def test_a_refused_key_is_looked_up_once_more_whatever_the_time_stamp(tmp_path: Path) -> None:
+@both
+def test_a_refused_key_is_looked_up_once_more_whatever_the_time_stamp(
+    kind: type[Client], tmp_path: Path
+) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, "old")
-    with TokenServer("old") as server, Client(server.url, key_file=keys) as client:
+    with TokenServer("old") as server, kind(server.url, key_file=keys) as client:
         client.predict("m", b"x")
         stamp = keys.stat()
         write_keys(keys, "new")
@@ -111,10 +123,13 @@ def test_a_refused_key_is_looked_up_once_more_whatever_the_time_stamp(tmp_path: 
         assert client.predict("m", b"x").attempts == 2
 
 
-def test_a_refused_key_that_did_not_change_is_not_tried_again(tmp_path: Path) -> None:
+@both
+def test_a_refused_key_that_did_not_change_is_not_tried_again(
+    kind: type[Client], tmp_path: Path
+) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, SECRET)
-    with TokenServer("other") as server, Client(server.url, key_file=keys) as client:
+    with TokenServer("other") as server, kind(server.url, key_file=keys) as client:
         with pytest.raises(TokenError, match=f"the token from key file {keys}") as caught:
             client.predict("m", b"x")
         assert len(server.received) == 1
@@ -122,21 +137,25 @@ def test_a_refused_key_that_did_not_change_is_not_tried_again(tmp_path: Path) ->
     assert caught.value.status == 400
 
 
-def test_an_expired_key_says_so(tmp_path: Path) -> None:
+@both
+def test_an_expired_key_says_so(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, SECRET, minutes=-1)
     with (
         TokenServer("other") as server,
-        Client(server.url, key_file=keys) as client,
+        kind(server.url, key_file=keys) as client,
         pytest.raises(TokenExpired, match="it expired at 20"),
     ):
         client.predict("m", b"x")
 
 
-def test_a_key_file_that_is_being_written_leaves_the_old_key(tmp_path: Path) -> None:
+@both
+def test_a_key_file_that_is_being_written_leaves_the_old_key(
+    kind: type[Client], tmp_path: Path
+) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, "good")
-    with TokenServer("good") as server, Client(server.url, key_file=keys) as client:
+    with TokenServer("good") as server, kind(server.url, key_file=keys) as client:
         client.predict("m", b"x")
         keys.write_text('{"inference": {"ke')
         client.predict("m", b"x")
@@ -144,6 +163,7 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(tmp_path: Path) -> 
         client.predict("m", b"x")
 
 
+@both
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -155,12 +175,14 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(tmp_path: Path) -> 
         (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that no header can carry"),
     ],
 )
-def test_a_key_file_that_is_none_is_named(tmp_path: Path, text: str | None, says: str) -> None:
+def test_a_key_file_that_is_none_is_named(
+    kind: type[Client], tmp_path: Path, text: str | None, says: str
+) -> None:
     keys = tmp_path / "key_file.json"
     if text is not None:
         keys.write_text(text)
     with (
-        Client("http://127.0.0.1:1", key_file=keys) as client,
+        kind("http://127.0.0.1:1", key_file=keys) as client,
         pytest.raises(TokenError, match=says) as caught,
     ):
         client.predict("m", b"x")

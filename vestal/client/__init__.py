@@ -1,6 +1,7 @@
 """The SDK: calls models on a TorchServe, and manages them."""
 
 from vestal.client.answers import Answer
+from vestal.client.async_client import AsyncClient
 from vestal.client.client import Client
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.descriptions import ModelDescription, ModelInfo, Worker
@@ -21,16 +22,19 @@ from vestal.client.errors import (
     TooLarge,
     WorkerDied,
 )
+from vestal.client.metrics import Metrics, Sample
 
 __all__ = [
     "DEFAULT",
     "Answer",
+    "AsyncClient",
     "Client",
     "ClientError",
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
     "InvalidInput",
+    "Metrics",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",
@@ -38,6 +42,7 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "RequestRefused",
+    "Sample",
     "ServerFailed",
     "Timeout",
     "TokenError",

@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vestal.client.steps import Reply
+from vestal.client.tracing import CORRELATION_ID, TRACEPARENT, Trace
 
 if TYPE_CHECKING:
     # What a model answers is known to the model alone: to a type checker an answer can be
@@ -27,6 +28,7 @@ class Answer(_Anything):  # type: ignore[misc]
     `model`: as it was called. `version`: the one that answered, None where the handler does not
     say (only Vestal's handlers do). `request_id`: TorchServe's, also in its logs. `latency`:
     seconds of the whole call, retries included. `attempts`: how often it was sent.
+    `correlation_id`, `traceparent`: as sent, or as the handler sent them back.
     """
 
     model: str
@@ -34,6 +36,8 @@ class Answer(_Anything):  # type: ignore[misc]
     request_id: str | None
     latency: float
     attempts: int
+    correlation_id: str
+    traceparent: str
 
     @property
     def value(self) -> Any:
@@ -117,7 +121,7 @@ _ANSWERS: dict[type, type[Answer]] = {
 }
 
 
-def answer(reply: Reply, *, model: str, latency: float, attempts: int) -> Answer:
+def answer(reply: Reply, *, model: str, latency: float, attempts: int, trace: Trace) -> Answer:
     """The answer of a reply, with the facts of its call."""
     value = decode(reply)
     made = NoneAnswer() if value is None else _ANSWERS[type(value)](value)
@@ -126,6 +130,8 @@ def answer(reply: Reply, *, model: str, latency: float, attempts: int) -> Answer
     made.request_id = reply.headers.get("x-request-id")
     made.latency = latency
     made.attempts = attempts
+    made.correlation_id = reply.headers.get(CORRELATION_ID, trace.correlation_id)
+    made.traceparent = reply.headers.get(TRACEPARENT, trace.traceparent)
     return made
 
 

@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from threading import Event, Lock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.answers import Answer
-from vestal.client.calls import Call
-from vestal.client.deadline import DEFAULT, Deadline, Timeout, UseClientTimeout, check
+from vestal.client.base import Base
+from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import ClientError
-from vestal.client.retry import Context
-from vestal.client.settings import resolve
-from vestal.client.steps import Steps
-from vestal.client.transport import Transport, carry_out
-from vestal.errors import UsageError
-
-T = TypeVar("T")
+from vestal.client.inference import Asked
+from vestal.client.many import Many, Progress
+from vestal.client.metrics import Metrics
+from vestal.client.transport import Transport
 
 
-class Client:
+class Client(Base):
     """Calls models on a TorchServe, and manages them.
 
     Without any address, the server is the one that `vestal serve` runs for the project in the
     current folder (`.vestal/ready.json`). `url`, `management`, `metrics` are base addresses such
     as "http://127.0.0.1:8080"; where one is given, the ready file is not looked at. The token
-    comes from `token` or `key_file` (TorchServe's key_file.json, re-read when it changes), else
-    from VESTAL_TOKEN, else from the ready file's key file.
+    comes from `token` or `key_file` (TorchServe's key_file.json, re-read when it changes, renewed
+    before it expires where there is a management address), else from VESTAL_TOKEN, else from the
+    ready file's key file.
 
     `timeout`: seconds that every call has in total, unless it says otherwise: connecting, retries,
     pauses, sending and reading. None: no deadline.
 
-    Thread-safe, with pooled connections; a child process after a fork gets its own. Proxies and CA
-    bundles are read from the environment once, as requests does.
+    Thread-safe, with pooled connections; a child process after a fork gets its own. Pickled, it is
+    its configuration, the token with it. Proxies and CA bundles are read from the environment once,
+    as requests does. `AsyncClient` is the same for asyncio.
 
     Every method raises ClientError (see `vestal.client.errors` for the tree), and UsageError for
     an argument that cannot be.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        management: str | None = None,
-        metrics: str | None = None,
-        key_file: str | os.PathLike[str] | None = None,
-        token: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        self._timeout = check(timeout)
-        self._addresses, self._tokens = resolve(url, management, metrics, key_file, token)
+    def _open(self) -> None:
         self._transport = Transport(self._addresses.known())
 
     def predict(
@@ -63,16 +49,20 @@ class Client:
         input: Any,  # noqa: A002
         *,
         version: str | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Answer:
         """Sends one input to a model, its default version unless one is said.
 
         `input`: a Path, or a str that ends in an image's suffix, is a file; any other str is text;
-        bytes, a file object, a PIL image (sent as PNG), a numpy array or torch tensor (sent as
-        JSON `{"data": ...}`), a dict, list or number (JSON).
+        bytes, a file object, a PIL image or an image as uint8 array or tensor (PNG), any other
+        numpy array or torch tensor (JSON `{"data": ...}`), a pandas row, a dict, list or number
+        (JSON). `correlation_id`, `traceparent`: sent as they are; made up where not given.
         """
-        context = self._context(timeout)
-        return self._run(inference.predict(context, model, input, version), context)
+        asked = Asked("predictions", model, version, correlation_id, traceparent)
+        context = self._begin(timeout, "predict", model, traceparent)
+        return self._transport.carry_out(inference.infer(context, asked, input), context)
 
     def predict_many(
         self,
@@ -81,40 +71,62 @@ class Client:
         *,
         version: str | None = None,
         concurrency: int = 8,
+        progress: Progress | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> list[Answer | ClientError]:
         """Sends many inputs, at most `concurrency` at a time; the results are in their order.
 
         An input that fails has its error in the list. `timeout` holds for each input by itself.
         `inputs` is read as the calls go on, so a generator need not fit into memory.
+        `progress(done, total)` is called after each result, never twice at once; total is None for
+        a generator.
         """
-        if concurrency < 1:
-            raise UsageError(f"concurrency is {concurrency}: expected 1 or more")
-        if isinstance(inputs, (str, bytes, dict)):
-            raise UsageError(f"inputs is one {type(inputs).__name__}: expected a list of inputs")
-        results: dict[int, Answer | ClientError] = {}
-        source, lock, stop = enumerate(inputs), Lock(), Event()
+        many = Many(inputs, concurrency, progress)
 
         def work() -> None:
-            while not stop.is_set():
-                with lock:
-                    item = next(source, None)
-                if item is None:
-                    return
+            while (item := many.take()) is not None:
                 position, value = item
                 try:
-                    results[position] = self.predict(model, value, version=version, timeout=timeout)
+                    result: Answer | ClientError = self.predict(
+                        model,
+                        value,
+                        version=version,
+                        correlation_id=correlation_id,
+                        traceparent=traceparent,
+                        timeout=timeout,
+                    )
                 except ClientError as error:
-                    results[position] = error
+                    result = error
+                many.put(position, result)
 
-        with ThreadPoolExecutor(concurrency, "vestal-predict") as pool:
-            workers = [pool.submit(work) for _ in range(concurrency)]
+        with ThreadPoolExecutor(max(1, many.concurrency), "vestal-predict") as pool:
+            workers = [pool.submit(work) for _ in range(many.concurrency)]
             try:
                 for worker in as_completed(workers):
                     worker.result()
             finally:
-                stop.set()
-        return [results[position] for position in range(len(results))]
+                many.stop()
+        return many.results()
+
+    def explain(
+        self,
+        model: str,
+        input: Any,  # noqa: A002
+        *,
+        version: str | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Answer:
+        """A prediction together with what each part of the input added to it.
+
+        Takes what `predict` takes.
+        """
+        asked = Asked("explanations", model, version, correlation_id, traceparent)
+        context = self._begin(timeout, "explain", model, traceparent)
+        return self._transport.carry_out(inference.infer(context, asked, input), context)
 
     def ready(
         self,
@@ -127,8 +139,8 @@ class Client:
 
         False too where there is no server, or no answer in time. It asks the management address.
         """
-        context = self._context(timeout)
-        return self._run(readiness.ready(context, model, version), context)
+        context = self._begin(timeout, "ready", model)
+        return self._transport.carry_out(readiness.ready(context, model, version), context)
 
     def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
@@ -137,18 +149,18 @@ class Client:
 
         Raises NotReady where its workers keep dying while they load it, DeadlineExceeded.
         """
-        context = self._context(timeout)
-        return self._run(readiness.wait_ready(context, model, version), context)
+        context = self._begin(timeout, "wait_ready", model)
+        return self._transport.carry_out(readiness.wait_ready(context, model, version), context)
 
     def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
         """Every served version of every model."""
-        context = self._context(timeout)
-        return self._run(management.models(context), context)
+        context = self._begin(timeout, "models", None)
+        return self._transport.carry_out(management.models(context), context)
 
     def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
         """Every served version of one model, as it runs. Raises NotFound."""
-        context = self._context(timeout)
-        return self._run(management.versions(context, model), context)
+        context = self._begin(timeout, "versions", model)
+        return self._transport.carry_out(management.versions(context, model), context)
 
     def describe(
         self,
@@ -162,9 +174,9 @@ class Client:
 
         `customized`: with what the handler says of itself, which waits for a free worker.
         """
-        context = self._context(timeout)
+        context = self._begin(timeout, "describe", model)
         steps = management.describe(context, model, version, customized=customized)
-        return self._run(steps, context)
+        return self._transport.carry_out(steps, context)
 
     def register(
         self,
@@ -182,8 +194,10 @@ class Client:
         Raises NotFound (no such archive), Conflict (that version is there), NotReady,
         DeadlineExceeded; after the last two the version is still registered.
         """
-        context = self._context(timeout)
-        return self._run(lifecycle.register(context, archive, model, workers), context)
+        context = self._begin(timeout, "register", None)
+        return self._transport.carry_out(
+            lifecycle.register(context, archive, model, workers), context
+        )
 
     def scale(
         self,
@@ -197,13 +211,13 @@ class Client:
 
         Scaling down kills workers at once, with what they have in work.
         """
-        context = self._context(timeout)
-        self._run(lifecycle.scale(context, model, workers, version), context)
+        context = self._begin(timeout, "scale", model)
+        self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Makes a version the one that calls without a version get; loses no request."""
-        context = self._context(timeout)
-        self._run(management.set_default(context, model, version), context)
+        context = self._begin(timeout, "set_default", model)
+        self._transport.carry_out(management.set_default(context, model, version), context)
 
     def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
@@ -214,14 +228,20 @@ class Client:
         the default version while others are served, DeadlineExceeded where it does not get idle
         (then it is still registered), NotFound.
         """
-        context = self._context(timeout)
-        self._run(lifecycle.unregister(context, model, version, drained=drain), context)
+        context = self._begin(timeout, "unregister", model)
+        self._transport.carry_out(
+            lifecycle.unregister(context, model, version, drained=drain), context
+        )
+
+    def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
+        """The server's Prometheus page as numbers; needs prometheus_client, `vestal[metrics]`."""
+        Metrics.check_installed()
+        return Metrics.parse(self.metrics_text(timeout=timeout))
 
     def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """The server's Prometheus page, as text."""
-        context = self._context(timeout)
-        reply = self._run(context.send(Call("metrics", "GET", "/metrics")), context)
-        return reply.body.decode("utf-8", "replace")
+        context = self._begin(timeout, "metrics", None)
+        return self._transport.carry_out(management.metrics_page(context), context)
 
     def close(self) -> None:
         """Closes the connections; a second call does nothing."""
@@ -237,13 +257,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Client {' '.join(self._addresses.known())}, {self._tokens!r}>"
-
-    def _context(self, timeout: Timeout) -> Context:
-        seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
-        return Context(self._addresses, self._tokens, Deadline(seconds))
-
-    def _run(self, steps: Steps[T], context: Context) -> T:
-        return carry_out(steps, self._transport, context.deadline)

@@ -43,6 +43,11 @@ class Deadline:
     def expired(self) -> bool:
         return time.monotonic() >= self._end
 
+    def within(self, seconds: float | None) -> Deadline:
+        """This deadline, or so many seconds from now where those end earlier."""
+        left = self.remaining()
+        return self if seconds is None or seconds >= left else Deadline(seconds)
+
     @property
     def elapsed(self) -> float:
         """Seconds since the call began."""

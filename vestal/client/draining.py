@@ -13,11 +13,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from vestal.client.context import Context
 from vestal.client.descriptions import ModelDescription
 from vestal.client.errors import DeadlineExceeded, Facts
 from vestal.client.management import describe, probe
 from vestal.client.readiness import pause
-from vestal.client.retry import Context
 from vestal.client.steps import Steps
 
 POLL = 0.05

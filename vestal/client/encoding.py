@@ -6,8 +6,10 @@ any other str                   text/plain
 bytes, bytearray, memoryview    as they are
 file object                     what is left to read, as a file
 PIL image                       PNG
-numpy array, torch tensor       JSON: {"data": nested lists}
-dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists
+array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
+other array or tensor           JSON: {"data": nested lists}
+pandas row, table               JSON: {"column": value}; {"instances": [row, ...]}
+dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes as base64
 
 Whether a str is a file depends on its spelling alone, never on which files exist: a service that
 passes its users' texts on would otherwise send any file that a user can name. Text that happens to
@@ -16,12 +18,14 @@ end in ".png" goes as bytes: `text.encode()`.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from vestal.client.arrays import comes_from, is_image, plain, png, type_name
 from vestal.client.errors import Facts, InvalidInput
 
 BYTES = "application/octet-stream"
@@ -55,17 +59,32 @@ def encode(value: Any) -> Payload:
         return _file(Path(value), value) if _names_image(value) else _text(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return Payload(bytes(value), BYTES)
-    if _comes_from(value, "PIL"):
+    if comes_from(value, "PIL"):
         return _png(value)
-    if _comes_from(value, "numpy") or _comes_from(value, "torch"):
-        return _json({"data": value})
+    if comes_from(value, "numpy") or comes_from(value, "torch"):
+        return Payload(png(value), IMAGES[".png"]) if is_image(value) else _json({"data": value})
+    if comes_from(value, "pandas"):
+        return _json(value)
     if callable(getattr(value, "read", None)):
         return _stream(value)
     if isinstance(value, (dict, list, tuple, int, float)):
         return _json(value)
     raise InvalidInput(
-        f"an input of type {_type_name(value)} cannot be sent: expected a path, bytes, a str, a "
-        "file object, a PIL image, a numpy array, a torch tensor, a dict or a list"
+        f"an input of type {type_name(value)} cannot be sent: expected a path, bytes, a str, a "
+        "file object, a PIL image, a numpy array, a torch tensor, a pandas row, a dict or a list"
+    )
+
+
+def takes_long(value: Any) -> bool:
+    """Does encoding it read a file, or work long enough to hold an event loop up?"""
+    if isinstance(value, (bytes, dict)):
+        return False
+    if isinstance(value, str):
+        return _names_image(value)
+    return (
+        isinstance(value, Path)
+        or callable(getattr(value, "read", None))
+        or any(comes_from(value, package) for package in ("PIL", "numpy", "torch", "pandas"))
     )
 
 
@@ -103,7 +122,7 @@ def _stream(file: IO[Any]) -> Payload:
     if isinstance(body, str):
         return _text(body)
     if not isinstance(body, (bytes, bytearray)):
-        raise InvalidInput(f"the input's read() gave {_type_name(body)}: expected bytes or str")
+        raise InvalidInput(f"the input's read() gave {type_name(body)}: expected bytes or str")
     name = getattr(file, "name", None)
     suffix = Path(name).suffix.lower() if isinstance(name, str) else ""
     return Payload(bytes(body), CONTENT_TYPES.get(suffix, BYTES))
@@ -122,29 +141,14 @@ def _png(image: Any) -> Payload:
 
 def _json(value: Any) -> Payload:
     try:
-        text = json.dumps(value, default=_nested_lists, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         # NaN and infinity are ValueErrors: JSON has no word for them.
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
     return Payload(text.encode(), JSON)
 
 
-def _nested_lists(value: Any) -> Any:
-    if _comes_from(value, "torch"):
-        return value.detach().cpu().tolist()
-    if _comes_from(value, "numpy"):
-        return value.tolist()
-    raise TypeError(f"it holds a {_type_name(value)}")
-
-
-def _comes_from(value: Any, package: str) -> bool:
-    """Is its type, or one that it extends, defined in the package? Imports nothing."""
-    return any(
-        kind.__module__ == package or kind.__module__.startswith(package + ".")
-        for kind in type(value).__mro__
-    )
-
-
-def _type_name(value: Any) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    return plain(value)

@@ -7,7 +7,7 @@ VestalError
      ├─ ConnectionFailed  no server there, or it went away (a ConnectionError)
      ├─ DeadlineExceeded  the call's time is up (a TimeoutError)
      ├─ TokenError        no token, an unreadable one, or one that the server refused
-     │   └─ TokenExpired  refused, and its own expiry time has passed
+     │   └─ TokenExpired  it was good once, and this client cannot renew it
      ├─ RequestRefused    4xx (and 3xx): the handler or the server says no to this request
      │   ├─ NotFound      404: no such model, version or archive
      │   ├─ Conflict      403, 409: not in this state (already registered, the default version)
@@ -35,6 +35,7 @@ class Facts:
     server_type: str | None = None
     server_message: str | None = None
     request_id: str | None = None
+    correlation_id: str | None = None
     attempts: int = 0
     retry_after: float | None = None
     hint: str | None = None
@@ -46,7 +47,8 @@ class ClientError(VestalError):
     `model`, `version`: what was called (version None: the default one).
     `status`: the HTTP status, None where no answer came.
     `server_type`, `server_message`: `type` and `message` of the error body, as the handler or
-    TorchServe wrote them. `request_id`: TorchServe's, also in its logs.
+    TorchServe wrote them. `request_id`: TorchServe's, also in its logs; `correlation_id`: the
+    caller's, as it was sent.
     `attempts`: how often the request was sent or tried. `retry_after`: seconds the server asked
     to wait. `hint`: what to do.
     """
@@ -84,6 +86,10 @@ class ClientError(VestalError):
         return self.facts.request_id
 
     @property
+    def correlation_id(self) -> str | None:
+        return self.facts.correlation_id
+
+    @property
     def attempts(self) -> int:
         return self.facts.attempts
 
@@ -117,7 +123,7 @@ class TokenError(ClientError):
 
 
 class TokenExpired(TokenError):
-    """The server refused the token, and the key file says that it has expired."""
+    """The server refuses a token that was good, or whose time is up by its key file."""
 
 
 class RequestRefused(ClientError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from vestal.client.calls import Call, path
+from vestal.client.context import Context
 from vestal.client.descriptions import ModelInfo
 from vestal.client.draining import drain
 from vestal.client.errors import Conflict, Facts, NotFound, ServerFailed
 from vestal.client.management import describe, model_versions, models
 from vestal.client.readiness import POLL, LostProcesses, pause, wait_ready
-from vestal.client.retry import Context
+from vestal.client.retry import send
 from vestal.client.steps import Steps
 from vestal.errors import UsageError
 
@@ -29,7 +30,7 @@ def register(context: Context, archive: str, model: str | None, workers: int) ->
         query["model_name"] = model
     before = yield from _registered(context, archive, model)
     call = Call("management", "POST", "/models", query, model=model, repeatable=False)
-    yield from context.send(call)
+    yield from send(context, call)
     # TorchServe does not say which model and version an archive turned out to hold.
     new = (yield from _registered(context, archive, model)).keys() - before.keys()
     if not new:
@@ -58,7 +59,7 @@ def scale(context: Context, model: str, workers: int, version: str | None) -> St
     count = _count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
     target = path("models", model, version)
-    yield from context.send(Call("management", "PUT", target, query, model=model, version=version))
+    yield from send(context, Call("management", "PUT", target, query, model=model, version=version))
     lost = LostProcesses()
     while True:
         description = yield from describe(context, model, version)
@@ -87,8 +88,9 @@ def unregister(context: Context, model: str, version: str, *, drained: bool) -> 
     if drained:
         yield from drain(context, model, version)
     target = path("models", model, version)
-    yield from context.send(
-        Call("management", "DELETE", target, model=model, version=version, repeatable=False)
+    yield from send(
+        context,
+        Call("management", "DELETE", target, model=model, version=version, repeatable=False),
     )
 
 

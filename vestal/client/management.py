@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vestal.client.calls import Call, path
+from vestal.client.context import Context
 from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
-from vestal.client.retry import Context
+from vestal.client.retry import send
 from vestal.client.steps import Reply, Steps
 
 PAGE = 100
@@ -30,7 +31,7 @@ def _names(context: Context) -> Steps[list[str]]:
     query = {"limit": str(PAGE)}
     while True:
         call = Call("management", "GET", "/models", query)
-        page = _document(context, (yield from context.send(call)), dict)
+        page = _document(context, (yield from send(context, call)), dict)
         names += [model["modelName"] for model in page["models"]]
         if "nextPageToken" not in page:
             return names
@@ -48,7 +49,7 @@ def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
 
 def versions(context: Context, model: str) -> Steps[list[ModelDescription]]:
     call = Call("management", "GET", path("models", model, "all"), model=model)
-    raw = _document(context, (yield from context.send(call)), list)
+    raw = _document(context, (yield from send(context, call)), list)
     return [ModelDescription.parse(each) for each in raw]
 
 
@@ -68,7 +69,7 @@ def describe(
         model=model,
         version=version,
     )
-    raw = _document(context, (yield from context.send(call)), list)
+    raw = _document(context, (yield from send(context, call)), list)
     return ModelDescription.parse(raw[0])
 
 
@@ -93,7 +94,12 @@ def set_default(context: Context, model: str, version: str) -> Steps[None]:
         model=model,
         version=version,
     )
-    yield from context.send(call)
+    yield from send(context, call)
+
+
+def metrics_page(context: Context) -> Steps[str]:
+    reply = yield from send(context, Call("metrics", "GET", "/metrics"))
+    return reply.body.decode("utf-8", "replace")
 
 
 def _document(context: Context, reply: Reply, kind: type) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from vestal.client.context import Context
 from vestal.client.descriptions import ModelDescription
 from vestal.client.errors import (
     ClientError,
@@ -19,7 +20,6 @@ from vestal.client.errors import (
     Overloaded,
 )
 from vestal.client.management import describe, models, probe
-from vestal.client.retry import Context
 from vestal.client.steps import Pause, Steps
 from vestal.client.verdicts import named
 from vestal.errors import UsageError

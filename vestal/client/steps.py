@@ -1,14 +1,15 @@
-"""What a call asks of whoever carries it out: send this request, or pause.
+"""What a call asks of whoever carries it out: send this request, pause, or work.
 
-A call is a generator of steps: it yields a `Request` or a `Pause`, is sent a `Reply` or a `Broken`
-for each request, and returns its result. All rules (retries, tokens, readiness, draining) are such
-generators, so they are written once for the blocking client and for the asynchronous one.
+A call is a generator of steps: it yields a `Request`, a `Pause` or a `Work`, is sent a `Reply` or a
+`Broken` for each request and the result of each work, and returns its own. All rules (retries,
+tokens, readiness, draining) are such generators, so they are written once for the blocking client
+and for the asynchronous one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,12 +18,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """One request on the wire. Headers hold the token: never in the repr."""
+    """One request on the wire. Headers hold the token: never in the repr.
+
+    `limit`: seconds it may take, where that is less than what its call has left.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,13 @@ class Pause:
     """Wait so many seconds, or until the deadline, whichever comes first."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Reads a file or compresses an image: what must not hold an event loop."""
+
+    do: Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -64,4 +76,19 @@ class Broken:
     final: bool = False
 
 
-Steps = Generator[Request | Pause, Reply | Broken | None, T]
+Steps = Generator[Request | Pause | Work, Any, T]
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The operating system's own error under the wrappings of the libraries; else the error."""
+    inner: BaseException | None = error
+    root = error
+    while inner is not None:
+        # Those of requests and httpx are or look like OSErrors too, and say less.
+        if isinstance(inner, OSError) and type(inner).__module__ in ("builtins", "socket", "ssl"):
+            root = inner
+        if isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[-1]
+        else:
+            inner = inner.__cause__ or inner.__context__
+    return root

@@ -1,14 +1,16 @@
 """Where tokens come from: an argument, VESTAL_TOKEN, or TorchServe's key file.
 
 TorchServe writes `key_file.json` anew at every start, with one key for inference and one for
-management; each is good for 60 minutes unless `token_expiration_min` says otherwise. No token is
-ever part of a repr, a log line or an error's text.
+management; each is good for 60 minutes unless `token_expiration_min` says otherwise. How a key is
+renewed stands in `vestal.client.renewal`. No token is ever part of a repr, a log line or an error's
+text.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +31,11 @@ class Tokens(ABC):
     def get(self, plane: Plane) -> str | None:
         """The token to send; None to send none. Raises TokenError where it cannot be read."""
 
-    def renew(self, plane: Plane, refused: str | None) -> bool:
-        """Called once when the server refused a token: is there another one to try?"""
-        return False
+    def accepted(self, plane: Plane) -> None:  # noqa: B027  most need not know
+        """The server took the token."""
 
     def expired(self, plane: Plane) -> str | None:
-        """When the token expired by its own account; None if it did not, or nobody knows."""
+        """What is known of the end of a token that was refused; None where it may be just wrong."""
         return None
 
     def __repr__(self) -> str:
@@ -57,23 +58,36 @@ class FixedToken(Tokens):
     def __init__(self, token: str, origin: str) -> None:
         self.origin = origin
         self._token = _checked(token.strip(), origin)
+        self._was_good: set[Plane] = set()
 
     def get(self, plane: Plane) -> str | None:
         return None if plane == "metrics" else self._token
+
+    def accepted(self, plane: Plane) -> None:
+        self._was_good.add(plane)
+
+    def expired(self, plane: Plane) -> str | None:
+        if plane not in self._was_good:
+            return None
+        return "it was good before: it has expired, or another one was made"
 
 
 class KeyFile(Tokens):
     """TorchServe's key file, read again whenever it changes.
 
-    Renewal through the token API (which voids the key for everyone else, so that one process must
-    do it for all, under a lock beside the file) belongs into `renew`.
+    `renewable`: False once the token API has turned out not to renew these very keys.
     """
 
     def __init__(self, path: Path) -> None:
         self.origin = f"key file {path}"
-        self._path = path
+        self.path = path
         self._stamp: tuple[int, int, int] | None = None
         self._keys: dict[str, Any] = {}
+        self._ends: dict[str, float] = {}
+        self.renewable = True
+
+    def __reduce__(self) -> tuple[type[KeyFile], tuple[Path]]:
+        return KeyFile, (self.path,)
 
     def get(self, plane: Plane) -> str | None:
         if plane == "metrics":
@@ -87,25 +101,29 @@ class KeyFile(Tokens):
             )
         return _checked(token, self.origin)
 
-    def renew(self, plane: Plane, refused: str | None) -> bool:
-        # Two writes within one tick of the file system's clock have one time stamp.
+    @property
+    def renewing_key(self) -> str | None:
+        """What the token API asks for; None where the file does not hold it."""
+        key = self._entry("API").get("key")
+        return key if isinstance(key, str) and _SENDABLE.fullmatch(key) else None
+
+    def seconds_left(self, plane: Plane) -> float | None:
+        """Until the key expires, negative afterwards; None where the file does not say."""
+        end = self._ends.get(plane)
+        return None if end is None else end - time.time()
+
+    def look_again(self) -> None:
+        """Forgets the time stamp: two writes within one tick of the clock have the same."""
         self._stamp = None
-        return self.get(plane) != refused
+        self._refresh()
 
     def expired(self, plane: Plane) -> str | None:
-        when = self._entry(plane).get("expiration time")
-        if not isinstance(when, str):
+        left = self.seconds_left(plane)
+        if left is None or left > 0:
             return None
-        try:
-            # Java writes nanoseconds, which Python 3.11 does not read.
-            expiry = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", when))
-        except ValueError:
-            return None
-        if expiry.tzinfo is None:
-            expiry = expiry.replace(tzinfo=UTC)
-        return when if expiry <= datetime.now(UTC) else None
+        return f"it expired at {self._entry(plane)['expiration time']}"
 
-    def _entry(self, plane: Plane) -> dict[str, Any]:
+    def _entry(self, plane: str) -> dict[str, Any]:
         entry = self._keys.get(plane)
         return entry if isinstance(entry, dict) else {}
 
@@ -113,11 +131,11 @@ class KeyFile(Tokens):
         # Without a lock: threads that read at once read the same, and a lock could be held
         # by another thread when this process forks.
         try:
-            status = self._path.stat()
+            status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
-            keys = json.loads(self._path.read_text(encoding="utf-8"))
+            keys = json.loads(self.path.read_text(encoding="utf-8"))
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
         except (OSError, ValueError) as error:
@@ -125,8 +143,24 @@ class KeyFile(Tokens):
             # new one is whole.
             if self._keys:
                 return
-            raise _unreadable(self._path, error) from None
+            raise _unreadable(self.path, error) from None
+        if keys != self._keys:
+            self.renewable = True
         self._keys, self._stamp = keys, stamp
+        ends = {plane: _end(self._entry(plane).get("expiration time")) for plane in keys}
+        self._ends = {plane: end for plane, end in ends.items() if end is not None}
+
+
+def _end(when: object) -> float | None:
+    """An expiration time as seconds since 1970."""
+    if not isinstance(when, str):
+        return None
+    try:
+        # Java writes nanoseconds, which Python 3.11 does not read.
+        expiry = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", when))
+    except ValueError:
+        return None
+    return (expiry if expiry.tzinfo is not None else expiry.replace(tzinfo=UTC)).timestamp()
 
 
 def _unreadable(path: Path, error: Exception) -> TokenError:
@@ -140,9 +174,12 @@ def _unreadable(path: Path, error: Exception) -> TokenError:
     return TokenError(f"the key file {path} cannot be read: {reason}")
 
 
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+
+
 def _checked(token: str, origin: str) -> str:
     """Refuses what no header can carry, before a library quotes it in its own error."""
-    if not re.fullmatch(r"[\x21-\x7e]+", token):
+    if not _SENDABLE.fullmatch(token):
         raise TokenError(
             f"the token from {origin} is empty, or has characters that no header can carry"
         )

@@ -13,9 +13,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.sockets import POOLS, DeadlineSSLSocket, Exchange, exchange
-from vestal.client.steps import Broken, Reply, Request, Steps
+from vestal.client.steps import Broken, Pause, Reply, Request, Steps, root_of
 from vestal.errors import UsageError
 
 T = TypeVar("T")
@@ -52,6 +53,29 @@ class Transport:
         self._inherited: list[HTTPAdapter] = []
         self._adapter: HTTPAdapter | None = _adapter()
         self._pid = os.getpid()
+
+    def carry_out(self, steps: Steps[T], context: Context) -> T:
+        """Takes a call's steps one by one in this thread, and gives its result."""
+        outcome: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                if isinstance(step, Request):
+                    outcome = self.send(step, context.deadline.within(step.limit))
+                elif isinstance(step, Pause):
+                    time.sleep(min(step.seconds, context.deadline.remaining()))
+                    outcome = None
+                else:
+                    outcome = step.do()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            finish(steps, context, error)
 
     def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once; never raises for what the network does."""
@@ -91,41 +115,14 @@ class Transport:
             adapter.close()
 
 
-def carry_out(steps: Steps[T], transport: Transport, deadline: Deadline) -> T:
-    """Takes a call's steps one by one in this thread, and gives its result."""
-    outcome: Reply | Broken | None = None
-    try:
-        while True:
-            step = steps.send(outcome)
-            if isinstance(step, Request):
-                outcome = transport.send(step, deadline)
-            else:
-                time.sleep(min(step.seconds, deadline.remaining()))
-                outcome = None
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
 def _adapter() -> HTTPAdapter:
     return _Adapter(pool_connections=8, pool_maxsize=CONNECTIONS, max_retries=0)
 
 
 def _broken(current: Exchange, error: Exception) -> Broken:
-    root = _root(error)
+    root = root_of(error)
     unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
     final = unresolved or isinstance(
         error, (requests.exceptions.SSLError, requests.exceptions.InvalidURL)
     )
     return Broken(current.phase, root, current.sent, final)
-
-
-def _root(error: BaseException) -> BaseException:
-    """The operating system's own error under the wrappings of urllib3 and requests."""
-    inner: BaseException | None = error
-    root = error
-    while inner is not None:
-        if isinstance(inner, OSError) and not isinstance(inner, requests.RequestException):
-            root = inner
-        inner = inner.__cause__ or inner.__context__
-    return root

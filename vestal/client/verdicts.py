@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
 
@@ -67,38 +70,38 @@ def error_body(reply: Reply) -> tuple[str, str, str | None]:
 
 
 def retry_after(reply: Reply) -> float | None:
-    """Seconds; None where the header is missing or a date (which no clock here is sure of)."""
-    try:
-        return max(0.0, float(reply.headers["retry-after"]))
-    except (KeyError, ValueError):
+    """Seconds that the server asks to wait; a date is read by the server's own clock."""
+    asked = reply.headers.get("retry-after")
+    if asked is None:
         return None
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            now = parsedate_to_datetime(reply.headers["date"])
+            seconds = (parsedate_to_datetime(asked) - now).total_seconds()
+        except (KeyError, TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def failure(
-    reply: Reply,
-    *,
-    url: str,
-    model: str | None,
-    version: str | None,
-    attempts: int,
-) -> ClientError:
-    """The error that a final reply becomes."""
+def failure(reply: Reply, *, url: str, known: Facts) -> ClientError:
+    """The error that a final reply becomes; `known`: what the call knows of itself."""
     kind, message, request_id = error_body(reply)
-    facts = Facts(
-        model=model,
-        version=version,
+    facts = replace(
+        known,
         status=reply.status,
         server_type=kind or None,
         server_message=message,
         request_id=request_id,
-        attempts=attempts,
         retry_after=retry_after(reply),
         hint=_hint(reply.status, kind, message),
     )
-    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    tries = "1 attempt" if known.attempts == 1 else f"{known.attempts} attempts"
     text = (
-        f"{named(model, version)}{url} answered {reply.status}{f' {kind}' if kind else ''}: "
-        f"{message.rstrip('.')} (request {request_id or 'without id'}, {tries})"
+        f"{named(known.model, known.version)}{url} answered {reply.status}"
+        f"{f' {kind}' if kind else ''}: {message.rstrip('.')} "
+        f"(request {request_id or 'without id'}, {tries})"
     )
     return _kind(reply, kind)(text, facts)
 

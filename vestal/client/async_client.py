@@ -1,0 +1,198 @@
+"""The asynchronous client: `Client` with the same names, arguments and errors, for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from vestal.client import inference, lifecycle, management, readiness
+from vestal.client.answers import Answer
+from vestal.client.base import Base
+from vestal.client.deadline import DEFAULT, Timeout
+from vestal.client.descriptions import ModelDescription, ModelInfo
+from vestal.client.errors import ClientError
+from vestal.client.inference import Asked
+from vestal.client.many import Many, Progress
+from vestal.client.metrics import Metrics
+
+
+class AsyncClient(Base):
+    """`Client` for asyncio: every method is a coroutine, used with `async with`.
+
+    Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
+    own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
+    Files are read, and images compressed, in a thread.
+    """
+
+    def _open(self) -> None:
+        # httpx and asyncio are imported by those who need them.
+        from vestal.client.async_transport import AsyncTransport
+
+        self._transport = AsyncTransport(self._addresses.known())
+
+    async def predict(
+        self,
+        model: str,
+        input: Any,  # noqa: A002
+        *,
+        version: str | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Answer:
+        """As `Client.predict`."""
+        asked = Asked("predictions", model, version, correlation_id, traceparent)
+        context = self._begin(timeout, "predict", model, traceparent)
+        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+
+    async def predict_many(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        *,
+        version: str | None = None,
+        concurrency: int = 8,
+        progress: Progress | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> list[Answer | ClientError]:
+        """As `Client.predict_many`."""
+        many = Many(inputs, concurrency, progress)
+
+        async def ask(value: Any) -> Answer:
+            return await self.predict(
+                model,
+                value,
+                version=version,
+                correlation_id=correlation_id,
+                traceparent=traceparent,
+                timeout=timeout,
+            )
+
+        await self._transport.carry_out_many(many, ask)
+        return many.results()
+
+    async def explain(
+        self,
+        model: str,
+        input: Any,  # noqa: A002
+        *,
+        version: str | None = None,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Answer:
+        """As `Client.ask`."""
+        asked = Asked("explanations", model, version, correlation_id, traceparent)
+        context = self._begin(timeout, "explain", model, traceparent)
+        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+
+    async def ready(
+        self,
+        model: str | None = None,
+        version: str | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> bool:
+        """As `Client.ready`."""
+        context = self._begin(timeout, "ready", model)
+        return await self._transport.carry_out(readiness.ready(context, model, version), context)
+
+    async def wait_ready(
+        self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
+    ) -> ModelDescription:
+        """As `Client.wait_ready`."""
+        context = self._begin(timeout, "wait_ready", model)
+        return await self._transport.carry_out(
+            readiness.wait_ready(context, model, version), context
+        )
+
+    async def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
+        """As `Client.models`."""
+        context = self._begin(timeout, "models", None)
+        return await self._transport.carry_out(management.models(context), context)
+
+    async def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
+        """As `Client.versions`."""
+        context = self._begin(timeout, "versions", model)
+        return await self._transport.carry_out(management.versions(context, model), context)
+
+    async def describe(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        customized: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> ModelDescription:
+        """As `Client.describe`."""
+        context = self._begin(timeout, "describe", model)
+        steps = management.describe(context, model, version, customized=customized)
+        return await self._transport.carry_out(steps, context)
+
+    async def register(
+        self,
+        archive: str,
+        *,
+        model: str | None = None,
+        workers: int = 1,
+        timeout: Timeout = DEFAULT,
+    ) -> ModelInfo:
+        """As `Client.register`."""
+        context = self._begin(timeout, "register", None)
+        return await self._transport.carry_out(
+            lifecycle.register(context, archive, model, workers), context
+        )
+
+    async def scale(
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """As `Client.scale`."""
+        context = self._begin(timeout, "scale", model)
+        await self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
+
+    async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
+        """As `Client.set_default`."""
+        context = self._begin(timeout, "set_default", model)
+        await self._transport.carry_out(management.set_default(context, model, version), context)
+
+    async def unregister(
+        self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
+    ) -> None:
+        """As `Client.unregister`."""
+        context = self._begin(timeout, "unregister", model)
+        await self._transport.carry_out(
+            lifecycle.unregister(context, model, version, drained=drain), context
+        )
+
+    async def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
+        """As `Client.metrics`."""
+        Metrics.check_installed()
+        return Metrics.parse(await self.metrics_text(timeout=timeout))
+
+    async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
+        """As `Client.metrics_text`."""
+        context = self._begin(timeout, "metrics", None)
+        return await self._transport.carry_out(management.metrics_page(context), context)
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,190 @@
+"""The asynchronous half: sends a request through httpx, pooled, within a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from vestal.client.answers import Answer
+from vestal.client.context import Context, finish
+from vestal.client.deadline import Deadline
+from vestal.client.errors import ClientError
+from vestal.client.many import Many
+from vestal.client.steps import Broken, Pause, Reply, Request, Steps, root_of
+from vestal.errors import UsageError
+
+try:
+    import httpx
+except ImportError:
+    raise UsageError(
+        "AsyncClient needs httpx, which is not installed: pip install 'vestal[async]'"
+    ) from None
+
+T = TypeVar("T")
+
+CONNECTIONS = 256
+"""Idle connections kept; they are made one by one, as calls need them."""
+PIECE = 65536
+"""Bytes of an upload handed over at a time: more, and its break would be seen too late."""
+
+
+class _Upload(httpx.AsyncByteStream):
+    """The body, and how far it has come: read after the request failed."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.phase = "connecting"
+        self.sent = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.phase = "sending the request"
+        if len(self._body) <= PIECE:
+            if self._body:
+                yield self._body
+        else:
+            with memoryview(self._body) as body:
+                for start in range(0, len(body), PIECE):
+                    yield bytes(body[start : start + PIECE])
+        self.sent = True
+        self.phase = "waiting for the answer"
+
+
+class AsyncTransport:
+    """Each event loop, and a child after a fork, gets connections of its own."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._secure = any(address.startswith("https:") for address in addresses)
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] | None
+        self._clients = WeakKeyDictionary()
+        self._inherited: list[object] = []
+        self._pid = os.getpid()
+
+    async def carry_out(self, steps: Steps[T], context: Context) -> T:
+        """Takes a call's steps one by one in this task, and gives its result."""
+        outcome: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                if isinstance(step, Request):
+                    outcome = await self.send(step, context.deadline.within(step.limit))
+                elif isinstance(step, Pause):
+                    await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
+                    outcome = None
+                else:
+                    outcome = await asyncio.to_thread(step.do)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            finish(steps, context, error)
+
+    async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
+        """Sends once; never raises for what the network does."""
+        client = self._client()
+        url = _url(request.url)
+        upload = _Upload(request.body)
+        length = str(len(request.body))
+        headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
+        if request.body or request.method == "POST":
+            headers["Content-Length"] = length
+        left = deadline.remaining()
+        try:
+            async with asyncio.timeout(None if left == math.inf else left):
+                response = await client.send(
+                    httpx.Request(
+                        *(request.method, url),
+                        headers=headers,
+                        stream=upload,
+                        extensions={"timeout": {"connect": _connect_timeout(left)}},
+                    ),
+                    stream=True,
+                )
+                try:
+                    upload.phase = "reading the answer"
+                    body = await response.aread()
+                finally:
+                    await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            root = root_of(error)
+            unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
+            final = unresolved or isinstance(root, ssl.SSLError)
+            return Broken(upload.phase, root, upload.sent, final)
+        # httpx keeps the names in lower case; several values of one name are joined by commas.
+        return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
+
+    async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
+        """Asks for every input, as many at a time as may be."""
+
+        async def work() -> None:
+            while (item := many.take()) is not None:
+                position, value = item
+                try:
+                    result: Answer | ClientError = await ask(value)
+                except ClientError as error:
+                    result = error
+                many.put(position, result)
+
+        workers = [asyncio.create_task(work()) for _ in range(many.concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            many.stop()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._pid != os.getpid():
+            # The parent's sockets are its own: kept, not closed.
+            self._pid = os.getpid()
+            if self._clients is not None:
+                self._inherited.append(self._clients)
+                self._clients = WeakKeyDictionary()
+        if self._clients is None:
+            raise UsageError("this client is closed: make a new one")
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = httpx.AsyncClient(
+                verify=_trusted() if self._secure else False,
+                timeout=None,  # noqa: S113  each call has a deadline around all of it
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS),
+                follow_redirects=False,
+            )
+        return client
+
+    async def close(self) -> None:
+        """Closes this event loop's connections; a second call does nothing."""
+        clients, self._clients = self._clients, None
+        if clients is not None and self._pid == os.getpid():
+            client = clients.get(asyncio.get_running_loop())
+            if client is not None:
+                await client.aclose()
+
+
+def _trusted() -> ssl.SSLContext:
+    """The CA bundle that requests takes, too."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        if file := os.environ.get(name):
+            return ssl.create_default_context(cafile=file)
+    return httpx.create_ssl_context()
+
+
+def _connect_timeout(left: float) -> float | None:
+    # A TLS handshake that is cancelled leaves its socket open (httpcore 1.0); one that times out,
+    # a moment earlier, does not.
+    return None if left == math.inf else max(0.001, left - 0.01)
+
+
+_url = lru_cache(maxsize=256)(httpx.URL)

@@ -1,0 +1,62 @@
+"""What both clients are made of: the configuration, and what each call begins with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from vestal.client.context import Context, Shared
+from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
+from vestal.client.settings import Addresses, resolve
+from vestal.client.tokens import Tokens
+from vestal.client.tracing import span
+
+
+class Base:
+    """Pickled, a client is its configuration: addresses, where the token comes from, timeout."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        management: str | None = None,
+        metrics: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        self._timeout = check(timeout)
+        self._configure(*resolve(url, management, metrics, key_file, token))
+
+    def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
+        self._addresses, self._tokens = addresses, tokens
+        self._shared, self._pid = Shared(), os.getpid()
+        self._open()
+
+    def _open(self) -> None:
+        """Makes the transport; no connection yet."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
+        return _restore, (type(self), self._addresses, self._tokens, self._timeout)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' '.join(self._addresses.known())}, {self._tokens!r}>"
+
+    def _begin(
+        self, timeout: Timeout, operation: str, model: str | None, traceparent: str | None = None
+    ) -> Context:
+        if self._pid != os.getpid():  # a fork: another thread of the parent may hold the locks
+            self._shared, self._pid = Shared(), os.getpid()
+        seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
+        deadline = Deadline(seconds)
+        started = span(operation, model, traceparent)
+        return Context(self._addresses, self._tokens, deadline, self._shared, started)
+
+
+def _restore(kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None) -> Base:
+    client = kind.__new__(kind)
+    client._timeout = timeout
+    client._configure(addresses, tokens)
+    return client

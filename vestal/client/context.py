@@ -1,0 +1,48 @@
+"""What a call has at hand: addresses, tokens, a deadline, and what all calls of a client share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from vestal.client.budget import Budget
+from vestal.client.deadline import Deadline
+from vestal.client.settings import Addresses
+from vestal.client.steps import Steps
+from vestal.client.suspects import Suspects
+from vestal.client.tokens import Tokens
+from vestal.client.tracing import NO_SPAN, Span
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all calls of one client share."""
+
+    budget: Budget = field(default_factory=Budget)
+    suspects: Suspects = field(default_factory=Suspects)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all requests of one call share.
+
+    `patient`: False for a question about this very moment (is it ready?): no retries.
+    """
+
+    addresses: Addresses
+    tokens: Tokens
+    deadline: Deadline
+    shared: Shared = field(default_factory=Shared)
+    span: Span = NO_SPAN
+    patient: bool = True
+
+    def impatient(self) -> Context:
+        return replace(self, patient=False)
+
+
+def finish(steps: Steps[T], context: Context, error: BaseException | None) -> None:
+    """Ends a call, whatever became of it: what its steps hold is given back, its span closed."""
+    steps.close()
+    context.span.end(error)

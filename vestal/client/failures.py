@@ -1,0 +1,121 @@
+"""The errors that one call can end in, with all that is known of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from vestal.client.calls import Call
+from vestal.client.context import Context
+from vestal.client.errors import (
+    ClientError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Facts,
+    TokenError,
+    TokenExpired,
+    WorkerDied,
+)
+from vestal.client.steps import Broken, Reply
+from vestal.client.tokens import KeyFile, NoToken
+from vestal.client.tracing import CORRELATION_ID
+from vestal.client.verdicts import failure, named
+
+
+class Failures:
+    """`last`: what the attempt before ended in."""
+
+    def __init__(self, call: Call, base: str, context: Context) -> None:
+        self._call = call
+        self._base = base
+        self._context = context
+        self._named = named(call.model, call.version)
+        self.last: ClientError | None = None
+
+    def reply(self, reply: Reply, attempts: int) -> ClientError:
+        """What an answer says that is none."""
+        return failure(reply, url=self._base, known=self._facts(attempts))
+
+    def broken(self, broken: Broken, attempts: int, hint: str) -> ConnectionFailed:
+        reason = _reason(broken.error)
+        error = ConnectionFailed(
+            f"{self._named}{self._base}, {broken.phase}: {reason}", self._facts(attempts, hint)
+        )
+        error.__cause__ = broken.error
+        return error
+
+    def worker_died(self, last: ClientError, attempts: int) -> WorkerDied:
+        hint = (
+            "This input may be what kills the worker, or it takes longer than responseTimeout: "
+            "see the model's log"
+        )
+        return WorkerDied(
+            f"{self._named}the worker died, or the connection broke, twice with this request in "
+            f"work (last: {last.args[0]})",
+            self._facts(attempts, hint, of=last),
+        )
+
+    def too_late(self, phase: str, attempts: int) -> DeadlineExceeded:
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        last = f"; before that: {self.last.args[0]}" if self.last else ""
+        text = (
+            f"{self._named}no answer from {self._base} within "
+            f"{self._context.deadline.seconds:g} s ({phase}, {tries}){last}"
+        )
+        hint = None
+        if phase == "waiting for the answer" and self._call.plane == "inference":
+            # TorchServe queues requests for a model that failed to load, and never answers them.
+            hint = "client.ready(model) says whether its workers are up; timeout= gives more time"
+        return DeadlineExceeded(text, self._facts(attempts, hint, of=self.last))
+
+    def token_refused(self, reply: Reply, attempts: int) -> TokenError:
+        tokens, plane = self._context.tokens, self._call.plane
+        expired = tokens.expired(plane)
+        # TorchServe has two keys, and says nothing of which one it wants.
+        hint = f"It must be the {plane} key of the server's key_file.json"
+        if isinstance(tokens, NoToken):
+            hint = "Give token= or key_file=, or set VESTAL_TOKEN"
+        elif expired and isinstance(tokens, KeyFile):
+            hint = _why_not_renewed(tokens, self._context)
+        elif expired:
+            hint = "Give the server's key_file.json instead: what changes there is read again"
+        facts = replace(
+            self._facts(attempts, hint),
+            status=reply.status,
+            request_id=reply.headers.get("x-request-id"),
+        )
+        if isinstance(tokens, NoToken):
+            return TokenError(f"{self._base} asks for a token, and this client has none", facts)
+        kind = TokenExpired if expired else TokenError
+        why = f"; {expired}" if expired else ""
+        return kind(f"{self._base} refused the token from {tokens.origin}{why}", facts)
+
+    def _facts(
+        self, attempts: int, hint: str | None = None, *, of: ClientError | None = None
+    ) -> Facts:
+        return replace(
+            of.facts if of is not None else Facts(),
+            model=self._call.model,
+            version=self._call.version,
+            correlation_id=self._call.headers.get(CORRELATION_ID),
+            attempts=attempts,
+            retry_after=None,
+            hint=hint,
+        )
+
+
+def _reason(error: BaseException) -> object:
+    # asyncio has texts of its own; those of the system are better known.
+    if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _why_not_renewed(tokens: KeyFile, context: Context) -> str:
+    if context.addresses.management is None:
+        return "This client cannot renew it without the management address: Client(management=...)"
+    if tokens.renewing_key is None:
+        return "This client cannot renew it: the file has no API key"
+    if not tokens.renewable:
+        return "It could not be renewed: is the file the one that this server writes, or a copy?"
+    return "The server was asked for a new one, and did not make it: start it again"
