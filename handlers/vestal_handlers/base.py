@@ -197,8 +197,8 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         with self.metrics.timed("decode_seconds"):
             requests = [self._read(index, row, context) for index, row in enumerate(data)]
             waiting = [i for request in requests if not request.error for i in request.instances]
-            # A lone instance is decoded here: a thread would only add its start.
-            run = self.pool.map if len(waiting) > 1 else map
+            # One instance, or one thread: decoded here, as a pool would only add its own work.
+            run = self.pool.map if min(len(waiting), self.threads) > 1 else map
             list(run(self._decode_one, waiting))
         return requests
 
