@@ -29,10 +29,11 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
     """A project with two short trainings of mnist on digits, packed as 1.0 and 2.0."""
     from vestal.archive.pack import pack
     from vestal.project import Project
+    from vestal.training.compressing import Settings
     from vestal.training.train import train
 
     project = Project(tmp_path_factory.mktemp("project"))
     for version, seed in (("1.0", 0), ("2.0", 1)):
-        run = train(project, "mnist", dataset="digits", epochs=2, seed=seed, device="cpu")
+        run = train(project, "mnist", Settings(dataset="digits", epochs=2, seed=seed, device="cpu"))
         pack(project, "mnist", version=version, weights=run.folder)
     return project

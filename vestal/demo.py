@@ -27,6 +27,7 @@ from vestal.errors import VestalError
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.server import Server
+from vestal.training.compressing import Settings
 from vestal.training.plots import Seen, draw_grid
 from vestal.training.recipe import load_recipe
 from vestal.training.train import train
@@ -61,8 +62,8 @@ def prepare(project: Project) -> dict[str, Run]:
             runs[version] = Run.read(folder)
         else:
             say(f"Train version {version}", command)
-            runs[version] = train(project, MODEL, dataset=DATASET, seed=seed, out=folder)
-        accuracy, size = runs[version].test_accuracy, runs[version].test_size
+            runs[version] = train(project, MODEL, Settings(dataset=DATASET, seed=seed), folder)
+        accuracy, size = runs[version].test["accuracy"], runs[version].test_size
         console.print(f"test accuracy {accuracy:.2%} of {size} held-out images")
         packed = pack(project, MODEL, version=version, weights=folder)
         console.print(f"packed {packed.archive.name}, sha256 {packed.sha256[:12]}")
@@ -72,11 +73,12 @@ def prepare(project: Project) -> dict[str, Run]:
 def save_test_images(project: Project) -> list[TestImage]:
     """Writes the held-out test set as `samples/<label>/<number>.png`."""
     recipe = load_recipe(project, MODEL)
-    test = recipe.splits(DATASET).test
+    splits = recipe.splits(DATASET)
+    test, labels = splits.test, splits.labels or ()
     images = []
     for index in range(len(test)):
         pixels, target = test[index]
-        label = recipe.labels[target]
+        label = labels[target]
         file = project.root / "samples" / label / f"{index:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(bytes(encode_png(pixels).numpy()))
@@ -120,13 +122,13 @@ def measure(client: Client, images: Sequence[TestImage], run: Run) -> None:
     accuracy = right / len(images)
     table.add_row(
         f"{accuracy:.2%}",
-        f"{run.test_accuracy:.2%}",
+        f"{run.test['accuracy']:.2%}",
         f"{times[49]:.1f}",
         f"{times[98]:.1f}",
         f"{len(images) / seconds:.0f}",
     )
     console.print(table)
-    if accuracy != run.test_accuracy:
+    if right != round(run.test["accuracy"] * len(images)):
         raise VestalError("serving and training disagree about the same images: that is a defect")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from vestal.errors import UsageError
@@ -42,3 +43,35 @@ def model_names(project: Project) -> list[str]:
     """Every model that `find_model` finds."""
     recipes = [*project.models.glob("*/recipe.py"), *zoo().glob("*/recipe.py")]
     return sorted({recipe.parent.name for recipe in recipes})
+
+
+# Of a model folder, what says how to train, test and serve it: it stays at home. So does the data,
+# and what only the recipe imports, where it is called so.
+STAYS = (
+    "recipe.py",
+    "training*",
+    "handler.py",
+    "model-config.yaml",
+    "README.md",
+    "data",
+    "tests",
+    "test_*",
+)
+
+
+def support_files(folder: Path, transforms: str = "transforms") -> dict[str, Path]:
+    """What travels in an archive beside the weights, by its name there: the model's own code.
+
+    `transforms` names the module that becomes `transforms.py`.
+    """
+    own = {f"{transforms}.py": "transforms.py"}
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith((".", "__pycache__")) for part in parts)
+        stays = hidden or any(fnmatch(parts[0], pattern) for pattern in STAYS)
+        another = parts[0] == "transforms.py" and transforms != "transforms"
+        if file.is_file() and not stays and not another:
+            name = "/".join(parts)
+            found[own.get(name, name)] = file
+    return found

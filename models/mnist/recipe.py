@@ -3,20 +3,24 @@
 from torchvision.transforms import v2
 
 from vestal.training.datasets import digits, mnist
-from vestal.training.recipe import Recipe
+from vestal.training.objectives import Classification
+from vestal.training.recipe import DataSet, Recipe
 
 from .model import build
-from .transforms import transform
+
+# Nobody writes twice in the same place at the same slant.
+SLANT = v2.RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1))
 
 recipe = Recipe(
     task="image_classifier",
     build=build,
-    transform=transform,
+    objective=Classification(),
     labels=tuple("0123456789"),
-    datasets={"digits": digits, "mnist": mnist},
-    epochs={"digits": 8, "mnist": 4},
+    datasets={
+        "digits": DataSet(load=digits, epochs=8, augment=SLANT),
+        "mnist": DataSet(load=mnist, epochs=4, augment=SLANT),
+    },
     batch_size=32,
     learning_rate=2e-3,
-    # Nobody writes twice in the same place at the same slant.
-    augment=v2.RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1)),
+    saves=("torchscript", "exported", "state_dict"),
 )

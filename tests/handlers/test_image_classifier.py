@@ -17,7 +17,7 @@ from PIL import Image
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal.archive.sample import matches, read_sample
-from vestal.training.recipe import load_recipe
+from vestal.training.recipe import load_recipe, load_transform
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,10 @@ def test_serving_prepares_exactly_the_training_tensor(trained_project, archive, 
     recipe = load_recipe(trained_project, "mnist")
     handler = archive._service._entry_point.__self__
     test = recipe.splits("digits").test
+    transform = load_transform(trained_project, "mnist", "transforms")
     for index, image in enumerate(images):
         served = handler.transform(handler.transform.decode(image))
-        assert torch.equal(served, recipe.transform(test[index][0]))
+        assert torch.equal(served, transform(test[index][0]))
 
 
 def test_the_packed_sample_gets_its_packed_answer(trained_project, archive):

@@ -24,7 +24,8 @@ def test_an_archive_holds_what_a_worker_needs(trained_project):
         names = archive.namelist()
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
     assert {"handler.py", "model.pt", "transforms.py", "index_to_name.json"} <= set(names)
-    assert {"sample/input.png", "sample/sample.json", "vestal_handlers/base.py"} <= set(names)
+    assert {"sample/input.png", "sample/sample.json", "model.py"} <= set(names)
+    assert {"vestal_handlers/base.py", "bill-of-materials.json"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     assert manifest["model"]["modelVersion"] == "1.0"
 
@@ -64,7 +65,7 @@ def test_the_index_says_where_an_archive_came_from(trained_project):
     entry = read_index(store)["mnist-1.0.mar"]
     assert entry["sha256"] == sha256_of(store / "mnist-1.0.mar")
     assert (entry["name"], entry["version"], entry["dataset"]) == ("mnist", "1.0", "digits")
-    assert 0.5 < entry["accuracy"] <= 1
+    assert 0.5 < entry["metrics"]["accuracy"] <= 1
 
 
 def test_the_index_keeps_every_entry_under_parallel_packs(tmp_path):
@@ -81,7 +82,7 @@ def test_a_version_that_cannot_be_is_refused(tmp_path, weights, version):
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(VestalError, match=r"is not a finished training \(no model.pt"):
+    with pytest.raises(VestalError, match=r"is neither a run nor a Hugging Face folder"):
         pack(Project(tmp_path), "mnist", version="1.0", weights=tmp_path)
 
 

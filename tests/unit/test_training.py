@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +12,13 @@ import torch
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model
 from vestal.project import Project
-from vestal.runs import STATE_DICT, TORCHSCRIPT, TRANSFORMS, Run, latest_run
+from vestal.runs import TRANSFORMS, Run, latest_run
+from vestal.training.compressing import Settings
 from vestal.training.datasets import Images, digits, mnist
-from vestal.training.loop import accuracy, fit
-from vestal.training.recipe import Splits, load_recipe
+from vestal.training.loop import Learner, fit, measure
+from vestal.training.recipe import Splits, load_recipe, load_transform
 from vestal.training.train import train
+from vestal_handlers import engines
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,17 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
+def transform():
+    return load_transform(Project.here(), "mnist", "transforms")
+
+
+@pytest.fixture(scope="module")
 def few():
     """A few digits: enough to see a loop work."""
     full = digits()
     take = np.arange(160)
-    return Splits(full.train.pick(take), full.validation.pick(take), full.test.pick(take))
+    parts = (part.pick(take) for part in (full.train, full.validation, full.test))
+    return Splits(*parts, labels=full.labels)
 
 
 def write_idx(folder, name, array):
@@ -89,44 +97,62 @@ def test_an_unknown_data_set_is_named_with_those_there_are(recipe):
         recipe.splits("cifar")
 
 
-def test_the_transform_takes_a_batch_and_one_alike(recipe):
+def test_the_transform_takes_a_batch_and_one_alike(transform):
     images = digits().test.images[:8]
-    one_by_one = torch.stack([recipe.transform(image) for image in images])
-    assert torch.equal(recipe.transform(images), one_by_one)
+    one_by_one = torch.stack([transform(image) for image in images])
+    assert torch.equal(transform(images), one_by_one)
 
 
-def test_the_same_seed_gives_the_same_weights(recipe, few):
+def learner_of(recipe, few, seed=0):
+    torch.manual_seed(seed)
+    return Learner(recipe, recipe.make(few.labels), few.labels, seed)
+
+
+def test_the_same_seed_gives_the_same_weights(recipe, few, transform, tmp_path):
     states = [
-        fit(recipe, few, epochs=1, device="cpu", seed=seed).module.state_dict()
-        for seed in (3, 3, 4)
+        fit(
+            learner_of(recipe, few, seed), few, transform, tmp_path / str(n), epochs=1, device="cpu"
+        ).module.state_dict()
+        for n, seed in enumerate((3, 3, 4))
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["fc2.weight"], states[2]["fc2.weight"])
 
 
-def test_the_best_epoch_is_kept(recipe, few):
+def test_the_best_epoch_is_kept(recipe, few, transform, tmp_path):
     # A learning rate that wrecks the model later on: the best epoch is not the last.
-    wild = dataclasses.replace(recipe, learning_rate=1.0, augment=None)
-    trained = fit(wild, few, epochs=3, device="cpu", seed=0)
-    measured = accuracy(trained.module, wild, few.validation)
-    assert trained.val_accuracy == pytest.approx(measured, abs=1e-6)
-    assert 1 <= trained.best_epoch <= 3
+    wild = dataclasses.replace(recipe, learning_rate=1.0)
+    trained = fit(learner_of(wild, few), few, transform, tmp_path, epochs=3, device="cpu")
+    measured = measure(trained.module, wild, few.validation, transform, few.labels)
+    assert trained.validation == pytest.approx(measured, abs=1e-6)
+    history = json.loads((tmp_path / "history.json").read_text())
+    losses = [row["val_loss"] for row in history]
+    assert trained.best_epoch == losses.index(min(losses)) + 1
     assert not trained.module.training
 
 
-def test_accuracy_counts_over_all_examples(recipe):
+def test_training_stops_early_where_the_validation_loss_does_not_fall(
+    recipe, few, transform, tmp_path
+):
+    wild = dataclasses.replace(recipe, learning_rate=1.0, patience=2)
+    trained = fit(learner_of(wild, few), few, transform, tmp_path, epochs=30, device="cpu")
+    assert trained.epochs == trained.best_epoch + 2 < 30
+
+
+def test_accuracy_counts_over_all_examples(recipe, transform):
     class Always3(torch.nn.Module):
         def forward(self, x):
             return torch.nn.functional.one_hot(torch.full((len(x),), 3), 10).float()
 
     images = torch.zeros(70, 1, 28, 28, dtype=torch.uint8)
     examples = Images(images, torch.arange(70) % 10)
-    assert accuracy(Always3(), recipe, examples) == 0.1
+    found = measure(Always3(), recipe, examples, transform, recipe.labels)
+    assert found == {"accuracy": pytest.approx(0.1)}
 
 
-def test_an_unknown_device_is_refused_with_those_there_are(recipe, few):
+def test_an_unknown_device_is_refused_with_those_there_are(recipe, few, transform, tmp_path):
     with pytest.raises(UsageError, match=r"no device 'tpu' here: there is cpu"):
-        fit(recipe, few, epochs=1, device="tpu", seed=0)
+        fit(learner_of(recipe, few), few, transform, tmp_path, epochs=1, device="tpu")
 
 
 def test_a_run_holds_what_packing_needs(trained_project):
@@ -143,16 +169,16 @@ def test_a_run_holds_what_packing_needs(trained_project):
     assert (folder / TRANSFORMS).read_bytes() == recipes_own.read_bytes()
 
 
-def test_torchscript_and_state_dict_give_the_same_outputs_exactly(trained_project, recipe):
+def test_every_artifact_gives_the_trained_outputs(trained_project, transform):
     folder = latest_run(trained_project, "mnist")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit")
-        scripted = torch.jit.load(folder / TORCHSCRIPT)
-    eager = recipe.build().eval()
-    eager.load_state_dict(torch.load(folder / STATE_DICT, weights_only=True))
-    inputs = recipe.transform(digits().test.images[:64])
+    run = Run.read(folder)
+    assert run.artifacts == ["model.pt", "model.pt2", "model.pth"]
+    inputs = transform(digits().test.images[:64])
+    load = partial(engines.load, device=torch.device("cpu"))
     with torch.inference_mode():
-        assert torch.equal(scripted(inputs), eager(inputs))
+        scripted, exported, eager = (load(folder / file)(inputs) for file in run.artifacts)
+    assert torch.equal(scripted, eager)
+    assert torch.allclose(exported, eager, atol=1e-4)
 
 
 def test_nothing_is_trained_over_an_earlier_run(trained_project):
@@ -160,11 +186,11 @@ def test_nothing_is_trained_over_an_earlier_run(trained_project):
         train(
             trained_project,
             "mnist",
-            dataset="digits",
-            out=latest_run(trained_project, "mnist"),
+            Settings(dataset="digits"),
+            latest_run(trained_project, "mnist"),
         )
 
 
 def test_no_epochs_is_refused(trained_project):
     with pytest.raises(UsageError, match="--epochs must be at least 1, not 0"):
-        train(trained_project, "mnist", dataset="digits", epochs=0)
+        train(trained_project, "mnist", Settings(dataset="digits", epochs=0))

@@ -1,83 +1,112 @@
-"""Packs a training's run into an archive that stands alone.
+"""Packs weights into an archive that stands alone.
 
-An archive holds what a worker needs beside TorchServe, torch and torchvision: the handler, all of
-`vestal_handlers`, weights, labels, transforms, model-config.yaml, and one sample input with the
-answer it should get. The same inputs give the same bytes.
+An archive holds what a worker needs beside TorchServe, torch and the packages it names: the
+handler, all of `vestal_handlers`, weights, labels, transforms, model-config.yaml, one sample input
+with the answer it should get, and a bill of materials. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import vestal_handlers
-from vestal import runs
+import yaml
+
 from vestal.archive.index import record, sha256_of
-from vestal.archive.run import MANIFEST, LoadedArchive
-from vestal.archive.sample import Sample
+from vestal.archive.run import MANIFEST
+from vestal.archive.stage import CONFIG, HANDLER, add_bill, add_golden, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
 from vestal.project import Project
-from vestal.runs import Run
+from vestal.runs import Run, latest_run
 
-FROM_RUN = (runs.TORCHSCRIPT, runs.LABELS, runs.TRANSFORMS)
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive in the store; `new`: it was not there with these bytes before."""
+    """An archive in the store; `new`: it was not there with these bytes before.
+
+    `source`: where the weights are from. `replaced`: the sha256 of what stood there before.
+    """
 
     archive: Path
     sha256: str
     new: bool
+    source: str
+    replaced: str | None = None
 
 
 def pack(
-    project: Project, name: str, *, version: str, weights: Path, force: bool = False
+    project: Project,
+    name: str,
+    *,
+    version: str,
+    weights: str | Path | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    labels: Sequence[str] | None = None,
+    force: bool = False,
 ) -> Packed:
-    """Makes `model_store/<name>-<version>.mar` from a run's folder.
+    """Makes `model_store/<name>-<version>.mar`.
 
     Args:
-        weights: a folder as `vestal train` leaves it.
+        weights: a run's folder, a file or folder from elsewhere, or a name of the recipe's
+            weights; None: the newest run.
+        engine: what computes; the artifact is turned into its format where that can be.
+        precision: what it computes in.
+        labels: of weights from elsewhere, where the recipe's do not fit.
         force: replace an archive of this version that has other content.
 
     Raises:
-        UsageError: no such model, or a name or version that cannot be.
-        VestalError: the run is incomplete, the handler does not load with it, or the store holds
-            other content under this version.
+        UsageError: no such model, engine or weights, or a name or version that cannot be.
+        VestalError: the run is incomplete, the handler does not load with it, its answer is not
+            that of the weights, or the store holds other content under this version.
     """
-    folder = find_model(project, name)
+    find_model(project, name)
     if not NAME.fullmatch(version):
         raise UsageError(
             f"version {version!r} cannot be part of a file name and an address: "
             "take letters, digits, dots, dashes and underscores (1.0)"
         )
-    run = Run.read(weights)
     store = project.model_store
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the finished archive arrives there by one rename.
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=store) as scratch:
-        staged = Path(scratch) / "staged"
-        _stage(staged, folder, weights, run.task)
-        _add_sample(staged, name, version, weights / runs.SAMPLE)
-        fresh = _archive(staged, name, version, Path(scratch))
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=store) as scratch_:
+        scratch = Path(scratch_)
+        run = find_weights(project, name, weights, scratch / "brought", labels)
+        staged = scratch / "staged"
+        artifact = stage(
+            staged, project, run, name=name, version=version, engine=engine, precision=precision
+        )
+        used = yaml.safe_load((staged / CONFIG).read_text("utf-8")).get("handler") or {}
+        made_of = used.get("engine") or engine_of(artifact, run.task)
+        in_precision = used.get("precision", "fp32")
+        reference = staged
+        if artifact != run.artifacts[0] or in_precision != "fp32":
+            reference = scratch / "reference"
+            stage(reference, project, run, name=name, version=version, precision="fp32")
+        add_golden(staged, reference, run, made_of, in_precision)
+        add_bill(staged, run, artifact, made_of, in_precision)
+        fresh = _archive(staged, name, version, artifact, scratch)
         target = store / f"{name}-{version}.mar"
         sha256 = sha256_of(fresh)
-        new = not target.exists() or sha256_of(target) != sha256
-        if new and target.exists() and not force:
+        before = sha256_of(target) if target.exists() else None
+        if before not in (None, sha256) and not force:
             raise VestalError(
-                f"{target} exists with other content (sha256 {sha256_of(target)[:12]}, "
+                f"{target} exists with other content (sha256 {str(before)[:12]}, "
                 f"this would be {sha256[:12]}): take another --version, or --force to replace it"
             )
-        if new:
+        if before != sha256:
             fresh.replace(target)
         record(
             store,
@@ -85,64 +114,60 @@ def pack(
             name=name,
             version=version,
             sha256=sha256,
-            engine="torchscript",
-            precision="fp32",
+            engine=made_of,
+            precision=in_precision,
             dataset=run.dataset,
-            accuracy=run.test_accuracy,
+            metrics=dict(run.test),
+            machine=platform.node(),
+            revision=_revision(project.root),
         )
-    return Packed(target, sha256, new)
+    source = run.dataset if run.folder == scratch / "brought" else str(run.folder)
+    replaced = before if before != sha256 else None
+    return Packed(target, sha256, before != sha256, source, replaced)
 
 
-def _stage(staged: Path, folder: Path, weights: Path, task: str) -> None:
-    package = Path(vestal_handlers.__file__).parent
-    shutil.copytree(package, staged / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in FROM_RUN:
-        shutil.copyfile(weights / file, staged / file)
-    shutil.copyfile(folder / "model-config.yaml", staged / "model-config.yaml")
-    kind = "".join(part.capitalize() for part in task.split("_"))
-    # TorchServe refuses a handler file in which two classes are defined: this one defines one.
-    (staged / "handler.py").write_text(
-        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.{task} import {kind}\n\n\n'
-        f"class Handler({kind}):\n    pass\n",
-        "utf-8",
+def find_weights(
+    project: Project,
+    name: str,
+    weights: str | Path | None,
+    folder: Path,
+    labels: Sequence[str] | None = None,
+) -> Run:
+    """The run that is meant; what is from elsewhere becomes one, in `folder`."""
+    given = Path(weights) if weights is not None else latest_run(project, name)
+    if (given / "training.json").is_file() or (given.is_dir() and weights is None):
+        return Run.read(given)
+    from vestal.training.bringing import bring
+
+    return bring(project, name, str(weights), folder, labels)
+
+
+def _revision(root: Path) -> str | None:
+    """The git revision of the project, where it has one."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run(
+        [git, "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
+    return done.stdout.strip() or None
 
 
-def _add_sample(staged: Path, name: str, version: str, image: Path) -> None:
-    """Asks the staged handler for the sample's answer, so a pack that cannot serve fails here."""
-    manifest = staged / MANIFEST
-    manifest.parent.mkdir()
-    model = {
-        "modelName": name,
-        "modelVersion": version,
-        "handler": "handler.py",
-        "serializedFile": runs.TORCHSCRIPT,
-        "configFile": "model-config.yaml",
-    }
-    manifest.write_text(json.dumps({"model": model}), "utf-8")
-    data = image.read_bytes()
-    with LoadedArchive(staged) as loaded:
-        (answer,) = loaded.predict([data])
-    if answer.status != 200:
-        raise VestalError(f"the handler refuses its own sample {image}: {answer.body.decode()}")
-    shutil.rmtree(manifest.parent)  # the archiver writes its own
-    Sample(data, "image/png", image.name, answer.json()).write(staged)
-
-
-def _archive(staged: Path, name: str, version: str, scratch: Path) -> Path:
+def _archive(staged: Path, name: str, version: str, artifact: str, scratch: Path) -> Path:
     """torch-model-archiver makes it; then it is written anew, sorted and without the time."""
-    own = {runs.TORCHSCRIPT, "handler.py", "model-config.yaml"}
+    shutil.rmtree((staged / MANIFEST).parent)  # the archiver writes its own
+    own = {artifact, HANDLER, CONFIG}
     rest = scratch / "rest"
     rest.mkdir()
-    for entry in staged.iterdir():
+    for entry in list(staged.iterdir()):
         if entry.name not in own:
             entry.rename(rest / entry.name)
     arguments = {
         "--model-name": name,
         "--version": version,
-        "--handler": str(staged / "handler.py"),
-        "--serialized-file": str(staged / runs.TORCHSCRIPT),
-        "--config-file": str(staged / "model-config.yaml"),
+        "--handler": str(staged / HANDLER),
+        "--serialized-file": str(staged / artifact),
+        "--config-file": str(staged / CONFIG),
         # A folder is flattened into the archive's root, its own folders stay.
         "--extra-files": str(rest),
         "--export-path": str(scratch),

@@ -91,6 +91,11 @@ class LoadedArchive:
             self.close()
             raise VestalError(f"{archive} does not load: {error}") from error
 
+    def describe(self) -> Any:
+        """What `?customized=true` answers."""
+        (answer,) = self.predict([Input({}, {"describe": "True"})])
+        return answer.json()
+
     def predict(self, inputs: Sequence[Input | bytes]) -> list[Answer]:
         """One batch through the handler: an answer for every input, in order."""
         batch = [

@@ -19,6 +19,9 @@ from vestal.errors import VestalError
 FOLDER = "sample"
 DESCRIPTION = "sample.json"
 TOLERANCE = 1e-4
+# Of a precision's 24, 11 and 8 bits of mantissa much is lost on the way through a network.
+TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 5e-2}
+DIGITS = 6  # significant ones, of a number in an answer: the rest is the machine's noise
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Sample:
     def write(self, folder: Path) -> None:
         """Writes `sample/` into the folder of an archive that is being made."""
         place = folder / FOLDER
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         (place / self.name).write_bytes(self.input)
         description = {
             "input": self.name,
@@ -69,10 +72,25 @@ def read_sample(archive: Path) -> Sample | None:
         ) from None
 
 
+def tolerance_of(precision: str) -> float:
+    """How far an answer computed in a precision may be from that of fp32."""
+    return TOLERANCES[precision]
+
+
+def rounded(answer: Any) -> Any:
+    """A JSON value with six significant digits of its numbers, the same on every machine."""
+    if isinstance(answer, Mapping):
+        return {key: rounded(value) for key, value in answer.items()}
+    if _is_list(answer):
+        return [rounded(value) for value in answer]
+    return float(f"{answer:.{DIGITS}g}") if isinstance(answer, float) else answer
+
+
 def matches(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | None:
     """The first difference between two JSON values as a sentence; None where they agree.
 
-    Numbers may differ by `tolerance` (absolute); everything else must be equal.
+    Numbers may differ by `tolerance`, times the expected one where that is larger than 1;
+    everything else must be equal.
     """
     return _difference(expected, actual, tolerance, "answer")
 
@@ -95,7 +113,7 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
         ]
     elif _is_number(expected) and _is_number(actual):
         # `not <=`: a NaN is never within the tolerance.
-        if not abs(expected - actual) <= tolerance:
+        if not abs(expected - actual) <= tolerance * max(1.0, abs(expected)):
             return f"{place} is {actual}, expected {expected} (tolerance {tolerance:g})"
         return None
     elif type(expected) is not type(actual) or expected != actual:

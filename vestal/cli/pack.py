@@ -8,13 +8,29 @@ from typing import Annotated
 import typer
 
 from vestal.cli.output import Json, err, out, print_json
+from vestal.errors import UsageError
 
 
 def pack(
     model: Annotated[str, typer.Argument(help="A model folder's name.")],
     version: Annotated[str, typer.Option(help="Of the archive, such as 1.0.")],
     weights: Annotated[
-        Path | None, typer.Option(help="A training's folder; by default the newest run.")
+        str | None,
+        typer.Option(
+            help="A training's folder; a state_dict, TorchScript, .pt2, .onnx or safetensors file; "
+            "a Hugging Face folder; or a name that the recipe knows. By default the newest run."
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="eager, torchscript, exported or onnx; by default the weights' own."),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16; by default model-config.yaml's.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Of weights from elsewhere: one label a line, in the classes' order."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace this version if its content differs.")
@@ -25,17 +41,34 @@ def pack(
     with err.status("Packing"):
         from vestal.archive.pack import pack as pack_archive
         from vestal.project import Project
-        from vestal.runs import latest_run
 
-        project = Project.here()
-        folder = weights or latest_run(project, model)
-        packed = pack_archive(project, model, version=version, weights=folder, force=force)
+        packed = pack_archive(
+            Project.here(),
+            model,
+            version=version,
+            weights=weights,
+            engine=engine,
+            precision=precision,
+            labels=_read_labels(labels) if labels else None,
+            force=force,
+        )
     if as_json:
-        facts = {"archive": str(packed.archive), "sha256": packed.sha256, "new": packed.new}
-        print_json({**facts, "weights": str(folder)})
+        print_json({**vars(packed), "archive": str(packed.archive)})
         return
     size = packed.archive.stat().st_size / 1e6
     state = "packed" if packed.new else "unchanged:"
     out.print(f"{state} {packed.archive} ({size:.1f} MB, sha256 {packed.sha256[:12]})")
-    out.print(f"weights: {folder}")
+    if packed.replaced:
+        out.print(f"replaced: what had sha256 {packed.replaced[:12]}")
+    out.print(f"weights: {packed.source}")
     out.print(f"next: vestal serve --models {model}={packed.archive.name}", style="dim")
+
+
+def _read_labels(file: Path) -> list[str]:
+    try:
+        found = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels in {file} cannot be read: {error}") from None
+    if not found:
+        raise UsageError(f"{file} holds no labels: write one a line, in the classes' order")
+    return found

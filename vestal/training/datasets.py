@@ -1,11 +1,17 @@
-"""Data sets as splits of decoded inputs. The user names one; nothing falls back to another."""
+"""Image data sets as splits of decoded inputs. The user names one; nothing falls back to another.
+
+The data sets of one model alone stand in that model's folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +19,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST, ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vestal.errors import VestalError
 from vestal.training.recipe import Splits
+from vestal_handlers.decoding import Mode, read_image
 
 SPLIT_SEED = 0  # of the data, whatever the training's seed: two trainings share their test set
 
@@ -39,32 +47,104 @@ class Images:
         return Images(self.images[chosen], self.classes[chosen])
 
 
-def digits(data: Path | None = None) -> Splits:
-    """scikit-learn's bundled digits: 1,797 scans of 8 x 8, scaled to grey 28 x 28.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files and their classes, decoded when asked for, as a handler decodes them."""
+
+    files: Sequence[Path]
+    classes: Sequence[int]
+    mode: Mode
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return read_image(self.files[index].read_bytes(), self.mode), self.classes[index]
+
+    def pick(self, indices: np.ndarray) -> ImageFiles:
+        files, classes = zip(*((self.files[i], self.classes[i]) for i in indices), strict=True)
+        return ImageFiles(files, classes, self.mode)
+
+
+def digits(data: Path | None = None, *, size: int = 28, channels: int = 1) -> Splits:
+    """scikit-learn's bundled digits: 1,797 scans of 8 x 8, scaled to size x size.
 
     70 % train, 10 % validation, 20 % test, each with every digit in proportion. `data` is not
     needed: the set comes with scikit-learn.
     """
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
-    large = interpolate(small, size=(28, 28), mode="bicubic", align_corners=False)
-    everything = Images(
-        large.round().clamp(0, 255).to(torch.uint8), torch.from_numpy(bunch.target).long()
-    )
-    indices = np.arange(len(everything))
-    rest, test = train_test_split(
-        indices, test_size=0.2, random_state=SPLIT_SEED, stratify=bunch.target
-    )
-    train, validation = train_test_split(
-        rest, test_size=0.125, random_state=SPLIT_SEED, stratify=bunch.target[rest]
-    )
-    return Splits(everything.pick(train), everything.pick(validation), everything.pick(test))
+    large = interpolate(small, size=(size, size), mode="bicubic", align_corners=False)
+    grey = large.round().clamp(0, 255).to(torch.uint8)
+    images = grey.expand(-1, channels, -1, -1).contiguous()
+    everything = Images(images, torch.from_numpy(bunch.target).long())
+    rest, test = _divide(np.arange(len(everything)), bunch.target, 0.2)
+    train, validation = _divide(rest, bunch.target, 0.125)
+    return _splits(everything, train, validation, test, labels=tuple("0123456789"))
 
 
-def mnist(data: Path | None = None) -> Splits:
-    """MNIST in torchvision's layout (`<data>/MNIST/raw`); downloaded to `data/` when not given.
+def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
+    """A folder of images with one folder a class, in torchvision's ImageFolder layout.
 
-    The 60,000 training images give 90 % train and 10 % validation; the test set is MNIST's own.
+    Where it holds `train/` and `val/` (and `test/`) those are the splits; without `test/` the
+    test split is `val/`, and a tenth of `train/` validates. Else everything is split 70 : 10 : 20.
+
+    Raises:
+        VestalError: no folder, no classes in it, or too few images for the splits.
+    """
+    if data is None:
+        raise VestalError("an image folder must be named: --data DIR (one folder a class in it)")
+    if not (data / "train").is_dir():
+        everything, labels = _read_folder(data, mode)
+        rest, test = _divide(np.arange(len(everything)), everything.classes, 0.2, data)
+        train, validation = _divide(rest, everything.classes, 0.125, data)
+        return _splits(everything, train, validation, test, labels=labels)
+    full, labels = _read_folder(data / "train", mode)
+    held = [
+        _read_folder(data / part, mode, labels)[0]
+        for part in ("val", "test")
+        if (data / part).is_dir()
+    ]
+    if len(held) == 2:
+        return Splits(full, held[0], held[1], labels)
+    train, validation = _divide(np.arange(len(full)), full.classes, 0.1, data)
+    if held:
+        return Splits(full.pick(train), full.pick(validation), held[0], labels=labels)
+    rest, test = _divide(train, full.classes, 0.2, data)
+    return _splits(full, rest, validation, test, labels=labels)
+
+
+def _splits(
+    source: Images | ImageFiles, *parts: np.ndarray, labels: Sequence[str] | None = None
+) -> Splits:
+    train, validation, test = (source.pick(part) for part in parts)
+    return Splits(train, validation, test, labels)
+
+
+def _read_folder(
+    folder: Path, mode: Mode, labels: Sequence[str] | None = None
+) -> tuple[ImageFiles, list[str]]:
+    try:
+        found = ImageFolder(str(folder), is_valid_file=_is_image)
+    except (FileNotFoundError, OSError) as error:
+        raise VestalError(
+            f"{folder} is no image folder ({str(error).splitlines()[0]}): it must hold one folder "
+            "a class, with the images in them"
+        ) from None
+    if labels is not None and found.classes != list(labels):
+        raise VestalError(f"{folder} has the classes {found.classes}, train/ has {list(labels)}")
+    files = [Path(file) for file, _ in found.samples]
+    return ImageFiles(files, [index for _, index in found.samples], mode), list(found.classes)
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(IMG_EXTENSIONS)
+
+
+def _torchvision(kind: Any, name: str, inside: str, data: Path | None = None) -> Splits:
+    """One of torchvision's sets in its own layout; downloaded to `data/` when not given.
+
+    Of the training images 90 % train and 10 % validate; the test set is the set's own.
 
     Raises:
         VestalError: it is not in `data`, or cannot be downloaded.
@@ -72,16 +152,45 @@ def mnist(data: Path | None = None) -> Splits:
     root = data or Path("data")
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints its attempts
-            parts = [MNIST(root, train=train, download=data is None) for train in (True, False)]
+            parts = [kind(root, train=train, download=data is None) for train in (True, False)]
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         found = "is not in" if data else "cannot be downloaded to"
         raise VestalError(
-            f"the data set mnist {found} {root} ({reason}): give its folder with --data DIR "
-            "(it holds MNIST/raw), or train on what needs no download: --dataset digits"
+            f"the data set {name} {found} {root} ({reason}): give its folder with --data DIR "
+            f"(it holds {inside}), or train on what needs no download: --dataset digits"
         ) from None
-    full, test = (Images(part.data.unsqueeze(1), part.targets.long()) for part in parts)
-    train, validation = train_test_split(
-        np.arange(len(full)), test_size=0.1, random_state=SPLIT_SEED, stratify=full.classes.numpy()
-    )
+    full, test = (_images_of(part) for part in parts)
+    train, validation = _divide(np.arange(len(full)), full.classes.numpy(), 0.1)
     return Splits(full.pick(train), full.pick(validation), test)
+
+
+def _images_of(part: Any) -> Images:
+    pixels = torch.as_tensor(part.data)
+    # MNIST keeps [N, H, W], CIFAR-10 [N, H, W, 3].
+    images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Images(images, torch.as_tensor(part.targets).long())
+
+
+Loader = Callable[[Path | None], Splits]
+mnist: Loader = partial(_torchvision, MNIST, "mnist", "MNIST/raw")
+fashion_mnist: Loader = partial(_torchvision, FashionMNIST, "fashion_mnist", "FashionMNIST/raw")
+cifar10: Loader = partial(_torchvision, CIFAR10, "cifar10", "cifar-10-batches-py")
+
+
+def _divide(
+    indices: np.ndarray, classes: Any, share: float, folder: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two parts, every class in proportion in each."""
+    try:
+        most, few = train_test_split(
+            indices,
+            test_size=share,
+            random_state=SPLIT_SEED,
+            stratify=np.asarray(classes)[indices],
+        )
+    except ValueError as error:
+        raise VestalError(
+            f"{folder} has too few images to split into training, validation and test ({error})"
+        ) from None
+    return most, few

@@ -2,147 +2,248 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassAccuracy
+from torch.utils.data import DataLoader, default_collate
 
 from vestal.errors import UsageError, VestalError
 from vestal.training.recipe import Examples, Recipe, Splits
 
+Transform = Callable[[Any], Tensor]
+CHECKPOINTS = "checkpoints"
+HISTORY = "history.json"
 
-class Classifier(lightning.LightningModule):
-    """Cross entropy, AdamW under a one-cycle learning rate; accuracy over all examples."""
 
-    def __init__(self, recipe: Recipe) -> None:
+class Learner(lightning.LightningModule):
+    """A recipe's objective, AdamW under a one-cycle learning rate."""
+
+    def __init__(self, recipe: Recipe, module: nn.Module, labels: Sequence[str] | None, seed: int):
         super().__init__()
-        self.recipe = recipe
-        self.module = recipe.build()
-        self.accuracy = MulticlassAccuracy(len(recipe.labels), average="micro")
+        self.recipe, self.module, self.seed = recipe, module, seed
+        self.figures = recipe.objective.metrics(labels)
+        self._figures = nn.ModuleDict(self.figures)  # where Lightning moves and resets them
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        inputs, targets = batch
-        loss = nn.functional.cross_entropy(self.module(inputs), targets)
+    def on_train_epoch_start(self) -> None:
+        # Order, dropout and augmentation of an epoch depend on its number alone, so a training
+        # that was killed and resumed ends where it would have ended.
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
+        loss = self.training_loss(batch)
         self.log("loss", loss, prog_bar=True)
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def training_loss(self, batch: Sequence[Tensor]) -> Tensor:
         inputs, targets = batch
-        logits = self.module(inputs)
-        self.accuracy(logits, targets)
-        self.log("val_loss", nn.functional.cross_entropy(logits, targets), prog_bar=True)
-        self.log("val_accuracy", self.accuracy, prog_bar=True)
+        return self.recipe.objective.loss(self.module(inputs), targets)
+
+    def validation_step(self, batch: Sequence[Tensor], index: int) -> None:
+        inputs, targets = batch
+        outputs = self.module(inputs)
+        loss = self.recipe.objective.loss(outputs, targets)
+        self.log("val_loss", loss, batch_size=len(inputs))
+        for name, figure in self.figures.items():
+            figure.update(self.recipe.objective.predicted(outputs), targets)
+            self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.figure)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), self.recipe.learning_rate)
+        recipe = self.recipe
+        optimizer = torch.optim.AdamW(
+            self.module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.recipe.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            optimizer, recipe.learning_rate, total_steps=steps
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """`module`: in eval mode on the CPU, of the epoch with the lowest validation loss."""
+    """`module`: in eval mode on the CPU, of the epoch with the lowest validation loss.
+
+    `validation`, `test`: that epoch's figures by name. `epochs`: how many were run.
+    """
 
     module: nn.Module
     best_epoch: int
-    val_accuracy: float
-    test_accuracy: float
+    epochs: int
+    validation: dict[str, float]
+    test: dict[str, float]
 
 
-def fit(recipe: Recipe, splits: Splits, *, epochs: int, device: str, seed: int) -> Trained:
-    """Trains, validates after every epoch, and measures the best epoch's test accuracy.
+class History(Callback):
+    """`history.json`: a line an epoch, written as they end, so that a kill loses none."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        figures = {
+            "loss" if name == "train_loss" else name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name != "loss"
+        }
+        before = json.loads(self.file.read_text("utf-8")) if self.file.exists() else []
+        # A resumed training repeats what came after its checkpoint.
+        kept = [row for row in before if row["epoch"] <= trainer.current_epoch]
+        rows = [*kept, {"epoch": trainer.current_epoch + 1, **figures}]
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        fresh.replace(self.file)
+
+
+def fit(
+    learner: Learner,
+    splits: Splits,
+    transform: Transform,
+    folder: Path,
+    *,
+    epochs: int,
+    device: str = "auto",
+    augment: Callable[[Any], Any] | None = None,
+    teacher_transform: Transform | None = None,
+) -> Trained:
+    """Trains, validates after every epoch, and measures the best epoch on the test split.
+
+    `folder` gets history.json, and checkpoints/ while it lasts: where one is there already, the
+    training goes on from it.
 
     Args:
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda" or "mps"; on CUDA it computes in mixed precision.
+        augment: changes one decoded training input at random.
+        teacher_transform: gives a third part of every training batch (`Distiller`).
 
     Raises:
         UsageError: no such device here.
-        VestalError: interrupted; nothing is saved.
+        VestalError: interrupted; its checkpoint stays.
     """
     accelerator = _accelerator(device)
-    with _quiet(), TemporaryDirectory(prefix="vestal-train-") as folder:
-        lightning.seed_everything(seed, workers=True, verbose=False)
-        learner = Classifier(recipe)
-        best = ModelCheckpoint(folder, monitor="val_loss", mode="min", save_top_k=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = learner.recipe
+    last = folder / CHECKPOINTS / "last.ckpt"
+    best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
+    callbacks: list[Callback] = [best, History(folder / HISTORY)]
+    theme = RichProgressBarTheme(metrics_format=".3g")
+    bar = RichProgressBar(leave=True, theme=theme, console_kwargs={"stderr": True})
+    callbacks.append(bar)
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping(monitor="val_loss", mode="min", patience=recipe.patience))
+    extra = [teacher_transform] if teacher_transform else []
+    with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
+            precision=_precision(accelerator),
             devices=1,
             max_epochs=epochs,
             deterministic=True,
-            callbacks=[best, RichProgressBar(leave=True, console_kwargs={"stderr": True})],
+            callbacks=callbacks,
             logger=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
         trainer.fit(
             learner,
-            _loader(recipe, splits.train, training=True),
-            _loader(recipe, splits.validation),
+            loader(recipe, splits.train, transform, *extra, augment=augment, shuffle=True),
+            loader(recipe, splits.validation, transform),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=True,
         )
         if trainer.interrupted:
-            raise VestalError(f"training stopped in epoch {trainer.current_epoch}: nothing saved")
+            raise VestalError(
+                f"training stopped in epoch {trainer.current_epoch + 1} of {epochs}: "
+                "go on with --resume"
+            )
         checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        learner.load_state_dict(checkpoint["state_dict"])
-        best_value = trainer.validate(learner, _loader(recipe, splits.validation), verbose=False)[0]
+    learner.load_state_dict(checkpoint["state_dict"])
     module = learner.module.to("cpu").eval()
     return Trained(
         module=module,
         best_epoch=int(checkpoint["epoch"]) + 1,
-        val_accuracy=float(best_value["val_accuracy"]),
-        test_accuracy=accuracy(module, recipe, splits.test),
+        epochs=trainer.current_epoch,
+        validation=measure(module, recipe, splits.validation, transform, splits.labels),
+        test=measure(module, recipe, splits.test, transform, splits.labels),
     )
 
 
 @torch.inference_mode()
-def accuracy(module: nn.Module, recipe: Recipe, examples: Examples) -> float:
-    """The share of examples whose best class is the right one."""
-    right = 0
-    for inputs, targets in _loader(recipe, examples):
-        right += int((module(inputs).argmax(dim=1) == targets).sum())
-    return right / len(examples)
+def measure(
+    module: Callable[[Tensor], Any],
+    recipe: Recipe,
+    examples: Examples,
+    transform: Transform,
+    labels: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """The objective's figures by name, over all examples."""
+    figures = recipe.objective.metrics(labels)
+    for inputs, targets in loader(recipe, examples, transform):
+        predicted = recipe.objective.predicted(module(inputs))
+        for figure in figures.values():
+            figure.update(predicted, targets)
+    return {name: float(figure.compute()) for name, figure in figures.items()}
 
 
-def _loader(recipe: Recipe, examples: Examples, training: bool = False) -> DataLoader[Any]:
-    augment = recipe.augment if training else None
+def loader(
+    recipe: Recipe,
+    examples: Examples,
+    *transforms: Transform,
+    augment: Callable[[Any], Any] | None = None,
+    shuffle: bool = False,
+) -> DataLoader[Any]:
+    """Batches (inputs by the first transform, targets, inputs by each further transform)."""
 
-    def collate(batch: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        inputs, targets = zip(*batch, strict=True)
-        images = [augment(image) for image in inputs] if augment else list(inputs)
-        if len({image.shape for image in images}) == 1:
-            return recipe.transform(torch.stack(images)), torch.tensor(targets)
-        return torch.stack([recipe.transform(image) for image in images]), torch.tensor(targets)
+    def collate(batch: Sequence[tuple[Any, Any]]) -> list[Any]:
+        inputs = [augment(given) if augment else given for given, _ in batch]
+        targets = default_collate([target for _, target in batch])
+        if targets.is_floating_point():
+            targets = targets.float()
+        first, *rest = (_prepare(inputs, transform) for transform in transforms)
+        return [first, targets, *rest]
 
-    # Decoded images in memory: worker processes would only copy them.
+    # What is decoded stands in memory: worker processes would only copy it.
     return DataLoader(
         examples,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are enough
         batch_size=recipe.batch_size,
-        shuffle=training,
+        shuffle=shuffle,
         collate_fn=collate,
     )
 
 
+def _prepare(inputs: Sequence[Any], transform: Transform) -> Tensor:
+    image = isinstance(inputs[0], Tensor) and inputs[0].dim() == 3
+    if image and len({one.shape for one in inputs}) == 1:
+        return transform(torch.stack(list(inputs)))
+    return torch.stack([transform(one) for one in inputs])
+
+
 def _accelerator(device: str) -> str:
-    if device == "auto":
-        return "auto"
     kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if device == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if kinds[kind])
     if not kinds.get(device):
         have = ", ".join(kind for kind, there in kinds.items() if there)
         raise UsageError(f"no device {device!r} here: there is {have} (or say auto)")
-    return "gpu" if device == "cuda" else device
+    return device
+
+
+def _precision(accelerator: str) -> Any:
+    if accelerator != "cuda":
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
 
 
 @contextmanager

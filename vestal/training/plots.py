@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,4 +41,24 @@ def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
         )
     if title:
         figure.suptitle(title, fontsize=10)
+    figure.savefig(file, dpi=100)
+
+
+def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
+    """Draws a training's losses by epoch and, below, its figures.
+
+    `history`: rows with `epoch`, `loss`, `val_loss`, and the figures as `val_*`.
+    """
+    epochs = [row["epoch"] for row in history]
+    figures = [name for name in history[-1] if name.startswith("val_") and name != "val_loss"]
+    figure = Figure(figsize=(6, 2.4 * (1 + len(figures))), layout="constrained")
+    axes = figure.subplots(1 + len(figures), 1, squeeze=False, sharex=True).flatten()
+    for name, label in (("loss", "training"), ("val_loss", "validation")):
+        axes[0].plot(epochs, [row.get(name) for row in history], marker=".", label=label)
+    axes[0].set_ylabel("loss")
+    axes[0].legend(frameon=False)
+    for axis, name in zip(axes[1:], figures, strict=True):
+        axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
+        axis.set_ylabel(name.removeprefix("val_"))
+    axes[-1].set_xlabel("epoch")
     figure.savefig(file, dpi=100)

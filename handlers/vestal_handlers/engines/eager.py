@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -117,27 +118,43 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def read(artifact: Path) -> dict[str, Tensor]:
-    load_file = _read_safetensors if artifact.suffix == ".safetensors" else _read_pickle
-    state = load_file(artifact)
+    """A state_dict from its file.
+
+    Raises:
+        ModuleNotFoundError: safetensors is not installed. ValueError: something else is in it.
+    """
+    load_file = _read_safetensors if artifact.suffix == ".safetensors" else load_pickle
+    return check_state(load_file(artifact), artifact.name)
+
+
+def check_state(state: Any, source: str) -> dict[str, Tensor]:
+    """A state_dict, if it is one; raises ValueError naming what it is instead."""
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors or not state:
         what = f"a dict of {_few(map(str, state))}" if isinstance(state, dict) else type(state)
         raise ValueError(
-            f"{artifact.name} holds {what}, expected a state_dict: names and their tensors "
+            f"{source} holds {what}, expected a state_dict: names and their tensors "
             "(torch.save(module.state_dict(), path))"
         )
     return dict(state)
 
 
-def _read_pickle(artifact: Path) -> Any:
+def load_pickle(artifact: Path) -> Any:
+    """What torch.save wrote, as far as it is tensors and plain values.
+
+    Raises:
+        ValueError: it holds more than that, is broken, or is another kind of file.
+    """
     try:
         with warnings.catch_warnings():
             # Of TorchScript torch warns first and raises then.
             warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")
             return torch.load(artifact, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({named[1].rstrip('.')})" if named else ", or is broken"
         raise ValueError(
-            f"{artifact.name} holds more than tensors, or is broken; nothing of it was run: "
+            f"{artifact.name} holds more than tensors{what}; nothing of it was run: "
             "save it as torch.save(module.state_dict(), path)"
         ) from error
     except (RuntimeError, EOFError) as error:

@@ -1,0 +1,35 @@
+"""Clothes of Fashion-MNIST: what to train on and how."""
+
+from vestal.training.datasets import digits, fashion_mnist
+from vestal.training.objectives import Classification
+from vestal.training.recipe import DataSet, Recipe
+
+from .model import build
+
+# Fashion-MNIST's own names, in the order of its classes.
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+recipe = Recipe(
+    task="image_classifier",
+    build=build,
+    objective=Classification(),
+    labels=CLOTHES,
+    datasets={
+        "fashion_mnist": DataSet(load=fashion_mnist, epochs=10),
+        "digits": DataSet(load=digits, epochs=20),
+    },
+    batch_size=64,
+    learning_rate=1e-3,
+    saves=("state_dict", "onnx"),
+)

@@ -1,0 +1,11 @@
+"""One preprocessing for training and serving: grey, 28 x 28, from 0 to 1 (the quickstart's)."""
+
+import torch
+from torchvision.transforms import v2
+
+from vestal_handlers.decoding import ImageTransform
+
+transform = ImageTransform(
+    mode="L",
+    steps=(v2.Resize((28, 28), antialias=True), v2.ToDtype(torch.float32, scale=True)),
+)

@@ -1,0 +1,42 @@
+"""A language model: what to train on and how."""
+
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from vestal.errors import VestalError
+from vestal.training.objectives import NextToken
+from vestal.training.recipe import DataSet, Recipe, Weights
+
+from .model import build
+from .training_data import byte_level_bpe, pydoc_topics
+
+HUB = "openai-community/gpt2"
+
+
+def hub() -> Weights:
+    """The 124 million parameters of GPT-2 from the Hugging Face hub, downloaded once."""
+    try:
+        module = AutoModelForCausalLM.from_pretrained(HUB, use_safetensors=True)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(HUB).backend_tokenizer
+    except OSError as error:
+        raise VestalError(
+            f"{HUB} cannot be had from the Hugging Face hub ({str(error).splitlines()[0]}): say "
+            "--weights FOLDER of a copy (config.json, model.safetensors, tokenizer.json), or "
+            "train the small one: vestal train gpt2"
+        ) from None
+    return Weights(module, f"{HUB} of the Hugging Face hub", tokenizer=tokenizer)
+
+
+recipe = Recipe(
+    task="text_generator",
+    build=build,
+    objective=NextToken(context=128),
+    datasets={"pydoc_topics": DataSet(load=pydoc_topics, epochs=24)},
+    batch_size=16,
+    learning_rate=3e-3,
+    weight_decay=0.1,
+    patience=3,
+    saves=("transformers",),
+    weights={"gpt2": hub},
+    tokenizer=byte_level_bpe,
+)

@@ -1,0 +1,49 @@
+"""CIFAR-10's ten things: what to train on and how."""
+
+from functools import partial
+
+from torchvision.transforms import v2
+
+from vestal.training.datasets import cifar10, digits
+from vestal.training.objectives import Classification
+from vestal.training.recipe import DataSet, Recipe
+
+from .model import build
+
+# CIFAR-10's own names, in the order of its classes.
+THINGS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+CROP = v2.RandomCrop(32, padding=4)
+
+recipe = Recipe(
+    task="image_classifier",
+    build=build,
+    objective=Classification(),
+    labels=THINGS,
+    datasets={
+        "cifar10": DataSet(
+            load=cifar10,
+            epochs=20,
+            augment=v2.Compose([CROP, v2.RandomHorizontalFlip()]),
+        ),
+        # A mirrored digit is no digit: these are only moved.
+        "digits": DataSet(
+            load=partial(digits, size=32, channels=3),
+            epochs=20,
+            augment=CROP,
+        ),
+    },
+    batch_size=64,
+    learning_rate=2e-3,
+    saves=("state_dict",),
+)

@@ -1,0 +1,16 @@
+"""One preprocessing for training and serving: RGB, 32 x 32, normalized by CIFAR-10's channels."""
+
+import torch
+from torchvision.transforms import v2
+
+from vestal_handlers.decoding import ImageTransform
+
+transform = ImageTransform(
+    mode="RGB",
+    steps=(
+        v2.Resize((32, 32), antialias=True),
+        v2.ToDtype(torch.float32, scale=True),
+        # Means and standard deviations of CIFAR-10's training pixels, as its tutorials have them.
+        v2.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ),
+)

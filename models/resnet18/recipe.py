@@ -1,0 +1,58 @@
+"""ImageNet's classes, or those of a folder of images: what to train on and how."""
+
+from functools import partial
+
+import torch
+from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.transforms import v2
+
+from vestal.errors import VestalError
+from vestal.training.datasets import digits, image_folder
+from vestal.training.objectives import Classification
+from vestal.training.recipe import DataSet, Recipe, Weights
+
+from .model import build
+
+IMAGENET = ResNet18_Weights.IMAGENET1K_V1
+LABELS = tuple(IMAGENET.meta["categories"])
+
+
+def imagenet() -> Weights:
+    """torchvision's weights, downloaded once (69.76 % top-1, says torchvision)."""
+    try:
+        module = resnet18(weights=IMAGENET)
+    except (OSError, RuntimeError) as error:
+        raise VestalError(
+            f"ImageNet's weights cannot be downloaded ({error}): fetch {IMAGENET.url} where there "
+            "is a network and say --weights FILE, or take --weights random"
+        ) from None
+    return Weights(module, "ImageNet (torchvision IMAGENET1K_V1)")
+
+
+def random() -> Weights:
+    """Seeded random weights, which have learned nothing: for load tests."""
+    torch.manual_seed(0)
+    return Weights(build(len(LABELS)), "random weights, seed 0: its answers mean nothing")
+
+
+recipe = Recipe(
+    task="image_classifier",
+    build=build,
+    objective=Classification(),
+    labels=LABELS,
+    datasets={
+        "folder": DataSet(
+            load=image_folder,
+            epochs=10,
+            start="imagenet",
+            augment=v2.Compose([v2.RandomResizedCrop(256), v2.RandomHorizontalFlip()]),
+        ),
+        "digits": DataSet(
+            load=partial(digits, size=64, channels=3), epochs=3, transforms="transforms_small"
+        ),
+    },
+    batch_size=32,
+    learning_rate=1e-3,
+    saves=("safetensors",),
+    weights={"imagenet": imagenet, "random": random},
+)

@@ -1,0 +1,108 @@
+"""Code or prose: Python's own source, and the English of its documentation."""
+
+import ast
+import random
+import sysconfig
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import sklearn.datasets
+
+from vestal.training.recipe import Splits
+
+LABELS = ("code", "prose")
+SPLIT_SEED = 0  # of the data, whatever the training's seed
+LINES, CHARS = 10, 400  # of one passage of code, of prose
+MODULES = 120  # code is plenty: so many modules, and of each at most so many passages
+PASSAGES = 12
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Texts and their classes (indices into LABELS)."""
+
+    passages: Sequence[tuple[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return self.passages[index]
+
+
+def code_or_prose(data: Path | None = None) -> Splits:
+    """Passages of source and of text, held out by module and by book: 70 : 10 : 20 of these.
+
+    `data` is not needed: all of it comes with Python and scikit-learn. What is held out never
+    shares a module, a topic or a description with what is trained on.
+    """
+    books = {**topics, **_descriptions()}
+    parts: list[list[tuple[str, int]]] = [[], [], []]
+    for index, sources in enumerate((_modules(), books)):
+        cut = _code if index == 0 else _prose
+        for part, names in zip(parts, _divide(list(sources)), strict=True):
+            for name in names:
+                part += [(passage, index) for passage in cut(sources[name])]
+    train, validation, test = (Passages(part) for part in parts)
+    return Splits(train, validation, test)
+
+
+def _divide(names: list[str]) -> tuple[list[str], list[str], list[str]]:
+    names = sorted(names)
+    random.Random(SPLIT_SEED).shuffle(names)
+    first, second = round(0.7 * len(names)), round(0.8 * len(names))
+    return names[:first], names[first:second], names[second:]
+
+
+def _modules() -> Mapping[str, str]:
+    """The largest modules of the standard library that are single files."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    files = sorted(files, key=lambda file: -file.stat().st_size)[:MODULES]
+    return {file.name: file.read_text("utf-8") for file in files}
+
+
+def _descriptions() -> Mapping[str, str]:
+    folder = Path(sklearn.datasets.__file__).parent / "descr"
+    return {file.name: file.read_text("utf-8") for file in folder.glob("*.rst")}
+
+
+def _code(source: str) -> list[str]:
+    """Statements of ten lines or so, without comments and docstrings: those are prose."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [s for s in body if not _is_text(s)] or [ast.Pass()]  # type: ignore[attr-defined]
+    lines = ast.unparse(ast.fix_missing_locations(tree)).splitlines()
+    pieces = [lines[start : start + LINES] for start in range(0, len(lines), LINES)]
+    whole = [textwrap.dedent("\n".join(piece)) for piece in pieces if len(piece) == LINES]
+    step = max(1, len(whole) // PASSAGES)
+    return whole[::step][:PASSAGES]
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _prose(text: str) -> list[str]:
+    """Paragraphs of about 400 characters; what is indented is an example, and mostly code."""
+    return list(_joined(paragraph for paragraph in text.split("\n\n") if _is_prose(paragraph)))
+
+
+def _is_prose(paragraph: str) -> bool:
+    lines = paragraph.strip("\n").splitlines()
+    return len(paragraph) > 80 and not any(line.startswith(("  ", ".. ", "|")) for line in lines)
+
+
+def _joined(paragraphs: Iterator[str]) -> Iterator[str]:
+    passage = ""
+    for paragraph in paragraphs:
+        passage = f"{passage}\n\n{paragraph.strip()}".strip()
+        if len(passage) >= CHARS:
+            yield passage
+            passage = ""
+    if passage:
+        yield passage

@@ -1,0 +1,245 @@
+"""The folder that becomes an archive: what TorchServe unpacks, and what runs here without it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import vestal_handlers
+from vestal.archive.index import sha256_of
+from vestal.archive.run import MANIFEST, Input, LoadedArchive
+from vestal.archive.sample import Sample, matches, rounded, tolerance_of
+from vestal.errors import UsageError, VestalError
+from vestal.models import find_model
+from vestal.project import Project
+from vestal.runs import SAMPLE, Run
+from vestal_handlers.engines import BY_SUFFIX
+
+HANDLER = "handler.py"
+CONFIG = "model-config.yaml"
+BILL = "bill-of-materials.json"
+CONTENT_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
+}
+# What an archive needs beside TorchServe's own needs: always, by task, by the artifact's suffix.
+PACKAGES = ("torch", "numpy", "pyyaml")
+BY_TASK = {
+    "image_classifier": ("torchvision", "pillow"),
+    "text_generator": ("transformers", "tokenizers", "safetensors"),
+}
+BY_ARTIFACT = {".onnx": ("onnxruntime",), ".safetensors": ("safetensors",)}
+OPTIONAL = ("captum", "orjson")  # explanations; JSON parsed faster
+
+
+def stage(
+    folder: Path,
+    project: Project,
+    run: Run,
+    *,
+    name: str,
+    version: str,
+    engine: str | None = None,
+    precision: str | None = None,
+    **handler: Any,
+) -> str:
+    """Fills a new folder with all that an archive of a run holds but sample and bill.
+
+    Args:
+        engine: None: the run's first artifact, with what model-config.yaml says.
+        precision: None: what model-config.yaml says.
+        handler: further options over those of model-config.yaml.
+
+    Returns:
+        The artifact's file name.
+
+    Raises:
+        UsageError: no such model or engine, or a model-config.yaml that cannot be read.
+        VestalError: the run has nothing that the engine could load.
+    """
+    home = find_model(project, name) if run.model == name else find_model(project, run.model)
+    artifact = run.artifacts[0]
+    if engine:
+        artifact = _artifact_for(run, engine)
+    package = Path(vestal_handlers.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (artifact, *run.support):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.folder / file, folder / file)
+    options = {"engine": engine, "precision": precision, **handler}
+    write_config(
+        home / CONFIG, folder / CONFIG, {k: v for k, v in options.items() if v is not None}
+    )
+    _write_handler(home, folder, run.task)
+    manifest = folder / MANIFEST
+    manifest.parent.mkdir()
+    model = {
+        "modelName": name,
+        "modelVersion": version,
+        "handler": HANDLER,
+        "serializedFile": artifact,
+        "configFile": CONFIG,
+    }
+    manifest.write_text(json.dumps({"model": model}), "utf-8")
+    return artifact
+
+
+def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None:
+    """Copies a model-config.yaml, with options put over those under its `handler:`.
+
+    Raises:
+        UsageError: it is not there, or is no YAML mapping.
+    """
+    try:
+        text = source.read_text("utf-8")
+        config = yaml.safe_load(text)
+        if not isinstance(config, dict):
+            raise yaml.YAMLError("it must hold keys and values")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{source} cannot be read: {error}") from None
+    if options:
+        config["handler"] = {**(config.get("handler") or {}), **options}
+        text = yaml.safe_dump(config, sort_keys=False)
+    target.write_text(text, "utf-8")
+
+
+def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: str) -> None:
+    """Puts `sample/` into a staged folder: the run's input, and the answer that is right for it.
+
+    The answer is the reference's, a folder staged with the run's first artifact in fp32; the
+    staged one must give it too, within the tolerance of its engine and precision. So a pack whose
+    archive cannot serve fails here.
+
+    Raises:
+        VestalError: it does not load, refuses the input, or answers otherwise.
+    """
+    given, content_type, name = _sample_input(run, reference)
+    right = rounded(_answer(reference, given, content_type))
+    tolerance = tolerance_of(precision)
+    if folder != reference:
+        difference = matches(right, _answer(folder, given, content_type), tolerance)
+        if difference:
+            raise VestalError(
+                f"the {engine} engine in {precision} answers the sample otherwise than the "
+                f"weights do: {difference}"
+            )
+    Sample(given, content_type, name, right, tolerance).write(folder)
+
+
+def _sample_input(run: Run, staged: Path) -> tuple[bytes, str, str]:
+    files = sorted((run.folder / SAMPLE).glob("input.*"))
+    if files:
+        return files[0].read_bytes(), CONTENT_TYPES[files[0].suffix], files[0].name
+    # Weights from elsewhere come without data: the handler knows an input that it takes.
+    with LoadedArchive(staged, batch_size=1) as loaded:
+        example = loaded.describe()["example"]
+    return json.dumps(example).encode(), CONTENT_TYPES[".json"], "input.json"
+
+
+def _answer(folder: Path, given: bytes, content_type: str) -> Any:
+    with LoadedArchive(folder, batch_size=1) as loaded:
+        (answer,) = loaded.predict([Input.raw(given, content_type)])
+    if answer.status != 200:
+        raise VestalError(f"the handler refuses its own sample: {answer.body.decode()}")
+    return answer.json()
+
+
+def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:
+    """Writes the bill of materials of a staged folder: where it comes from, and what it needs."""
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))["model"]
+    files = {
+        file.relative_to(folder).as_posix(): sha256_of(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.is_relative_to((folder / MANIFEST).parent)
+    }
+    bill = {
+        "format": 1,
+        "model": manifest["modelName"],
+        "version": manifest["modelVersion"],
+        "task": run.task,
+        "engine": engine,
+        "precision": precision,
+        "artifact": artifact,
+        "built_on": {
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "machine": platform.machine(),
+        },
+        "packages": _packages(folder, run, artifact),
+        "optional": _versions(OPTIONAL),
+        "training": {"dataset": run.dataset, "seed": run.seed, "metrics": dict(run.test)},
+        "files": files,
+    }
+    (folder / BILL).write_text(json.dumps(bill, indent=1) + "\n", "utf-8")
+    return bill
+
+
+def engine_of(artifact: str, task: str) -> str:
+    """The engine that an artifact's suffix says; a language model's is transformers itself."""
+    return "transformers" if task == "text_generator" else BY_SUFFIX[Path(artifact).suffix]
+
+
+def _packages(folder: Path, run: Run, artifact: str) -> dict[str, str]:
+    names = [*PACKAGES, *BY_TASK.get(run.task, ()), *BY_ARTIFACT.get(Path(artifact).suffix, ())]
+    sources = [folder / HANDLER, *(folder / f for f in run.support if f.endswith(".py"))]
+    own = {file.stem for file in sources} | {Path(vestal_handlers.__file__).parent.name, "ts"}
+    distributions = packages_distributions()
+    for module in sorted(_imports(sources) - own - set(sys.stdlib_module_names)):
+        names += [name.lower() for name in distributions.get(module, [])]
+    return _versions(names)
+
+
+def _imports(sources: Sequence[Path]) -> set[str]:
+    """The top-level packages that these files import, wherever in them."""
+    found = set()
+    for file in sources:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in sorted(set(names)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _artifact_for(run: Run, engine: str) -> str:
+    if run.task == "text_generator":
+        raise UsageError(f"text generation has no engine {engine!r}: it runs in transformers")
+    import torch
+
+    from vestal.training.saving import artifact_for
+
+    return artifact_for(run.folder, run.artifacts, engine, torch.zeros(2, *run.input_shape))
+
+
+def _write_handler(home: Path, folder: Path, task: str) -> None:
+    if (home / HANDLER).is_file():  # the model brings its own
+        shutil.copyfile(home / HANDLER, folder / HANDLER)
+        return
+    kind = "".join(part.capitalize() for part in task.split("_"))
+    # TorchServe refuses a handler file in which two classes are defined: this one defines one.
+    (folder / HANDLER).write_text(
+        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.{task} import {kind}\n\n\n'
+        f"class Handler({kind}):\n    pass\n",
+        "utf-8",
+    )

@@ -1,0 +1,140 @@
+"""Artifacts: a trained module saved in the formats that engines load, and turned into others."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vestal.errors import UsageError, VestalError
+from vestal_handlers.engines import BY_SUFFIX, eager
+
+# By format: the file, and the further files that it needs in an archive.
+ARTIFACTS = {
+    "torchscript": "model.pt",
+    "exported": "model.pt2",
+    "state_dict": "model.pth",
+    "safetensors": "model.safetensors",
+    "onnx": "model.onnx",
+    "transformers": "model.safetensors",
+}
+LANGUAGE_MODEL = ("config.json", "generation_config.json", "tokenizer.json")
+# The format that makes what an engine loads.
+BY_ENGINE = {
+    "eager": "state_dict",
+    "torchscript": "torchscript",
+    "exported": "exported",
+    "onnx": "onnx",
+}
+
+
+def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tensor) -> list[str]:
+    """Saves a module, in eval mode on the CPU, in each format; gives the files' names.
+
+    Args:
+        example: a batch of two inputs [2, ...], for the formats that trace.
+    """
+    for name in formats:
+        _SAVERS[name](module, folder / ARTIFACTS[name], example)
+    return [ARTIFACTS[name] for name in formats]
+
+
+def artifact_for(folder: Path, artifacts: Sequence[str], engine: str, example: Tensor) -> str:
+    """The artifact of a run that an engine loads; made from the weights, once, if need be.
+
+    Raises:
+        UsageError: no such engine.
+        VestalError: the run has no weights that the engine's format can be made from.
+    """
+    if engine not in BY_ENGINE:
+        raise UsageError(f"no engine {engine!r}: the engines are {', '.join(BY_ENGINE)}")
+    for artifact in artifacts:
+        if BY_SUFFIX.get(Path(artifact).suffix) == engine:
+            return artifact
+    made = ARTIFACTS[BY_ENGINE[engine]]
+    if (folder / made).is_file():
+        return made
+    weights = [a for a in artifacts if BY_SUFFIX.get(Path(a).suffix) == "eager"]
+    if not weights:
+        raise VestalError(
+            f"{folder} holds {', '.join(artifacts)}: the {engine} engine's format is made from "
+            "weights by name (a state_dict or safetensors), which are not there"
+        )
+    module = eager.build(folder)
+    eager.fill(module, eager.read(folder / weights[0]), weights[0])
+    save(module.eval(), [BY_ENGINE[engine]], folder, example)
+    return made
+
+
+def _torchscript(module: nn.Module, file: Path, example: Tensor) -> None:
+    with warnings.catch_warnings():
+        # Deprecated since torch 2.15, and what this format is.
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        scripted = torch.jit.script(module)
+        _whole(file, lambda fresh: scripted.save(str(fresh)))  # type: ignore[no-untyped-call]
+
+
+def _exported(module: nn.Module, file: Path, example: Tensor) -> None:
+    program = torch.export.export(module, (example,), dynamic_shapes=_any_batch())
+    _whole(file, lambda fresh: torch.export.save(program, fresh))
+
+
+def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
+    def write(fresh: Path) -> None:
+        # One file: an archive's artifact has no second one for its weights.
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=_any_batch(),
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(fresh), external_data=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        _whole(file, write)
+
+
+def _state_dict(module: nn.Module, file: Path, example: Tensor) -> None:
+    _whole(file, lambda fresh: torch.save(module.state_dict(), fresh))
+
+
+def _safetensors(module: nn.Module, file: Path, example: Tensor) -> None:
+    from safetensors.torch import save_model
+
+    _whole(file, lambda fresh: save_model(module, str(fresh)))
+
+
+def _transformers(module: Any, file: Path, example: Tensor) -> None:
+    module.save_pretrained(file.parent)
+
+
+_SAVERS: dict[str, Callable[[nn.Module, Path, Tensor], None]] = {
+    "torchscript": _torchscript,
+    "exported": _exported,
+    "onnx": _onnx,
+    "state_dict": _state_dict,
+    "safetensors": _safetensors,
+    "transformers": _transformers,
+}
+
+
+def _any_batch() -> tuple[dict[int, Any]]:
+    return ({0: torch.export.Dim("batch", min=1)},)
+
+
+def _whole(file: Path, write: Callable[[Path], Any]) -> None:
+    """The file appears whole or not at all, also when several make it at once."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".saving-") as scratch:
+        # The same name: torch writes it into some of its formats.
+        fresh = Path(scratch) / file.name
+        write(fresh)
+        fresh.replace(file)
