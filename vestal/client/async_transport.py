@@ -115,6 +115,8 @@ class AsyncTransport:
                     body = await response.aread()
                 finally:
                     await response.aclose()
+        except httpx.TimeoutException:
+            return Broken(upload.phase, TimeoutError("the deadline has passed"), upload.sent)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             root = root_of(error)
             unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN

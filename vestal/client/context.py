@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from vestal.client.budget import Budget
 from vestal.client.deadline import Deadline
+from vestal.client.outages import Outages
 from vestal.client.settings import Addresses
 from vestal.client.steps import Steps
 from vestal.client.suspects import Suspects
@@ -21,6 +22,7 @@ class Shared:
     """What all calls of one client share."""
 
     budget: Budget = field(default_factory=Budget)
+    outages: Outages = field(default_factory=Outages)
     suspects: Suspects = field(default_factory=Suspects)
 
 

@@ -4,6 +4,7 @@ worth it until the deadline   the connection was refused, or broke before all wa
                               ServiceUnavailable; 429, 502, 504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
+worth it after an outage      404 for a model that answered before (`vestal.client.outages`)
 never                         a handler's verdict, any other status
 
 Every retry draws on the client's budget (`vestal.client.budget`) and waits for it, but for the one
@@ -71,12 +72,12 @@ class Attempts:
             self.count += 1
             outcome = yield from self.send(token)
             if isinstance(outcome, Broken):
+                self.context.shared.outages.broke()
                 yield from self.wait(self.after_break(outcome))
                 continue
             verdict = judge(outcome)
             if verdict is Verdict.ANSWER:
-                self.context.tokens.accepted(plane)
-                self.context.shared.budget.earn()
+                self.answered()
                 return outcome, self.count
             if verdict is Verdict.TOKEN:
                 self.refused.add(token)
@@ -122,7 +123,9 @@ class Attempts:
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
         error = self.failed.reply(reply, self.count)
-        if verdict is Verdict.FINAL:
+        if verdict is Verdict.NOT_FOUND and self.may_come_back():
+            return self.pause(error, None)
+        if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
             self.context.shared.budget.earn()
             raise error
         if not self.context.patient:
@@ -132,6 +135,21 @@ class Attempts:
         elif reply.status in (502, 504) and not self.call.repeatable:
             raise error  # a proxy's word: the server behind it may have acted
         return self.pause(error, retry_after(reply))
+
+    def answered(self) -> None:
+        self.context.tokens.accepted(self.call.plane)
+        self.context.shared.budget.earn()
+        if self.call.plane == "inference" and self.call.model is not None:
+            self.context.shared.outages.answered(self.call.model)
+
+    def may_come_back(self) -> bool:
+        """Is the model unknown since the server was started again, perhaps a moment ago?"""
+        return (
+            self.context.patient
+            and self.call.plane == "inference"
+            and self.call.model is not None
+            and self.context.shared.outages.since_last_answer(self.call.model)
+        )
 
     def after_break(self, broken: Broken) -> float:
         if self.deadline.expired:

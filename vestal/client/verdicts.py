@@ -29,6 +29,8 @@ class Verdict(Enum):
     """Nothing was done: sent again until the deadline."""
     RETRY_ONCE = auto()
     """The worker died, perhaps of this very input: sent once more."""
+    NOT_FOUND = auto()
+    """TorchServe knows no such model, or not yet."""
     TOKEN = auto()
     """The token was refused."""
     FINAL = auto()
@@ -43,6 +45,8 @@ def judge(reply: Reply) -> Verdict:
         return Verdict.TOKEN
     if from_handler(reply):
         return Verdict.FINAL
+    if reply.status == 404 and kind.endswith("NotFoundException"):
+        return Verdict.NOT_FOUND
     if reply.status in (500, 507) and message.strip() == "Worker died.":
         return Verdict.RETRY_ONCE
     if reply.status == 503:

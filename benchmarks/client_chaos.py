@@ -1,0 +1,268 @@
+"""Chaos for the client against a live TorchServe; rows in benchmarks/results/client_chaos-*.csv.
+
+    python -m benchmarks.client_chaos            # all, in full: about 20 minutes
+    python -m benchmarks.client_chaos restart    # one: kills, killer, restart, tokens, drains
+    python -m benchmarks.client_chaos --short
+
+The tests in tests/chaos/test_client_chaos.py run the short forms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import csv
+import json
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client_server import Torchserve, kill_a_worker, torchserve
+from benchmarks.client_token_load import TokenLoad
+from vestal import Client, ClientError, DeadlineExceeded, WorkerDied
+
+RESULTS = Path(__file__).with_name("results")
+LATE = 0.2
+"""Seconds that a call may end after its deadline."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call. `at`: seconds since the load began; `error`: the type, empty for an answer."""
+
+    at: float
+    seconds: float
+    timeout: float
+    attempts: int
+    error: str = ""
+    text: str = ""
+    marked: bool = False
+
+
+@dataclass
+class Load:
+    """Calls a model from many threads until it is told to stop, and remembers every call."""
+
+    client: Client
+    model: str
+    concurrency: int = 16
+    body: bytes = b"0.02"
+    timeout: Callable[[], float] = lambda: 60.0
+    rows: list[Row] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self.started = time.monotonic()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(self.concurrency)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.rows.append(self.call(self.body, self.timeout()))
+
+    def call(self, body: bytes, timeout: float, *, marked: bool = False) -> Row:
+        began = time.monotonic()
+        error, text = "", ""
+        try:
+            attempts = self.client.predict(self.model, body, timeout=timeout).attempts
+        except ClientError as raised:
+            attempts, error, text = raised.attempts, type(raised).__name__, str(raised)
+        took = time.monotonic() - began
+        return Row(began - self.started, took, timeout, attempts, error, text, marked)
+
+    def summary(self, **more: object) -> dict[str, Any]:
+        times = sorted(row.seconds for row in self.rows)
+        return {
+            "calls": len(times),
+            "errors": dict(collections.Counter(row.error for row in self.rows if row.error)),
+            "p50_ms": round(1000 * statistics.median(times), 1),
+            "p99_ms": round(1000 * times[int(0.99 * (len(times) - 1))], 1),
+            "max_ms": round(1000 * times[-1], 1),
+            "attempts": dict(sorted(collections.Counter(r.attempts for r in self.rows).items())),
+            **more,
+        }
+
+
+def kills(server: Torchserve, seconds: float, every: float) -> tuple[dict[str, Any], list[Row]]:
+    """2 workers, concurrency 16, deadline 60 s: every so often one that is READY is killed."""
+    killed = []
+    with server.client() as client, Load(client, "echo") as load:
+        end = time.monotonic() + seconds
+        while time.monotonic() + every / 2 < end:
+            time.sleep(every / 2)
+            killed.append(kill_a_worker(client, "echo"))
+            time.sleep(every / 2)
+        client.wait_ready("echo", timeout=60)
+    assert all(killed), killed
+    return load.summary(killed=len(killed)), load.rows
+
+
+def killer(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
+    """An input makes the worker exit, beside 15 callers whose inputs do not."""
+    lost = []
+    with server.client(timeout=60) as client, Load(client, "echo", 15) as load:
+        for _ in range(times):
+            time.sleep(1)
+            before = {worker.pid for worker in client.describe("echo").workers}
+            load.rows.append(load.call(b"die", 60, marked=True))
+            time.sleep(1)
+            ready = client.wait_ready("echo", timeout=60)
+            lost.append(len(before - {worker.pid for worker in ready.workers}))
+    died = [row for row in load.rows if row.error == WorkerDied.__name__]
+    return load.summary(
+        lost_workers=lost,
+        blamed_rightly=sum(row.marked for row in died),
+        blamed_wrongly=sum(not row.marked for row in died),
+    ), load.rows
+
+
+def restart(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
+    """TorchServe is killed and started again; calls have deadlines of 1 to 45 s."""
+    draw = random.Random(0)
+    outages: list[tuple[float, float]] = []
+    with (
+        server.client() as client,
+        Load(client, "echo", timeout=lambda: draw.uniform(1, 45)) as load,
+    ):
+        for _ in range(times):
+            time.sleep(3)
+            down = time.monotonic() - load.started
+            server.kill()
+            time.sleep(2)
+            server.start(["echo-1.0.mar"])
+            outages.append((down, time.monotonic() - load.started))
+        time.sleep(7)
+    return load.summary(outages=outages, **judged(load.rows, outages)), load.rows
+
+
+def judged(rows: Iterable[Row], outages: list[tuple[float, float]]) -> dict[str, Any]:
+    """Who failed although its deadline came 5 s after READY (or no outage met it), and how."""
+    wrong, worst = [], 0.0
+    for row in rows:
+        end = row.at + row.timeout
+        met = [(down, up) for down, up in outages if row.at <= up and down - 0.5 <= end]
+        due = not any(down - 0.5 <= end < up + 5 for down, up in met)
+        if row.error == DeadlineExceeded.__name__:
+            worst = max(worst, row.seconds - row.timeout)
+        if row.error and (due or row.error != DeadlineExceeded.__name__):
+            wrong.append(asdict(row))
+    return {"wrong": wrong, "latest_after_deadline_ms": round(1000 * worst, 1)}
+
+
+def tokens(server: Torchserve, processes: int, seconds: float) -> tuple[dict[str, Any], list[Row]]:
+    """Processes with keys that are good for a minute."""
+    with TokenLoad(server, "steady", processes) as load:
+        time.sleep(seconds)
+    return load.result, []
+
+
+def drains(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
+    """A version is replaced under load, again and again."""
+    with server.client() as client, Load(client, "drained") as load:
+        versions = ["1.0", "2.0"]
+        for _ in range(times):
+            old, new = versions
+            client.register(f"drained-{new}.mar", workers=1, timeout=60)
+            client.set_default("drained", new)
+            client.unregister("drained", old, timeout=60)
+            versions.reverse()
+    return load.summary(unregistered=times, slow=sum(r.seconds > 10 for r in load.rows)), load.rows
+
+
+Scenario = Callable[[Torchserve], tuple[dict[str, Any], list[Row]]]
+FULL: dict[str, Scenario] = {
+    "kills": lambda server: kills(server, 120, 20),
+    "killer": lambda server: killer(server, 5),
+    "restart": lambda server: restart(server, 3),
+    "drains": lambda server: drains(server, 20),
+    "tokens": lambda server: tokens(server, 8, 300),
+}
+SHORT: dict[str, Scenario] = {
+    "kills": lambda server: kills(server, 24, 12),
+    "killer": lambda server: killer(server, 1),
+    "restart": lambda server: restart(server, 1),
+    "drains": lambda server: drains(server, 2),
+    "tokens": lambda server: tokens(server, 3, 62),
+}
+
+
+def prepare(server: Torchserve) -> list[str]:
+    """Packs the models; what to start."""
+    server.pack("drained", "2.0", batch=8)
+    return [
+        server.pack("echo", workers=2, batch=8),
+        server.pack("drained", "1.0", batch=8),
+        server.pack("steady"),
+    ]
+
+
+def failures(name: str, result: dict[str, Any]) -> list[str]:
+    """What the issue asks for and a run did not show."""
+    wanted: dict[str, Callable[[], dict[str, object]]] = {
+        "kills": lambda: {"errors": {}},
+        "killer": lambda: {"blamed_wrongly": 0, "errors": {"WorkerDied": result["blamed_rightly"]}},
+        "restart": lambda: {"wrong": []},
+        "drains": lambda: {"errors": {}, "slow": 0},
+        "tokens": lambda: {"failed": 0},
+    }
+    found = [f"{k} is {result[k]}, not {v}" for k, v in wanted[name]().items() if result[k] != v]
+    if name == "killer" and (max(result["lost_workers"]) > 2 or not result["blamed_rightly"]):
+        found.append(f"lost workers: {result['lost_workers']}")
+    if name == "restart" and result["latest_after_deadline_ms"] > 1000 * LATE:
+        found.append(f"{result['latest_after_deadline_ms']} ms after a deadline")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenarios", nargs="*", choices=[[], *FULL], default=[])
+    parser.add_argument("--short", action="store_true")
+    arguments = parser.parse_args()
+    scenarios = SHORT if arguments.short else FULL
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    bad = 0
+    for name in arguments.scenarios or scenarios:
+        with torchserve(token_minutes=1 if name == "tokens" else 60) as server:
+            models = prepare(server)
+            server.start([m for m in models if name in ("drains", "tokens") or "echo" in m])
+            result, rows = scenarios[name](server)
+        found = failures(name, result)
+        bad += bool(found)
+        print(json.dumps({"scenario": name, **result, "failures": found}), flush=True)
+        RESULTS.mkdir(exist_ok=True)
+        file = RESULTS / f"client_chaos-{name}-{stamp}"
+        file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        if rows:
+            with file.with_suffix(".csv").open("w", newline="") as out:
+                writer = csv.DictWriter(out, list(asdict(rows[0])))
+                writer.writeheader()
+                for row in sorted(rows, key=lambda row: row.at):
+                    writer.writerow(
+                        asdict(
+                            replace(
+                                row,
+                                at=round(row.at, 4),
+                                seconds=round(row.seconds, 4),
+                                timeout=round(row.timeout, 3),
+                            )
+                        )
+                    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A TorchServe for the client's chaos and load: small archives, two workers, ports that stay."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from vestal import Client
+from vestal.project import Project, ReadyFile
+from vestal.server.ports import free_ports
+from vestal.server.server import Server
+
+HANDLER = """
+import os, time
+
+def handle(data, context):
+    if data is None:  # at load
+        return None
+    if context.get_request_header(0, "describe"):
+        return [{"pid": os.getpid()}]
+    texts = [bytes(row.get("body") or row.get("data") or b"").decode() for row in data]
+    if "die" in texts:
+        os._exit(1)
+    seconds = [float(text) for text in texts if text]
+    if seconds:
+        time.sleep(max(seconds))
+    return [{"text": text, "version": context.manifest["model"]["modelVersion"]} for text in texts]
+"""
+NO_OP = """
+def handle(data, context):
+    return None if data is None else [b"{}"] * len(data)
+"""
+SETTINGS = """\
+enable_model_api=true
+decode_input_request=false
+disable_system_metrics=true
+metrics_mode=prometheus
+job_queue_size=1000
+token_expiration_min={minutes}
+"""
+
+
+def pack(
+    store: Path, name: str, version: str, *, workers: int = 1, batch: int = 1, code: str = HANDLER
+) -> str:
+    """A plain archive as torch-model-archiver makes it; the file's name."""
+    store.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {
+            "modelName": name,
+            "modelVersion": version,
+            "handler": f"{name}_handler.py",
+            "configFile": "model-config.yaml",
+        },
+    }
+    config = (
+        f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\nmaxBatchDelay: 5\n"
+        "responseTimeout: 30\n"
+    )
+    file = f"{name}-{version}.mar"
+    with zipfile.ZipFile(store / file, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr(f"{name}_handler.py", code)
+        archive.writestr("model-config.yaml", config)
+    return file
+
+
+class Torchserve:
+    """A project in a temp folder; started, killed and started again on the same ports."""
+
+    def __init__(self, *, token_minutes: int = 60) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="vc-"))
+        self.project = Project(self.folder / "project")
+        self.project.root.mkdir()
+        self.project.config.write_text(SETTINGS.format(minutes=token_minutes))
+        self.port = _three_free_ports()
+        self._server: Server | None = None
+
+    def pack(self, name: str, version: str = "1.0", **options: int | str) -> str:
+        return pack(self.project.model_store, name, version, **options)  # type: ignore[arg-type]
+
+    def start(self, models: Sequence[str]) -> ReadyFile:
+        """Returns when every model is READY and has answered."""
+        self._server = Server(self.project, list(models), port=self.port)
+        return self._server.__enter__().ready
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def kill(self) -> None:
+        """kill -9 of Java, then what is left of that start is cleaned."""
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "org.pytorch.serve.ModelServer" in process.cmdline():
+                    process.kill()
+        self.stop()
+
+    def client(self, **options: object) -> Client:
+        return Client(**self.addresses(), **options)  # type: ignore[arg-type]
+
+    def addresses(self) -> dict[str, str]:
+        """Arguments of a client, in this process or in another."""
+        url = "http://127.0.0.1:{}"
+        return {
+            "url": url.format(self.port),
+            "management": url.format(self.port + 1),
+            "metrics": url.format(self.port + 2),
+            "key_file": str(self.project.key_file),
+        }
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def torchserve(*, token_minutes: int = 60) -> Iterator[Torchserve]:
+    server = Torchserve(token_minutes=token_minutes)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def kill_a_worker(client: Client, model: str) -> int | None:
+    """kill -9 of one worker that is READY; its process id, None where none is."""
+    for worker in client.describe(model).ready_workers:
+        if worker.pid is not None:
+            os.kill(worker.pid, signal.SIGKILL)
+            return worker.pid
+    return None
+
+
+def _three_free_ports() -> int:
+    for _ in range(100):
+        first = free_ports("127.0.0.1", 1)[0]
+        if first < 65000 and all(_free(first + n) for n in (1, 2)):
+            return first
+    raise RuntimeError("no three free ports in a row")
+
+
+def _free(port: int) -> bool:
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
