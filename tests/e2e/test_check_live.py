@@ -1,0 +1,59 @@
+"""What `vestal check` says, against a TorchServe of stock defaults."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import requests
+from check_archives import foreign_archives, simple
+from PIL import Image
+from serving import plain_torchserve
+
+from vestal.archive.checking import check
+
+IGNORED = """
+batchSize: "2"
+maxBatchDelay: 0
+responseTimeout: 55.0
+minWorkers: 1
+maxWorkers: 1
+max_batch_delay: 2
+"""
+
+
+def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignored(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    for name, archive in foreign_archives(tmp_path / "made").items():
+        if name in ("eager", "script", "module"):
+            assert not [f for f in check(archive).findings if f.severity != "note"]
+            archive.rename(store / f"{name}.mar")
+    draft = simple("def handle(data, context):\n    return ['ok' for _ in data or [None]]\n")
+    draft.manifest["model"]["configFile"] = "model-config.yaml"
+    draft.text("model-config.yaml", IGNORED)
+    ignored = draft.write(store / "ignored.mar")
+    assert sorted(f.code for f in check(ignored).findings if f.severity == "error") == [
+        *("config-misspelt", "config-type", "config-type", "config-value")
+    ]
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "PNG")
+    root = tmp_path / "plain"
+    names = [f"{path.stem}={path.name}" for path in sorted(store.iterdir())]
+    with plain_torchserve(root, store, *names) as (address, caller):
+        for name in ("eager", "script", "module", "ignored"):
+            asked = requests.post(
+                f"{address}/predictions/{name}", data=image.getvalue(), headers=caller, timeout=30
+            )
+            assert asked.status_code == 200, (name, asked.text)
+        addresses = dict(
+            line.split("=", 1) for line in (root / "ports.properties").read_text().splitlines()
+        )
+        keys = json.loads((root / "key_file.json").read_text())
+        described = requests.get(
+            f"{addresses['management_address']}/models/ignored",
+            headers={"Authorization": f"Bearer {keys['management']['key']}"},
+            timeout=10,
+        ).json()[0]
+        assert (described["batchSize"], described["maxBatchDelay"]) == (1, 100)
+        assert described["responseTimeout"] != 55

@@ -1,0 +1,300 @@
+"""Archives to check: a good one of ours, by hand, and good ones of torch-model-archiver."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import vestal_handlers
+
+BILL = "bill-of-materials.json"
+PNG = bytes.fromhex(  # 1 x 1, grey
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
+    "3a7e9b550000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
+)
+TRANSFORMS = """
+import torch
+from torchvision.transforms import v2
+
+from vestal_handlers.decoding import ImageTransform
+
+transform = ImageTransform(
+    mode="L", steps=(v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True))
+)
+"""
+MODEL = """
+from torch import nn
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+"""
+CONFIG = """
+minWorkers: 1
+maxWorkers: 1
+batchSize: 2
+maxBatchDelay: 10
+responseTimeout: 60
+handler:
+  top_k: 2
+"""
+HANDLER = """
+from vestal_handlers.image_classifier import ImageClassifier
+
+
+class Handler(ImageClassifier):
+    pass
+"""
+# TorchServe's image_classifier answers with five classes, so a model must have five.
+ANIMALS = ("cat", "dog", "hen", "cow", "pig")
+STOCK_MODEL = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 5)
+
+    def forward(self, images):
+        return self.fc(images.mean((2, 3)))
+"""
+
+
+class Net(nn.Module):
+    """STOCK_MODEL's, for its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(images.mean((2, 3)))
+
+
+@dataclass
+class Draft:
+    """An archive before it is written; a test plants its defect here.
+
+    Attributes:
+        late: writes into the open zip, after everything else.
+    """
+
+    files: dict[str, bytes]
+    manifest: dict[str, Any] | None
+    bill: dict[str, Any] | None = None
+    late: list[Callable[[zipfile.ZipFile], object]] = field(default_factory=list)
+
+    def text(self, name: str, text: str) -> None:
+        self.files[name] = text.encode()
+
+    def change(self, name: str, old: str, new: str) -> None:
+        text = self.files[name].decode()
+        assert old in text
+        self.text(name, text.replace(old, new))
+
+    def seal(self) -> None:
+        """Writes the bill: what changes later is no longer what was packed."""
+        if self.bill is not None and BILL not in self.files:
+            sums = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+            self.text(BILL, json.dumps({**self.bill, "files": sums}))
+
+    def members(self) -> dict[str, bytes]:
+        self.seal()
+        manifest = (
+            {}
+            if self.manifest is None
+            else {"MAR-INF/MANIFEST.json": json.dumps(self.manifest).encode()}
+        )
+        return {**manifest, **self.files}
+
+    def write(self, path: Path) -> Path:
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+            warnings.filterwarnings("ignore", message="Duplicate name")
+            for name, data in sorted(self.members().items()):
+                archive.writestr(name, data)
+            for write in self.late:
+                write(archive)
+        return path
+
+    def write_folder(self, folder: Path) -> Path:
+        for name, data in self.members().items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return folder
+
+
+def ours() -> Draft:
+    """A good archive in the layout of `vestal pack`: an eager image classifier of two classes."""
+    package = Path(vestal_handlers.__file__).parent
+    sources = {
+        f"vestal_handlers/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in package.rglob("*.py")
+    }
+    answer = {
+        "label": "even",
+        "probability": 0.5,
+        "top": [{"label": "even", "probability": 0.5}, {"label": "odd", "probability": 0.5}],
+    }
+    sample = {
+        "input": "input.png",
+        "content_type": "image/png",
+        "answer": answer,
+        "tolerance": 1e-4,
+    }
+    return Draft(
+        files={
+            **sources,
+            "handler.py": HANDLER.encode(),
+            "model.py": MODEL.encode(),
+            "transforms.py": TRANSFORMS.encode(),
+            "model-config.yaml": CONFIG.encode(),
+            "model.pth": saved({"1.weight": torch.zeros(2, 64), "1.bias": torch.zeros(2)}),
+            "index_to_name.json": b'{"0": "even", "1": "odd"}',
+            "sample/input.png": PNG,
+            "sample/sample.json": json.dumps(sample).encode(),
+        },
+        manifest={
+            "runtime": "python",
+            "archiverVersion": "0.12.0",
+            "model": {
+                "modelName": "parity",
+                "modelVersion": "1.0",
+                "handler": "handler.py",
+                "serializedFile": "model.pth",
+                "configFile": "model-config.yaml",
+            },
+        },
+        bill={
+            "format": 1,
+            "model": "parity",
+            "version": "1.0",
+            "task": "image_classifier",
+            "engine": "eager",
+            "precision": "fp32",
+            "artifact": "model.pth",
+            "built_on": {
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "machine": platform.machine(),
+            },
+            "packages": {name: version(name) for name in ("torch", "torchvision", "pillow")},
+        },
+    )
+
+
+def simple(handler: str) -> Draft:
+    """An archive that Vestal did not make, of one file: a handler that needs no weights."""
+    return Draft(
+        files={"my_handler.py": handler.encode()},
+        manifest={
+            "runtime": "python",
+            "model": {"modelName": "simple", "modelVersion": "1.0", "handler": "my_handler.py"},
+        },
+    )
+
+
+def stock(handler: str = "image_classifier") -> Draft:
+    """An archive for one of TorchServe's own handlers, with a model file and its weights."""
+    return Draft(
+        files={"net.py": STOCK_MODEL.encode(), "net.pth": saved(Net().state_dict())},
+        manifest={
+            "runtime": "python",
+            "model": {
+                "modelName": "net",
+                "modelVersion": "1.0",
+                "handler": handler,
+                "modelFile": "net.py",
+                "serializedFile": "net.pth",
+            },
+        },
+    )
+
+
+def saved(value: Any, **options: Any) -> bytes:
+    """What torch.save writes."""
+    stream = BytesIO()
+    torch.save(value, stream, **options)
+    return stream.getvalue()
+
+
+def torchscript(module: nn.Module) -> bytes:
+    stream = BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit")
+        torch.jit.save(torch.jit.script(module.eval()), stream)
+    return stream.getvalue()
+
+
+def model_archiver(folder: Path, name: str, *arguments: str | Path) -> Path:
+    """What the command torch-model-archiver makes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [
+            str(Path(sys.executable).with_name("torch-model-archiver")),
+            *("--model-name", name, "--version", "1.0", "--export-path", str(folder)),
+            *map(str, arguments),
+        ],
+        check=True,
+        env={**os.environ, "TMPDIR": str(folder)},  # it deletes <tmp>/<name>
+    )
+    (made,) = (path for path in folder.iterdir() if path.name.startswith(f"{name}."))
+    return made
+
+
+def foreign_archives(folder: Path) -> dict[str, Path]:
+    """Archives of plain torch-model-archiver that serve; each takes an image or any body."""
+    source = folder / "source"
+    source.mkdir(parents=True)
+    (source / "net.py").write_text(STOCK_MODEL)
+    (source / "net.pth").write_bytes(saved(Net().state_dict()))
+    (source / "script.pt").write_bytes(torchscript(Net()))
+    (source / "index_to_name.json").write_text(
+        json.dumps({str(number): [f"n{number}", name] for number, name in enumerate(ANIMALS)})
+    )
+    (source / "config.yaml").write_text("minWorkers: 1\nmaxWorkers: 1\n")
+    (source / "own.yaml").write_text("batchSize: 2\nmy_own: {size: 3}\n")
+    (source / "length_handler.py").write_text(
+        "import json\nimport length_tools\n\n\ndef handle(data, context):\n"
+        "    return [json.dumps(length_tools.length(row)) for row in data] if data else None\n"
+    )
+    (source / "length_tools.py").write_text(
+        'def length(row):\n    return len(row.get("body") or row.get("data"))\n'
+    )
+    (source / "mean_handler.py").write_text(
+        "from ts.torch_handler.image_classifier import ImageClassifier\n\n\n"
+        "class Mean(ImageClassifier):\n    topk = 1\n"
+    )
+    eager = ("--model-file", source / "net.py", "--serialized-file", source / "net.pth")
+    one = ("--config-file", source / "config.yaml")
+    script = ("--serialized-file", source / "script.pt")
+    labels = ("--extra-files", source / "index_to_name.json")
+    config = (*labels, "--config-file", source / "own.yaml")
+    tools = ("--extra-files", source / "length_tools.py")
+    made = {
+        "eager": (*eager, *labels, *one, "--handler", "image_classifier"),
+        "script": (*script, *labels, *one, "--handler", "image_classifier"),
+        "module": (*tools, *one, "--handler", source / "length_handler.py"),
+        "derived": (*script, *config, "--handler", source / "mean_handler.py"),
+        "tar": (*script, *labels, "--handler", "image_classifier", "--archive-format", "tgz"),
+        "entry": (*tools, "--handler", f"{source / 'length_handler'}:handle"),
+    }
+    return {
+        name: model_archiver(folder / name, name, *arguments) for name, arguments in made.items()
+    }

@@ -1,0 +1,348 @@
+"""Planted defects: a code, a sentence, and how an archive gets them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from check_archives import BILL, HANDLER, Draft, Net, ours, saved, simple, stock
+from check_archives import torchscript as as_torchscript
+
+CONFIG_FILE = "model-config.yaml"
+
+
+class Evil:
+    """What it says when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("echo unpickled",)
+
+
+@dataclass(frozen=True)
+class Defect:
+    code: str
+    sentence: str
+    plant: Callable[[Draft], object]
+    made_by: Callable[[], Draft] = ours
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
+
+
+def member(name: str, data: bytes = b"x", mode: int = 0, method: int = zipfile.ZIP_STORED) -> Any:
+    """Plants a member as it is, whatever its name."""
+
+    def plant(draft: Draft) -> None:
+        info = zipfile.ZipInfo(name)
+        info.external_attr, info.compress_type = mode << 16, method
+        draft.late.append(lambda archive: archive.writestr(info, data))
+
+    return plant
+
+
+def setting(old: str, new: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.change(CONFIG_FILE, old, new)
+
+
+def text(name: str, content: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.text(name, content)
+
+
+def data(name: str, content: bytes) -> Callable[[Draft], object]:
+    return lambda draft: draft.files.update({name: content})
+
+
+def model(**keys: Any) -> Callable[[Draft], object]:
+    """Changes the manifest's model; None takes a key out."""
+
+    def plant(draft: Draft) -> None:
+        assert draft.manifest is not None
+        entries = {**draft.manifest["model"], **keys}
+        draft.manifest["model"] = {k: v for k, v in entries.items() if v is not None}
+
+    return plant
+
+
+def after_packing(name: str, content: str) -> Callable[[Draft], object]:
+    def plant(draft: Draft) -> None:
+        draft.seal()
+        draft.text(name, content)
+
+    return plant
+
+
+def without(name: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.files.pop(name)
+
+
+def foreign_handler(source: str) -> Callable[[Draft], object]:
+    return text("my_handler.py", source)
+
+
+def plain() -> Draft:
+    return simple("def handle(data, context):\n    return data\n")
+
+
+def scripted() -> Draft:
+    draft = stock()
+    draft.files = {"net.pt": as_torchscript(Net())}
+    model(modelFile=None, serializedFile="net.pt")(draft)
+    return draft
+
+
+def numpy_objects() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([Evil()], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def zip_of(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as inner:
+        for name, content in members.items():
+            inner.writestr(f"archive/{name}", content)
+    return stream.getvalue()
+
+
+TWO = "class One:\n    pass\n\n\nclass Two:\n    pass\n"
+SPY = "class H:\n    def __init__(self, size):\n        pass\n\n    def initialize(self, c): ...\n"
+
+DEFECTS = [
+    # the zip itself
+    Defect("zip-slip", "a member climbs out of the folder", member("../evil.py")),
+    Defect("zip-slip", "a member climbs with backslashes", member("a\\..\\..\\evil.py")),
+    Defect("absolute-path", "a member names a place of the system", member("/etc/cron.d/evil")),
+    Defect("absolute-path", "a member names a drive", member("C:\\evil.py")),
+    Defect("link", "a member is a link", member("data", b"/etc/passwd", stat.S_IFLNK | 0o777)),
+    Defect("duplicate-name", "two members have one name", member("handler.py", TWO.encode())),
+    Defect("duplicate-name", "two names mean one file", member("./handler.py", b"x = 1")),
+    Defect("duplicate-name", "a file is a folder too", member("handler.py/x.txt")),
+    Defect(
+        "zip-bomb",
+        "two million zeros in two thousand bytes",
+        member("zeros.bin", bytes(2_000_000), 0, zipfile.ZIP_DEFLATED),
+    ),
+    Defect(
+        "zip-unsupported",
+        "a member is compressed by bzip2",
+        member("notes.txt", b"notes" * 99, 0, zipfile.ZIP_BZIP2),
+    ),
+    # the manifest
+    Defect("no-manifest", "there is no manifest", lambda draft: setattr(draft, "manifest", None)),
+    Defect(
+        "bad-manifest",
+        "the manifest has no model",
+        lambda draft: setattr(draft, "manifest", {"runtime": "python"}),
+    ),
+    Defect(
+        "bad-manifest",
+        "the runtime is none",
+        lambda draft: draft.manifest.update(runtime="ruby"),  # type: ignore[union-attr]
+    ),
+    Defect("bad-manifest", "the name is no name", model(modelName="my model/1")),
+    Defect("bad-manifest", "the version is missing", model(modelVersion=None), ours, "warning"),
+    Defect("bad-manifest", "there is no handler", model(handler=None)),
+    Defect("bad-manifest", "the weights are a number", model(serializedFile=7)),
+    Defect("manifest-file", "the weights are not there", without("model.pth")),
+    Defect("manifest-file", "the config is not there", without(CONFIG_FILE)),
+    Defect("no-handler", "the handler is not there", without("handler.py")),
+    Defect("no-handler", "no stock handler has this name", model(handler="image_clasifier")),
+    # sources
+    Defect("syntax", "a file does not compile", text("transforms.py", "def transform(:\n")),
+    Defect("handler-classes", "the handler defines two classes", text("handler.py", TWO)),
+    Defect("handler-classes", "the handler defines none", text("handler.py", "x = 1\n")),
+    Defect(
+        "handler-classes",
+        "an alias makes it two",
+        text("handler.py", HANDLER + "\n\nMine = Handler\n"),
+    ),
+    Defect(
+        "handler-classes",
+        "a named tuple makes it two",
+        text(
+            "handler.py",
+            f"from collections import namedtuple\n{HANDLER}\n\nP = namedtuple('P', 'x')\n",
+        ),
+    ),
+    Defect(
+        "handler-classes",
+        "an if may make it two",
+        text("handler.py", f"{HANDLER}\n\nif __debug__:\n    class More:\n        pass\n"),
+        ours,
+        "warning",
+    ),
+    Defect(
+        "handler-methods",
+        "its function takes one argument",
+        foreign_handler("def handle(data):\n    return data\n"),
+        plain,
+    ),
+    Defect(
+        "handler-methods",
+        "its class lacks initialize",
+        foreign_handler("class H:\n    def handle(self, data, context):\n        return data\n"),
+        plain,
+    ),
+    Defect(
+        "handler-methods",
+        "its class needs an argument",
+        foreign_handler(f"{SPY}    def handle(self, data, context): ...\n"),
+        plain,
+    ),
+    Defect(
+        "model-classes",
+        "the model file has a second class",
+        lambda draft: draft.change("net.py", "class Net", "class Helper:\n    pass\n\n\nclass Net"),
+        stock,
+    ),
+    Defect(
+        "model-classes",
+        "its class needs an argument",
+        lambda draft: draft.change("net.py", "__init__(self)", "__init__(self, classes)"),
+        stock,
+    ),
+    # imports
+    Defect(
+        "shadowing",
+        "a file has the name of Python's codecs, and is imported",
+        lambda draft: (
+            draft.text("codecs.py", "x = 1\n"),
+            draft.change("handler.py", "\nfrom", "\nimport codecs\nfrom"),
+        ),
+    ),
+    Defect("shadowing", "a file is named profile", text("profile.py", "x = 1"), plain, "warning"),
+    Defect("shadowing", "a package takes torch's place", text("torch/__init__.py", "x = 1")),
+    Defect(
+        "import-missing",
+        "a module of the archive is not there",
+        lambda draft: draft.change("model.py", "\nfrom", "\nimport vestal_handlers.layers\nfrom"),
+    ),
+    Defect(
+        "import-missing",
+        "a relative import where there is no package",
+        lambda draft: draft.change("model.py", "\nfrom", "\nfrom . import layers\nfrom"),
+    ),
+    Defect(
+        "import-missing",
+        "a package that is not installed here",
+        foreign_handler("import nowhere\n\n\ndef handle(data, context):\n    return data\n"),
+        plain,
+        "warning",
+    ),
+    Defect(
+        "import-undeclared",
+        "a package that the bill does not name",
+        lambda draft: draft.change("transforms.py", "import torch\n", "import sklearn, torch\n"),
+    ),
+    # model-config.yaml
+    Defect("config-misspelt", "batch_size for batchSize", setting("batchSize", "batch_size")),
+    Defect("config-misspelt", "maxBatchDelays", setting("maxBatchDelay", "maxBatchDelays")),
+    Defect("config-type", "a float for an integer", setting("Timeout: 60", "Timeout: 120.0")),
+    Defect("config-type", "a text for an integer", setting("batchSize: 2", 'batchSize: "2"')),
+    Defect("config-type", "true for an integer", setting("batchSize: 2", "batchSize: true")),
+    Defect("config-value", "maxBatchDelay: 0", setting("Delay: 10", "Delay: 0")),
+    Defect("config-value", "batchSize: 0", setting("batchSize: 2", "batchSize: 0")),
+    Defect(
+        "config-value", "a device of another kind", setting("\nbatch", "\ndeviceType: tpu\nbatch")
+    ),
+    Defect("config-workers", "minWorkers without maxWorkers", setting("maxWorkers: 1\n", "")),
+    Defect(
+        "config-workers", "more at least than at most", setting("minWorkers: 1", "minWorkers: 2")
+    ),
+    Defect(
+        "config-duplicate",
+        "a key stands there twice",
+        setting("\nbatch", "\nbatchSize: 8\nbatch"),
+        ours,
+        "warning",
+    ),
+    Defect(
+        "config-unknown",
+        "a key that nobody reads",
+        setting("\nbatch", "\ncolour: blue\nbatch"),
+        ours,
+        "warning",
+    ),
+    Defect(
+        "config-risky",
+        "a timeout that leaves clients without an answer",
+        setting("\nbatch", "\nclientTimeoutInMills: 100\nbatch"),
+        ours,
+        "warning",
+    ),
+    Defect("config-file", "it is not YAML", text(CONFIG_FILE, "batchSize: [1\n")),
+    Defect("config-file", "it is empty", text(CONFIG_FILE, "")),
+    Defect("config-file", "it makes an object", setting("10", "!!python/name:os.system")),
+    Defect("config-unused", "the manifest does not name it", model(configFile=None)),
+    Defect("option", "a misspelt option", setting("top_k", "topk")),
+    Defect("option", "an option of another type", setting("top_k: 2", "top_k: two")),
+    # files
+    Defect("pickle-code", "a pickle runs a command", data("extra.pkl", pickle.dumps(Evil()))),
+    Defect("pickle-code", "an old pickle runs a command", data("old.pkl", pickle.dumps(Evil(), 0))),
+    Defect("pickle-code", "a pickle by another name", data("notes.txt", pickle.dumps(Evil()))),
+    Defect("pickle-code", "weights run a command", data("model.pth", saved({"w": Evil()}))),
+    Defect(
+        "pickle-code",
+        "weights of the older format do",
+        data("old.bin", saved([Evil()], _use_new_zipfile_serialization=False)),
+    ),
+    Defect(
+        "pickle-code",
+        "the weights inside of an exported model do",
+        data("more.pt2", zip_of(**{"data/sample_inputs/model.pt": saved([Evil()])})),
+    ),
+    Defect("pickle-code", "an array of objects does", data("table.npy", numpy_objects())),
+    Defect(
+        "pickle-globals",
+        "a whole model instead of its weights",
+        data("other.pth", saved(torch.nn.Linear(2, 2))),
+        ours,
+        "warning",
+    ),
+    Defect(
+        "pickle-globals",
+        "a whole model where a stock handler wants weights",
+        data("net.pth", saved(torch.nn.Linear(2, 2))),
+        stock,
+    ),
+    Defect(
+        "damaged", "half of the weights are gone", data("model.pt2", saved({})[:-90] + b"PK\5\6")
+    ),
+    Defect("weights-kind", "a .pt that is no TorchScript", data("net.pt", saved({})), scripted),
+    Defect("weights-kind", "a stock handler without weights", model(serializedFile=None), scripted),
+    Defect(
+        "weights-kind",
+        "TorchScript beside a model file",
+        data("net.pth", as_torchscript(Net())),
+        stock,
+    ),
+    Defect("labels", "a label is a number", text("index_to_name.json", '{"0": 0}')),
+    Defect(
+        "labels",
+        "two labels, where the stock classifier asks for the five best",
+        text("index_to_name.json", '{"0": "even", "1": "odd"}'),
+        stock,
+    ),
+    Defect("bill-mismatch", "a file was changed", after_packing("transforms.py", "x = 1\n")),
+    Defect("bill-mismatch", "a file was added", after_packing("more.txt", "x")),
+    Defect("bad-bill", "the bill is no JSON", text(BILL, "{")),
+    Defect("sample", "its input is not there", without("sample/input.png")),
+    Defect(
+        "sample",
+        "it climbs",
+        text(
+            "sample/sample.json",
+            json.dumps({"input": "../model.pth", "content_type": "", "answer": 1}),
+        ),
+    ),
+]

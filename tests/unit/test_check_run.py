@@ -1,0 +1,127 @@
+"""The child process: what only shows when an archive is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from check_archives import Draft, ours, saved, simple
+
+from vestal.archive.checking import check
+
+LOADS = (
+    "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"
+)
+
+
+def found_in(draft: Draft, folder: Path, **limits: float) -> dict[str, str]:
+    report = check(draft.write(folder / "model.mar"), run=True, **limits)
+    assert report.ran
+    return {f.code: f.meaning for f in report.findings if f.severity != "note"}
+
+
+def loading(line: str) -> Draft:
+    """A handler that does this while it is loaded."""
+    return simple(LOADS.format(line) + "    return data\n")
+
+
+def test_a_good_archive_loads_and_gives_its_golden_answer(tmp_path):
+    assert found_in(ours(), tmp_path) == {}
+
+
+def test_weights_of_another_architecture_are_found(tmp_path):
+    draft = ours()
+    draft.files["model.pth"] = saved({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)})
+    found = found_in(draft, tmp_path)
+    assert found.keys() == {"weights-mismatch"}
+    assert "1.weight" in found["weights-mismatch"]
+
+
+def test_another_golden_answer_and_another_machine_are_found(tmp_path):
+    draft = ours()
+    weights = {"1.weight": torch.zeros(2, 64), "1.bias": torch.tensor([1.0, 0.0])}
+    draft.files["model.pth"] = saved(weights)
+    assert draft.bill is not None
+    draft.bill["built_on"] = {"python": "3.9.1", "torch": "99.0", "machine": "riscv64"}
+    found = found_in(draft, tmp_path)
+    assert found.keys() == {"answer-differs", "built-elsewhere"}
+    assert "probability" in found["answer-differs"]
+
+
+def test_a_sample_that_its_handler_refuses_is_found(tmp_path):
+    draft = ours()
+    draft.files["sample/input.png"] = b"no image"
+    found = found_in(draft, tmp_path)
+    assert found.keys() == {"answer-refused"}
+    assert "status 4" in found["answer-refused"]
+
+
+@pytest.mark.parametrize(
+    ("line", "limits", "code", "says"),
+    [
+        ("raise ValueError('no\x07 such\\nmodel')", {}, "load-failed", "ValueError: no"),
+        ("os.kill(os.getpid(), 11)", {}, "crash", "signal SIGSEGV while the handler was loaded"),
+        ("print('bye'); sys.stdout.flush(); os._exit(0)", {}, "crash", "exit code 0 .* bye"),
+        ("time.sleep(600)", {"seconds": 8.0}, "timeout", "after 8 s it was not done"),
+        ("bytearray(1 << 34)", {"memory": 4 << 30}, "memory", "MemoryError"),
+    ],
+)
+def test_how_a_load_ends_badly_is_said(tmp_path, line, limits, code, says):
+    found = found_in(loading(line), tmp_path, **limits)
+    assert found.keys() == {code}
+    assert re.search(says, found[code])
+
+
+def test_what_an_archive_starts_does_not_outlive_it(tmp_path):
+    note = tmp_path / "pid"
+    start = (
+        "import subprocess; "
+        f"open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
+    )
+    assert found_in(loading(start), tmp_path) == {}
+    pid = int(note.read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_archive_with_errors_is_not_run(tmp_path):
+    draft = ours()
+    draft.change("model-config.yaml", "batchSize", "batchsize")
+    report = check(draft.write(tmp_path / "model.mar"), run=True)
+    assert not report.ran
+    assert [f.code for f in report.findings] == ["config-misspelt"]
+
+
+def test_the_command_speaks_json_and_exits_by_what_it_found(tmp_path):
+    bad = simple("def handle(data):\n    return data\n").write(tmp_path / "bad[red].mar")
+    good = simple("def handle(data, context):\n    return data\n").write(tmp_path / "good.mar")
+    program = (
+        "import typer\nfrom vestal.cli.check import check\n"
+        "app = typer.Typer()\napp.command()(check)\napp()\n"
+    )
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "100"},
+            check=False,
+        )
+
+    both = ask("--json", str(bad), str(good))
+    reports = json.loads(both.stdout)
+    assert (both.returncode, [report["ok"] for report in reports]) == (1, [False, True])
+    assert reports[0]["findings"][0]["code"] == "handler-methods"
+    assert not reports[0]["ran"]
+    table = ask(str(bad), str(good))
+    assert "bad[red].mar  1 error, 1 note (read, not run)" in table.stdout.replace("\n", "")
+    assert "handler-methods" in table.stdout
+    assert ask(str(good)).returncode == 0

@@ -1,0 +1,71 @@
+"""The process that runs an archive: `python -m vestal.archive.checking.child FOLDER REPORT`.
+
+It appends a line of JSON to REPORT for every step, so that its parent knows where it died:
+{"step": "load"}, {"step": "sample"}, {"step": "done"}, or {"failed": code, "meaning": text}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main(folder: Path, report: Path) -> None:
+    def say(**facts: Any) -> None:
+        with report.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(facts) + "\n")
+
+    say(step="import")
+    from vestal.archive.run import LoadedArchive
+
+    say(step="load")
+    try:
+        loaded = LoadedArchive(folder)
+    except Exception as error:
+        cause = error.__cause__ or error
+        say(failed=_code(cause), meaning=f"{type(cause).__name__}: {cause}")
+        return
+    with loaded:
+        say(step="sample")
+        try:
+            _ask_sample(loaded.predict, folder, say)
+        except Exception as error:
+            say(failed=_code(error, "answer-refused"), meaning=f"{type(error).__name__}: {error}")
+            return
+    say(step="done")
+
+
+def _ask_sample(predict: Callable[..., Any], folder: Path, say: Callable[..., None]) -> None:
+    from vestal.archive.run import Input
+    from vestal.archive.sample import DESCRIPTION, FOLDER, TOLERANCE, matches
+
+    description = folder / FOLDER / DESCRIPTION
+    if not description.is_file():
+        return
+    told = json.loads(description.read_text("utf-8"))
+    body = (folder / FOLDER / told["input"]).read_bytes()
+    (answer,) = predict([Input.raw(body, told["content_type"])])
+    if answer.status != 200:
+        text = answer.body.decode("utf-8", "replace")
+        say(failed="answer-refused", meaning=f"status {answer.status}: {text}")
+        return
+    difference = matches(told["answer"], answer.json(), float(told.get("tolerance", TOLERANCE)))
+    if difference:
+        say(failed="answer-differs", meaning=difference)
+
+
+def _code(error: BaseException, otherwise: str = "load-failed") -> str:
+    text = str(error)
+    if type(error).__name__ == "OptionError":
+        return "option"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return "memory"
+    unfit = "Error(s) in loading state_dict" in text or "does not fit build()" in text
+    return "weights-mismatch" if unfit else otherwise
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
