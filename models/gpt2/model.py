@@ -3,7 +3,7 @@
 from transformers import GPT2Config, GPT2LMHeadModel
 
 VOCABULARY = 1024
-CONTEXT = 256
+CONTEXT = 320
 
 
 def build() -> GPT2LMHeadModel:

@@ -7,7 +7,7 @@ from vestal.errors import VestalError
 from vestal.training.objectives import NextToken
 from vestal.training.recipe import DataSet, Recipe, Weights
 
-from .model import build
+from .model import CONTEXT, build
 from .training_data import byte_level_bpe, pydoc_topics
 
 HUB = "openai-community/gpt2"
@@ -30,12 +30,11 @@ def hub() -> Weights:
 recipe = Recipe(
     task="text_generator",
     build=build,
-    objective=NextToken(context=128),
-    datasets={"pydoc_topics": DataSet(load=pydoc_topics, epochs=24)},
-    batch_size=16,
+    objective=NextToken(context=CONTEXT),
+    datasets={"pydoc_topics": DataSet(load=pydoc_topics, epochs=14)},
+    batch_size=8,
     learning_rate=3e-3,
     weight_decay=0.1,
-    patience=3,
     saves=("transformers",),
     weights={"gpt2": hub},
     tokenizer=byte_level_bpe,

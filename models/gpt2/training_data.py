@@ -13,7 +13,8 @@ from vestal.training.recipe import Splits
 from .model import VOCABULARY
 
 SPLIT_SEED = 0  # of the data, whatever the training's seed
-PASSAGE_CHARS = 400  # of what is held out: within the model's context
+PIECE_CHARS = 4000  # what is held out is so long
+PASSAGE_CHARS = 500  # of a held-out passage: within the model's context
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,24 @@ class Texts:
 
 
 def pydoc_topics(data: Path | None = None) -> Splits:
-    """79 topics, 465 kB: 80 % of them train, 10 % validate, 10 % are held out, as passages.
+    """465 kB in pieces of 4,000 characters: 80 % of these train, 10 % validate, 10 % are held out.
+
+    The held-out pieces are cut once more, into passages that the model takes at once.
 
     `data` is not needed: the text comes with Python.
     """
-    names = sorted(topics)
-    random.Random(SPLIT_SEED).shuffle(names)
-    texts = [topics[name] for name in names]
-    first, second = round(0.8 * len(texts)), round(0.9 * len(texts))
-    held_out = [passage for text in texts[second:] for passage in passages(text)]
-    return Splits(Texts(texts[:first]), Texts(texts[first:second]), Texts(held_out))
+    pieces = [piece for name in sorted(topics) for piece in passages(topics[name], PIECE_CHARS)]
+    random.Random(SPLIT_SEED).shuffle(pieces)
+    first, second = round(0.8 * len(pieces)), round(0.9 * len(pieces))
+    held_out = [passage for text in pieces[second:] for passage in passages(text)]
+    return Splits(Texts(pieces[:first]), Texts(pieces[first:second]), Texts(held_out))
 
 
-def passages(text: str) -> Iterator[str]:
-    """Whole lines, about 400 characters at once."""
+def passages(text: str, limit: int = PASSAGE_CHARS) -> Iterator[str]:
+    """Whole lines, about so many characters at once."""
     passage = ""
     for line in text.splitlines(keepends=True):
-        if passage and len(passage) + len(line) > PASSAGE_CHARS:
+        if passage and len(passage) + len(line) > limit:
             yield passage
             passage = ""
         passage += line

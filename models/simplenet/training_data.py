@@ -46,8 +46,11 @@ def code_or_prose(data: Path | None = None) -> Splits:
         for part, names in zip(parts, _divide(list(sources)), strict=True):
             for name in names:
                 part += [(passage, index) for passage in cut(sources[name])]
-    train, validation, test = (Passages(part) for part in parts)
-    return Splits(train, validation, test)
+    train, validation, test = parts
+    # Modules copy from each other: what is held out must not have been seen elsewhere.
+    validation = [passage for passage in validation if passage not in test]
+    train = [passage for passage in train if passage not in {*validation, *test}]
+    return Splits(Passages(train), Passages(validation), Passages(test))
 
 
 def _divide(names: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -1,0 +1,122 @@
+"""Data sets in the layouts that torchvision and people have."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vestal.errors import VestalError
+from vestal.training.datasets import cifar10, digits, fashion_mnist, image_folder, mnist
+
+
+def write_idx(folder, name, array):
+    folder.mkdir(parents=True, exist_ok=True)
+    head = struct.pack("!HBB", 0, 8, array.ndim) + struct.pack(f"!{array.ndim}I", *array.shape)
+    (folder / name).write_bytes(head + array.tobytes())
+
+
+def write_idx_set(raw):
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
+    classes = np.arange(100, dtype=np.uint8) % 10
+    write_idx(raw, "train-images-idx3-ubyte", pixels)
+    write_idx(raw, "train-labels-idx1-ubyte", classes)
+    write_idx(raw, "t10k-images-idx3-ubyte", pixels[:20])
+    write_idx(raw, "t10k-labels-idx1-ubyte", classes[:20])
+    return pixels
+
+
+@pytest.mark.parametrize(("load", "name"), [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST")])
+def test_idx_files_are_read_in_torchvisions_layout(tmp_path, load, name):
+    pixels = write_idx_set(tmp_path / name / "raw")
+    splits = load(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [90, 10, 20]
+    image, label = splits.test[3]
+    assert label == 3
+    assert torch.equal(image[0], torch.from_numpy(pixels[3]))
+
+
+def test_cifar_is_read_in_its_own_layout(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = [f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]
+    for name in files:
+        batch = {
+            "data": rng.integers(0, 256, (20, 3072), dtype=np.uint8),
+            "labels": [n % 10 for n in range(20)],
+        }
+        (folder / name).write_bytes(pickle.dumps(batch))
+    meta = {"label_names": list("abcdefghij")}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta))
+    # The real files' checksums cannot be those of small ones.
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    splits = cifar10(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [90, 10, 20]
+    image, label = splits.test[7]
+    assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.uint8, 7)
+    first = pickle.loads((folder / "test_batch").read_bytes())["data"][7]
+    assert torch.equal(image, torch.from_numpy(first.reshape(3, 32, 32)))
+
+
+@pytest.mark.parametrize("load", [mnist, fashion_mnist, cifar10])
+def test_a_set_that_is_not_there_is_an_error_that_names_digits(tmp_path, load):
+    with pytest.raises(VestalError, match=r"is not in .*--data DIR.*--dataset digits"):
+        load(tmp_path)
+
+
+def test_digits_in_colour_are_the_grey_ones_thrice():
+    grey, colour = digits(size=32).test, digits(size=32, channels=3).test
+    assert colour.images.shape == (360, 3, 32, 32)
+    assert torch.equal(colour.images[:, 2], grey.images[:, 0])
+
+
+def write_images(folder, classes, count, size=(12, 8)):
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            shade = (40 * number + index, 10, 200)
+            Image.new("RGB", size, shade).save(folder / name / f"{index}.png")
+
+
+def test_an_image_folder_is_split_with_every_class_in_proportion(tmp_path):
+    write_images(tmp_path, ("cat", "dog"), 20)
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    splits = image_folder(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [28, 4, 8]
+    assert splits.labels == ["cat", "dog"]
+    assert [splits.test[n][1] for n in range(8)].count(1) == 4
+    image, label = splits.train[0]
+    assert image.shape == (3, 8, 12)
+    assert int(image[0, 0, 0]) // 40 == label
+
+
+def test_an_image_folder_with_splits_keeps_them(tmp_path):
+    write_images(tmp_path / "train", ("cat", "dog"), 20)
+    write_images(tmp_path / "val", ("cat", "dog"), 3)
+    splits = image_folder(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [36, 4, 6]
+    write_images(tmp_path / "test", ("cat", "dog"), 5)
+    splits = image_folder(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [40, 6, 10]
+
+
+def test_splits_of_other_classes_are_refused(tmp_path):
+    write_images(tmp_path / "train", ("cat", "dog"), 20)
+    write_images(tmp_path / "val", ("cat", "cow"), 3)
+    with pytest.raises(VestalError, match=r"val has the classes \['cat', 'cow'\], train/ has"):
+        image_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_split_says_why(tmp_path):
+    with pytest.raises(VestalError, match="must be named: --data DIR"):
+        image_folder(None)
+    with pytest.raises(VestalError, match="is no image folder"):
+        image_folder(tmp_path)
+    write_images(tmp_path, ("cat", "dog"), 1)
+    with pytest.raises(VestalError, match="too few images to split"):
+        image_folder(tmp_path)

@@ -1,0 +1,203 @@
+"""The models of the zoo: their architectures, their data, what they reach."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold
+from torch import nn
+
+from vestal.models import model_names, support_files, zoo
+from vestal.project import Project
+from vestal.training.loop import Learner, fit
+from vestal.training.recipe import Splits, load_recipe, load_transform
+from vestal_handlers.model_files import load_module
+
+HERE = Project.here()
+SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
+
+
+def test_the_zoo_has_every_model():
+    assert set(SEVEN) <= set(model_names(HERE))
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_recipe_has_data_that_need_no_download(name):
+    splits = load_recipe(HERE, name).splits(
+        "digits" if "digits" in load_recipe(HERE, name).datasets else None
+    )
+    assert min(len(splits.train), len(splits.validation), len(splits.test)) > 10
+
+
+def test_only_what_a_worker_needs_travels():
+    assert set(support_files(zoo() / "gpt2")) == {"model.py"}
+    assert set(support_files(zoo() / "simplenet")) == {"model.py", "transforms.py"}
+    small = support_files(zoo() / "resnet18", "transforms_small")
+    assert small["transforms.py"].name == "transforms_small.py"
+
+
+def convolutions_of_mnist(state):
+    def forward(x):
+        x = torch.relu(nn.functional.conv2d(x, state["conv1.weight"], state["conv1.bias"]))
+        x = torch.relu(nn.functional.conv2d(x, state["conv2.weight"], state["conv2.bias"]))
+        x = nn.functional.max_pool2d(x, 2).flatten(1)
+        x = torch.relu(x @ state["fc1.weight"].T + state["fc1.bias"])
+        return x @ state["fc2.weight"].T + state["fc2.bias"]
+
+    return forward
+
+
+PLAIN = {
+    "fashion_mlp": lambda: nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, 10),
+    ),
+    "lenet5": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    ),
+    "regression": lambda: nn.Sequential(nn.Linear(3, 128), nn.ReLU(), nn.Linear(128, 1)),
+    "simplenet": lambda: nn.Sequential(
+        nn.Linear(2048, 256),
+        nn.ReLU(),
+        nn.Linear(256, 64),
+        nn.ReLU(),
+        nn.Linear(64, 2),
+        nn.Softmax(1),
+    ),
+}
+SHAPES = {
+    "fashion_mlp": (1, 28, 28),
+    "lenet5": (3, 32, 32),
+    "regression": (3,),
+    "simplenet": (2048,),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_forward_is_the_plain_architectures(name):
+    torch.manual_seed(0)
+    module = load_recipe(HERE, name).make(None).eval()
+    plain = PLAIN[name]()
+    ours, places = module.state_dict(), plain.state_dict()
+    assert [v.shape for v in ours.values()] == [v.shape for v in places.values()]
+    plain.load_state_dict(dict(zip(places, ours.values(), strict=True)))
+    inputs = torch.randn(4, *SHAPES[name])
+    with torch.inference_mode():
+        assert torch.equal(module(inputs), plain(inputs))
+
+
+def test_the_mnist_network_is_its_plain_architecture():
+    torch.manual_seed(0)
+    module = load_recipe(HERE, "mnist").make(None).eval()
+    inputs = torch.randn(4, 1, 28, 28)
+    with torch.inference_mode():
+        expected = convolutions_of_mnist(module.state_dict())(inputs)
+        assert torch.allclose(module(inputs), expected, atol=1e-6)
+
+
+def test_resnet18_is_torchvisions_with_as_many_classes_as_labels():
+    recipe = load_recipe(HERE, "resnet18")
+    assert len(recipe.labels) == 1000
+    assert recipe.make(["cat", "dog"]).fc.out_features == 2
+    weights = recipe.weights["random"]()
+    assert "mean nothing" in weights.source
+    assert weights.module.fc.out_features == 1000
+
+
+def test_code_and_prose_are_held_out_by_module_and_by_book():
+    splits = load_recipe(HERE, "simplenet").splits(None)
+    parts = [set(part.passages) for part in (splits.train, splits.validation, splits.test)]
+    assert not parts[0] & parts[2]
+    assert not parts[0] & parts[1]
+    for part in parts:
+        assert {label for _, label in part} == {0, 1}
+    module = load_module(zoo() / "simplenet", "training_data")
+    train, validation, test = module._divide([str(n) for n in range(100)])
+    assert (len(train), len(validation), len(test)) == (70, 10, 20)
+    assert not set(train) & set(test)
+
+
+def test_code_has_no_comments_and_docstrings():
+    cut = load_module(zoo() / "simplenet", "training_data")._code
+    source = '"""Long words about it."""\n' + "# a remark\nx = 1\n" * 20
+    assert cut(source)[0].splitlines() == ["x = 1"] * 10
+
+
+def test_prose_leaves_out_examples():
+    cut = load_module(zoo() / "simplenet", "training_data")._prose
+    prose = "Words that go on and on. " * 20
+    assert cut(f"{prose}\n\n    x = 1\n    y = 2\n\nShort.") == [prose.strip()]
+
+
+def test_a_regression_standardizes_with_the_datas_own_moments():
+    rows = load_module(zoo() / "regression", "recipe").everything().rows
+    standard = load_transform(HERE, "regression", "transforms")(rows)
+    assert standard.mean(0).abs().max() < 1e-3
+    assert (standard.std(0, correction=0) - 1).abs().max() < 1e-3
+
+
+def test_five_folds_of_diabetes_are_as_good_as_linear_regression(tmp_path):
+    recipe = load_recipe(HERE, "regression")
+    transform = load_transform(HERE, "regression", "transforms")
+    rows = load_module(zoo() / "regression", "recipe").everything()
+    ours, linear = [], []
+    folds = KFold(5, shuffle=True, random_state=0).split(np.arange(len(rows)))
+    for number, (rest, test) in enumerate(folds):
+        held = len(rest) // 8
+        splits = Splits(rows.pick(rest[held:]), rows.pick(rest[:held]), rows.pick(test))
+        torch.manual_seed(0)
+        learner = Learner(recipe, recipe.make(None), None, 0)
+        trained = fit(learner, splits, transform, tmp_path / str(number), epochs=30, device="cpu")
+        ours.append(trained.test["r2"])
+        line = LinearRegression().fit(rows.rows[rest].numpy(), rows.targets[rest].numpy())
+        linear.append(r2_score(rows.targets[test].numpy(), line.predict(rows.rows[test].numpy())))
+    assert np.mean(ours) > np.mean(linear) - 0.05, (ours, linear)
+
+
+def test_the_bigram_baseline_is_what_the_counts_say():
+    perplexity = load_module(zoo() / "gpt2", "training_baseline").perplexity
+    # Of two tokens that always alternate every next one is certain, but for the smoothing.
+    assert perplexity([[0, 1] * 50], [[0, 1, 0, 1]], 2) == pytest.approx(1.025, abs=0.01)
+    rng = np.random.default_rng(0)
+    coins = [rng.integers(0, 2, 2000).tolist()]
+    assert perplexity(coins, coins, 2) == pytest.approx(2.0, abs=0.02)
+
+
+def test_a_language_models_passages_fit_its_context():
+    recipe = load_recipe(HERE, "gpt2")
+    splits = recipe.splits(None)
+    train = [splits.train[n][0] for n in range(len(splits.train))]
+    tokenizer = recipe.tokenizer(train)
+    config = recipe.make(None).config
+    assert tokenizer.get_vocab_size() == config.vocab_size == 1024
+    assert tokenizer.token_to_id("<|endoftext|>") == config.eos_token_id
+    lengths = [len(tokenizer.encode(splits.test[n][0]).ids) for n in range(len(splits.test))]
+    assert max(lengths) <= config.n_positions
+    text = "Zwölf Boxkämpfer 🥊 jagen"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss():
+    from vestal.training.language import perplexity
+
+    assert perplexity([[math.log(0.5)] * 3, [math.log(0.125)]]) == pytest.approx(2**1.5)
