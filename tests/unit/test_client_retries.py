@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Sequence
 
 import pytest
 from client_both import both
@@ -13,6 +14,7 @@ from client_wire import script as answers
 from vestal import (
     Client,
     ConnectionFailed,
+    NotFound,
     Overloaded,
     RequestRefused,
     ServerFailed,
@@ -21,7 +23,7 @@ from vestal import (
     WorkerDied,
 )
 from vestal.client.calls import Call
-from vestal.client.context import Context
+from vestal.client.context import Context, Shared
 from vestal.client.deadline import Deadline
 from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
 from vestal.client.settings import Addresses
@@ -35,13 +37,21 @@ ADDRESSES = Addresses("http://server", "http://server", None)
 class Played:
     """A call whose outcomes are given, without a network and without waiting."""
 
-    def __init__(self, *outcomes: Reply | Broken, call: Call, timeout: float | None = 1000) -> None:
+    def __init__(
+        self,
+        *outcomes: Reply | Broken,
+        call: Call,
+        timeout: float | None = 1000,
+        pings: Sequence[Reply | Broken] = (),
+        shared: Shared | None = None,
+    ) -> None:
         self.pauses: list[float] = []
+        self.pings = 0
         self.requests: list[Request] = []
         self.reply: Reply | None = None
         self.error: VestalError | None = None
-        left = list(outcomes)
-        steps = send(Context(ADDRESSES, NoToken(), Deadline(timeout)), call)
+        left, alive = list(outcomes), list(pings)
+        steps = send(Context(ADDRESSES, NoToken(), Deadline(timeout), shared or Shared()), call)
         outcome: Reply | Broken | None = None
         try:
             while True:
@@ -49,6 +59,9 @@ class Played:
                 if isinstance(step, Pause):
                     self.pauses.append(step.seconds)
                     outcome = None
+                elif step.url.endswith("/ping"):
+                    self.pings += 1
+                    outcome = alive.pop(0) if alive else FINE
                 else:
                     self.requests.append(step)
                     outcome = left.pop(0) if len(left) > 1 else left[0]
@@ -186,14 +199,44 @@ def test_attempts_are_counted_in_the_answer(kind: type[Client]) -> None:
 
 @both
 def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more(kind: type[Client]) -> None:
-    def resets(connection: Connection) -> None:
-        connection.receive()
-        connection.reset()
+    targets: list[str] = []
 
-    with WireServer(resets) as server, kind(server.url) as client:
-        with pytest.raises(WorkerDied):
-            client.predict("m", b"x")
-        assert server.connections == 2
+    def resets(connection: Connection) -> None:
+        received = connection.receive()
+        assert received is not None
+        targets.append(received.target)
+        if received.path == "/ping":
+            connection.send(http(200, {"status": "Healthy"}, connection="close"))
+        else:
+            connection.reset()
+
+    with WireServer(resets) as server, kind(server.url) as client, pytest.raises(WorkerDied):
+        client.predict("m", b"x")
+    assert targets == ["/predictions/m", "/ping", "/predictions/m"]
+
+
+def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
+    played = Played(CUT_LATE, FINE, call=PREDICT, pings=[CUT_LATE, REFUSED, CUT_LATE])
+    assert played.reply is FINE
+    assert (len(played.requests), played.pings) == (2, 4)
+    played = Played(CUT_LATE, call=PREDICT, pings=[REFUSED] * 100, timeout=None)
+    assert isinstance(played.error, ConnectionFailed)
+    assert (len(played.requests), played.pings) == (1, WITHOUT_DEADLINE)
+    assert Played(DIED, FINE, call=PREDICT).pings == 0  # TorchServe itself said it: it is alive
+
+
+def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_outage() -> None:
+    unknown = Reply(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
+    shared = Shared()
+    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
+    assert Played(FINE, call=PREDICT, shared=shared).reply is FINE
+    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
+    assert Played(REFUSED, unknown, unknown, FINE, call=PREDICT, shared=shared).reply is FINE
+    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
+    other = Call("inference", "POST", "/predictions/other", model="other")
+    played = Played(REFUSED, unknown, call=other, shared=shared)
+    assert isinstance(played.error, NotFound)
+    assert len(played.requests) == 2
 
 
 @both

@@ -44,7 +44,7 @@ class Budget:
             if self._retries < FLOOR:
                 self._retries = min(FLOOR, self._retries + (now - self._at) * FLOOR)
             self._at = now
-            wait = max(0.0, (1.0 - self._retries) / FLOOR)
+            wait = max(0.0, round((1.0 - self._retries) / FLOOR, 6))
             if wait > within:
                 return None
             self._retries -= 1.0

@@ -7,6 +7,9 @@ worth it once                 "Worker died.", or a break after all was sent: the
 worth it after an outage      404 for a model that answered before (`vestal.client.outages`)
 never                         a handler's verdict, any other status
 
+Before the one more try after a break the server must give a sign of life: a TorchServe that is
+being killed resets connections for a while, and the input is not to blame for that.
+
 Every retry draws on the client's budget (`vestal.client.budget`) and waits for it, but for the one
 with another token.
 """
@@ -58,6 +61,7 @@ class Attempts:
         self.deadline = context.deadline
         self.count = 0
         self.once_used = False
+        self.sign_wanted = False
         self.refused: set[str | None] = set()
         self.broken_while_sending = 0
         self.failed = Failures(call, self.base, context)
@@ -69,6 +73,8 @@ class Attempts:
             token = yield from renewal.token(self.context, plane)
             if self.deadline.expired:
                 raise self.failed.too_late("before it was sent", self.count)
+            if self.sign_wanted:
+                yield from self.sign_of_life(token)
             self.count += 1
             outcome = yield from self.send(token)
             if isinstance(outcome, Broken):
@@ -111,6 +117,16 @@ class Attempts:
                 return False
             yield Pause(suspects.POLL)
         return True
+
+    def sign_of_life(self, token: str | None) -> Steps[None]:
+        """Returns when the server answers a ping, whatever it says; raises where it does not."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        pings = 0
+        while isinstance((yield Request("GET", f"{self.base}/ping", headers)), Broken):
+            pings += 1
+            assert self.failed.last is not None
+            yield from self.wait(self.pause(self.failed.last, None, pings))
+        self.sign_wanted = False
 
     def request(self, token: str | None) -> Request:
         headers = dict(self.call.headers)
@@ -163,6 +179,7 @@ class Attempts:
                 hint = "The server may have done it all the same: look before you try again"
                 raise self.failed.broken(broken, self.count, hint)
             self.use_once(error)
+            self.sign_wanted = True
         elif broken.phase != "connecting":
             self.broken_while_sending += 1
             if self.broken_while_sending == BROKEN_WHILE_SENDING:
@@ -177,12 +194,14 @@ class Attempts:
             raise self.failed.worker_died(error, self.count) from error
         self.once_used = True
 
-    def pause(self, error: ClientError, asked: float | None) -> float:
+    def pause(self, error: ClientError, asked: float | None, failures: int = 0) -> float:
+        """`failures`: in a row, where they are not the attempts."""
         self.failed.last = error
+        failures = failures or self.count
         self.context.span.event("retry", attempts=self.count, reason=str(error.args[0]))
-        seconds = max(backoff(self.count), asked or 0.0)
+        seconds = max(backoff(failures), asked or 0.0)
         if self.deadline.seconds is None:
-            if self.count >= WITHOUT_DEADLINE:
+            if failures >= WITHOUT_DEADLINE:
                 raise error
             return seconds
         left = self.deadline.remaining()

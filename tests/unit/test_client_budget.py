@@ -1,0 +1,191 @@
+"""Retries have a budget: an outage is not made worse, and nobody fails for it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+from client_both import both
+from client_wire import QUEUE_FULL, HTTPServer
+
+from vestal import Client, DeadlineExceeded
+from vestal.client.budget import FLOOR, RATIO, SAVINGS, Budget
+from vestal.client.calls import Call
+from vestal.client.context import Context, Shared
+from vestal.client.deadline import Deadline
+from vestal.client.retry import LOOK_AGAIN, send
+from vestal.client.settings import Addresses
+from vestal.client.steps import Pause, Reply, Request
+from vestal.client.suspects import Suspects
+from vestal.client.tokens import NoToken
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_ten_retries_a_second_are_always_allowed() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    assert [budget.spend(10) for _ in range(int(FLOOR))] == [0.0] * 10
+    turns = [budget.spend(10) for _ in range(20)]
+    assert turns == pytest.approx([n / FLOOR for n in range(1, 21)])  # each after the one before
+    clock.now += 2
+    assert budget.spend(10) == pytest.approx(0.1)
+
+
+def test_a_turn_past_the_deadline_is_not_taken() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(15):
+        budget.spend(10)
+    assert budget.spend(0.4) is None
+    assert budget.spend(0.4) is None
+    assert budget.spend(1) == pytest.approx(0.6)
+
+
+def test_answered_calls_earn_retries() -> None:
+    budget = Budget(Clock())
+    while budget.spend(0) is not None:
+        pass
+    for _ in range(round(5 / RATIO)):
+        budget.earn()
+    assert [budget.spend(0) for _ in range(6)] == [0.0] * 5 + [None]
+    for _ in range(10_000):
+        budget.earn()
+    free = 0
+    while budget.spend(0) == 0.0:
+        free += 1
+    assert free == SAVINGS
+
+
+def test_time_adds_nothing_to_savings() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(100):
+        budget.earn()
+    clock.now += 1000
+    free = 0
+    while budget.spend(0) == 0.0:
+        free += 1
+    assert free == FLOOR + 20
+
+
+@both
+def test_an_outage_gets_no_more_than_the_floor(kind: type[Client]) -> None:
+    with HTTPServer(lambda _: QUEUE_FULL) as server, kind(server.url) as client:
+        started = time.monotonic()
+        results = client.predict_many("m", [b"x"] * 32, concurrency=32, timeout=2)
+        seconds = time.monotonic() - started
+        retries = len(server.received) - 32
+    assert {type(result) for result in results} == {DeadlineExceeded}
+    assert seconds <= 2.2
+    assert FLOOR <= retries <= FLOOR + FLOOR * seconds + 1
+
+
+def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
+    shared = Shared()
+    while shared.budget.spend(0.5) is not None:
+        pass
+    context = Context(
+        Addresses("http://server", None, None), NoToken(), Deadline(0.2), shared=shared
+    )
+    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+    assert isinstance(steps.send(None), Request)
+    pause = steps.send(Reply(503, "", {}, b""))
+    assert isinstance(pause, Pause)
+    assert pause.seconds == LOOK_AGAIN
+    time.sleep(0.2)
+    with pytest.raises(DeadlineExceeded, match="waiting to try again") as caught:
+        steps.send(None)
+    assert caught.value.status == 503
+
+
+def test_a_client_after_a_fork_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        client = Client(f"http://127.0.0.1:{bound.getsockname()[1]}")
+        before = client._shared
+        monkeypatch.setattr("vestal.client.base.os.getpid", lambda: -1)
+        with pytest.raises(DeadlineExceeded):
+            client.predict("m", b"x", timeout=0.1)
+        assert client._shared is not before
+
+
+def test_one_suspect_of_a_model_is_on_its_way() -> None:
+    suspects = Suspects()
+    assert suspects.enter("a")
+    assert not suspects.enter("a")
+    assert suspects.enter("b")
+    suspects.leave("a")
+    assert suspects.enter("a")
+
+
+@both
+def test_suspects_are_tried_again_one_at_a_time(kind: type[Client]) -> None:
+    from client_wire import WORKER_DIED, Received, http
+
+    seen: dict[bytes, int] = {}
+    now = most = 0
+    lock = threading.Lock()
+
+    def answer(request: Received) -> bytes:
+        nonlocal now, most
+        with lock:
+            seen[request.body] = seen.get(request.body, 0) + 1
+            if seen[request.body] == 1:
+                return WORKER_DIED
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return http(200, {})
+
+    with HTTPServer(answer) as server, kind(server.url) as client:
+        inputs = [str(n).encode() for n in range(12)]
+        results = client.predict_many("m", inputs, concurrency=12, timeout=20)
+    assert [result.attempts for result in results] == [2] * 12
+    assert most == 1
+
+
+def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
+    shared = Shared()
+    assert shared.suspects.enter("m")  # and never leaves
+    context = Context(
+        Addresses("http://server", None, None), NoToken(), Deadline(0.6), shared=shared
+    )
+    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+    step = steps.send(None)
+    started = time.monotonic()
+    step = steps.send(Reply(507, "", {}, b'{"message": "Worker died."}'))
+    while isinstance(step, Pause):
+        time.sleep(step.seconds)
+        step = steps.send(None)
+    assert isinstance(step, Request)
+    assert 0.2 < time.monotonic() - started < 0.5
+    with pytest.raises(StopIteration):
+        steps.send(Reply(200, "", {}, b"{}"))
+    assert not shared.suspects.enter("m")  # it was not this call's to give back
+
+
+def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vestal.client.suspects.PATIENCE", 0.05)
+    shared = Shared()
+    assert shared.suspects.enter("m")
+    context = Context(
+        Addresses("http://server", None, None), NoToken(), Deadline(None), shared=shared
+    )
+    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+    steps.send(None)
+    step = steps.send(Reply(507, "", {}, b'{"message": "Worker died."}'))
+    while isinstance(step, Pause):
+        time.sleep(step.seconds)
+        step = steps.send(None)
+    assert isinstance(step, Request)
+    steps.close()

@@ -1,0 +1,192 @@
+"""A FakeServer stands in for TorchServe in the tests of those who call it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vestal import (
+    Conflict,
+    ConnectionFailed,
+    DeadlineExceeded,
+    NotFound,
+    Overloaded,
+    RequestRefused,
+    ServerFailed,
+    TokenError,
+    TooLarge,
+    UsageError,
+    WorkerDied,
+    testing,
+)
+from vestal.client import Client
+from vestal.testing import Failure, FakeServer
+
+
+def test_it_answers_what_it_was_told() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("mnist", {"label": "7"})
+        server.answer("mnist", {"label": "8"}, version="2.0")
+        server.answer("raw", b"\x00\x01")
+        server.answer("length", lambda request: len(request.body))
+        server.answer("text", lambda request: request.json()["text"].upper())
+        answer = client.predict("mnist", b"png")
+        assert (answer, answer.version, answer.attempts) == ({"label": "7"}, "1.0", 1)
+        assert client.predict("mnist", b"png", version="2.0") == {"label": "8"}
+        assert client.predict("raw", b"") == b"\x00\x01"
+        assert client.predict("length", b"four") == 4
+        assert client.predict("text", {"text": "abc"}) == "ABC"
+        assert client.explain("mnist", b"png")["label"] == "7"
+        assert [(r.kind, r.model, r.version) for r in server.requests[:2]] == [
+            ("predictions", "mnist", None),
+            ("predictions", "mnist", "2.0"),
+        ]
+        assert server.requests[-1].kind == "explanations"
+
+
+def test_the_asynchronous_client_calls_it_too() -> None:
+    async def call() -> object:
+        async with server.async_client() as client:
+            return await client.predict("mnist", b"png")
+
+    with FakeServer() as server:
+        server.answer("mnist", {"label": "7"})
+        assert asyncio.run(call()) == {"label": "7"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (Failure.WORKER_DIED, WorkerDied),
+        (Failure.HANDLER_RAISED, ServerFailed),
+        (Failure.TOO_LARGE, TooLarge),
+        (Failure.RESET, WorkerDied),
+    ],
+)
+def test_it_fails_as_torchserve_does(failure: Failure, error: type[Exception]) -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        server.fail("m", failure, times=2)
+        with pytest.raises(error):
+            client.predict("m", b"")
+
+
+def test_what_passes_is_tried_again() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        server.fail("m", Failure.QUEUE_FULL)
+        server.fail("m", Failure.RESET)
+        assert client.predict("m", b"").attempts == 3
+        server.fail("m", Failure.QUEUE_FULL, times=1000)
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.predict("m", b"", timeout=0.3)
+        assert isinstance(caught.value.__cause__, Overloaded)
+
+
+def test_its_silence_ends_at_the_deadline() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        server.fail("m", Failure.SILENCE)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            client.predict("m", b"", timeout=0.3)
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_verdict_of_the_handler_is_final() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        server.refuse("m", 422, "NaN is no number")
+        with pytest.raises(RequestRefused, match="NaN is no number") as caught:
+            client.predict("m", b"")
+        assert caught.value.attempts == len(server.requests) == 1
+
+
+def test_it_is_managed() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("mnist", {"label": "7"})
+        archive = server.store("mnist", {"label": "8"}, version="2.0")
+        assert client.register(archive, workers=2).version == "2.0"
+        with pytest.raises(Conflict, match="already registered"):
+            client.register(archive)
+        with pytest.raises(NotFound, match="model store"):
+            client.register("nothing.mar")
+        with pytest.raises(Conflict, match="set_default"):
+            client.unregister("mnist", "1.0")
+        client.set_default("mnist", "2.0")
+        client.scale("mnist", 3)
+        assert len(client.describe("mnist").workers) == 3
+        client.unregister("mnist", "1.0")
+        assert [(m.version, m.default) for m in client.models()] == [("2.0", True)]
+        assert client.ready()
+        assert client.predict("mnist", b"") == {"label": "8"}
+        client.unregister("mnist", "2.0")
+        assert client.models() == []
+        with pytest.raises(NotFound):
+            client.versions("mnist")
+
+
+def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vestal.client.management.PAGE", 2)
+    with FakeServer() as server, server.client() as client:
+        for name in "abcde":
+            server.answer(name, {})
+        assert [info.name for info in client.models()] == list("abcde")
+
+
+def test_what_torchserve_refuses_it_refuses() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("mnist", {})
+        with pytest.raises(NotFound, match=r"client\.models"):
+            client.predict("nobody", b"")
+        with pytest.raises(NotFound, match=r"9\.0 does not exist"):
+            client.predict("mnist", b"", version="9.0")
+        with pytest.raises(UsageError, match="without a slash"):
+            server.answer("a/b", {})
+    with FakeServer() as server:
+        assert server.respond("PATCH", "/models/m/1/2", {}, b"")[0] == 405  # type: ignore[index]
+        assert server.respond("GET", "/elsewhere", {}, b"")[0] == 404  # type: ignore[index]
+
+
+def test_it_asks_for_a_token() -> None:
+    with FakeServer(token="t0ken") as server:
+        server.answer("m", {})
+        with server.client() as client:
+            client.predict("m", b"")
+        with Client(server.url) as stranger, pytest.raises(TokenError):
+            stranger.predict("m", b"")
+
+
+def test_it_counts_requests() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        client.predict_many("m", [b""] * 5)
+        assert client.metrics().total("ts_inference_requests_total", model_name="m") == 5
+
+
+def test_after_its_end_nobody_answers() -> None:
+    with FakeServer() as server:
+        server.answer("m", {})
+        client = server.client(timeout=0.3)
+        client.predict("m", b"")
+    server.close()
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.predict("m", b"")
+    assert isinstance(caught.value.__cause__, ConnectionFailed)
+    client.close()
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, vestal.testing; from vestal.testing import FakeServer\n"
+        "assert not {'requests', 'httpx', 'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert sorted(vestal.testing.__all__) == vestal.testing.__all__\n"
+        "assert 'FakeServer' in dir(vestal.testing)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        testing.Nothing  # noqa: B018
