@@ -1,0 +1,164 @@
+"""What a new model begins with: a small real data set in its own `data/`, or the user's own."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import inspect
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from vestal.errors import UsageError, VestalError
+from vestal.training import tables
+
+# Of Python's own library: what the sentences of its documentation are about.
+ABOUT = {
+    "files": ("os", "shutil", "pathlib", "tempfile", "zipfile", "tarfile"),
+    "network": ("socket", "ssl", "http.client", "smtplib", "ftplib", "ipaddress", "imaplib"),
+    "numbers": ("math", "cmath", "statistics", "random", "decimal", "fractions"),
+}
+SENTENCES = 250  # of each
+TEXT_CHARS = 80_000
+CONTEXT = 256  # of the text_generator's template
+FEATURES = ("bmi", "bp", "s5")
+TARGET, UNITS = "progression", "progression one year after baseline"
+
+
+def begin(task: str, folder: Path, data: Path | None, target: str | None) -> dict[str, str]:
+    """Fills a model's data folder, and gives what its templates need to know of it.
+
+    Raises:
+        UsageError: no such file or column.
+        VestalError: what the file holds cannot be learned from; line and column are named.
+    """
+    if data is not None and not data.is_file():
+        raise UsageError(f"no file {data}")
+    folder.mkdir()
+    if task == "regressor":
+        return _table(folder, data, target)
+    if task == "text_classifier":
+        file = _copy(data, folder / "texts") if data else _sentences(folder)
+        tables.labelled_texts(data, file=file)
+    else:
+        file = _copy(data, folder / "text") if data else _reference(folder)
+        tables.plain_text(data, file=file, context=CONTEXT)
+    return {"file": file.name}
+
+
+def _copy(data: Path, target: Path) -> Path:
+    return Path(shutil.copyfile(data, f"{target}{data.suffix.lower()}"))
+
+
+def _table(folder: Path, data: Path | None, target: str | None) -> dict[str, str]:
+    """Features, and the moments of the training rows: constants of transforms.py and model.py."""
+    file = _copy(data, folder / "rows") if data else _diabetes(folder)
+    source = data or file
+    found = tables.read_table(source)
+    columns = [name for name in (found[0] if found else {}) if name]
+    if target is not None and target not in columns:
+        raise UsageError(f"{source} has no column {target!r}: it has {', '.join(columns)}")
+    if len(columns) < 2:
+        raise VestalError(f"{source} has {len(columns)} columns: features and a target are needed")
+    target = target or columns[-1]
+    features = [name for name in columns if name != target]
+    train = tables.rows(source, file=file, features=features, target=target).train
+    assert isinstance(train, tables.Rows)
+    moments = list(zip(*tables.moments(train.rows), strict=True))
+    ((mean, spread),) = zip(*tables.moments(train.targets[:, None]), strict=True)
+    for name, (_, deviation) in zip((*features, target), (*moments, (mean, spread)), strict=True):
+        if not deviation > 0:
+            raise VestalError(
+                f"{source}: column {name} is the same in every row of the training split, so "
+                "there is nothing to learn from it: leave it out"
+            )
+    units = "" if data else f"\n  units: {UNITS}"
+    return {
+        "file": file.name,
+        "moments": "\n".join(
+            f"    {_quoted(name)}: ({mean:.6g}, {deviation:.6g}),"
+            for name, (mean, deviation) in zip(features, moments, strict=True)
+        ),
+        "count": str(len(features)),
+        "target": _quoted(target),
+        "target_mean": f"{mean:.6g}",
+        "target_deviation": f"{spread:.6g}",
+        "yaml_features": "\n".join(f"    - {_quoted(name)}" for name in features),
+        "yaml_target": f"{_quoted(target)}{units}",
+    }
+
+
+def _quoted(name: str) -> str:
+    """A string of Python, JSON and YAML alike."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _diabetes(folder: Path) -> Path:
+    """scikit-learn's bundled 442 patients (Efron et al., 2004)."""
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)
+    columns = [bunch.feature_names.index(name) for name in FEATURES]
+    rows = [
+        (*(f"{value:g}" for value in row[columns]), f"{target:g}")
+        for row, target in zip(bunch.data, bunch.target, strict=True)
+    ]
+    return _write(folder / "rows.csv", (*FEATURES, TARGET), rows)
+
+
+def _sentences(folder: Path) -> Path:
+    """Sentences of Python's own documentation, by what they are about."""
+    found = {label: _documentation(modules) for label, modules in ABOUT.items()}
+    often = Counter(text for texts in found.values() for text in texts)
+    chosen = []
+    for label, texts in found.items():
+        own = sorted(text for text in texts if often[text] == 1)
+        chosen += [(text, label) for text in random.Random(0).sample(own, min(SENTENCES, len(own)))]
+    return _write(folder / "texts.csv", ("text", "label"), chosen)
+
+
+def _documentation(modules: Sequence[str]) -> set[str]:
+    return {
+        sentence
+        for name in modules
+        for documented in _documented(name)
+        for paragraph in inspect.cleandoc(documented).split("\n\n")
+        if 40 <= len(sentence := " ".join(paragraph.split())) <= 300
+        and sentence.endswith(".")
+        and ">>>" not in sentence
+    }
+
+
+def _documented(name: str) -> Iterator[str]:
+    module = importlib.import_module(name)
+    root = name.partition(".")[0]
+    for attribute, value in vars(module).items():
+        own = str(getattr(value, "__module__", "")).lstrip("_").startswith((root, "posix"))
+        if attribute.startswith("_") or not own:
+            continue
+        members = vars(value).values() if inspect.isclass(value) else ()
+        for one in (value, *members):
+            if isinstance(one.__doc__, str) and (inspect.isclass(one) or inspect.isroutine(one)):
+                yield one.__doc__
+
+
+def _reference(folder: Path) -> Path:
+    """The beginning of Python's own reference, as `pydoc_data.topics` has it."""
+    text = ""
+    for name in sorted(topics):
+        if len(text) < TEXT_CHARS:
+            text += topics[name].strip() + "\n\n"
+    file = folder / "text.txt"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def _write(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([header, *rows])
+    return file
