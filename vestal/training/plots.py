@@ -10,6 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+MOST_NAMED = 30  # labels in a confusion matrix
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -61,4 +63,55 @@ def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
         axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
         axis.set_ylabel(name.removeprefix("val_"))
     axes[-1].set_xlabel("epoch")
+    figure.savefig(file, dpi=100)
+
+
+def draw_confusion(
+    labels: Sequence[str], counts: Sequence[Sequence[int]], file: Path, title: str = ""
+) -> None:
+    """Draws counts by actual label (row) and predicted label (column), both in `labels`' order.
+
+    Each row is coloured by its shares, so a rare class shows as well as a frequent one. Numbers
+    and names are written where they can be read: up to 30 labels.
+    """
+    readable = len(labels) <= MOST_NAMED
+    side = max(4.0, 0.45 * len(labels) + 1.5) if readable else 10.0
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted", ylabel="actual")
+    if readable:
+        long = max(map(len, labels)) > 3
+        axis.set_xticks(range(len(labels)), labels, rotation=90 if long else 0)
+        axis.set_yticks(range(len(labels)), labels)
+        for row, values in enumerate(counts):
+            for column, count in enumerate(values):
+                if count:
+                    color = "white" if shares[row][column] > 0.5 else "black"
+                    axis.text(
+                        column, row, str(count), ha="center", va="center", color=color, fontsize=8
+                    )
+    if title:
+        axis.set_title(title, fontsize=10)
+    figure.savefig(file, dpi=100)
+
+
+def draw_predicted(
+    actual: Sequence[float],
+    predicted: Sequence[float],
+    file: Path,
+    title: str = "",
+    units: str = "",
+) -> None:
+    """Draws each prediction over the truth [N]; on the diagonal they are equal."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axis = figure.subplots()
+    both = (min(*actual, *predicted), max(*actual, *predicted))
+    axis.plot(both, both, color="grey", linewidth=1)
+    axis.scatter(actual, predicted, s=12, alpha=0.6)
+    in_units = f" ({units})" if units else ""
+    axis.set(xlabel=f"actual{in_units}", ylabel=f"predicted{in_units}")
+    if title:
+        axis.set_title(title, fontsize=10)
     figure.savefig(file, dpi=100)

@@ -1,0 +1,115 @@
+"""Finds an archive, and loads it for a process that has the machine to itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vestal.archive.run import MANIFEST, LoadedArchive
+from vestal.errors import UsageError, VestalError
+from vestal.project import Project
+
+BILL = "bill-of-materials.json"
+
+
+def find_archive(project: Project, given: str, version: str | None = None) -> Path:
+    """The archive that is meant: a path (.mar or unpacked folder), or one of the model store.
+
+    In the store it is named by its file (`mnist-1.0`, with or without .mar), or by its model, with
+    a version where there are several.
+
+    Raises:
+        UsageError: there is none; the message names those there are.
+    """
+    path, store = Path(given), project.model_store
+    if path.is_file() or (path / MANIFEST).is_file():
+        return path
+    for name in (given, f"{given}.mar", f"{given}-{version}.mar"):
+        if (store / name).is_file():
+            return store / name
+    known = sorted(archive.name for archive in store.glob("*.mar"))
+    versions = [name for name in known if name.startswith(f"{given}-")]
+    if len(versions) == 1 and version is None:
+        return store / versions[0]
+    if versions:
+        raise UsageError(f"say which version of {given} (--version): {', '.join(versions)}")
+    raise UsageError(
+        f"no archive {given}: neither a path nor one of {store} "
+        f"({', '.join(known) or 'which is empty: vestal pack makes one'})"
+    )
+
+
+def model_of(archive: Path) -> tuple[str, str, str | None]:
+    """Name and version as in the manifest, and the data set that it was trained on, if it says.
+
+    Raises:
+        VestalError: it is no archive.
+    """
+    try:
+        model = json.loads(_member(archive, MANIFEST) or "{}")["model"]
+        bill = json.loads(_member(archive, BILL) or "{}")
+        trained = bill.get("training", {}).get("dataset")
+        # The archive's own name may be another: `--recipe` and the bill say what it is made of.
+        return str(model["modelName"]), str(model["modelVersion"]), trained
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise VestalError(
+            f"{archive} is no archive that can be read ({type(error).__name__}: {error}): expected "
+            f"a .mar, or its unpacked folder, with {MANIFEST}"
+        ) from None
+
+
+def config_of(archive: Path) -> dict[str, Any]:
+    """What its model-config.yaml says; empty where it has none.
+
+    Raises:
+        VestalError: it cannot be read.
+    """
+    try:
+        name = json.loads(_member(archive, MANIFEST) or "{}")["model"].get("configFile")
+        found = yaml.safe_load(_member(archive, name) or "") if name else {}
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, yaml.YAMLError) as error:
+        raise VestalError(f"{archive} is no archive that can be read: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def loaded(archive: Path) -> Iterator[LoadedArchive]:
+    """The archive's handler with every core of this process for one worker, which it is.
+
+    Raises:
+        VestalError: it does not load.
+    """
+    with tempfile.TemporaryDirectory(prefix="vestal-batch-") as folder:
+        place = archive
+        if archive.is_file():
+            place = Path(folder)
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(place)
+            _alone(place)
+        # Warm for one: every size of batch would take longer to warm up than to run.
+        with LoadedArchive(place, batch_size=1) as handler:
+            yield handler
+
+
+def _alone(folder: Path) -> None:
+    """As a server's worker it would take its share of the cores only."""
+    name = json.loads((folder / MANIFEST).read_text("utf-8"))["model"].get("configFile")
+    if name:
+        config = yaml.safe_load((folder / name).read_text("utf-8"))
+        if isinstance(config, dict):
+            text = yaml.safe_dump({**config, "minWorkers": 1, "maxWorkers": 1}, sort_keys=False)
+            (folder / name).write_text(text, "utf-8")
+
+
+def _member(archive: Path, name: str) -> str | None:
+    if archive.is_dir():
+        return (archive / name).read_text("utf-8") if (archive / name).is_file() else None
+    with zipfile.ZipFile(archive) as content:
+        return content.read(name).decode() if name in content.namelist() else None

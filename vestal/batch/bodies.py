@@ -1,0 +1,99 @@
+"""How a row of a table is asked of a model: by what its handler says it takes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vestal.archive.run import Input, LoadedArchive
+from vestal.batch.inputs import Item, Items, Read
+from vestal.client.encoding import JSON, TEXT
+from vestal.errors import UsageError
+
+_NUMBERS = ("number", "integer")
+
+
+class Asking:
+    """What a model takes and what it knows: labels, and the name of what it predicts.
+
+    Raises:
+        UsageError: the model needs columns that the table has not.
+    """
+
+    def __init__(self, handler: LoadedArchive, items: Items) -> None:
+        self.items = items
+        said = _described(handler)
+        self.labels = set(said.get("labels", ()))
+        output = said.get("output", {}).get("properties", {})
+        self.target: str | None = output.get("prediction", {}).get("title")
+        self.fields: Mapping[str, Any] | None = None
+        if items.columns:
+            self.fields = _fields(said.get("input", {}), items.columns)
+
+    def input(self, read: Read) -> Input:
+        """One request."""
+        columns = self.items.items[read.index].columns
+        if columns is None:
+            return Input.raw(read.body, read.content_type)
+        if self.fields is None:
+            return Input.raw(columns["text"].encode(), TEXT)
+        row = {name: _value(columns[name], schema) for name, schema in self.fields.items()}
+        return Input.raw(json.dumps(row).encode(), JSON)
+
+    def actual(self, item: Item) -> str | float | None:
+        """The truth about an input, where it is known: a folder's name, or a column.
+
+        A column is called `label`, or as what a regressor predicts.
+        """
+        if item.columns is None:
+            return item.folder if item.row is None and item.folder in self.labels else None
+        if self.labels:
+            label = item.columns.get("label")
+            return label if label in self.labels else None
+        number = _number(item.columns.get(self.target or "", ""))
+        return None if number is None else float(number)
+
+
+def _described(handler: LoadedArchive) -> dict[str, Any]:
+    """What a handler of Vestal says of itself; nothing of another one."""
+    if not (handler.folder / "vestal_handlers").is_dir():
+        return {}
+    said = handler.describe()
+    return said if isinstance(said, dict) else {}
+
+
+def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any] | None:
+    """The columns that are sent, with their schemas; None: the column `text` alone, as text."""
+    if not schema:
+        return {name: {} for name in columns}
+    wanted = []
+    for kind in schema.get("anyOf", [schema]):
+        needs = kind.get("required") if kind.get("type") == "object" else None
+        if needs and set(needs) <= set(columns):
+            return {name: kind["properties"][name] for name in needs}
+        wanted += [" + ".join(needs)] if needs else []
+    if "text" in columns and any(kind.get("type") == "string" for kind in schema.get("anyOf", [])):
+        return None
+    raise UsageError(
+        f"the table has the columns {', '.join(columns)}; this model needs {' or '.join(wanted)}"
+    )
+
+
+def _value(text: str, schema: Mapping[str, Any]) -> Any:
+    """A number where one is wanted; what is none goes as it is, for the handler to name."""
+    if schema and schema.get("type") not in _NUMBERS:
+        return text
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> int | float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(found):
+        return None
+    return int(text) if text.strip().lstrip("+-").isdecimal() else found

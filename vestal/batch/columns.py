@@ -1,0 +1,43 @@
+"""An answer as the columns of a table, named as people look for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# What stands first, and what a failed row has; between them comes what the model says.
+FIRST = ("file", "row")
+LAST = ("status", "error_type", "error_message")
+SAID = (
+    *("actual", "predicted", "probability", "top"),
+    *("units", "completion", "finish_reason", "prompt_tokens", "completion_tokens"),
+    "answer",
+)
+RESULTS = (*FIRST, *SAID, *LAST)
+
+
+def columns_of(answer: Any) -> dict[str, Any]:
+    """A classifier's, regressor's or generator's answer by column; another one whole, as JSON."""
+    if isinstance(answer, Mapping):
+        if {"label", "probability", "top"} <= answer.keys():
+            named = {"predicted": answer["label"], "probability": answer["probability"]}
+            return {**named, "top": _json(answer["top"])}
+        if "prediction" in answer:
+            return {"predicted": answer["prediction"], "units": answer.get("units")}
+        if "finish_reason" in answer:
+            counts = ("finish_reason", "prompt_tokens", "completion_tokens")
+            named = {name: answer[name] for name in counts if name in answer}
+            return {"completion": answer.get("text"), **named}
+    return {"answer": _json(answer)}
+
+
+def jsonl_of(answer: Any) -> dict[str, Any]:
+    """As `columns_of`, with all of the answer beside it."""
+    columns = columns_of(answer)
+    columns.pop("top", None)
+    return {**columns, "answer": answer}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
