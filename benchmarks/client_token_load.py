@@ -57,7 +57,17 @@ class TokenLoad:
         return self
 
     def __exit__(self, *_: object) -> None:
-        seconds = time.monotonic() - self._started
+        self.finish()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def finish(self) -> None:
+        """Ends the processes and sums up; a second call does nothing."""
+        if self.result:
+            return
+        seconds = self.seconds
         said = []
         for process in self._processes:
             out, _ = process.communicate("stop\n", timeout=60)

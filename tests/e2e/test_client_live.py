@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from vestal import (
+    AsyncClient,
     Client,
     ClientError,
     Conflict,
@@ -27,6 +29,7 @@ from vestal import (
 )
 from vestal.project import Project, ReadyFile
 from vestal.server.server import Server
+from vestal.testing import FakeServer
 
 ECHO = """
 import os, time
@@ -142,6 +145,54 @@ def test_a_foreign_handler_answers(client: Client) -> None:
     assert 0.01 < answer.latency < 5
     assert client.ready("echo")
     assert "ts_inference_requests_total" in client.metrics_text()
+    assert client.metrics().total("ts_inference_requests_total", model_name="echo") >= 1
+
+
+def test_the_asynchronous_client_is_answered_too(server: ReadyFile) -> None:
+    async def call() -> list[object]:
+        async with AsyncClient(
+            server.inference,
+            management=server.management,
+            metrics=server.metrics,
+            key_file=server.key_file,
+        ) as client:
+            assert (await client.models())[0].name == "echo"
+            assert await client.ready("echo")
+            with pytest.raises(NotFound, match="Model not found: nobody"):
+                await client.predict("nobody", b"x")
+            with pytest.raises(DeadlineExceeded):
+                await client.predict("echo", b"2", timeout=0.5)
+            return list(await client.predict_many("echo", [b"0.01"] * 20, concurrency=20))
+
+    answers = asyncio.run(call())
+    assert [dict(answer) for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
+
+
+def test_a_fake_server_says_what_torchserve_says(client: Client, server: ReadyFile) -> None:
+    def told(caller: Client) -> list[tuple[object, ...]]:
+        calls: list[Callable[[], object]] = [
+            lambda: caller.predict("nobody", b"x"),
+            lambda: caller.predict("echo", b"x", version="9.0"),
+            lambda: caller.describe("nobody"),
+            lambda: caller.describe("echo", "9.0"),
+            lambda: caller.register("nothing.mar"),
+            lambda: caller.register("echo-1.0.mar"),
+            lambda: caller.set_default("echo", "9.0"),
+        ]
+        found = []
+        for call in calls:
+            with pytest.raises(ClientError) as caught:
+                call()
+            error = caught.value
+            found.append((type(error), error.status, error.server_type, error.hint))
+        return found
+
+    with FakeServer() as fake, fake.client() as caller:
+        fake.answer("echo", {})
+        fake.store("echo", {})
+        assert told(caller) == told(client)
+        ours, theirs = (c.describe("echo", "1.0").raw.keys() for c in (caller, client))
+        assert set(ours) <= set(theirs)
 
 
 def test_failures_are_told_apart(client: Client) -> None:

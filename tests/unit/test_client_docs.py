@@ -24,6 +24,8 @@ class Served(FakeTorchServe):
             return http(200, {"label": "7"}, x_model_version="1.0")
         if request.target == "/models/mnist?min_worker=2&max_worker=2&synchronous=false":
             self.models["mnist"][0].workers.append(("9001", "READY", 101))
+        if request.path == "/metrics":
+            return http(200, b"", content_type="text/plain")
         return super()._respond(request)
 
 
@@ -38,7 +40,7 @@ def test_the_page_runs(
     project = Project.here()
     project.state.mkdir()
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 9
     with Served(mnist=[ready("1.0", workers=1)]) as server:
         new = Version("2.0", "mnist-2.0.mar", [("9002", "READY", 102)])
         server.store["mnist-2.0.mar"] = ("mnist", new)

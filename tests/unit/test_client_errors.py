@@ -24,6 +24,8 @@ from vestal import (
     UsageError,
     VestalError,
 )
+from vestal.client.steps import Reply
+from vestal.client.verdicts import retry_after
 
 
 def failed(answer: bytes) -> ClientError:
@@ -116,3 +118,27 @@ def test_errors_survive_pickling() -> None:
         assert type(after) is kind
         assert str(after) == str(before) == "m: gone. Look"
         assert after.facts == before.facts
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:07 GMT"}, None),  # whose clock is it?
+        (
+            {
+                "retry-after": "Wed, 21 Oct 2026 07:28:07 GMT",
+                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            7.0,
+        ),
+    ],
+)
+def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert retry_after(Reply(503, "", headers, b"")) == seconds

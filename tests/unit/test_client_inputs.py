@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from vestal import InvalidInput
-from vestal.client.encoding import encode
+from vestal.client.encoding import encode, takes_long
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -151,3 +152,62 @@ assert all(getattr(vestal, name) for name in vestal.__all__)
 assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.__all__)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3), (5, 4, 4)])
+def test_an_array_that_is_an_image_goes_as_png(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    payload = encode(pixels)
+    assert payload.content_type == "image/png"
+    with Image.open(io.BytesIO(payload.body)) as image:
+        image.load()
+        assert np.array_equal(np.asarray(image).reshape(shape), pixels)
+    strided = encode(pixels[::-1, ::2])
+    with Image.open(io.BytesIO(strided.body)) as image:
+        assert np.array_equal(np.asarray(image).reshape(5, 2, *shape[2:]), pixels[::-1, ::2])
+
+
+def test_a_tensor_that_is_an_image_goes_as_png() -> None:
+    pixels = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
+    with Image.open(io.BytesIO(encode(pixels).body)) as image:
+        assert np.array_equal(np.asarray(image), pixels.permute(1, 2, 0).numpy())
+    with Image.open(io.BytesIO(encode(pixels[0]).body)) as image:
+        assert np.array_equal(np.asarray(image), pixels[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(4, np.uint8),
+        np.zeros((2, 5, 4, 3), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((5, 4, 2), np.uint8),
+        np.zeros((5, 4, 3), np.float32),
+        torch.zeros(5, 4, 3, dtype=torch.uint8),
+    ],
+)
+def test_any_other_array_goes_as_json(value: Any) -> None:
+    assert json.loads(encode(value).body) == {"data": value.tolist()}
+
+
+def test_a_pandas_row_goes_by_name_and_a_table_as_instances() -> None:
+    table = pd.DataFrame({"bmi": [0.5, 1.5], "sex": [1, 2]})
+    assert json.loads(encode(table.iloc[0]).body) == {"bmi": 0.5, "sex": 1}
+    instances = [{"bmi": 0.5, "sex": 1}, {"bmi": 1.5, "sex": 2}]
+    assert json.loads(encode(table).body) == {"instances": instances}
+    when = pd.Series({"at": pd.Timestamp("2026-01-02"), "n": np.int64(3)})
+    assert json.loads(encode(when).body) == {"at": "2026-01-02T00:00:00", "n": 3}
+    with pytest.raises(InvalidInput, match="JSON"):
+        encode(pd.Series({"bmi": float("nan")}))
+    with pytest.raises(InvalidInput, match="it holds a pandas"):
+        encode(pd.Index([1]))
+
+
+def test_bytes_inside_json_go_as_base64() -> None:
+    assert encode({"data": b"raw", "target": "7"}).body == b'{"data":"cmF3","target":"7"}'
+
+
+def test_what_takes_long_is_known(tmp_path: Path) -> None:
+    slow = [tmp_path, "a.png", io.BytesIO(), Image.new("L", (1, 1)), np.zeros(3), torch.zeros(3)]
+    assert all(takes_long(value) for value in slow)
+    assert not any(takes_long(value) for value in ["text", b"x", {"a": 1}, [1], 3])

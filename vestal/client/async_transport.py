@@ -186,7 +186,7 @@ def _trusted() -> ssl.SSLContext:
 def _connect_timeout(left: float) -> float | None:
     # A TLS handshake that is cancelled leaves its socket open (httpcore 1.0); one that times out,
     # a moment earlier, does not.
-    return None if left == math.inf else max(0.001, left - 0.01)
+    return None if left == math.inf else max(0.001, left - min(0.05, left / 10))
 
 
 _url = lru_cache(maxsize=256)(httpx.URL)

@@ -1,0 +1,38 @@
+"""`import vestal` costs no more than what a caller's service imports anyway."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROUNDS = 15
+
+
+def cost(statement: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("statement", ["import vestal", "from vestal import Client"])
+def test_it_is_at_most_a_fifth_above_requests(statement: str) -> None:
+    cost(statement), cost("import requests")  # from the disk
+    # Side by side; the best of each, since this machine has other work too.
+    pairs = [(cost(statement), cost("import requests"), cost("pass")) for _ in range(ROUNDS)]
+    ours, theirs, nothing = (min(column) for column in zip(*pairs, strict=True))
+    ratio = (ours - nothing) / (theirs - nothing)
+    print(f"{statement}: {1000 * (ours - nothing):.0f} ms, {ratio:.2f} times requests")
+    assert ratio <= 1.2
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from vestal import AsyncClient, Client\n"
+        "heavy = {'asyncio', 'httpx', 'numpy', 'opentelemetry', 'pandas', 'PIL', 'pydantic',"
+        " 'prometheus_client', 'torch'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
