@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 import struct
 import tarfile
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from check_archives import Draft, Net, foreign_archives, ours, saved, simple, stock, torchscript
-from check_defects import DEFECTS, Defect
+from check_defects import DEFECTS
+from check_planting import Defect
 
 from vestal.archive.checking import CODES, Severity, check
 from vestal.archive.checking.checker import is_ours
@@ -226,6 +228,28 @@ def test_handlers_that_torchserve_takes_are_good(tmp_path, source):
 def test_a_stock_handler_is_checked_where_it_stands_by_name(tmp_path):
     for handler in ("base_handler", "image_classifier", "image_segmenter", "object_detector"):
         assert found_in(stock(handler).write(tmp_path / f"{handler}.mar")) == []
+
+
+def test_broken_bytes_give_findings_and_no_traceback(tmp_path, rng):
+    draft = stock()
+    draft.files["script.pt"] = torchscript(Net())
+    draft.files["older.bin"] = saved([1], _use_new_zipfile_serialization=False)
+    whole = draft.write(tmp_path / "whole.mar").read_bytes()
+    for turn in range(300):
+        if turn % 2:  # a broken zip
+            broken = tmp_path / "broken.mar"
+            broken.write_bytes(spoiled(whole, rng))
+        else:  # a sound zip of broken files
+            files = {name: spoiled(data, rng) for name, data in draft.files.items()}
+            broken = Draft(files, draft.manifest).write(tmp_path / "broken.mar")
+        check(broken)
+
+
+def spoiled(data: bytes, rng: random.Random) -> bytes:
+    content = bytearray(data)
+    for _ in range(rng.choice([1, 3, 20])):
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    return bytes(content[: rng.choice([len(content), rng.randrange(1, len(content))])])
 
 
 def test_an_archive_cannot_write_to_the_terminal(tmp_path):

@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ def opened(archive: Path, found: Findings) -> Iterator[Contents | None]:
                 f"{archive} unpacks to {error.needed / 1e9:.1f} GB and {target.parent} has "
                 f"{room / 1e9:.1f} GB: set TMPDIR to a larger disk"
             ) from None
-        except (zipfile.BadZipFile, *tars.BROKEN) as error:
+        except (*zips.BROKEN, *tars.BROKEN) as error:
             found.error(
                 "not-an-archive",
                 "",

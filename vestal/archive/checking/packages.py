@@ -18,7 +18,7 @@ from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.handlers import STOCK, Handler, stock_handler
 from vestal.archive.checking.imports import Import, follow, imports_of
 from vestal.archive.checking.manifest import Manifest
-from vestal.archive.checking.opening import Contents
+from vestal.archive.checking.opening import TEXT_LIMIT, Contents
 from vestal.archive.checking.sources import parse
 
 # What is there wherever a worker runs: TorchServe, what it imports, torch and what it requires.
@@ -153,7 +153,8 @@ def _requirements(contents: Contents, manifest: Manifest, found: Findings) -> se
         "TorchServe installs these packages only with install_py_dep_per_model=true",
         "install them where it is served, or set that in config.properties",
     )
-    return set(_requirement_names(contents.text(name).splitlines()))
+    text = contents.path(name).read_bytes()[:TEXT_LIMIT].decode("utf-8", "replace")
+    return set(_requirement_names(text.splitlines()))
 
 
 def _requirement_names(lines: Iterable[str]) -> Iterable[str]:

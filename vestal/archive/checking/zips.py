@@ -18,6 +18,8 @@ from typing import IO, Any
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.names import judge_names, safe_name
 
+# What Python's reader makes of bytes that are no zip, or no longer one.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
 RATIO = 200  # real weights and sources stay far below it
 SMALL = 1 << 20  # bytes that are no bomb whatever their ratio: a small file of zeros shrinks a lot
 MAX_MEMBERS = 100_000
@@ -43,7 +45,7 @@ def unpack(archive: Path, target: Path, room: int, found: Findings) -> list[str]
     """Writes the files below `target` and gives their names; None where it is not safe.
 
     Raises:
-        zipfile.BadZipFile: not a zip.
+        zipfile.BadZipFile, zlib.error, EOFError, ...: not a zip (`BROKEN`).
         NoRoom: it declares more than `room` bytes.
     """
     size = archive.stat().st_size
@@ -67,7 +69,7 @@ def unpack(archive: Path, target: Path, room: int, found: Findings) -> list[str]
                 with path.open("wb") as sink:
                     for piece in pieces(content, member):
                         sink.write(piece)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            except BROKEN as error:
                 found.error(
                     "damaged",
                     name,
@@ -147,7 +149,10 @@ def pieces(content: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]
 def _judge_headers(stream: IO[bytes], content: zipfile.ZipFile, found: Findings) -> None:
     """The local headers, as TorchServe meets them, must be those of the directory, gapless."""
     position = 0
+    end = stream.seek(0, 2)
     for member in sorted(content.infolist(), key=lambda one: one.header_offset):
+        if not 0 <= member.header_offset < end:
+            raise zipfile.BadZipFile(f"{member.filename!r} begins outside of the file")
         stream.seek(member.header_offset)
         head = stream.read(_LOCAL.size)
         if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):

@@ -1,0 +1,110 @@
+"""How a defect gets into an archive."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from check_archives import Draft, Net, ours, simple, stock
+from check_archives import torchscript as as_torchscript
+
+CONFIG_FILE = "model-config.yaml"
+
+
+class Evil:
+    """What it says when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("echo unpickled",)
+
+
+@dataclass(frozen=True)
+class Defect:
+    code: str
+    sentence: str
+    plant: Callable[[Draft], object]
+    made_by: Callable[[], Draft] = ours
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
+
+
+def member(name: str, data: bytes = b"x", mode: int = 0, method: int = zipfile.ZIP_STORED) -> Any:
+    """Plants a member as it is, whatever its name."""
+
+    def plant(draft: Draft) -> None:
+        info = zipfile.ZipInfo(name)
+        info.external_attr, info.compress_type = mode << 16, method
+        draft.late.append(lambda archive: archive.writestr(info, data))
+
+    return plant
+
+
+def setting(old: str, new: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.change(CONFIG_FILE, old, new)
+
+
+def text(name: str, content: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.text(name, content)
+
+
+def data(name: str, content: bytes) -> Callable[[Draft], object]:
+    return lambda draft: draft.files.update({name: content})
+
+
+def model(**keys: Any) -> Callable[[Draft], object]:
+    """Changes the manifest's model; None takes a key out."""
+
+    def plant(draft: Draft) -> None:
+        assert draft.manifest is not None
+        entries = {**draft.manifest["model"], **keys}
+        draft.manifest["model"] = {k: v for k, v in entries.items() if v is not None}
+
+    return plant
+
+
+def after_packing(name: str, content: str) -> Callable[[Draft], object]:
+    def plant(draft: Draft) -> None:
+        draft.seal()
+        draft.text(name, content)
+
+    return plant
+
+
+def without(name: str) -> Callable[[Draft], object]:
+    return lambda draft: draft.files.pop(name)
+
+
+def foreign_handler(source: str) -> Callable[[Draft], object]:
+    return text("my_handler.py", source)
+
+
+def plain() -> Draft:
+    return simple("def handle(data, context):\n    return data\n")
+
+
+def scripted() -> Draft:
+    draft = stock()
+    draft.files = {"net.pt": as_torchscript(Net())}
+    model(modelFile=None, serializedFile="net.pt")(draft)
+    return draft
+
+
+def numpy_objects() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([Evil()], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def zip_of(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as inner:
+        for name, content in members.items():
+            inner.writestr(f"archive/{name}", content)
+    return stream.getvalue()
