@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vestal.archive.run import Input, LoadedArchive
-from vestal.batch.inputs import Item, Items, Read
+from vestal.batch.inputs import Item, Items, Read, number_in
 from vestal.client.encoding import JSON, TEXT
 from vestal.errors import UsageError
 
@@ -52,7 +51,7 @@ class Asking:
         if self.labels:
             label = item.columns.get("label")
             return label if label in self.labels else None
-        number = _number(item.columns.get(self.target or "", ""))
+        number = number_in(item.columns.get(self.target or "", ""))
         return None if number is None else float(number)
 
 
@@ -85,15 +84,5 @@ def _value(text: str, schema: Mapping[str, Any]) -> Any:
     """A number where one is wanted; what is none goes as it is, for the handler to name."""
     if schema and schema.get("type") not in _NUMBERS:
         return text
-    number = _number(text)
+    number = number_in(text)
     return text if number is None else number
-
-
-def _number(text: str) -> int | float | None:
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(found):
-        return None
-    return int(text) if text.strip().lstrip("+-").isdecimal() else found

@@ -10,7 +10,7 @@ from typing import Any
 FIRST = ("file", "row")
 LAST = ("status", "error_type", "error_message")
 SAID = (
-    *("actual", "predicted", "probability", "top"),
+    *("actual", "predicted", "probability"),
     *("units", "completion", "finish_reason", "prompt_tokens", "completion_tokens"),
     "answer",
 )
@@ -21,23 +21,16 @@ def columns_of(answer: Any) -> dict[str, Any]:
     """A classifier's, regressor's or generator's answer by column; another one whole, as JSON."""
     if isinstance(answer, Mapping):
         if {"label", "probability", "top"} <= answer.keys():
-            named = {"predicted": answer["label"], "probability": answer["probability"]}
-            return {**named, "top": _json(answer["top"])}
+            return {"predicted": answer["label"], "probability": answer["probability"]}
         if "prediction" in answer:
             return {"predicted": answer["prediction"], "units": answer.get("units")}
         if "finish_reason" in answer:
             counts = ("finish_reason", "prompt_tokens", "completion_tokens")
             named = {name: answer[name] for name in counts if name in answer}
             return {"completion": answer.get("text"), **named}
-    return {"answer": _json(answer)}
+    return {"answer": json.dumps(answer, ensure_ascii=False)}
 
 
 def jsonl_of(answer: Any) -> dict[str, Any]:
     """As `columns_of`, with all of the answer beside it."""
-    columns = columns_of(answer)
-    columns.pop("top", None)
-    return {**columns, "answer": answer}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return {**columns_of(answer), "answer": answer}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,14 @@ def find_inputs(given: Sequence[str], leave_out: Collection[Path] = ()) -> Items
     if len(given) == 1 and Path(given[0]).is_file():
         suffix = Path(given[0]).suffix.lower()
         if suffix == TABLE:
-            return _table(Path(given[0]))
+            items = read_table(Path(given[0]))
+            clash = sorted(set(items.columns) & set(RESULTS))
+            if clash:
+                raise UsageError(
+                    f"{given[0]} has columns that the output needs for itself: "
+                    f"{', '.join(clash)}; rename them"
+                )
+            return items
         if suffix == LINES:
             return _lines(Path(given[0]))
     others = {path.absolute() for path in leave_out}
@@ -134,7 +142,12 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _table(file: Path) -> Items:
+def read_table(file: Path) -> Items:
+    """A CSV's rows, as text; the first line names the columns.
+
+    Raises:
+        UsageError: it cannot be read, or a row has another number of fields.
+    """
     content = _content(file)
     try:
         text = content.decode()
@@ -142,13 +155,8 @@ def _table(file: Path) -> Items:
         raise UsageError(f"{file} is no UTF-8 (byte {error.start}): save it as UTF-8") from None
     rows = csv.DictReader(text.splitlines(keepends=True), strict=True)
     columns = list(rows.fieldnames or [])
-    clash = sorted(set(columns) & set(RESULTS))
-    if not columns or len(set(columns)) < len(columns) or clash:
-        what = f"has columns that the output needs for itself: {', '.join(clash)}"
-        raise UsageError(
-            f"{file} {what if clash else 'needs a first line of column names, each another one'}: "
-            "rename them"
-        )
+    if not columns or len(set(columns)) < len(columns):
+        raise UsageError(f"{file} needs a first line of column names, each another one")
     items = []
     try:
         for number, row in enumerate(rows, 1):
@@ -184,3 +192,14 @@ def _content(file: Path) -> bytes:
         return file.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def number_in(text: str) -> int | float | None:
+    """The finite number that a cell holds; None where it holds something else."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(found):
+        return None
+    return int(text) if text.strip().lstrip("+-").isdecimal() else found

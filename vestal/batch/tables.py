@@ -51,7 +51,7 @@ def _jsonl(file: Path, rows: Callable[[], Iterator[Row]]) -> None:
 
 def _parquet(file: Path, rows: Callable[[], Iterator[Row]]) -> None:
     import pyarrow  # type: ignore[import-untyped]
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     columns = _columns(rows())

@@ -8,7 +8,10 @@ from typing import Annotated, Any, TypeGuard
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from vestal.cli.inputs import Given, gather
+from vestal.cli.inputs import expand as expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
 from vestal.client import Answer, Client, ClientError, NotFound
@@ -19,7 +22,14 @@ Said = Answer | ClientError
 
 def predict(
     model: Annotated[str, typer.Argument(help="As it is served.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files, or folders of files; of a .csv each row is an input."),
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text; may be said again.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="A row, as bmi=25,bp=90,s5=4.5; may be said again.")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="By default the default version.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the images with actual and predicted, here.")
@@ -33,19 +43,19 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Ask a served model; finds the server, its tokens and the truth by itself."""
-    files = expand(inputs)
+    given = gather(inputs or [], text or [], row or [])
     with Client(url, timeout=timeout) as client:
-        said = client.predict_many(model, files, version=version)
+        said = client.predict_many(model, [one.value for one in given], version=version)
     if isinstance(said[0], NotFound):
-        raise said[0]  # once, not for every file
+        raise said[0]  # once, not for every input
     known = {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
-    actual = actual_labels(files, labels, known)
+    actual = actual_labels([one.file or Path() for one in given], labels, known)
     if as_json:
-        print_json([_fact(*row) for row in zip(files, actual, said, strict=True)])
+        print_json([_fact(*each) for each in zip(given, actual, said, strict=True)])
     else:
-        _print_table(files, actual, said)
+        _print(given, actual, said)
     if plot:
-        _draw(plot, model, files, actual, said)
+        _draw(plot, model, given, actual, said)
         err.print(f"drawn: {plot}")
     failed = sum(isinstance(one, ClientError) for one in said)
     if failed:
@@ -53,91 +63,96 @@ def predict(
         raise typer.Exit(1)
 
 
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Files as they are; of a folder every file below it, sorted.
-
-    Raises:
-        UsageError: a path that is not there, or a folder without files.
-    """
-    files: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            found = sorted(
-                file
-                for file in given.rglob("*")
-                if file.is_file() and not file.name.startswith(".")
-            )
-            if not found:
-                raise UsageError(f"no files in {given}")
-            files += found
-        elif given.is_file():
-            files.append(given)
-        else:
-            raise UsageError(f"no file or folder {given}")
-    return files
-
-
 def is_class(said: Said) -> TypeGuard[Answer]:
     """Whether it is an answer of our classifiers."""
     return isinstance(said, dict) and {"label", "probability", "top"} <= said.keys()
 
 
-def _fact(file: Path, actual: str | None, said: Said) -> dict[str, Any]:
-    fact: dict[str, Any] = {"file": str(file), "actual": actual}
+def is_text(said: Said) -> TypeGuard[Answer]:
+    """Whether it is a text that our generator wrote."""
+    return isinstance(said, dict) and {"text", "finish_reason"} <= said.keys()
+
+
+def _fact(given: Given, actual: str | None, said: Said) -> dict[str, Any]:
+    fact: dict[str, Any] = {**given.fact, "actual": actual}
     if isinstance(said, ClientError):
         error = {"type": said.server_type or type(said).__name__, "message": str(said)}
         return {**fact, "error": {**error, "status": said.status, "request_id": said.request_id}}
     return {**fact, "answer": said.value, "version": said.version, "request_id": said.request_id}
 
 
-def _print_table(files: Sequence[Path], actual: Sequence[str | None], said: Sequence[Said]) -> None:
+def _print(given: Sequence[Given], actual: Sequence[str | None], said: Sequence[Said]) -> None:
+    if any(is_text(one) for one in said):
+        _print_texts(given, said)
+        return
     table = Table(box=None, pad_edge=False)
-    for column in ("file", "actual", "predicted"):
-        table.add_column(column, overflow="fold")
-    table.add_column("probability", justify="right")
-    for file, truth, one in zip(files, actual, said, strict=True):
-        if isinstance(one, ClientError):
-            table.add_row(str(file), truth or "", f"[red]{one}[/]", "")
-        elif is_class(one):
-            style = "red" if truth not in (None, one["label"]) else ""
-            table.add_row(
-                str(file), truth or "", one["label"], f"{one['probability']:.1%}", style=style
-            )
-        else:
-            table.add_row(str(file), truth or "", str(one.value), "")
+    table.add_column("input", overflow="fold")
+    judged = [(t, a["label"]) for t, a in zip(actual, said, strict=True) if t and is_class(a)]
+    if judged:
+        table.add_column("actual", overflow="fold")
+    table.add_column("predicted", overflow="fold")
+    if any(is_class(one) for one in said):
+        table.add_column("probability", justify="right")
+    for one, truth, answer in zip(given, actual, said, strict=True):
+        wrong = is_class(answer) and truth not in (None, answer["label"])
+        cells = [one.shown, *([truth or ""] if judged else []), *_cells(answer)]
+        style = "red" if wrong or isinstance(answer, ClientError) else ""
+        # A Text, never a string: what a caller or a model says is no markup.
+        table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]), style=style)
     out.print(table)
-    judged = [
-        (truth, one["label"])
-        for truth, one in zip(actual, said, strict=True)
-        if truth is not None and is_class(one)
-    ]
     if judged:
         right = sum(truth == label for truth, label in judged)
         out.print(f"{right} of {len(judged)} right ({right / len(judged):.1%})")
 
 
+def _cells(said: Said) -> list[str]:
+    """What is predicted, and how surely."""
+    if isinstance(said, ClientError):
+        return [str(said), ""]
+    if is_class(said):
+        return [said["label"] or "(not sure)", f"{said['probability']:.1%}"]
+    value = said.value
+    if isinstance(value, dict) and isinstance(value.get("prediction"), int | float):
+        return [f"{value['prediction']:.6g} {value.get('units', '')}".strip(), ""]
+    return [str(value), ""]
+
+
+def _print_texts(given: Sequence[Given], said: Sequence[Said]) -> None:
+    """Each prompt with what follows it."""
+    for one, answer in zip(given, said, strict=True):
+        if isinstance(answer, ClientError):
+            out.print(Text(f"{one.shown}: {answer}", style="red"))
+        elif is_text(answer):
+            out.print(Text.assemble((one.prompt, "dim"), (answer["text"], "bold")))
+            tokens = answer.get("completion_tokens")
+            out.print(Text(f"({tokens} tokens, {answer['finish_reason']})\n", style="dim"))
+        else:
+            out.print(Text(f"{one.shown}: {answer.value}"))
+
+
 def _draw(
     file: Path,
     model: str,
-    files: Sequence[Path],
+    given: Sequence[Given],
     actual: Sequence[str | None],
     said: Sequence[Said],
 ) -> None:
     with err.status("Drawing"):
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
 
         from vestal.training.plots import Seen, draw_grid
 
-        def upright(image: Path) -> Image.Image:
-            with Image.open(image) as opened:
-                return ImageOps.exif_transpose(opened)
-
-        seen = [
-            Seen(upright(image), truth, one["label"])
-            for image, truth, one in zip(files, actual, said, strict=True)
-            if is_class(one)
-        ]
+        seen = []
+        for one, truth, answer in zip(given, actual, said, strict=True):
+            if one.file is None or not is_class(answer):
+                continue
+            try:
+                with Image.open(one.file) as opened:
+                    upright = ImageOps.exif_transpose(opened)
+            except UnidentifiedImageError:
+                continue  # a text, or an image as numbers in JSON
+            seen.append(Seen(upright, truth, answer["label"] or "(not sure)"))
         if not seen:
-            raise UsageError(f"nothing to draw: no input got a class from {model}")
+            raise UsageError(f"nothing to draw: no image got a class from {model}")
         file.parent.mkdir(parents=True, exist_ok=True)
         draw_grid(seen, file)
