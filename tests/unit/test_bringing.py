@@ -1,0 +1,376 @@
+"""Weights from elsewhere: every usual format is taken, nothing but tensors is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import warnings
+import zipfile
+
+import lightning
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vestal.archive.pack import pack
+from vestal.archive.run import Input, LoadedArchive
+from vestal.archive.sample import read_sample
+from vestal.errors import UsageError, VestalError
+from vestal.models import find_model
+from vestal.project import Project
+from vestal.scaffold import create
+from vestal.training import saving
+from vestal.training.bringing import bring
+from vestal.training.checkpoints import unwrapped
+from vestal_handlers.model_files import load_module
+
+LABELS = ("cat", "dog", "owl")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("project"))
+    create(made, "pets", "image_classifier")
+    return made
+
+
+@pytest.fixture(scope="module")
+def module(project):
+    torch.manual_seed(0)
+    return load_module(find_model(project, "pets"), "model").build(len(LABELS)).eval()
+
+
+@pytest.fixture
+def state(module):
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def brought(project, file, tmp_path, labels=LABELS):
+    """The state_dict of the run that the file becomes."""
+    run = bring(project, "pets", str(file), tmp_path / "run", labels)
+    return torch.load(run.folder / run.artifacts[0], weights_only=True)
+
+
+def same(found, state):
+    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+
+
+def saved(tmp_path, value, name="weights.pth"):
+    torch.save(value, tmp_path / name)
+    return tmp_path / name
+
+
+WRAPPINGS = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"epoch": 3, "state_dict": state, "lr": 0.1},
+    "model": lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+    "a name beside it": lambda state: {"model": "resnet", "weights": state},
+    "twice inside": lambda state: {"model": {"state_dict": state}},
+    "a name of its own": lambda state: {"generator": state, "step": 7},
+    "DistributedDataParallel": lambda state: {f"module.{k}": v for k, v in state.items()},
+    "torch.compile": lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+    "both": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
+    "a compiled part": lambda state: {
+        k.replace("features.", "features._orig_mod."): v for k, v in state.items()
+    },
+    "an attribute of any name": lambda state: {f"backbone.{k}": v for k, v in state.items()},
+    "no counters of batches": lambda state: {
+        k: v for k, v in state.items() if "num_batches" not in k
+    },
+    "half precision": lambda state: {
+        k: v.half() if v.is_floating_point() else v for k, v in state.items()
+    },
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_state_dict_is_found_in_what_people_save(wrapping, project, state, tmp_path):
+    found = brought(project, saved(tmp_path, WRAPPINGS[wrapping](state)), tmp_path)
+    if wrapping == "half precision":
+        state = {k: v.half().float() if v.is_floating_point() else v for k, v in state.items()}
+    assert same(found, state)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "weights.ckpt", "weights"])
+def test_the_suffix_of_a_state_dict_is_free(name, project, state, tmp_path):
+    assert same(brought(project, saved(tmp_path, state, name), tmp_path), state)
+
+
+def test_the_old_format_of_torch_save_is_read(project, state, tmp_path):
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same(brought(project, tmp_path / "old.pth", tmp_path), state)
+
+
+def test_a_checkpoint_of_lightning_itself_is_read(project, module, state, tmp_path):
+    class Task(lightning.LightningModule):
+        def __init__(self, net, rate):
+            super().__init__()
+            self.save_hyperparameters(ignore=["net"])
+            self.net = net
+
+        def training_step(self, batch, index):
+            return self.net(batch[0]).sum() * 0
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net.parameters(), lr=0.0)
+
+    trainer = lightning.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches = torch.utils.data.DataLoader([(torch.zeros(3, 16, 16),)], num_workers=0)
+    task = Task(module, rate=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's hints are not about the checkpoint
+        trainer.fit(task, batches)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    now = {k.removeprefix("net."): v for k, v in task.state_dict().items()}
+    module.load_state_dict(state)
+    assert same(brought(project, tmp_path / "last.ckpt", tmp_path), now)
+
+
+def test_a_prefix_of_the_model_itself_is_kept():
+    tensor = torch.zeros(1)
+    places = {"module.fc.weight", "module.fc.bias"}
+    assert unwrapped(dict.fromkeys(places, tensor), places).keys() == places
+
+
+def test_half_a_fit_is_none_and_the_keys_are_named_as_they_came():
+    tensor = torch.zeros(1)
+    state = {"stem.conv.weight": tensor, "body.head.weight": tensor}
+    assert unwrapped(state, {"conv.weight", "fc.weight"}).keys() == state.keys()
+
+
+class Evil:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.file}",)
+
+
+def evil_zip(place, file, *members):
+    """A zip in torch's layout whose pickle is evil."""
+    with zipfile.ZipFile(place, "w") as made:
+        made.writestr("w/data.pkl", pickle.dumps({"fc.weight": Evil(file)}, protocol=2))
+        for name, content in {"w/version": "3\n", "w/byteorder": "little", **dict(members)}.items():
+            made.writestr(name, content)
+
+
+def test_a_malicious_pickle_is_refused_with_the_reason_and_never_run(project, tmp_path):
+    mark = tmp_path / "it ran".replace(" ", "_")
+    files = [saved(tmp_path, {"state_dict": {"fc.weight": Evil(mark)}}, f"w{n}") for n in (1, 2)]
+    torch.save({"w": Evil(mark)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Evil(mark)))
+    for file in (*files, tmp_path / "old.pt", tmp_path / "bare.pth"):
+        with pytest.raises(VestalError, match=r"holds more than tensors.*nothing of it was run"):
+            bring(project, "pets", str(file), tmp_path / f"run-{file.name}", LABELS)
+    assert not mark.exists()
+    with (tmp_path / "bare.pth").open("rb") as stream:
+        pickle.load(stream)  # the file is what it says: it was this library that did not run it
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [
+        ("as_torchscript.pt", ("w/code/__torch__.py", "class Net(Module):\n  pass\n")),
+        ("as_exported.pt2", ("w/archive_format", "pt2")),
+    ],
+)
+def test_a_malicious_pickle_that_looks_like_a_program_is_never_run(name, member, project, tmp_path):
+    mark = tmp_path / "ran"
+    evil_zip(tmp_path / name, mark, member)
+    with pytest.raises(VestalError):
+        pack(project, "pets", version="6.6.6", weights=tmp_path / name, labels=LABELS)
+    assert not mark.exists()
+    assert not list(project.model_store.glob("*6.6.6*"))
+
+
+def test_a_whole_pickled_module_is_refused_by_its_class(project, tmp_path):
+    with pytest.raises(VestalError, match=r"holds more than tensors \(torch\.nn\.modules\.linear"):
+        bring(project, "pets", str(saved(tmp_path, nn.Linear(2, 2))), tmp_path / "run", LABELS)
+
+
+NOT_FITTING = {
+    "too few": (
+        lambda s: {k: v for k, v in s.items() if not k.startswith("head")},
+        r"weights\.pth does not fit build\(\) of model\.py: head\.weight, head\.bias missing",
+    ),
+    "too many": (
+        lambda s: {**s, "tail.weight": torch.zeros(2)},
+        r"tail\.weight not in the model",
+    ),
+    "of a wrapped one too": (
+        lambda s: {**{f"module.{k}": v for k, v in s.items()}, "module.tail": torch.zeros(2)},
+        r": tail not in the model",
+    ),
+    "another shape": (
+        lambda s: {**s, "features.0.0.weight": torch.zeros(16, 3, 3, 3)},
+        r"features\.0\.0\.weight \[16, 3, 3, 3\], expected \[32, 3, 3, 3\] of another shape$",
+    ),
+    "two networks": (
+        lambda s: {"netG": s, "netD": s},
+        r"holds a dict of netG, netD, expected a state_dict",
+    ),
+    "another architecture": (
+        lambda s: {"body.conv.weight": torch.zeros(2), "body.head.weight": torch.zeros(2)},
+        r"; conv\.weight not in the model; head\.weight \[2\], expected \[3, 128\] of another",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FITTING)
+def test_keys_that_do_not_fit_are_named(kind, project, state, tmp_path):
+    change, message = NOT_FITTING[kind]
+    with pytest.raises(VestalError, match=message):
+        brought(project, saved(tmp_path, change(state)), tmp_path)
+
+
+def test_another_number_of_classes_is_said_as_such(project, state, tmp_path):
+    with pytest.raises(VestalError, match=r"know 3 classes, and there are 2 labels: .*--labels"):
+        brought(project, saved(tmp_path, state), tmp_path, labels=("cat", "dog"))
+
+
+def test_a_classifier_without_labels_says_how_to_name_them(project, state, tmp_path):
+    with pytest.raises(UsageError, match=r"pets has no labels of its own: say --labels FILE"):
+        brought(project, saved(tmp_path, state), tmp_path, labels=None)
+
+
+def test_weights_that_are_not_there_are_named_with_what_can_be(project, tmp_path):
+    with pytest.raises(UsageError, match=r"no weights nowhere\.pth: name a run's folder, a file"):
+        brought(project, "nowhere.pth", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\x03\x04 torn"])
+def test_what_is_no_checkpoint_is_one_sentence(content, project, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(VestalError, match=r"w\.pth"):
+        brought(project, tmp_path / "w.pth", tmp_path)
+
+
+FILES = {
+    "state_dict": "weights.pth",
+    "safetensors": "weights.safetensors",
+    "torchscript": "weights.pt",
+    "exported": "weights.pt2",
+    "onnx": "weights.onnx",
+}
+
+
+@pytest.fixture(scope="module")
+def files(module, tmp_path_factory):
+    """The same weights in every format, as somebody else would have saved them."""
+    folder = tmp_path_factory.mktemp("files")
+    for kind, name in FILES.items():
+        saving.save(module, [kind], folder, torch.zeros(2, 3, 64, 64))
+        (folder / saving.ARTIFACTS[kind]).rename(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_format_is_packed_and_answers_as_the_module_does(kind, project, module, files):
+    version = f"1.{list(FILES).index(kind)}"
+    packed = pack(project, "pets", version=version, weights=files / FILES[kind], labels=LABELS)
+    assert packed.source == FILES[kind]
+    sample = read_sample(packed.archive)
+    with LoadedArchive(packed.archive) as loaded:
+        (answer,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+    transform = load_module(find_model(project, "pets"), "transforms").transform
+    with torch.inference_mode():
+        right = module(transform.blank().unsqueeze(0)).softmax(-1)[0]
+    said = {one["label"]: one["probability"] for one in answer.json()["top"]}
+    assert [said[label] for label in LABELS] == pytest.approx(right.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "exported", "onnx"])
+def test_a_program_with_another_number_of_classes_is_refused(kind, project, files):
+    with pytest.raises(VestalError, match=r"3 outputs, but 2 labels"):
+        pack(project, "pets", version="9", weights=files / FILES[kind], labels=("cat", "dog"))
+    assert not (project.model_store / "pets-9.mar").exists()
+
+
+def test_weights_from_elsewhere_are_turned_into_another_engines_format(project, files):
+    packed = pack(
+        project, "pets", version="2.0", weights=files / FILES["state_dict"], labels=LABELS,
+        engine="onnx",
+    )  # fmt: skip
+    with zipfile.ZipFile(packed.archive) as archive:
+        assert "model.onnx" in archive.namelist()
+        bill = json.loads(archive.read("bill-of-materials.json"))
+    assert (bill["engine"], bill["artifact"]) == ("onnx", "model.onnx")
+    assert bill["training"] == {"dataset": "weights.pth", "seed": None, "metrics": {}}
+
+
+def test_a_regressors_weights_come_with_the_handlers_own_example(tmp_path):
+    project = Project(tmp_path)
+    create(project, "prices", "regressor")
+    module = load_module(find_model(project, "prices"), "model").build()
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    archives = [
+        pack(project, "prices", version=version, weights=tmp_path / "w.safetensors", engine=engine)
+        for version, engine in (("1", None), ("2", "exported"))
+    ]
+    samples = [read_sample(packed.archive) for packed in archives]
+    assert json.loads(samples[0].input) == {"bmi": 0.0, "bp": 0.0, "s5": 0.0}
+    assert samples[0].answer == samples[1].answer
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A folder as transformers saves it, with code beside it that wants to be run."""
+    from vestal.training.tables import byte_level_bpe
+
+    project = Project(tmp_path_factory.mktemp("language"))
+    create(project, "poet", "text_generator")
+    folder = project.root / "downloaded"
+    load_module(find_model(project, "poet"), "model").build().save_pretrained(folder)
+    byte_level_bpe(["to be or not to be"], vocabulary=300).save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "evil.Evil"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(project.root / 'ran')!r}, 'w')\n")
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(project.root / "ran")))
+    return project, folder
+
+
+def test_a_hugging_face_folder_is_packed_and_its_code_is_not_run(language_model):
+    project, folder = language_model
+    packed = pack(project, "poet", version="1.0", weights=folder)
+    with zipfile.ZipFile(packed.archive) as archive:
+        names = archive.namelist()
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(names)
+    assert not {"evil.py", "pytorch_model.bin"} & set(names)
+    with LoadedArchive(packed.archive) as loaded:
+        (answer,) = loaded.predict([Input.raw(b'{"prompt": "to be"}', "application/json")])
+    assert answer.status == 200
+    assert not (project.root / "ran").exists()
+
+
+@pytest.mark.parametrize("lacking", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_folder_that_lacks_a_file_says_what_writes_it(lacking, language_model, tmp_path):
+    project, folder = language_model
+    part = tmp_path / "part"
+    part.mkdir()
+    for file in {"model.safetensors", "config.json", "tokenizer.json"} - {lacking}:
+        (part / file).symlink_to(folder / file)
+    with pytest.raises(VestalError, match=rf"no {lacking}.*save_pretrained"):
+        bring(project, "poet", str(part), tmp_path / "run")
+
+
+def test_a_folder_for_a_classifier_and_a_file_for_a_language_model_are_refused(
+    language_model, project, tmp_path
+):
+    poets, folder = language_model
+    with pytest.raises(VestalError, match=r"is a folder, but no run .*name the file in it"):
+        bring(project, "pets", str(folder), tmp_path / "a", LABELS)
+    with pytest.raises(VestalError, match=r"a language model is brought as a folder"):
+        bring(poets, "poet", str(folder / "model.safetensors"), tmp_path / "b")
