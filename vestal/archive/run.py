@@ -8,58 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 import sys
 import tempfile
 import threading
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from vestal.errors import VestalError
+from vestal.archive.messages import Answer as Answer
+from vestal.archive.messages import Input as Input
+from vestal.archive.messages import answers_of, message_of
+from vestal.archive.timing import StepClock, Times
+from vestal.errors import UsageError, VestalError
+
+if TYPE_CHECKING:
+    from vestal.project import Project
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 _LOADING = threading.Lock()  # sys.path and sys.modules are everybody's
-
-
-@dataclass(frozen=True)
-class Input:
-    """One request: its parts by name (a raw body is the one part "body"), and its headers.
-
-    A part is its bytes and its content type, as TorchServe hands them over: a form's text field
-    has none ("").
-    """
-
-    parts: Mapping[str, tuple[bytes, str]]
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def raw(cls, body: bytes, content_type: str = "", **headers: str) -> Input:
-        """A body as it is; `headers` by keyword."""
-        named = {"content-type": content_type} if content_type else {}
-        return cls({"body": (body, content_type)}, {**named, **headers})
-
-    @classmethod
-    def form(cls, fields: Mapping[str, str] | None = None, **files: tuple[bytes, str]) -> Input:
-        """A multipart form of text fields, and of files with their content types."""
-        texts = {name: (value.encode(), "") for name, value in (fields or {}).items()}
-        return cls({**texts, **files}, {"content-type": "multipart/form-data; boundary=x"})
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the frontend would send for one request."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class LoadedArchive:
@@ -68,51 +37,176 @@ class LoadedArchive:
     The archive's own copy of `vestal_handlers` is used only where that package is not imported
     yet: in one process there is one.
 
+    Args:
+        archive: a .mar, a .tar.gz, or the folder that one of them unpacks to.
+        batch_size: what the handler warms up for; None: what model-config.yaml says.
+        decode: hand over JSON and text decoded, as a server with decode_input_request=true does,
+            TorchServe's default; Vestal's config.properties has false.
+
+    Attributes:
+        folder: the unpacked archive.
+        manifest: its MAR-INF/MANIFEST.json.
+        times: of the last batch; None before the first.
+
     Raises:
+        UsageError: there is no archive, or it is none.
         VestalError: it does not load; the handler's own error is its cause.
     """
 
-    def __init__(self, archive: Path, batch_size: int | None = None) -> None:
-        self._unpacked: tempfile.TemporaryDirectory[str] | None = None
-        if archive.is_file():
-            self._unpacked = tempfile.TemporaryDirectory(prefix="vestal-run-")
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(self._unpacked.name)
-        self.folder = Path(self._unpacked.name) if self._unpacked else archive
-        self.manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
-        model = self.manifest["model"]
-        if batch_size is None:
-            config = self.folder / model.get("configFile", "no-config")
-            read = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
-            batch_size = int((read or {}).get("batchSize", 1))
-        try:
-            self._service = _load(self.folder, model, batch_size)
-        except Exception as error:
-            self.close()
-            raise VestalError(f"{archive} does not load: {error}") from error
+    def __init__(
+        self, archive: Path, batch_size: int | None = None, *, decode: bool = False
+    ) -> None:
+        self.times: Times | None = None
+        self._decode = decode
+        with ExitStack() as opened:
+            self.folder = _folder_of(archive, opened)
+            self.manifest = _manifest_of(self.folder, archive)
+            model = self.manifest["model"]
+            if batch_size is None:
+                batch_size = _batch_size(self.folder, model)
+            try:
+                self._service = _load(self.folder, model, batch_size)
+            except Exception as error:
+                raise VestalError(f"{archive} does not load: {error}") from error
+            self._clock = StepClock(self._service._entry_point)
+            self._opened = opened.pop_all()
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["model"]["modelName"])
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["model"].get("modelVersion", ""))
 
     def describe(self) -> Any:
-        """What `?customized=true` answers."""
+        """What `?customized=true` answers.
+
+        Raises:
+            VestalError: the handler describes nothing, as TorchServe's own do not.
+        """
         (answer,) = self.predict([Input({}, {"describe": "True"})])
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError:
+            text = answer.body.decode("utf-8", "replace")[:200]
+            raise VestalError(
+                f"{self.name} {self.version} describes nothing: expected JSON from its handler, "
+                f"got status {answer.status} and {text!r}"
+            ) from None
 
     def predict(self, inputs: Sequence[Input | bytes]) -> list[Answer]:
         """One batch through the handler: an answer for every input, in order."""
         batch = [
-            _message(index, given if isinstance(given, Input) else Input.raw(given))
+            message_of(index, given if isinstance(given, Input) else Input.raw(given), self._decode)
             for index, given in enumerate(inputs)
         ]
-        return _parse_response(bytes(self._service.predict(batch)))
+        message, self.times = self._clock.run(lambda: self._service.predict(batch))
+        return answers_of(bytes(message))
 
     def close(self) -> None:
-        if self._unpacked:
-            self._unpacked.cleanup()
+        self._opened.close()
 
     def __enter__(self) -> LoadedArchive:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def open_model(
+    project: Project,
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
+) -> Iterator[LoadedArchive]:
+    """A model of the project as `vestal pack` would pack it now, loaded, with no archive made.
+
+    Args:
+        weights: as of `vestal pack`; None: the newest run.
+
+    Raises:
+        UsageError: no such model, engine or weights.
+        VestalError: it was never trained, or does not load.
+    """
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as scratch_:
+        scratch = Path(scratch_)
+        stage_model(
+            scratch / name, project, name, weights=weights, engine=engine, precision=precision
+        )
+        with LoadedArchive(scratch / name, batch_size) as loaded:
+            yield loaded
+
+
+def stage_model(
+    folder: Path,
+    project: Project,
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+) -> None:
+    """Fills a new folder with what an archive of the model would hold now, but sample and bill.
+
+    Its version is the run's number.
+    """
+    from vestal.archive.pack import find_weights
+    from vestal.archive.stage import stage
+    from vestal.models import find_model
+
+    find_model(project, name)
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as brought:
+        run = find_weights(project, name, weights, Path(brought) / "brought")
+        version = run.folder.name
+        stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)
+
+
+def _folder_of(archive: Path, opened: ExitStack) -> Path:
+    """The folder itself, or where a .mar or a .tar.gz is unpacked to, as safely as for a check."""
+    if archive.is_dir():
+        inner = list(archive.iterdir())
+        if len(inner) == 1 and inner[0].is_dir() and inner[0].name != Path(MANIFEST).parent.name:
+            return inner[0]  # TorchServe, too, goes one folder down
+        return archive
+    from vestal.archive.checking.findings import Findings, Severity
+    from vestal.archive.checking.opening import opened as unpacked
+
+    found = Findings()
+    contents = opened.enter_context(unpacked(archive, found))
+    if contents is None:
+        errors = [each for each in found.items if each.severity == Severity.ERROR]
+        reason = "; ".join(f"{each.where} {each.meaning}".strip() for each in errors)
+        raise UsageError(f"{archive} cannot be unpacked: {reason} (vestal check says more)")
+    return contents.folder
+
+
+def _manifest_of(folder: Path, archive: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+        for key in ("modelName", "handler"):
+            if not isinstance(manifest["model"][key], str):
+                raise ValueError(f"model.{key} is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{archive} is no archive: expected a {MANIFEST} with model.modelName and "
+            f"model.handler ({type(error).__name__}: {error})"
+        ) from None
+    return dict(manifest)
+
+
+def _batch_size(folder: Path, model: Mapping[str, Any]) -> int:
+    config = folder / str(model.get("configFile", "no-config"))
+    try:
+        read = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
+        return int((read or {}).get("batchSize", 1))
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise VestalError(f"{config.name} cannot be read: {error}") from None
 
 
 def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
@@ -126,7 +220,7 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
     metrics.initialize_cache()
     with _LOADING:
         # The handler is imported by its base name: an earlier archive's must not answer for it.
-        sys.modules.pop(model["handler"].split(":")[0].removesuffix(".py"), None)
+        sys.modules.pop(Path(model["handler"].split(":")[0]).name.removesuffix(".py"), None)
         sys.path.insert(0, str(folder))
         try:
             service = TsModelLoader().load(
@@ -141,44 +235,3 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
             sys.path.remove(str(folder))
     service.set_cl_socket(None)
     return service
-
-
-def _message(index: int, given: Input) -> dict[str, Any]:
-    """A request as TorchServe's worker protocol has it after parsing."""
-    return {
-        "requestId": f"local-{index}".encode(),
-        "headers": [{"name": k.encode(), "value": v.encode()} for k, v in given.headers.items()],
-        "parameters": [
-            {"name": name, "contentType": kind, "value": bytearray(value)}
-            for name, (value, kind) in given.parts.items()
-        ],
-    }
-
-
-def _parse_response(message: bytes) -> list[Answer]:
-    """The inverse of `ts.protocol.otf_message_handler.create_predict_response`."""
-    position = 0
-
-    def integer() -> int:
-        nonlocal position
-        (value,) = struct.unpack_from("!i", message, position)
-        position += 4
-        return int(value)
-
-    def take() -> bytes:
-        nonlocal position
-        length = integer()
-        position += length
-        return message[position - length : position]
-
-    integer()  # the batch's own status and text: each request has its own below
-    take()
-    answers = []
-    while struct.unpack_from("!i", message, position) != (-1,):
-        take()  # request id
-        take()  # content type: again among the headers
-        status = integer()
-        take()  # reason phrase
-        headers = {take().decode(): take().decode() for _ in range(integer())}
-        answers.append(Answer(status, headers, take()))
-    return answers
