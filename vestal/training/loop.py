@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from vestal.errors import UsageError, VestalError
 from vestal.training.recipe import Examples, Recipe, Splits
@@ -24,6 +24,24 @@ from vestal.training.recipe import Examples, Recipe, Splits
 Transform = Callable[[Any], Tensor]
 CHECKPOINTS = "checkpoints"
 HISTORY = "history.json"
+
+
+class Shuffled(Sampler[int]):
+    """An order of its own for every epoch, and a fresh start of all randomness.
+
+    Order, dropout and augmentation of an epoch depend on its number alone, so a training that was
+    killed and resumed ends where it would have ended.
+    """
+
+    def __init__(self, size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.size, self.seed, self.epoch = size, seed, epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        torch.manual_seed(self.seed * 1_000_003 + self.epoch())
+        yield from torch.randperm(self.size).tolist()
 
 
 class Learner(lightning.LightningModule):
@@ -34,11 +52,6 @@ class Learner(lightning.LightningModule):
         self.recipe, self.module, self.seed = recipe, module, seed
         self.figures = recipe.objective.metrics(labels)
         self._figures = nn.ModuleDict(self.figures)  # where Lightning moves and resets them
-
-    def on_train_epoch_start(self) -> None:
-        # Order, dropout and augmentation of an epoch depend on its number alone, so a training
-        # that was killed and resumed ends where it would have ended.
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         loss = self.training_loss(batch)
@@ -139,7 +152,7 @@ def fit(
     best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
     callbacks: list[Callback] = [best, History(folder / HISTORY)]
     theme = RichProgressBarTheme(metrics_format=".3g")
-    bar = RichProgressBar(leave=True, theme=theme, console_kwargs={"stderr": True})
+    bar = RichProgressBar(leave=epochs <= 30, theme=theme, console_kwargs={"stderr": True})
     callbacks.append(bar)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(monitor="val_loss", mode="min", patience=recipe.patience))
@@ -156,9 +169,10 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
+        shuffled = Shuffled(len(splits.train), learner.seed, lambda: trainer.current_epoch)
         trainer.fit(
             learner,
-            loader(recipe, splits.train, transform, *extra, augment=augment, shuffle=True),
+            loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
             loader(recipe, splits.validation, transform),
             ckpt_path=last if last.is_file() else None,
             weights_only=True,
@@ -202,7 +216,7 @@ def loader(
     examples: Examples,
     *transforms: Transform,
     augment: Callable[[Any], Any] | None = None,
-    shuffle: bool = False,
+    sampler: Sampler[int] | None = None,
 ) -> DataLoader[Any]:
     """Batches (inputs by the first transform, targets, inputs by each further transform)."""
 
@@ -218,7 +232,7 @@ def loader(
     return DataLoader(
         examples,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are enough
         batch_size=recipe.batch_size,
-        shuffle=shuffle,
+        sampler=sampler,
         collate_fn=collate,
     )
 
