@@ -140,7 +140,7 @@ def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
 def test_each_event_loop_has_its_own_connections() -> None:
     async def call() -> object:
         answer = await client.predict("m", b"x")
-        await client._transport._client().aclose()
+        await client._transport._pool().close()
         return answer["connection"]
 
     with HTTPServer(echo) as server:

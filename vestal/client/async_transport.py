@@ -30,7 +30,7 @@ except ImportError:
 T = TypeVar("T")
 
 CONNECTIONS = 256
-"""Idle connections kept; they are made one by one, as calls need them."""
+"""Idle connections kept for an event loop; they are made one by one, as calls need them."""
 PIECE = 65536
 """Bytes of an upload handed over at a time: more, and its break would be seen too late."""
 
@@ -56,13 +56,46 @@ class _Upload(httpx.AsyncByteStream):
         self.phase = "waiting for the answer"
 
 
+class _Pool:
+    """One event loop's clients of httpx, each for one request at a time.
+
+    httpcore's own pool looks at every connection several times a request: with 32 of them that
+    costs more than the request. Here the one that was used last is taken, so few are kept busy.
+    """
+
+    def __init__(self, secure: bool) -> None:
+        self._trusted = _trusted() if secure else False
+        self._idle: list[httpx.AsyncClient] = []
+        self._closed = False
+
+    def take(self) -> httpx.AsyncClient:
+        if self._idle:
+            return self._idle.pop()
+        return httpx.AsyncClient(
+            verify=self._trusted,
+            timeout=None,  # noqa: S113  each call has a deadline around all of it
+            follow_redirects=False,
+        )
+
+    async def give_back(self, client: httpx.AsyncClient) -> None:
+        if self._closed or len(self._idle) >= CONNECTIONS:
+            await client.aclose()
+        else:
+            self._idle.append(client)
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().aclose()
+
+
 class AsyncTransport:
     """Each event loop, and a child after a fork, gets connections of its own."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] | None
-        self._clients = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] | None
+        self._pools = WeakKeyDictionary()
         self._inherited: list[object] = []
         self._pid = os.getpid()
 
@@ -91,39 +124,12 @@ class AsyncTransport:
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once; never raises for what the network does."""
-        client = self._client()
-        url = _url(request.url)
-        upload = _Upload(request.body)
-        length = str(len(request.body))
-        headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
-        if request.body or request.method == "POST":
-            headers["Content-Length"] = length
-        left = deadline.remaining()
+        pool = self._pool()
+        client = pool.take()
         try:
-            async with asyncio.timeout(None if left == math.inf else left):
-                response = await client.send(
-                    httpx.Request(
-                        *(request.method, url),
-                        headers=headers,
-                        stream=upload,
-                        extensions={"timeout": {"connect": _connect_timeout(left)}},
-                    ),
-                    stream=True,
-                )
-                try:
-                    upload.phase = "reading the answer"
-                    body = await response.aread()
-                finally:
-                    await response.aclose()
-        except httpx.TimeoutException:
-            return Broken(upload.phase, TimeoutError("the deadline has passed"), upload.sent)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            root = root_of(error)
-            unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
-            final = unresolved or isinstance(root, ssl.SSLError)
-            return Broken(upload.phase, root, upload.sent, final)
-        # httpx keeps the names in lower case; several values of one name are joined by commas.
-        return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
+            return await _send(client, request, deadline)
+        finally:
+            await pool.give_back(client)
 
     async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
         """Asks for every input, as many at a time as may be."""
@@ -146,33 +152,64 @@ class AsyncTransport:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    def _client(self) -> httpx.AsyncClient:
+    def _pool(self) -> _Pool:
         if self._pid != os.getpid():
             # The parent's sockets are its own: kept, not closed.
             self._pid = os.getpid()
-            if self._clients is not None:
-                self._inherited.append(self._clients)
-                self._clients = WeakKeyDictionary()
-        if self._clients is None:
+            if self._pools is not None:
+                self._inherited.append(self._pools)
+                self._pools = WeakKeyDictionary()
+        if self._pools is None:
             raise UsageError("this client is closed: make a new one")
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = httpx.AsyncClient(
-                verify=_trusted() if self._secure else False,
-                timeout=None,  # noqa: S113  each call has a deadline around all of it
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS),
-                follow_redirects=False,
-            )
-        return client
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._pools[loop] = _Pool(self._secure)
+        return pool
 
     async def close(self) -> None:
         """Closes this event loop's connections; a second call does nothing."""
-        clients, self._clients = self._clients, None
-        if clients is not None and self._pid == os.getpid():
-            client = clients.get(asyncio.get_running_loop())
-            if client is not None:
-                await client.aclose()
+        pools, self._pools = self._pools, None
+        if pools is not None and self._pid == os.getpid():
+            pool = pools.get(asyncio.get_running_loop())
+            if pool is not None:
+                await pool.close()
+
+
+async def _send(client: httpx.AsyncClient, request: Request, deadline: Deadline) -> Reply | Broken:
+    url = _url(request.url)
+    upload = _Upload(request.body)
+    length = str(len(request.body))
+    headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
+    if request.body or request.method == "POST":
+        headers["Content-Length"] = length
+    left = deadline.remaining()
+    try:
+        async with asyncio.timeout(None if left == math.inf else left):
+            response = await client.send(
+                httpx.Request(
+                    *(request.method, url),
+                    headers=headers,
+                    stream=upload,
+                    extensions={"timeout": {"connect": _connect_timeout(left)}},
+                ),
+                stream=True,
+            )
+            try:
+                upload.phase = "reading the answer"
+                body = await response.aread()
+            finally:
+                await response.aclose()
+    except httpx.TimeoutException:
+        await asyncio.sleep(deadline.remaining())  # too little is left for another attempt
+        return Broken(upload.phase, TimeoutError("the deadline has passed"), upload.sent)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        root = root_of(error)
+        unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
+        final = unresolved or isinstance(root, ssl.SSLError)
+        return Broken(upload.phase, root, upload.sent, final)
+    # httpx keeps the names in lower case; several values of one name are joined by commas.
+    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
 
 
 def _trusted() -> ssl.SSLContext:

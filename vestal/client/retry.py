@@ -36,6 +36,8 @@ LAST_TRY = 0.02
 """Seconds: with less than this left, another attempt would end at the deadline unanswered."""
 WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
+PING = 5.0
+"""Seconds that a sign of life may take."""
 LOOK_AGAIN = 0.25
 """Seconds until a call that has no turn within its deadline looks for one again."""
 
@@ -122,7 +124,7 @@ class Attempts:
         """Returns when the server answers a ping, whatever it says; raises where it does not."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         pings = 0
-        while isinstance((yield Request("GET", f"{self.base}/ping", headers)), Broken):
+        while isinstance((yield Request("GET", f"{self.base}/ping", headers, limit=PING)), Broken):
             pings += 1
             assert self.failed.last is not None
             yield from self.wait(self.pause(self.failed.last, None, pings))
