@@ -11,8 +11,8 @@ import logging
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,15 @@ class LoadedArchive:
         message, self.times = self._clock.run(lambda: self._service.predict(batch))
         return answers_of(bytes(message))
 
+    @contextmanager
+    def marked(self, mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Runs every step of a batch within `mark("decode")`, `mark("forward")`, ..."""
+        before, self._clock.mark = self._clock.mark, mark
+        try:
+            yield
+        finally:
+            self._clock.mark = before
+
     def close(self) -> None:
         self._opened.close()
 
@@ -123,11 +132,13 @@ def open_model(
     engine: str | None = None,
     precision: str | None = None,
     batch_size: int | None = None,
+    decode: bool = False,
 ) -> Iterator[LoadedArchive]:
     """A model of the project as `vestal pack` would pack it now, loaded, with no archive made.
 
     Args:
         weights: as of `vestal pack`; None: the newest run.
+        batch_size, decode: as of LoadedArchive.
 
     Raises:
         UsageError: no such model, engine or weights.
@@ -138,7 +149,7 @@ def open_model(
         stage_model(
             scratch / name, project, name, weights=weights, engine=engine, precision=precision
         )
-        with LoadedArchive(scratch / name, batch_size) as loaded:
+        with LoadedArchive(scratch / name, batch_size, decode=decode) as loaded:
             yield loaded
 
 
@@ -155,6 +166,7 @@ def stage_model(
 
     Its version is the run's number.
     """
+    import vestal_handlers  # noqa: F401 - the project's own, not the copy that is staged
     from vestal.archive.pack import find_weights
     from vestal.archive.stage import stage
     from vestal.models import find_model

@@ -1,0 +1,96 @@
+"""TorchServe's Java side for a handler that runs here: it takes requests, or refuses them.
+
+body, headers -> `receive` -> Input -> batch -> handler -> Answer
+                           -> Refused ----------------> Answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vestal.archive.messages import Answer, Input
+from vestal.archive.refusals import Refused
+from vestal.archive.run import LoadedArchive
+from vestal.archive.timing import Times
+from vestal.errors import UsageError
+from vestal.project import Project
+
+# TorchServe's own, where config.properties says nothing.
+MAX_REQUEST_SIZE = 6_553_500
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a caller sends. `name` is for people."""
+
+    name: str
+    body: bytes = field(repr=False)
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What went through the handler together; `times` is None where nothing reached it."""
+
+    sent: list[Sent]
+    answers: list[Answer]
+    times: Times | None
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """`max_request_size`: bytes of a body. `decode`: config.properties' decode_input_request."""
+
+    max_request_size: int = MAX_REQUEST_SIZE
+    decode: bool = True
+
+    @classmethod
+    def of(cls, project: Project) -> Frontend:
+        """As the project's config.properties says, or the one that comes with Vestal.
+
+        Raises:
+            VestalError: it cannot be read.
+        """
+        from vestal.server.config import Configuration
+
+        configuration = Configuration.load(project)
+        size = configuration.values.get("max_request_size", str(MAX_REQUEST_SIZE))
+        if not size.isdecimal():
+            raise UsageError(
+                f"{configuration.source}: max_request_size is {size!r}, expected a number of bytes"
+            )
+        decode = configuration.values.get("decode_input_request", "true").lower()
+        return cls(int(size), decode == "true")
+
+    def receive(self, sent: Sent, *, explain: bool = False) -> Input:
+        """The request as a worker gets it.
+
+        Raises:
+            Refused: TorchServe answers it itself.
+        """
+        if len(sent.body) > self.max_request_size:
+            # Netty's own answer: it has no body, whatever the reason says.
+            reason = f"more than {self.max_request_size:,} bytes (max_request_size)"
+            raise Refused(413, "", reason)
+        return Input.from_http(sent.body, sent.content_type, sent.headers, explain=explain)
+
+    def ask(
+        self, loaded: LoadedArchive, sent: Sequence[Sent], size: int = 1, *, explain: bool = False
+    ) -> list[Batch]:
+        """Sends everything, `size` requests a batch; an answer for every one, in order."""
+        batches = []
+        for start in range(0, len(sent), size):
+            group = list(sent[start : start + size])
+            received: list[Input | Answer] = []
+            for each in group:
+                try:
+                    received.append(self.receive(each, explain=explain))
+                except Refused as refused:
+                    received.append(Answer.of(refused))
+            inputs = [each for each in received if isinstance(each, Input)]
+            said = iter(loaded.predict(inputs) if inputs else [])
+            answers = [next(said) if isinstance(each, Input) else each for each in received]
+            batches.append(Batch(group, answers, loaded.times if inputs else None))
+        return batches

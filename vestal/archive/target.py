@@ -1,0 +1,111 @@
+"""What `vestal run` is asked to run: an archive, or a model of the project that is not packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vestal.archive.run import MANIFEST, LoadedArchive, open_model
+from vestal.archive.watching import forget, sources_of
+from vestal.errors import UsageError
+from vestal.project import Project
+
+
+@dataclass(frozen=True)
+class Target:
+    """`archive`, or else the model `name`, staged with what `vestal pack` would be told."""
+
+    project: Project
+    name: str
+    archive: Path | None = None
+    weights: str | None = None
+    engine: str | None = None
+    precision: str | None = None
+
+    @contextmanager
+    def loaded(
+        self, batch_size: int, *, decode: bool = False, again: bool = False
+    ) -> Iterator[LoadedArchive]:
+        """Loads it; `again`: at the end its modules are forgotten, so that a next time is anew.
+
+        Raises:
+            VestalError: it does not load, or cannot be staged.
+        """
+        folder: Path | None = None
+        try:
+            if self.archive is not None:
+                with LoadedArchive(self.archive, batch_size, decode=decode) as loaded:
+                    folder = loaded.folder
+                    yield loaded
+            else:
+                with open_model(
+                    self.project,
+                    self.name,
+                    weights=self.weights,
+                    engine=self.engine,
+                    precision=self.precision,
+                    batch_size=batch_size,
+                    decode=decode,
+                ) as loaded:
+                    folder = loaded.folder
+                    yield loaded
+        finally:
+            if again:
+                forget(folder)
+
+    def places(self) -> list[Path]:
+        """The files and folders that it is made of."""
+        if self.archive is not None:
+            return [self.archive]
+        brought = [Path(self.weights)] if self.weights and Path(self.weights).exists() else []
+        return [*sources_of(self.project, self.name), *brought]
+
+
+def find_target(
+    project: Project,
+    given: str,
+    *,
+    version: str | None = None,
+    weights: str | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+) -> Target:
+    """What is meant: a path; an archive of the store by its file name, or by `version`; a model.
+
+    Raises:
+        UsageError: there is none, or an archive is told what is a model's to say.
+    """
+    from vestal.batch.archives import find_archive
+    from vestal.models import model_names
+
+    path = Path(given)
+    stored = project.model_store / f"{path.name.removesuffix('.mar')}.mar"
+    archive: Path | None = None
+    if path.is_file() or (path.is_dir() and _is_unpacked(path)):
+        archive = path
+    elif version is not None:
+        archive = find_archive(project, given, version)
+    elif path.name == given and stored.is_file():
+        archive = stored
+    elif given in model_names(project):
+        return Target(project, given, None, weights, engine, precision)
+    else:
+        try:
+            archive = find_archive(project, given)
+        except UsageError as error:
+            known = ", ".join(model_names(project))
+            raise UsageError(f"{error}; nor is it one of the models {known}") from None
+    told = {"--weights": weights, "--engine": engine, "--precision": precision}
+    wrong = [option for option, value in told.items() if value is not None]
+    if wrong:
+        raise UsageError(
+            f"{archive} is packed, so {', '.join(wrong)} cannot be said any more: name the model "
+            "to run it as it would be packed"
+        )
+    return Target(project, archive.name, archive)
+
+
+def _is_unpacked(folder: Path) -> bool:
+    return any((place / MANIFEST).is_file() for place in (folder, *folder.glob("*")))

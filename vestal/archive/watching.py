@@ -1,0 +1,66 @@
+"""Waits until files change: by looking, as that needs nothing and works on every file system."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vestal.project import Project
+
+SECONDS = 0.3
+State = dict[Path, tuple[int, int]]
+
+
+def state_of(places: Iterable[Path]) -> State:
+    """Time and size of every file, and of those below every folder, but for caches."""
+    found: State = {}
+    for place in places:
+        for file in place.rglob("*") if place.is_dir() else [place]:
+            if "__pycache__" in file.parts:
+                continue
+            try:
+                stat = file.stat()
+            except OSError:  # gone meanwhile: that is a change too
+                continue
+            if not file.is_dir():
+                found[file] = (stat.st_mtime_ns, stat.st_size)
+    return found
+
+
+def wait_for_change(
+    places: Callable[[], Iterable[Path]], before: State, seconds: float = SECONDS
+) -> list[Path]:
+    """Blocks until something is other than `before`, and has been quiet for one look.
+
+    Returns:
+        The files that are new, changed or gone, sorted.
+    """
+    seen = before
+    while True:
+        time.sleep(seconds)
+        now = state_of(places())
+        changed = {file for file, _ in now.items() ^ before.items()}
+        if changed and now == seen:  # an editor may write in several steps
+            return sorted(changed)
+        seen = now
+
+
+def sources_of(project: Project, name: str) -> list[Path]:
+    """What a model of the project is staged from: its folder, its trainings, the handlers."""
+    import vestal_handlers
+    from vestal.models import find_model
+    from vestal.runs import RECORD
+
+    records = sorted((project.runs / name).glob(f"*/{RECORD}"))
+    return [find_model(project, name), Path(vestal_handlers.__file__).parent, *records]
+
+
+def forget(folder: Path | None) -> None:
+    """Lets the modules of an archive's folder, and the handlers', be imported anew."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        ours = name.partition(".")[0] == "vestal_handlers"
+        if ours or (file and folder and Path(file).is_relative_to(folder)):
+            del sys.modules[name]
