@@ -1,0 +1,234 @@
+"""`vestal run` answers as the server does: handlers of ours and of others, forms, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+from fuzzing import bodies, mutate
+from serving import archive
+from test_any_body import PNG, TABLE, as_json, multipart
+from test_any_body import project as project  # a fixture: mnist and the doubler
+
+from vestal.archive.frontend import Frontend, Sent
+from vestal.archive.run import LoadedArchive
+from vestal.archive.sample import read_sample
+from vestal.demo import save_test_images
+from vestal.server import Server
+
+SEED = 20
+HOSTILE = 50
+MODELS = ("mnist", "doubler", "receiver", "broken")
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+URLENCODED = {"Content-Type": "application/x-www-form-urlencoded"}
+PARTS = (
+    b'--b\r\nContent-Disposition: form-data; name="a"; filename="x.png"\r\n'
+    b"Content-Type: image/png\r\n\r\nDATA\r\n"
+    b'--b\r\nContent-Disposition: form-data; name="t"\r\n\r\ntext\r\n--b--\r\n'
+)
+# What it was given, as it was given.
+RECEIVER = """
+import base64
+import json
+
+def handle(data, context):
+    if data is None:
+        return None
+    answers = []
+    for index, row in enumerate(data):
+        parts = {name: base64.b64encode(bytes(value)).decode() for name, value in row.items()}
+        headers = context.get_all_request_header(index)
+        answers.append(json.dumps({"parts": parts, "headers": headers}).encode())
+    return answers
+"""
+BROKEN = """
+def handle(data, context):
+    if data is None:
+        return None
+    raise ValueError("whole batch")
+"""
+BY_HAND = {
+    "no boundary": ({"Content-Type": "multipart/form-data"}, PARTS),
+    "empty boundary": ({"Content-Type": "multipart/form-data; boundary="}, PARTS),
+    "quoted boundary": ({"Content-Type": 'multipart/form-data; boundary="b"'}, PARTS),
+    "boundary after charset": (
+        {"Content-Type": "multipart/form-data; charset=utf-8; boundary=b"},
+        PARTS,
+    ),
+    "capitals": ({"Content-Type": "Multipart/Form-Data; Boundary=b"}, PARTS),
+    "another boundary": ({"Content-Type": "multipart/form-data; boundary=zz"}, PARTS),
+    "mixed": ({"Content-Type": "multipart/mixed; boundary=b"}, PARTS),
+    "line feeds": (FORM, PARTS.replace(b"\r\n", b"\n")),
+    "preamble": (FORM, b"preamble\r\n" + PARTS),
+    "epilogue": (FORM, PARTS + b"epilogue"),
+    "cut in the end": (FORM, PARTS[:-4]),
+    "cut in a part": (FORM, PARTS[:-8]),
+    "no name": (FORM, PARTS.replace(b'name="a"; ', b"")),
+    "empty name": (FORM, PARTS.replace(b'name="a"', b'name=""')),
+    "bare name": (FORM, PARTS.replace(b'name="a"', b"name=a")),
+    "name of another script": (FORM, PARTS.replace(b'name="a"', 'name="é"'.encode())),
+    "name with a semicolon": (FORM, PARTS.replace(b'name="a"', b'name="a;b"')),
+    "one name twice": (FORM, PARTS.replace(b'name="t"', b'name="a"')),
+    "empty file name": (FORM, PARTS.replace(b"x.png", b"")),
+    "encoded file name": (
+        FORM,
+        PARTS.replace(b'filename="x.png"', b"filename*=utf-8''caf%C3%A9.png"),
+    ),
+    "no type": (FORM, PARTS.replace(b"Content-Type: image/png\r\n", b"")),
+    "type with a parameter": (FORM, PARTS.replace(b"image/png", b"application/json; x=1")),
+    "unknown charset": (FORM, PARTS.replace(b"image/png", b"text/plain; charset=nope")),
+    "base64 part": (FORM, PARTS.replace(b"Type: image/png", b"Transfer-Encoding: base64")),
+    "typed field": (FORM, PARTS.replace(b'name="t"', b'name="t"\r\nContent-Type: a/b')),
+    "empty part": (FORM, PARTS.replace(b"DATA", b"")),
+    "boundary in the data": (FORM, PARTS.replace(b"DATA", b"DATA--b")),
+    "no parts": (FORM, b""),
+    **{
+        f"form {body!r}": (URLENCODED, body)
+        for body in (
+            *(b"", b"a", b"a=1", b"a=1&b", b"a=1&&b=2", b"&a=1", b"=1", b"a=1&a=2", b"a=%"),
+            *(b"a=%zz",),
+            *(b"%zz=1", b"a=1\r\nb=2", b"a=1\rb", b"a=1\r", b"a=\xff", b"\xff=1", b"a+b=c+d"),
+            *(b"a==1", b"a%00=1", b" a =1", b"a\tb\nc=1", b"a=", b"a=caf%C3%A9", b"%20=1"),
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(project):
+    for name, handler in (("receiver", RECEIVER), ("broken", BROKEN)):
+        archive(project.model_store, name, handler)
+    named = [f"{name}={name}-1.0.mar" for name in MODELS]
+    with Server(project, named, port=0) as running:
+        keys = json.loads(Path(running.ready.key_file).read_text())
+        caller = {"Authorization": f"Bearer {keys['inference']['key']}"}
+
+        def ask(model, headers, body, kind="predictions"):
+            reply = requests.post(
+                f"{running.ready.inference}/{kind}/{model}",
+                data=body,
+                headers={**caller, **headers},
+                timeout=60,
+            )
+            return reply.status_code, dict(reply.headers), reply.content
+
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def local(project):
+    frontend = Frontend.of(project)
+    loaded = {}
+    try:
+        for name in MODELS:
+            loaded[name] = LoadedArchive(project.model_store / f"{name}-1.0.mar")
+
+        def ask(model, headers, body, *, explain=False):
+            headers = dict(headers)
+            sent = Sent("body", body, headers.pop("Content-Type", ""), headers)
+            (batch,) = frontend.ask(loaded[model], [sent], explain=explain)
+            return batch.answers[0]
+
+        yield ask
+    finally:
+        for each in loaded.values():
+            each.close()
+
+
+def plain(body):
+    """JSON without the ids that are another each time; other bytes as they are."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body
+    for one in [said, *said.get("predictions", [])]:
+        one.pop("request_id", None)
+    return said
+
+
+def assert_equal(name, ours, theirs):
+    status, headers, body = theirs
+    assert ours.status == status, name
+    lower = {key.lower(): value for key, value in headers.items()}
+    assert ours.headers.items() <= lower.items(), name
+    if ours.reached:
+        assert plain(ours.body) == plain(body), name
+        # Everything else is of the frontend itself.
+        own = {key for key in lower if key.startswith("x-") and key != "x-request-id"}
+        assert own | {"content-type"} & lower.keys() <= ours.headers.keys(), name
+    else:
+        assert "x-model-name" not in lower, f"{name}: the server's handler was asked"
+        assert bool(ours.body) == bool(body), name
+        if body:
+            assert plain(ours.body)["type"] == plain(body)["type"], name
+
+
+def test_the_sample_and_every_wrapping_of_a_body(project, served, local):
+    sample = read_sample(project.model_store / "mnist-1.0.mar")
+    cases = {"sample": ("mnist", {"Content-Type": sample.content_type}, sample.input), **TABLE}
+    for name, (model, headers, body) in cases.items():
+        ours = local(model, headers, body)
+        assert ours.reached, name
+        assert_equal(name, ours, served(model, headers, body))
+
+
+def test_hostile_bodies(served, local, trained_project):
+    seeds = [image.file.read_bytes() for image in save_test_images(trained_project)[:8]]
+    reached = 0
+    for number, each in enumerate(bodies(HOSTILE, seeds, SEED)):
+        ours = local(each.model, each.headers, each.body)
+        reached += ours.reached
+        assert_equal(number, ours, served(each.model, each.headers, each.body))
+    assert reached > HOSTILE / 2
+
+
+def test_forms_are_taken_apart_as_the_server_does(served, local, rng):
+    """What a handler gets, to the byte; what never reaches one, with its status and type."""
+    mutated = {f"mutated {n}": (FORM, mutate(rng, PARTS)) for n in range(100)}
+    urlencoded = b"alpha=1.5&beta=caf%C3%A9&gamma=x+y"
+    mutated |= {f"form {n}": (URLENCODED, mutate(rng, urlencoded)) for n in range(50)}
+    refused = 0
+    for name, (headers, body) in {**BY_HAND, **mutated}.items():
+        ours, theirs = local("receiver", headers, body), served("receiver", headers, body)
+        assert ours.status == theirs[0], (name, body, theirs)
+        if not ours.reached:
+            refused += 1
+            assert_equal(name, ours, theirs)
+            continue
+        here, there = ours.json(), json.loads(theirs[2])
+        assert here["parts"] == there["parts"], (name, body)
+        # requests and the connection add some of their own.
+        assert here["headers"].items() <= there["headers"].items(), (name, body)
+    assert 10 < refused < 150
+
+
+def test_a_handler_that_fails_whole(served, local):
+    """Then the answer is the frontend's: here it is written the same, to the byte."""
+    ours, theirs = local("broken", {}, b"x"), served("broken", {}, b"x")
+    assert ours.reached
+    assert (ours.status, ours.body) == (theirs[0], theirs[2])
+    assert ours.headers["content-type"] == theirs[1]["content-type"]
+
+
+def test_too_large_a_body(served, local):
+    body = bytes(20_000_001)
+    ours = local("mnist", {}, body)
+    assert not ours.reached
+    assert (ours.status, ours.body) == served("mnist", {}, body)[::2] == (413, b"")
+
+
+def test_explanations(served, local):
+    for model, (headers, body) in {
+        "mnist": ({"Content-Type": "image/png"}, PNG),
+        "doubler": as_json(13),
+        "receiver": multipart(any=("x.png", "image/png", PNG)),
+    }.items():
+        ours = local(model, headers, body, explain=True)
+        theirs = served(model, headers, body, "explanations")
+        if model == "receiver":
+            assert ours.json()["parts"] == json.loads(theirs[2])["parts"]
+            assert ours.json()["headers"]["explain"] == "True"
+        else:
+            assert_equal(model, ours, theirs)
