@@ -1,6 +1,6 @@
 """What the client costs beside the bare libraries, and predict_many beside wrk; raw rows kept.
 
-    python -m benchmarks.client_overhead [--seconds 8] [--rounds 3] [--skip resnet18]
+    python -m benchmarks.client_overhead [--seconds 20] [--rounds 3] [--skip resnet18]
 
 1. One caller, one kept connection, a no-op model, sides alternating in blocks: `Client.predict`
    beside a bare `requests.Session.post`, `AsyncClient.predict` beside a bare `httpx.AsyncClient`.
@@ -160,23 +160,34 @@ def until(seconds: float, body: bytes) -> Iterator[bytes]:
 
 
 def many(server: Torchserve, model: str, body: bytes, seconds: float) -> tuple[float, float]:
-    """Answers a second, and CPU seconds of this process an answer."""
+    """Answers a second, and CPU seconds of this process an answer.
+
+    Like wrk, only answers that came within the time count: not the last ones in work.
+    """
+    ends: list[float] = []
     with server.client(timeout=60) as client:
         began, cpu = time.monotonic(), time.process_time()
-        results = client.predict_many(model, until(seconds, body), concurrency=32)
-        took, used = time.monotonic() - began, time.process_time() - cpu
+        inputs = until(seconds, body)
+        results = client.predict_many(
+            model, inputs, concurrency=32, progress=lambda *_: ends.append(time.monotonic())
+        )
+        used = time.process_time() - cpu
     assert not [result for result in results if isinstance(result, Exception)]
-    return len(results) / took, used / len(results)
+    return sum(end <= began + seconds for end in ends) / seconds, used / len(results)
 
 
 def many_async(server: Torchserve, model: str, body: bytes, seconds: float) -> tuple[float, float]:
     async def run() -> tuple[float, float]:
+        ends: list[float] = []
         async with AsyncClient(**server.addresses(), timeout=60) as client:
             began, cpu = time.monotonic(), time.process_time()
-            results = await client.predict_many(model, until(seconds, body), concurrency=32)
-            took, used = time.monotonic() - began, time.process_time() - cpu
+            inputs = until(seconds, body)
+            results = await client.predict_many(
+                model, inputs, concurrency=32, progress=lambda *_: ends.append(time.monotonic())
+            )
+            used = time.process_time() - cpu
         assert not [result for result in results if isinstance(result, Exception)]
-        return len(results) / took, used / len(results)
+        return sum(end <= began + seconds for end in ends) / seconds, used / len(results)
 
     return asyncio.run(run())
 
@@ -228,7 +239,7 @@ def pack_resnet18(server: Torchserve) -> tuple[str, bytes]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=8, help="of one run at 32 connections")
+    parser.add_argument("--seconds", type=float, default=20, help="of one run at 32 connections")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calls", type=int, default=4000, help="of each side alone")
     parser.add_argument("--skip", choices=["resnet18", "overhead"], action="append", default=[])

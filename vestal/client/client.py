@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any
 
@@ -83,6 +82,8 @@ class Client(Base):
         `progress(done, total)` is called after each result, never twice at once; total is None for
         a generator.
         """
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         many = Many(inputs, concurrency, progress)
 
         def work() -> None:
