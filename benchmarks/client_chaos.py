@@ -1,4 +1,4 @@
-"""Chaos for the client against a live TorchServe; rows in benchmarks/results/client_chaos-*.csv.
+"""Chaos for the client against a live TorchServe; rows in benchmarks/results/client_chaos-*.
 
     python -m benchmarks.client_chaos            # all, in full: about 20 minutes
     python -m benchmarks.client_chaos restart    # one: kills, killer, restart, tokens, drains
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import csv
+import gzip
 import json
 import random
 import statistics
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,15 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
     return found
 
 
+def write(file: Path, rows: list[Row]) -> None:
+    with gzip.open(file, "wt", newline="") as out:
+        writer = csv.DictWriter(out, list(asdict(rows[0])))
+        writer.writeheader()
+        for row in sorted(rows, key=lambda row: row.at):
+            times = {name: round(getattr(row, name), 4) for name in ("at", "seconds", "timeout")}
+            writer.writerow(asdict(row) | times)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", choices=[[], *FULL], default=[])
@@ -247,20 +257,7 @@ def main() -> int:
         file = RESULTS / f"client_chaos-{name}-{stamp}"
         file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
         if rows:
-            with file.with_suffix(".csv").open("w", newline="") as out:
-                writer = csv.DictWriter(out, list(asdict(rows[0])))
-                writer.writeheader()
-                for row in sorted(rows, key=lambda row: row.at):
-                    writer.writerow(
-                        asdict(
-                            replace(
-                                row,
-                                at=round(row.at, 4),
-                                seconds=round(row.seconds, 4),
-                                timeout=round(row.timeout, 3),
-                            )
-                        )
-                    )
+            write(file.with_suffix(".csv.gz"), rows)
     return 1 if bad else 0
 
 
