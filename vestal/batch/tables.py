@@ -37,7 +37,8 @@ def write(out: Path, rows: Callable[[], Iterator[Row]]) -> None:
 
 def _csv(file: Path, rows: Callable[[], Iterator[Row]]) -> None:
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.DictWriter(stream, list(_columns(rows())), lineterminator="\n")
+        columns = list(_columns(rows()))
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import torch
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal.client import Client, ClientError
-from vestal.client.errors import ConnectionFailed, NotFound, NotReady, TokenError
+from vestal.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, TokenError
 from vestal.runs import TRANSFORMS, Run
 from vestal.training.asking import Body
 from vestal.training.evaluating.asking import Progress, Refused, Said, body_at, read_answer
@@ -136,13 +137,18 @@ class ServedSource:
 
     def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
         inputs = (_sent(body_at(recipe, examples, index)) for index in range(len(examples)))
-        answers = self.client.predict_many(
-            self.model, inputs, version=self.version, progress=lambda done, _: progress(done)
+        # The first alone: what is true of the server is said once, not after every deadline.
+        asked = self.client.predict_many(self.model, islice(inputs, 1), version=self.version)
+        for error in asked:
+            if isinstance(error, DeadlineExceeded | ConnectionFailed | NotFound | TokenError):
+                raise error
+        asked += self.client.predict_many(
+            self.model, inputs, version=self.version, progress=lambda done, _: progress(done + 1)
         )
         said: list[Said] = []
-        for answer in answers:
-            if isinstance(answer, ConnectionFailed | NotFound | NotReady | TokenError):
-                raise answer  # true of all inputs, not of this one
+        for answer in asked:
+            if isinstance(answer, ConnectionFailed | NotFound | TokenError):
+                raise answer
             if isinstance(answer, ClientError):
                 kind = answer.server_type or type(answer).__name__
                 said.append(Refused(answer.status, kind, answer.server_message or str(answer)))

@@ -1,0 +1,93 @@
+"""What `vestal predict` takes, and how it prints; the answers of real servers are in tests/e2e."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from vestal.cli import predict
+from vestal.cli.inputs import gather
+from vestal.client.answers import answer
+from vestal.client.errors import Facts, RequestRefused
+from vestal.client.steps import Reply
+from vestal.client.tracing import Trace
+from vestal.errors import UsageError
+
+
+def said(text):
+    reply = Reply(200, "OK", {"content-type": "application/json"}, text.encode())
+    return answer(reply, model="m", latency=0.1, attempts=1, trace=Trace("c", "t"))
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(predict, "out", Console(file=stream, width=100, highlight=False))
+    return stream.getvalue
+
+
+def test_files_texts_and_rows_come_in_order(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "t.csv").write_text("bmi,bp\n25,90.5\nx,1\n")
+    (tmp_path / "x.csv").write_text("id,text\n1,hello\n")
+    files = [tmp_path / name for name in ("a.png", "t.csv", "x.csv")]
+    given = gather(files, ["It rains.", "see photo.png"], ["bmi=25, bp=1e2", "25,90"])
+    assert [one.value for one in given] == [
+        tmp_path / "a.png",
+        {"bmi": 25, "bp": 90.5},
+        {"bmi": "x", "bp": 1},
+        "hello",
+        "It rains.",
+        b"see photo.png",  # a text, not that file
+        {"bmi": 25, "bp": 100.0},
+        [25, 90],
+    ]
+    assert given[2].fact == {"file": str(files[1]), "row": 2, "columns": {"bmi": "x", "bp": 1}}
+    assert given[1].shown == "bmi=25, bp=90.5"
+
+
+@pytest.mark.parametrize("row", ["bmi=1,2", "bmi=1,bmi=2", "", "1,,2"])
+def test_a_row_that_cannot_be_read_is_refused(row):
+    with pytest.raises(UsageError, match=r"expected NAME=NUMBER"):
+        gather([], [], [row])
+
+
+def test_nothing_to_predict_is_said():
+    with pytest.raises(UsageError, match=r"--text TEXT or --row"):
+        gather([], [], [])
+
+
+def test_a_number_has_its_units(printed):
+    given = gather([], [], ["bmi=25", "bmi=x"])
+    error = RequestRefused("422: field 'bmi' must be a number", Facts(status=422))
+    predict._print(given, [None, None], [said('{"prediction": 151.25, "units": "mm"}'), error])
+    assert "151.25 mm" in printed()
+    assert "must be a number" in printed()
+    assert "actual" not in printed()
+
+
+def test_a_generated_text_follows_its_prompt(printed, tmp_path):
+    (tmp_path / "p.json").write_text('{"prompt": "Once upon", "seed": 1}')
+    given = gather([tmp_path / "p.json"], ["The [red] fox"], [])
+    text = '{"text": " a time", "finish_reason": "length", "completion_tokens": 2}'
+    predict._print(given, [None, None], [said(text), said(text)])
+    assert "Once upon a time" in printed()
+    assert "The [red] fox a time" in printed()  # what is said is no markup
+    assert "(2 tokens, length)" in printed()
+
+
+def test_classes_stand_beside_the_truth(printed):
+    given = gather([], ["a = 1", "[b]It[/b] rains " * 20], [])
+    answers = [
+        said('{"label": "code", "probability": 0.9, "top": []}'),
+        said('{"label": null, "probability": 0.3, "top": []}'),
+    ]
+    predict._print(given, ["code", "prose"], answers)
+    lines = printed().splitlines()
+    assert lines[0].split() == ["input", "actual", "predicted", "probability"]
+    assert lines[1].split() == ["a", "=", "1", "code", "code", "90.0%"]
+    assert "(not sure)" in lines[2]
+    assert "[b]It[/b]" in lines[2]
+    assert "1 of 2 right (50.0%)" in printed()
