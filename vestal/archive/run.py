@@ -6,7 +6,6 @@ very bytes that a worker would send to the frontend: status, headers and body of
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import tempfile
@@ -16,18 +15,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from vestal.archive.messages import Answer as Answer
 from vestal.archive.messages import Input as Input
 from vestal.archive.messages import answers_of, message_of
 from vestal.archive.timing import StepClock, Times
-from vestal.errors import UsageError, VestalError
+from vestal.archive.unpacking import MANIFEST as MANIFEST
+from vestal.archive.unpacking import batch_size_of, manifest_of, unpacked
+from vestal.errors import VestalError
 
 if TYPE_CHECKING:
     from vestal.project import Project
 
-MANIFEST = "MAR-INF/MANIFEST.json"
 _LOADING = threading.Lock()  # sys.path and sys.modules are everybody's
 
 
@@ -59,11 +57,11 @@ class LoadedArchive:
         self.times: Times | None = None
         self._decode = decode
         with ExitStack() as opened:
-            self.folder = _folder_of(archive, opened)
-            self.manifest = _manifest_of(self.folder, archive)
+            self.folder = opened.enter_context(unpacked(archive))
+            self.manifest = manifest_of(self.folder, archive)
             model = self.manifest["model"]
             if batch_size is None:
-                batch_size = _batch_size(self.folder, model)
+                batch_size = batch_size_of(self.folder, model)
             try:
                 self._service = _load(self.folder, model, batch_size)
             except Exception as error:
@@ -176,49 +174,6 @@ def stage_model(
         run = find_weights(project, name, weights, Path(brought) / "brought")
         version = run.folder.name
         stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)
-
-
-def _folder_of(archive: Path, opened: ExitStack) -> Path:
-    """The folder itself, or where a .mar or a .tar.gz is unpacked to, as safely as for a check."""
-    if archive.is_dir():
-        inner = list(archive.iterdir())
-        if len(inner) == 1 and inner[0].is_dir() and inner[0].name != Path(MANIFEST).parent.name:
-            return inner[0]  # TorchServe, too, goes one folder down
-        return archive
-    from vestal.archive.checking.findings import Findings, Severity
-    from vestal.archive.checking.opening import opened as unpacked
-
-    found = Findings()
-    contents = opened.enter_context(unpacked(archive, found))
-    if contents is None:
-        errors = [each for each in found.items if each.severity == Severity.ERROR]
-        reason = "; ".join(f"{each.where} {each.meaning}".strip() for each in errors)
-        raise UsageError(f"{archive} cannot be unpacked: {reason} (vestal check says more)")
-    return contents.folder
-
-
-def _manifest_of(folder: Path, archive: Path) -> dict[str, Any]:
-    file = folder / MANIFEST
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-        for key in ("modelName", "handler"):
-            if not isinstance(manifest["model"][key], str):
-                raise ValueError(f"model.{key} is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{archive} is no archive: expected a {MANIFEST} with model.modelName and "
-            f"model.handler ({type(error).__name__}: {error})"
-        ) from None
-    return dict(manifest)
-
-
-def _batch_size(folder: Path, model: Mapping[str, Any]) -> int:
-    config = folder / str(model.get("configFile", "no-config"))
-    try:
-        read = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
-        return int((read or {}).get("batchSize", 1))
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise VestalError(f"{config.name} cannot be read: {error}") from None
 
 
 def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:

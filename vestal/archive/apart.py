@@ -1,0 +1,104 @@
+"""An archive in a process of its own, asked through a pipe (see `vestal.archive.child`)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import vestal
+from vestal.archive.frontend import Frontend, Sent
+from vestal.archive.messages import Answer
+from vestal.errors import VestalError
+
+SECONDS = 300.0  # for a load, and for an answer
+_TAIL = 2000  # bytes of what it wrote last
+
+
+class ArchiveApart:
+    """Loads an unpacked archive there; `name` is for messages.
+
+    Raises:
+        VestalError: it does not load, dies, or takes longer than `seconds`.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, frontend: Frontend, seconds: float = SECONDS
+    ) -> None:
+        self.name, self._seconds = name, seconds
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        root = str(Path(vestal.__file__).parents[1])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "vestal.archive.child", str(folder)),
+                *("decode" if frontend.decode else "raw", str(frontend.max_request_size)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        self._waiting = "loading"
+
+    def ready(self) -> None:
+        """Waits until it is loaded: several load at the same time."""
+        said = self._read()
+        if "failed" in said:
+            raise VestalError(f"{self.name}: {said['failed']}")
+
+    def ask(self, sent: Sent) -> tuple[Answer, float | None]:
+        """Its answer, and the seconds that the handler took; None where none was asked."""
+        assert self._process.stdin is not None
+        self._waiting = f"answering {sent.name}"
+        question = {
+            "body": base64.b64encode(sent.body).decode(),
+            "content_type": sent.content_type,
+            "headers": dict(sent.headers),
+        }
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        said = self._read()
+        body = base64.b64decode(said["body"])
+        answer = Answer(said["status"], said["headers"], body, said["reached"])
+        return answer, said["seconds"]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def __enter__(self) -> ArchiveApart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> dict[str, Any]:
+        stream = self._process.stdout
+        assert stream is not None
+        if not select.select([stream], [], [], self._seconds)[0]:
+            raise VestalError(f"{self.name}: {self._waiting} took longer than {self._seconds:g} s")
+        line = stream.readline()
+        if not line:
+            raise self._died()
+        return dict(json.loads(line))
+
+    def _died(self) -> VestalError:
+        code = self._process.wait()
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _TAIL))
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        last = "; ".join(line.strip() for line in lines[-3:]) or "it wrote nothing"
+        return VestalError(
+            f"{self.name}: its process ended with code {code} while {self._waiting}: {last}"
+        )

@@ -1,0 +1,141 @@
+"""What is other in one archive than in another: files, settings, packages, what it says of itself.
+
+Both are unpacked folders. Where there is a bill of materials it says engine, precision, packages
+and training; else files and settings alone are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vestal.archive.index import sha256_of
+from vestal.archive.run import MANIFEST
+
+BILL = "bill-of-materials.json"
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value; None stands for "not there", as it does in YAML."""
+
+    where: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file by its size in bytes on both sides; None: not there."""
+
+    name: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`members`: added, removed or changed. The others by the path of their keys."""
+
+    members: list[Member] = field(default_factory=list)
+    config: list[Change] = field(default_factory=list)
+    packages: list[Change] = field(default_factory=list)
+    facts: list[Change] = field(default_factory=list)
+    training: list[Change] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+def compare(before: Path, after: Path) -> Changes:
+    """The differences of two unpacked archives; their times and the bill's own hashes are none."""
+    old, new = _read(before / BILL), _read(after / BILL)
+    facts = [_facts(_manifest(folder), bill) for folder, bill in ((before, old), (after, new))]
+    return Changes(
+        members=_members(before, after),
+        config=_changes(_config(before), _config(after)),
+        packages=_changes(old.get("packages") or {}, new.get("packages") or {}),
+        facts=_changes(*facts),
+        training=_changes(old.get("training") or {}, new.get("training") or {}),
+    )
+
+
+def _members(before: Path, after: Path) -> list[Member]:
+    sides = [
+        {
+            file.relative_to(folder).as_posix(): file
+            for file in folder.rglob("*")
+            if file.is_file() and "__pycache__" not in file.parts
+        }
+        for folder in (before, after)
+    ]
+    found = []
+    for name in sorted((sides[0].keys() | sides[1].keys()) - {BILL, MANIFEST}):
+        old, new = (side.get(name) for side in sides)
+        if not (old and new and _same(old, new)):
+            sizes = [file.stat().st_size if file else None for file in (old, new)]
+            found.append(Member(name, *sizes))
+    return found
+
+
+def _same(old: Path, new: Path) -> bool:
+    return old.stat().st_size == new.stat().st_size and sha256_of(old) == sha256_of(new)
+
+
+def _facts(manifest: Mapping[str, Any], bill: Mapping[str, Any]) -> dict[str, Any]:
+    said = ("model", "version", "task", "engine", "precision", "artifact", "built_on")
+    model = manifest.get("model") or {}
+    return {
+        "manifest": {key: value for key, value in model.items() if key != "modelVersion"},
+        **{key: bill[key] for key in said if key in bill},
+        "version": model.get("modelVersion"),
+    }
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    name = (_manifest(folder).get("model") or {}).get("configFile")
+    if not name or not (folder / name).is_file():
+        return {}
+    try:
+        found = yaml.safe_load((folder / name).read_text("utf-8"))
+    except (ValueError, yaml.YAMLError):
+        return {}  # as a file it is compared all the same
+    return found if isinstance(found, dict) else {}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return _read(folder / MANIFEST)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    old, new = dict(_flat(before)), dict(_flat(after))
+    return [
+        Change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, _MISSING) != new.get(key, _MISSING)
+    ]
+
+
+def _flat(value: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(inner, Mapping) and inner:
+            found += _flat(inner, place)
+        else:
+            found.append((place, inner))
+    return found

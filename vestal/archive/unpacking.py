@@ -1,0 +1,74 @@
+"""From an archive's path to its folder and its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vestal.errors import UsageError, VestalError
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """The folder itself, or where a .mar or a .tar.gz is unpacked to, as safely as for a check.
+
+    Raises:
+        UsageError: there is no archive, or it is none.
+    """
+    if archive.is_dir():
+        inner = list(archive.iterdir())
+        # TorchServe, too, goes one folder down.
+        deeper = len(inner) == 1 and inner[0].is_dir() and inner[0].name != "MAR-INF"
+        yield inner[0] if deeper else archive
+        return
+    from vestal.archive.checking.findings import Findings, Severity
+    from vestal.archive.checking.opening import opened
+
+    found = Findings()
+    with opened(archive, found) as contents:
+        if contents is None:
+            errors = [each for each in found.items if each.severity == Severity.ERROR]
+            reason = "; ".join(f"{each.where} {each.meaning}".strip() for each in errors)
+            raise UsageError(f"{archive} cannot be unpacked: {reason} (vestal check says more)")
+        yield contents.folder
+
+
+def manifest_of(folder: Path, archive: Path) -> dict[str, Any]:
+    """What the manifest says; `archive` is named in errors.
+
+    Raises:
+        UsageError: it is not there, or names no model and handler.
+    """
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+        for key in ("modelName", "handler"):
+            if not isinstance(manifest["model"][key], str):
+                raise ValueError(f"model.{key} is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{archive} is no archive: expected a {MANIFEST} with model.modelName and "
+            f"model.handler ({type(error).__name__}: {error})"
+        ) from None
+    return dict(manifest)
+
+
+def batch_size_of(folder: Path, model: Mapping[str, Any]) -> int:
+    """What model-config.yaml says; 1 where it says nothing.
+
+    Raises:
+        VestalError: it cannot be read.
+    """
+    config = folder / str(model.get("configFile", "no-config"))
+    try:
+        read = yaml.safe_load(config.read_text("utf-8")) if config.is_file() else {}
+        return int((read or {}).get("batchSize", 1))
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise VestalError(f"{config.name} cannot be read: {error}") from None
