@@ -1,0 +1,46 @@
+"""Small models with random weights, packed in a moment: for tests that need no good answers."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from vestal.archive.pack import pack
+from vestal.training.recipe import load_recipe
+
+
+def packed(project, model, version="1.0"):
+    """An archive of a model of the zoo, its weights random but the same every time."""
+    torch.manual_seed(0)
+    recipe = load_recipe(project, model)
+    file = project.root / f"{model}.pth"
+    torch.save(recipe.make(recipe.labels).state_dict(), file)
+    return pack(project, model, version=version, weights=file).archive
+
+
+def language_model(folder, context=32):
+    """A folder as transformers saves it: a GPT-2 of two small layers, and its tokenizer."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the quick brown fox"], trainer)
+    config = GPT2Config(
+        vocab_size=300,
+        n_positions=context,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).eval().save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder

@@ -1,0 +1,303 @@
+"""Many inputs at once: every row its fate, nothing done twice, nothing overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+import typer
+from small_models import packed
+from torchvision.io import encode_png
+from typer.testing import CliRunner
+
+from vestal.batch.archives import find_archive, loaded
+from vestal.batch.inputs import find_inputs
+from vestal.batch.journal import Journal
+from vestal.batch.run import run
+from vestal.cli.batch import batch as command
+from vestal.errors import UsageError, VestalError
+from vestal.project import Project
+
+# A handler of somebody else: it fails a batch whole, is slow, and writes down what it sees.
+OTHER = """
+import json, os, time
+
+def handle(data, context):
+    if data is None:
+        return None
+    bodies = [bytes(row["body"]).decode() for row in data]
+    with open(os.environ["SEEN"], "a") as seen:
+        seen.write("".join(body + "\\n" for body in bodies))
+    time.sleep(float(os.environ.get("SLOW", 0)))
+    if "bad" in bodies:
+        raise ValueError("bad")
+    return [json.dumps({"length": len(body)}) for body in bodies]
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("batch"))
+
+
+@pytest.fixture(scope="module")
+def mnist(project):
+    return packed(project, "mnist")
+
+
+@pytest.fixture(scope="module")
+def regression(project):
+    return packed(project, "regression")
+
+
+@pytest.fixture(scope="module")
+def simplenet(project):
+    return packed(project, "simplenet")
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """An archive of a plain function, and what it has seen."""
+    archive = tmp_path / "other.mar"
+    model = {
+        "modelName": "other",
+        "modelVersion": "1.0",
+        "handler": f"other_{tmp_path.name.replace('-', '_')}.py",
+        "configFile": "model-config.yaml",
+    }
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        content.writestr(model["handler"], OTHER)
+        content.writestr("model-config.yaml", "batchSize: 4\nmaxWorkers: 2\n")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    return archive
+
+
+@pytest.fixture
+def images(tmp_path):
+    """`photos/<label>/<number>.png`: twelve images of four labels, one of them no image."""
+    torch.manual_seed(0)
+    for number in range(12):
+        file = tmp_path / "photos" / str(number % 4) / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(256, (1, 28, 28), dtype=torch.uint8)
+        file.write_bytes(bytes(encode_png(pixels).numpy()))
+    (tmp_path / "photos" / "2" / "06.png").write_bytes(b"no image")
+    (tmp_path / "photos" / "2" / ".hidden").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_folder_gives_labels_beside_predictions_and_one_bad_file_one_error(mnist, images):
+    out = images / "predictions.csv"  # inside of the folder, and no input of it
+    found = run(mnist, [str(images)], out)
+    rows = rows_of(out)
+    assert [row["file"] for row in rows] == sorted(str(f) for f in images.rglob("[0-9]*.png"))
+    assert all(row["actual"] == Path(row["file"]).parent.name for row in rows)
+    (bad,) = [row for row in rows if row["status"] != "200"]
+    assert bad["file"].endswith("06.png")
+    assert (bad["status"], bad["error_type"], bad["predicted"]) == ("415", "InputError", "")
+    assert "send JPEG or PNG" in bad["error_message"]
+    assert (found.rows, found.failed, found.errors) == (12, 1, {"InputError": 1})
+    right = sum(row["actual"] == row["predicted"] for row in rows)
+    assert (found.judged, found.right, found.accuracy) == (12, right, right / 12)
+    assert not (images / "predictions.csv.journal").exists()
+
+
+def test_answers_are_the_handlers_own_whatever_the_batch(mnist, images, tmp_path):
+    run(mnist, [str(images / "*" / "*.png")], tmp_path / "a.jsonl", batch_size=5, workers=0)
+    run(mnist, [str(images)], tmp_path / "b.jsonl", batch_size=1, workers=2)
+    both = [
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("a.jsonl", "b.jsonl")
+    ]
+    assert [row["file"] for row in both[0]] == [row["file"] for row in both[1]]
+    for one, two in zip(*both, strict=True):
+        assert one.get("predicted") == two.get("predicted")
+        assert one.get("probability") == pytest.approx(two.get("probability"), abs=1e-5)
+        assert ("answer" in one) == (one["status"] == 200)
+    with loaded(mnist) as handler:
+        (answer,) = handler.predict([(images / "1" / "05.png").read_bytes()])
+    (row,) = [row for row in both[1] if row["file"].endswith("05.png")]
+    assert row["answer"] == answer.json()
+
+
+def test_a_csv_is_sent_by_column_name_and_keeps_its_columns(regression, tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text(
+        "id,s5,bmi,bp,progression\n007,4.5,25,90,150\nx,4.5,,90,1\ny,4.5,25,90,151.5\n"
+    )
+    found = run(regression, [str(table)], tmp_path / "out.parquet")
+    read = pandas.read_parquet(tmp_path / "out.parquet")
+    assert read["id"].tolist() == ["007", "x", "y"]
+    assert read["row"].tolist() == [1, 2, 3]
+    assert read["status"].tolist() == [200, 422, 200]
+    assert read["predicted"][0] == read["predicted"][2]
+    assert read["units"][0] == "progression one year after baseline"
+    assert "'bmi' must be a number" in read["error_message"][1]
+    off = (abs(read["predicted"][0] - 150) + abs(read["predicted"][2] - 151.5)) / 2
+    assert found.mean_absolute_error == pytest.approx(off)
+    with loaded(regression) as handler:
+        (answer,) = handler.predict([b'{"bmi": 25, "bp": 90, "s5": 4.5}'])
+    assert answer.json()["prediction"] == read["predicted"][0]
+
+
+def test_every_line_of_a_text_file_is_a_text(simplenet, tmp_path):
+    lines = [b"for x in y:", b"", b"It was a dark night.", b"\xff\xfe", b"return None\r"]
+    (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + b"\n")
+    found = run(simplenet, [str(tmp_path / "texts.txt")], tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["row"] for row in rows] == ["1", "3", "4", "5"]
+    assert [row["status"] for row in rows] == ["200", "200", "400", "200"]
+    assert [row["text"] for row in rows][::3] == ["for x in y:", "return None"]
+    assert found.failed == 1
+
+
+def test_texts_of_a_csv_have_their_labels(simplenet, tmp_path):
+    (tmp_path / "t.csv").write_text('text,label\n"a = 1\nb = 2",code\nIt rains.,prose\nNo.,poem\n')
+    found = run(simplenet, [str(tmp_path / "t.csv")], tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["actual"] for row in rows] == ["code", "prose", ""]
+    assert rows[0]["text"] == "a = 1\nb = 2"
+    assert found.judged == 2
+
+
+def test_a_file_that_cannot_be_read_is_an_error_row(mnist, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = run(mnist, [str(tmp_path / "photos")], tmp_path / "out.csv")
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert (row["status"], row["error_type"]) == ("", "FileNotFoundError")
+    assert found.failed == 1
+
+
+def test_of_a_handler_that_fails_whole_batches_only_the_culprit_fails(other, tmp_path):
+    (tmp_path / "texts.txt").write_text("one\nbad\nthree\nfour\nfive\n")
+    run(other, [str(tmp_path / "texts.txt")], tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["status"] for row in rows] == ["200", "503", "200", "200", "200"]
+    assert json.loads(rows[2]["answer"]) == {"length": 5}
+
+
+def test_a_killed_run_goes_on_where_it_was(other, tmp_path):
+    lines = [f"text {number:03}" for number in range(200)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
+    script = (
+        "import sys; from pathlib import Path; from vestal.batch.run import run; "
+        "run(Path(sys.argv[1]), [sys.argv[2]], Path(sys.argv[3]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(other), str(tmp_path / "texts.txt"), str(out)],
+        env={**os.environ, "SLOW": "0.2"},
+    )
+    deadline = time.monotonic() + 90
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 9:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    with journal.open("ab") as stream:  # a row that was being written
+        stream.write(b'{"index": 199, "sta')
+    found = run(other, [str(tmp_path / "texts.txt")], out)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["text"] for row in rows] == lines
+    assert all(row["answer"] == {"length": 8} for row in rows)
+    assert 8 <= found.before < 200
+    # Computed twice was at most the batch that was in work.
+    assert (tmp_path / "seen").read_text().count("\n") <= 204
+    assert not journal.exists()
+
+
+def test_a_finished_output_is_not_overwritten(mnist, images, tmp_path):
+    out = tmp_path / "out.csv"
+    out.write_text("precious")
+    with pytest.raises(UsageError, match=r"is there already: say another --out"):
+        run(mnist, [str(images)], out)
+    assert out.read_text() == "precious"
+    run(mnist, [str(images)], out, overwrite=True)
+    assert len(rows_of(out)) == 12
+
+
+def test_a_journal_of_other_inputs_is_refused(other, tmp_path):
+    text, out = tmp_path / "texts.txt", tmp_path / "out.csv"
+    text.write_text("one\n")
+    about = {"archive": "x", "inputs": find_inputs([str(text)]).fingerprint}
+    with Journal(tmp_path / "out.csv.journal", about):
+        pass
+    with pytest.raises(UsageError, match="unfinished run with another archive: remove it"):
+        run(other, [str(text)], out)
+    text.write_text("one\ntwo\n")
+    with pytest.raises(UsageError, match="another archive and other inputs"):
+        run(other, [str(text)], out)
+
+
+def test_two_runs_never_write_one_output(tmp_path):
+    file = tmp_path / "out.csv.journal"
+    with (
+        Journal(file, {}),
+        pytest.raises(VestalError, match="another vestal batch writes"),
+        Journal(file, {}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("bmi,bp\n1,2\n", r"has the columns bmi, bp; this model needs bmi \+ bp \+ s5"),
+        ("bmi,bp,s5\n1,2\n", "row 1 has not the 3 fields"),
+        ("bmi,bp,s5,status\n1,2,3,4\n", "needs for itself: status"),
+        ("bmi,bmi\n1,2\n", "each another one"),
+        ("bmi,bp,s5\n", "has no rows"),
+        ("bmi,bp,s5\n\u00e4,1,2\n".encode("latin-1"), "save it as UTF-8"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_by_name(regression, tmp_path, content, message):
+    table = tmp_path / "t.csv"
+    table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=message):
+        run(regression, [str(table)], tmp_path / "out.csv")
+
+
+def test_an_archive_is_found_by_path_file_or_model(project, mnist):
+    for given in (str(mnist), "mnist-1.0", "mnist-1.0.mar", "mnist"):
+        assert find_archive(project, given).name == "mnist-1.0.mar"
+    assert find_archive(project, "mnist", "1.0") == mnist
+    with pytest.raises(UsageError, match=r"no archive lenet5: .*mnist-1.0.mar"):
+        find_archive(project, "lenet5")
+    with pytest.raises(UsageError, match=r"say which version of mnist"):
+        find_archive(project, "mnist", "3.0")
+
+
+def test_the_command_counts_and_says_what_failed(project, mnist, images, monkeypatch):
+    monkeypatch.chdir(project.root)
+    app = typer.Typer()
+    app.command()(command)
+    arguments = ["mnist", str(images), "--out", "out/p.parquet"]
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 1
+    said = json.loads(done.stdout)
+    assert (said["rows"], said["failed"], said["model"]) == (12, 1, "mnist")
+    assert len(pandas.read_parquet("out/p.parquet")) == 12
+    done = CliRunner().invoke(app, [*arguments, "--overwrite"])
+    assert "of 12 right" in done.stdout
+    assert "1 failed: InputError" in done.stdout
+    done = CliRunner().invoke(app, ["mnist", str(images), "--out", "p.xlsx"])
+    assert "expected a file that ends in .csv, .parquet, .jsonl" in str(done.exception)

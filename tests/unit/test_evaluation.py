@@ -1,0 +1,268 @@
+"""Measuring: right figures, and the same ones from weights and archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from sklearn.metrics import (
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
+)
+from small_models import language_model, packed
+from typer.testing import CliRunner
+
+from vestal.archive.pack import pack
+from vestal.cli.evaluate import evaluate as command
+from vestal.errors import UsageError, VestalError
+from vestal.project import Project
+from vestal.runs import Run
+from vestal.training.bringing import bring
+from vestal.training.datasets import image_folder
+from vestal.training.evaluating.asking import Refused
+from vestal.training.evaluating.reports import NO_ANSWER, classified, refused, regressed, scored
+from vestal.training.evaluating.sources import ArchiveSource, WeightsSource
+from vestal.training.evaluation import evaluate
+from vestal.training.objectives import Regression
+from vestal.training.recipe import Splits, load_recipe
+
+NO = Refused(415, "InputError", "not an image")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Two versions of mnist with random weights."""
+    made = Project(tmp_path_factory.mktemp("evaluation"))
+    for version in ("1.0", "2.0"):
+        packed(made, "mnist", version)
+    return made
+
+
+def run_command(project, monkeypatch, *arguments):
+    monkeypatch.chdir(project.root)
+    app = typer.Typer()
+    app.command()(command)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def test_figures_of_classes_are_scikit_learns(rng):
+    labels = ["a", "b", "c"]
+    actual = [rng.randrange(3) for _ in range(200)]
+    said = [labels[a if rng.random() < 0.7 else rng.randrange(3)] for a in actual]
+    found = classified(said, actual, labels)
+    truth = [labels[index] for index in actual]
+    wanted = precision_recall_fscore_support(truth, said, labels=labels)
+    rows = [(row.precision, row.recall, row.f1, row.support) for row in found.classes]
+    assert np.allclose(np.array(rows).T, wanted, atol=1e-6)
+    right = sum(a == b for a, b in zip(truth, said, strict=True))
+    assert found.figures["accuracy"] == pytest.approx(right / 200)
+    assert sum(map(sum, found.confusion.counts)) == 200
+    assert found.confusion.labels == labels
+
+
+def test_a_refused_input_is_wrong_and_listed():
+    said = ["a", NO, None, "b"]
+    found = classified(said, [0, 0, 1, 1], ["a", "b"])
+    assert found.figures["accuracy"] == 0.5
+    assert found.undecided == 1
+    assert found.classes[0].recall == 0.5
+    assert found.confusion.labels == ["a", "b", NO_ANSWER]
+    assert found.confusion.counts == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    assert refused(said) == [{"index": 1, **vars(NO)}]
+
+
+def test_labels_meet_by_name_whatever_their_order():
+    found = classified(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
+    assert found.figures["accuracy"] == pytest.approx(2 / 3)
+    assert "zebra" in found.confusion.labels
+    with pytest.raises(VestalError, match=r"says Coat, the data set has a, b"):
+        classified(["Coat"], [0], ["a", "b"])
+
+
+def test_figures_of_numbers_are_scikit_learns(rng):
+    actual = [rng.uniform(20, 300) for _ in range(50)]
+    said = [value + rng.gauss(0, 30) for value in actual]
+    found = regressed([*said, NO], [*actual, 1.0], Regression(units="mm"))
+    assert found.figures == pytest.approx(
+        {
+            "r2": r2_score(actual, said),
+            "mae": mean_absolute_error(actual, said),
+            "rmse": root_mean_squared_error(actual, said),
+        },
+        rel=1e-5,
+    )
+    assert len(found.actual) == 50
+
+
+def test_perplexity_is_over_tokens_not_passages():
+    found = scored([[-1.0, -3.0], NO, [-2.0, -2.0, -2.0, -2.0], []])
+    assert found.figures["perplexity"] == pytest.approx(np.exp(2.0))
+    assert found.tokens == 6
+    with pytest.raises(UsageError, match="nothing to draw"):
+        found.draw(None, "")
+
+
+def test_weights_and_archive_give_the_accuracy_of_training(trained_project):
+    run = Run.read(trained_project.runs / "mnist" / "1")
+    recipe = load_recipe(trained_project, "mnist")
+    splits = recipe.splits("digits")
+    archive = trained_project.model_store / "mnist-1.0.mar"
+    seen = []
+    found = [
+        evaluate(recipe, source, splits, model="mnist", dataset="digits", progress=seen.append)
+        for source in (WeightsSource(run), ArchiveSource(archive))
+    ]
+    assert [one.report.figures["accuracy"] for one in found] == [run.test["accuracy"]] * 2
+    assert found[0].report.confusion == found[1].report.confusion
+    assert (found[1].version, found[1].kind, found[1].size) == ("1.0", "archive", 360)
+    assert seen.count(360) == 2
+
+
+def test_a_corrupt_file_of_a_data_set_is_refused_everywhere(trained_project, tmp_path):
+    for label in "01":
+        for part in ("train", "val", "test"):
+            folder = tmp_path / "data" / part / label
+            folder.mkdir(parents=True)
+            for number in range(10):
+                Image.new("L", (28, 28), 9 * number).save(folder / f"{number}.png")
+    (tmp_path / "data" / "test" / "1" / "4.png").write_bytes(b"no image")
+    recipe = load_recipe(trained_project, "mnist")
+    splits = image_folder(tmp_path / "data", mode="L")
+    run = Run.read(trained_project.runs / "mnist" / "1")
+    sources = (WeightsSource(run), ArchiveSource(trained_project.model_store / "mnist-1.0.mar"))
+    both = [evaluate(recipe, s, splits, model="mnist", dataset="folder") for s in sources]
+    assert [len(one.refused) for one in both] == [1, 1]
+    assert both[0].refused == both[1].refused
+    assert both[0].refused[0]["index"] == 14
+    assert both[0].report.figures == both[1].report.figures
+
+
+@dataclass
+class Passages:
+    texts: list[str]
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, index):
+        return self.texts[index], None
+
+
+def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
+    project = Project(tmp_path)
+    source = language_model(tmp_path / "hub")
+    run = bring(project, "gpt2", str(source), tmp_path / "brought")
+    archive = pack(project, "gpt2", version="1.0", weights=str(source)).archive
+    recipe = load_recipe(project, "gpt2")
+    texts = Passages(["the quick brown fox", "fox", "a fox jumps. \u00e9", "long " * 40])
+    splits = Splits(texts, texts, texts)
+    both = [
+        evaluate(recipe, s, splits, model="gpt2", dataset="texts")
+        for s in (WeightsSource(run), ArchiveSource(archive))
+    ]
+    first, second = (one.report for one in both)
+    assert first.figures["perplexity"] == pytest.approx(second.figures["perplexity"], rel=1e-5)
+    assert first.tokens == second.tokens > 0
+    assert [[one["index"] for one in each.refused] for each in both] == [[3], [3]]
+
+
+def test_a_source_that_refuses_everything_is_an_error(tmp_path):
+    project = Project(tmp_path)
+    recipe = load_recipe(project, "regression")
+    splits = recipe.splits(None)
+    rows = splits.test.rows.clone()
+    rows[:] = torch.finfo(torch.float32).max
+    broken = replace(splits, test=type(splits.test)(rows * 10, splits.test.targets))
+    with pytest.raises(VestalError, match=r"refuses all 89 inputs of diabetes; the first one: 4"):
+        evaluate(
+            recipe,
+            ArchiveSource(packed(project, "regression")),
+            broken,
+            model="regression",
+            dataset="diabetes",
+        )
+
+
+def test_the_command_measures_weights_archives_and_draws(trained_project, monkeypatch):
+    root = trained_project.root
+    done = run_command(trained_project, monkeypatch, "mnist", "--json", "--plot", "out/c.png")
+    weights = json.loads(done.stdout)
+    assert weights["source"] == str(root / "runs" / "mnist" / "2")  # the newest
+    with Image.open(root / "out" / "c.png") as drawn:
+        assert min(drawn.size) > 300
+    by_file = run_command(trained_project, monkeypatch, "model_store/mnist-2.0.mar", "--json")
+    by_version = run_command(trained_project, monkeypatch, "mnist", "--version", "2.0", "--json")
+    for said in (by_file, by_version):
+        archive = json.loads(said.stdout)
+        assert (archive["measured"], archive["version"]) == ("archive", "2.0")
+        for same in ("figures", "classes", "confusion", "dataset", "size", "refused"):
+            assert archive[same] == weights[same]
+    people = run_command(trained_project, monkeypatch, "mnist", "--weights", "runs/mnist/1")
+    assert "accuracy" in people.stdout
+    assert "precision" in people.stdout
+
+
+def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    packed(project, "regression")
+    done = run_command(project, monkeypatch, "regression-1.0", "--plot", "r.png")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in ("r2", "mae", "rmse", "89"))
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "no model 'nothing'.*--recipe NAME"),
+        (("mnist-1.0", "--dataset", "cifar"), "it has digits, mnist"),
+        (("mnist",), "no weights of mnist"),
+        (("mnist", "--version", "9"), "say which version of mnist"),
+        (("http://127.0.0.1:1", "--dataset", "digits"), "names no model.*--model NAME"),
+        (("http://127.0.0.1:1/models/mnist",), "expected http|names no model"),
+        (("mnist", "--weights", "x", "--served"), "leave URL, --served, --version out"),
+        (("mnist", "--served"), "no server runs here"),
+        (
+            ("http://127.0.0.1:1/predictions/mnist", "--dataset", "digits", "--timeout", 1),
+            "127.0.0.1:1",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_said(project, monkeypatch, arguments, message):
+    with pytest.raises(VestalError, match=message):
+        run_command(project, monkeypatch, *arguments)
+
+
+def test_an_archive_of_another_name_needs_a_recipe(project, monkeypatch):
+    folder = project.root / "unpacked"
+    with zipfile.ZipFile(project.model_store / "mnist-1.0.mar") as content:
+        content.extractall(folder)
+    manifest = folder / "MAR-INF" / "MANIFEST.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', '"sevens"'))
+    try:
+        with pytest.raises(UsageError, match=r"no model 'sevens'.*--recipe NAME"):
+            run_command(project, monkeypatch, "unpacked")
+        arguments = ("unpacked", "--recipe", "mnist", "--dataset", "digits", "--json")
+        done = run_command(project, monkeypatch, *arguments)
+        assert json.loads(done.stdout)["model"] == "sevens"
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_language_model_has_nothing_to_draw(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    source = language_model(tmp_path / "hub")
+    with pytest.raises(UsageError, match="nothing to draw"):
+        run_command(project, monkeypatch, "gpt2", "--weights", source, "--plot", "x.png")
