@@ -43,7 +43,7 @@ class AsyncClient(Base):
     ) -> Answer:
         """As `Client.predict`."""
         asked = Asked("predictions", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "predict", model, traceparent)
+        context = self._begin(timeout, "predict", model, version, traceparent=traceparent)
         return await self._transport.carry_out(inference.infer(context, asked, input), context)
 
     async def predict_many(
@@ -86,7 +86,7 @@ class AsyncClient(Base):
     ) -> Answer:
         """As `Client.ask`."""
         asked = Asked("explanations", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "explain", model, traceparent)
+        context = self._begin(timeout, "explain", model, version, traceparent=traceparent)
         return await self._transport.carry_out(inference.infer(context, asked, input), context)
 
     async def ready(
@@ -97,14 +97,14 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> bool:
         """As `Client.ready`."""
-        context = self._begin(timeout, "ready", model)
+        context = self._begin(timeout, "ready", model, version)
         return await self._transport.carry_out(readiness.ready(context, model, version), context)
 
     async def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
         """As `Client.wait_ready`."""
-        context = self._begin(timeout, "wait_ready", model)
+        context = self._begin(timeout, "wait_ready", model, version)
         return await self._transport.carry_out(
             readiness.wait_ready(context, model, version), context
         )
@@ -128,7 +128,7 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
         """As `Client.describe`."""
-        context = self._begin(timeout, "describe", model)
+        context = self._begin(timeout, "describe", model, version)
         steps = management.describe(context, model, version, customized=customized)
         return await self._transport.carry_out(steps, context)
 
@@ -155,19 +155,19 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> None:
         """As `Client.scale`."""
-        context = self._begin(timeout, "scale", model)
+        context = self._begin(timeout, "scale", model, version)
         await self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """As `Client.set_default`."""
-        context = self._begin(timeout, "set_default", model)
+        context = self._begin(timeout, "set_default", model, version)
         await self._transport.carry_out(management.set_default(context, model, version), context)
 
     async def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
         """As `Client.unregister`."""
-        context = self._begin(timeout, "unregister", model)
+        context = self._begin(timeout, "unregister", model, version)
         await self._transport.carry_out(
             lifecycle.unregister(context, model, version, drained=drain), context
         )

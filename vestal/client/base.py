@@ -45,14 +45,24 @@ class Base:
         return f"<{type(self).__name__} {' '.join(self._addresses.known())}, {self._tokens!r}>"
 
     def _begin(
-        self, timeout: Timeout, operation: str, model: str | None, traceparent: str | None = None
+        self,
+        timeout: Timeout,
+        operation: str,
+        model: str | None,
+        version: str | None = None,
+        *,
+        traceparent: str | None = None,
     ) -> Context:
         if self._pid != os.getpid():  # a fork: another thread of the parent may hold the locks
             self._shared, self._pid = Shared(), os.getpid()
         seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
         started = span(operation, model, traceparent)
-        return Context(self._addresses, self._tokens, deadline, self._shared, started)
+        return Context(
+            *(self._addresses, self._tokens, deadline, self._shared, started),
+            model=model,
+            version=version,
+        )
 
 
 def _restore(kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None) -> Base:

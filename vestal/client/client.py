@@ -60,7 +60,7 @@ class Client(Base):
         (JSON). `correlation_id`, `traceparent`: sent as they are; made up where not given.
         """
         asked = Asked("predictions", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "predict", model, traceparent)
+        context = self._begin(timeout, "predict", model, version, traceparent=traceparent)
         return self._transport.carry_out(inference.infer(context, asked, input), context)
 
     def predict_many(
@@ -126,7 +126,7 @@ class Client(Base):
         Takes what `predict` takes.
         """
         asked = Asked("explanations", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "explain", model, traceparent)
+        context = self._begin(timeout, "explain", model, version, traceparent=traceparent)
         return self._transport.carry_out(inference.infer(context, asked, input), context)
 
     def ready(
@@ -140,7 +140,7 @@ class Client(Base):
 
         False too where there is no server, or no answer in time. It asks the management address.
         """
-        context = self._begin(timeout, "ready", model)
+        context = self._begin(timeout, "ready", model, version)
         return self._transport.carry_out(readiness.ready(context, model, version), context)
 
     def wait_ready(
@@ -150,7 +150,7 @@ class Client(Base):
 
         Raises NotReady where its workers keep dying while they load it, DeadlineExceeded.
         """
-        context = self._begin(timeout, "wait_ready", model)
+        context = self._begin(timeout, "wait_ready", model, version)
         return self._transport.carry_out(readiness.wait_ready(context, model, version), context)
 
     def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
@@ -175,7 +175,7 @@ class Client(Base):
 
         `customized`: with what the handler says of itself, which waits for a free worker.
         """
-        context = self._begin(timeout, "describe", model)
+        context = self._begin(timeout, "describe", model, version)
         steps = management.describe(context, model, version, customized=customized)
         return self._transport.carry_out(steps, context)
 
@@ -212,12 +212,12 @@ class Client(Base):
 
         Scaling down kills workers at once, with what they have in work.
         """
-        context = self._begin(timeout, "scale", model)
+        context = self._begin(timeout, "scale", model, version)
         self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Makes a version the one that calls without a version get; loses no request."""
-        context = self._begin(timeout, "set_default", model)
+        context = self._begin(timeout, "set_default", model, version)
         self._transport.carry_out(management.set_default(context, model, version), context)
 
     def unregister(
@@ -229,7 +229,7 @@ class Client(Base):
         the default version while others are served, DeadlineExceeded where it does not get idle
         (then it is still registered), NotFound.
         """
-        context = self._begin(timeout, "unregister", model)
+        context = self._begin(timeout, "unregister", model, version)
         self._transport.carry_out(
             lifecycle.unregister(context, model, version, drained=drain), context
         )

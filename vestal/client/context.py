@@ -31,6 +31,7 @@ class Context:
     """What all requests of one call share.
 
     `patient`: False for a question about this very moment (is it ready?): no retries.
+    `model`, `version`: what the whole call is about, for its errors.
     """
 
     addresses: Addresses
@@ -39,6 +40,8 @@ class Context:
     shared: Shared = field(default_factory=Shared)
     span: Span = NO_SPAN
     patient: bool = True
+    model: str | None = None
+    version: str | None = None
 
     def impatient(self) -> Context:
         return replace(self, patient=False)

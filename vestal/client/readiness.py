@@ -91,7 +91,11 @@ def pause(
     if context.deadline.remaining() <= seconds:
         raise DeadlineExceeded(
             f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
-            Facts(hint="Give it more with timeout=, or see the model's log"),
+            Facts(
+                model=context.model,
+                version=context.version,
+                hint="Give it more with timeout=, or see the model's log",
+            ),
         ) from cause
     yield Pause(seconds)
 
