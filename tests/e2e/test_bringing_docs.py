@@ -1,0 +1,52 @@
+"""The blocks of docs/bring-your-own.md, run in order as a reader would."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+from serving import serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own.md"
+
+
+def test_the_page_runs_as_written(tmp_path):
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 7
+    with serving(tmp_path / "project") as server:
+        root = server.project.root
+        Image.new("RGB", (300, 280), "orange").save(root / "photo.png")
+
+        def run(*command: str) -> str:
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True, timeout=300, check=False
+            )
+            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+            return done.stdout
+
+        said = ""
+        for language, text in blocks:
+            if language == "python":  # its first line names the file
+                place = root / text.splitlines()[0].removeprefix("# ")
+                place.write_text(text.partition("\n")[2])
+                if place.parent == root:
+                    run(sys.executable, place.name)
+                continue
+            for line in text.splitlines():
+                words = shlex.split(line)
+                if words[:2] == ["vestal", "serve"]:
+                    # On free ports: this machine's 8080 may be taken.
+                    server.start(*words[2:], "--port", "0")
+                    server.ready()
+                elif words[0] == "vestal":
+                    said += run(sys.executable, "-m", *words)
+                else:
+                    run("sh", "-c", line)
+    stored = {file.name for file in server.project.model_store.glob("*.mar")}
+    assert stored == {"prices-1.0.mar", "pets-1.0.mar", "pets-1.1.mar"}
+    assert "weights: pets.pth.tar" in said
+    assert re.search(r"photo\.png +(cat|dog|owl)", said)
