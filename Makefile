@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo load test lint format type unit handlers e2e chaos fuzz bench-handlers lock wheel clean
+.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -25,6 +25,9 @@ $(STAMP): requirements.txt pyproject.toml scripts/check_python.py
 
 demo: $(STAMP)  ## train, pack, serve, call and swap a model, and draw what it says
 	@$(BIN)/python scripts/demo.py
+
+models: $(STAMP)  ## train every model of the zoo on data that need no download
+	@$(BIN)/python scripts/models.py
 
 load: $(STAMP)  ## the demo's model under a short load test; report in demo/load/
 	@$(BIN)/python scripts/load.py

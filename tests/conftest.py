@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
+LITTLE_TEXT = """
+
+from dataclasses import replace
+
+from .training_data import Texts
+
+
+def few(data=None):
+    splits = pydoc_topics()
+    return replace(splits, train=Texts(splits.train.texts[:12]))
+
+
+recipe = replace(recipe, datasets={"pydoc_topics": DataSet(load=few, epochs=1)})
+"""
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
 
@@ -36,4 +51,34 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
     for version, seed in (("1.0", 0), ("2.0", 1)):
         run = train(project, "mnist", Settings(dataset="digits", epochs=2, seed=seed, device="cpu"))
         pack(project, "mnist", version=version, weights=run.folder)
+    return project
+
+
+@pytest.fixture(scope="session")
+def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
+    """A project with every model of the zoo, trained for as little as does, packed as 1.0."""
+    from vestal.archive.pack import pack
+    from vestal.models import zoo
+    from vestal.project import Project
+    from vestal.training.compressing import Settings
+    from vestal.training.train import train
+
+    project = Project(tmp_path_factory.mktemp("zoo"))
+    shutil.copytree(trained_project.runs / "mnist" / "1", project.runs / "mnist" / "1")
+    pack(project, "mnist", version="1.0")
+    # All of the text would take a minute: the zoo's own model, with a recipe that takes a tenth.
+    shutil.copytree(zoo() / "gpt2", project.models / "gpt2")
+    with (project.models / "gpt2" / "recipe.py").open("a", encoding="utf-8") as own:
+        own.write(LITTLE_TEXT)
+    digits = {"dataset": "digits", "epochs": 1}
+    for name, chosen in {
+        "fashion_mlp": digits,
+        "lenet5": digits,
+        "resnet18": digits,
+        "gpt2": {"epochs": 1},
+        "regression": {"epochs": 10},
+        "simplenet": {"epochs": 2},
+    }.items():
+        train(project, name, Settings(device="cpu", **chosen))
+        pack(project, name, version="1.0")
     return project

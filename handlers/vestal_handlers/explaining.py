@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vestal_handlers.decoding import ImageTransform
 from vestal_handlers.errors import HandlerError, InputError
 from vestal_handlers.options import Options, number
+
+if TYPE_CHECKING:
+    # Rows and texts are explained where there is no torchvision.
+    from vestal_handlers.decoding import ImageTransform
 
 # Values of inputs in one pass with gradients: 7 images of 3 x 224 x 224, all steps of a small row.
 _VALUES_A_PASS = 2**20

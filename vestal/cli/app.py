@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from vestal.cli.batch import batch
+from vestal.cli.check import check
+from vestal.cli.diff import diff
+from vestal.cli.evaluate import evaluate
 from vestal.cli.load import load
+from vestal.cli.new import new
 from vestal.cli.pack import pack
 from vestal.cli.predict import predict
+from vestal.cli.run import run
 from vestal.cli.serve import serve
 from vestal.cli.train import train
 
@@ -17,5 +23,17 @@ app = typer.Typer(
     # A traceback that does come is a defect of ours: plain, so that it can be sent to us.
     pretty_exceptions_enable=False,
 )
-for command in (train, pack, serve, predict, load):
+for command in (
+    new,
+    train,
+    evaluate,
+    pack,
+    check,
+    run,
+    diff,
+    serve,
+    predict,
+    batch,
+    load,
+):
     app.command()(command)

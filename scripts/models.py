@@ -1,0 +1,30 @@
+"""`make models`: trains every model of the zoo on data that need no download, and says how good."""
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from vestal.models import zoo
+from vestal.project import Project
+from vestal.training.compressing import Settings
+from vestal.training.recipe import load_recipe
+from vestal.training.train import train
+
+project = Project.here()
+table = Table(box=None, pad_edge=False)
+for column in ("model", "data", "held out", "figures", "best epoch", "seconds", "run"):
+    table.add_column(column)
+start = time.perf_counter()
+for folder in sorted(zoo().glob("*/recipe.py")):
+    name = folder.parent.name
+    dataset = "digits" if "digits" in load_recipe(project, name).datasets else None
+    began = time.perf_counter()
+    run = train(project, name, Settings(dataset=dataset))
+    seconds = f"{time.perf_counter() - began:.0f}"
+    best = f"{run.best_epoch} of {run.epochs}"
+    where = str(run.folder.relative_to(project.root))
+    table.add_row(name, run.dataset, str(run.test_size), run.figures(), best, seconds, where)
+console = Console()
+console.print(table)
+console.print(f"all in {time.perf_counter() - start:.0f} s")

@@ -1,0 +1,128 @@
+"""All seven models of the zoo on one server, called as their READMEs say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from serving import serving
+
+from vestal.archive.run import Input, LoadedArchive
+from vestal.archive.sample import matches, read_sample
+from vestal.client import Client
+from vestal.models import zoo
+
+SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
+
+
+@pytest.fixture(scope="module")
+def server(zoo_project):
+    with serving(zoo_project.root) as running:
+        models = [f"{name}={name}-1.0.mar" for name in SEVEN]
+        running.start("--port", "0", "--timeout", "300", *models)
+        running.ready()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    ready = server.ready()
+    with Client(
+        ready.inference, management=ready.management, key_file=ready.key_file, timeout=60
+    ) as calling:
+        yield calling
+
+
+def commands_of(name):
+    """The commands under "While it is served", each on one line."""
+    page = (zoo() / name / "README.md").read_text("utf-8")
+    block = re.search(r"While it is served:\n\n```sh\n(.*?)```", page, re.DOTALL)
+    assert block
+    return block[1].replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_model_is_called_as_its_readme_says(server, zoo_project, name):
+    predict, curl = commands_of(name)
+    done = subprocess.run(
+        [sys.executable, "-m", *predict.split(), "--json"],
+        cwd=zoo_project.root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)[0]["answer"]
+    address = server.ready().inference
+    token = server.token()["Authorization"].removeprefix("Bearer ")
+    over_curl = subprocess.run(
+        ["sh", "-c", curl.replace("http://127.0.0.1:8080", address)],
+        cwd=zoo_project.root,
+        env={"VESTAL_TOKEN": token, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert matches(json.loads(over_curl.stdout), said) is None
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_model_answers_its_sample_as_in_process(client, zoo_project, name):
+    archive = zoo_project.model_store / f"{name}-1.0.mar"
+    sample = read_sample(archive)
+    with LoadedArchive(archive) as loaded:
+        (local,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+    served = client.predict(name, sample.input, content_type=sample.content_type)
+    assert matches(sample.answer, served.value, sample.tolerance) is None
+    assert matches(local.json(), served.value, sample.tolerance) is None
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_model_describes_itself(client, name):
+    said = client.describe(name, customized=True).customized
+    assert (said["name"], said["version"]) == (name, "1.0")
+    assert said["input"]
+    assert len(said["artifact_sha256"]) == 64
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mnist", "regression", "simplenet", "fashion_mlp"])
+def test_a_model_explains_itself(client, zoo_project, name):
+    sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
+    said = client.explain(name, sample.input, content_type=sample.content_type)
+    assert "attributions" in said.value
+
+
+def test_text_generation_takes_each_requests_own_parameters(client):
+    prompts = [
+        {"prompt": "The value of", "max_new_tokens": 5},
+        {"prompt": "The value of", "max_new_tokens": 2},
+        {"prompt": "The value of", "score": True},
+        {"prompt": 3},
+    ]
+    long, short, scored, refused = client.predict_many("gpt2", prompts, concurrency=4)
+    assert (long["completion_tokens"], short["completion_tokens"]) == (5, 2)
+    assert long["text"].startswith(short["text"])
+    assert scored["logprobs"]
+    assert refused.status == 422
+
+
+def test_rows_and_texts_are_refused_by_name(client):
+    rows = [
+        {"bmi": 25.0, "bp": 90.0, "s5": 4.6},
+        {"bmi": "25", "bp": 90.0, "s5": 4.6},
+        [25.0, 90.0],
+    ]
+    good, text, short = client.predict_many("regression", rows)
+    assert 25 < good["prediction"] < 346
+    assert good["units"]
+    assert (text.status, short.status) == (422, 422)
+    assert "bmi" in text.server_message
+    many = client.predict("regression", [[25.0, 90.0, 4.6], [30.0, 100.0, 5.0]])
+    assert len(many["predictions"]) == 2
+    vector = client.predict("simplenet", {"vector": [0.0] * 2048})
+    assert vector["label"] in ("code", "prose")
