@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vestal.archive.messages import Answer as Answer
 from vestal.archive.messages import Input as Input
 from vestal.archive.messages import answers_of, message_of
+from vestal.archive.quick_imports import quick_imports
 from vestal.archive.timing import StepClock, Times
 from vestal.archive.unpacking import MANIFEST as MANIFEST
 from vestal.archive.unpacking import batch_size_of, manifest_of, unpacked
@@ -76,6 +77,12 @@ class LoadedArchive:
     @property
     def version(self) -> str:
         return str(self.manifest["model"].get("modelVersion", ""))
+
+    @property
+    def handler(self) -> Any:
+        """The handler object, or the function that is one."""
+        entry = self._service._entry_point
+        return getattr(entry, "__self__", entry)
 
     def describe(self) -> Any:
         """What `?customized=true` answers.
@@ -185,7 +192,7 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
     logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
-    with _LOADING:
+    with _LOADING, quick_imports():
         # The handler is imported by its base name: an earlier archive's must not answer for it.
         sys.modules.pop(Path(model["handler"].split(":")[0]).name.removesuffix(".py"), None)
         sys.path.insert(0, str(folder))
