@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from vestal.archive.run import MANIFEST, LoadedArchive
+from vestal.archive.run import LoadedArchive
+from vestal.archive.unpacking import MANIFEST, unpacked
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 
@@ -86,15 +86,11 @@ def loaded(archive: Path) -> Iterator[LoadedArchive]:
     Raises:
         VestalError: it does not load.
     """
-    with tempfile.TemporaryDirectory(prefix="vestal-batch-") as folder:
-        place = archive
-        if archive.is_file():
-            place = Path(folder)
-            with zipfile.ZipFile(archive) as content:
-                content.extractall(place)
-            _alone(place)
+    with unpacked(archive) as folder:
+        if not archive.is_dir():
+            _alone(folder)
         # Warm for one: every size of batch would take longer to warm up than to run.
-        with LoadedArchive(place, batch_size=1) as handler:
+        with LoadedArchive(folder, batch_size=1) as handler:
             yield handler
 
 
