@@ -1,0 +1,207 @@
+"""`vestal run` and `vestal diff` as processes: breakpoints, watching, two copies of handlers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from doubling import write_doubler
+
+import vestal_handlers
+
+SECONDS = 120
+COMMANDS = """
+import sys, typer
+import vestal.cli.app
+from vestal.cli.diff import diff
+from vestal.cli.run import run
+app = typer.Typer()
+app.command()(run)
+app.command()(diff)
+vestal.cli.app.app = app
+vestal.cli.main()
+"""
+BREAKPOINT = (
+    "def encode(self, output, instance):",
+    "def encode(self, output, instance):\n        breakpoint()",
+)
+
+
+@pytest.fixture
+def doubler(tmp_path):
+    folder = tmp_path / "doubler"
+    folder.mkdir()
+    write_doubler(folder)
+    return folder
+
+
+def carry_handlers(folder, marker):
+    """Gives the archive a copy of vestal_handlers of its own, which its answers show."""
+    package = Path(vestal_handlers.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / package.name / "__init__.py").open("a") as source:
+        source.write(f"\nMARKER = {marker!r}\n")
+    edit(
+        folder / "handler.py",
+        'return {"doubled": output.item()}',
+        'import vestal_handlers\n\n        return {"label": vestal_handlers.MARKER, '
+        '"doubled": output.item()}',
+    )
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMANDS, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        **options,
+    )
+
+
+def finish(process, given=None):
+    said, _ = process.communicate(given, timeout=SECONDS)
+    assert "Traceback" not in said, said
+    return process.returncode, said
+
+
+def test_a_breakpoint_in_a_handler_just_works(doubler, tmp_path):
+    (doubler / "model-config.yaml").write_text("handler: {warm_up: false}\n")
+    edit(doubler / "handler.py", *BREAKPOINT)
+    process = start("run", doubler, "--data", "20.5", cwd=tmp_path)
+    code, said = finish(process, "p f'{output.item()} here'\nc\n")
+    assert code == 0, said
+    assert "'41.0 here'" in said
+    assert '{"doubled": 41.0}' in said
+    assert re.search(r"batch of 1, decode [\d.]+ ms, forward [\d.]+ ms, encode", said)
+
+
+def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
+    (doubler / "helper.py").write_text("FACTOR = 1\n")
+    edit(doubler / "handler.py", "output.item()", "output.item() * __import__('helper').FACTOR")
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMANDS, "run", str(doubler), "--data", "1.5", "--watch"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+    try:
+        wait_for(said, '{"doubled": 3.0}', "Ctrl-C ends")
+        (doubler / "helper.py").write_text("FACTOR = 1 +\n")
+        wait_for(said, "does not load", "SyntaxError|invalid syntax")
+        (doubler / "helper.py").write_text("FACTOR = 10\n")
+        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C ends.*){3}")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0, said.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert said.read_text().splitlines()[-1] == "ended"
+    assert "Traceback" not in said.read_text()
+
+
+def wait_for(file, *patterns):
+    deadline = time.monotonic() + SECONDS
+    while not all(re.search(pattern, file.read_text()) for pattern in patterns):
+        assert time.monotonic() < deadline, file.read_text()
+        time.sleep(0.05)
+
+
+def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(doubler, other)
+    carry_handlers(doubler, "one")
+    carry_handlers(other, "two")
+    edit(other / "handler.py", "return {", "output = output + 0.5\n        return {")
+    edit(other / "model-config.yaml", "8", "4")
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for name, value in {"a.json": 1.5, "b.json": "no number", "c.json": 3}.items():
+        (inputs / name).write_text(json.dumps(value))
+    process = start("diff", doubler, other, "--inputs", inputs, "--json", cwd=tmp_path)
+    code, said = finish(process)
+    assert code == 1, said
+    found = json.loads(said[said.index("{") :])
+    answers = found["answers"]
+    assert (answers["inputs"], answers["different"], answers["labels"]) == (3, 2, 2)
+    assert (answers["statuses"], answers["largest_value_difference"]) == (0, 0.5)
+    assert all(seconds > 0 for seconds in answers["p50_seconds"])
+    assert found["changes"]["config"] == [{"where": "batchSize", "before": 8, "after": 4}]
+    assert {m["name"] for m in found["changes"]["members"]} == {
+        *("handler.py", "model-config.yaml", "vestal_handlers/__init__.py")
+    }
+
+
+def test_a_handler_that_kills_its_process_is_named(doubler, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(doubler, other)
+    edit(
+        other / "handler.py",
+        "raise KeyError",
+        "print('last words', flush=True) or __import__('os')._exit(7) or KeyError",
+    )
+    process = start("diff", doubler, other, "--inputs", "broken.json", cwd=tmp_path)
+    (tmp_path / "broken.json").write_text('"broken decode"')
+    code, said = finish(process)
+    assert code == 1
+    assert "other: its process ended with code 7 while answering broken.json: last words" in said
+
+
+PLUGIN = """
+import json
+from vestal.archive.run import Input
+
+
+def test_a_number_is_doubled(archive):
+    good, bad, large = archive({folder!r}, batch_size=2).predict(
+        [1.5, {{"x": "no number"}}, bytes(30_000_000)]
+    )
+    assert (good.status, good.json()) == (200, {{"doubled": 3.0}})
+    assert bad.status == 422
+    assert (large.status, large.reached) == (413, False)
+
+
+def test_it_is_loaded_once(archive):
+    loaded = archive({folder!r}, batch_size=2)
+    assert loaded.handler.sizes[-1] == 1
+    assert loaded.times.forward > 0
+    assert archive({folder!r}, batch_size=2) is loaded
+    assert loaded.describe()["name"] == "doubler"
+    (why,) = loaded.predict([Input.raw(b"2", "application/json", explain="True")])
+    assert why.json() == {{"because": 2.0}}
+"""
+
+
+def test_users_have_a_fixture(doubler, tmp_path):
+    (tmp_path / "test_mine.py").write_text(textwrap.dedent(PLUGIN.format(folder=str(doubler))))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "vestal.testing.plugin", "test_mine.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        # However it is installed: the plugin's entry point would register it twice.
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,119 @@
+"""What is other in an archive, and in its answers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from vestal.archive.comparing import Comparison, _count, _difference
+from vestal.archive.diff import BILL, Change, Changes, Member, compare
+from vestal.archive.messages import Answer
+from vestal.archive.unpacking import MANIFEST
+
+
+def write(folder, *, config="batchSize: 8\nhandler: {top_k: 3}\n", weights=b"one", **bill):
+    (folder / "MAR-INF").mkdir(parents=True)
+    model = {"modelName": "m", "modelVersion": "1.0", "handler": "h.py", "configFile": "c.yaml"}
+    (folder / MANIFEST).write_text(json.dumps({"createdOn": str(folder), "model": model}))
+    (folder / "c.yaml").write_text(config)
+    (folder / "model.pt").write_bytes(weights)
+    if bill:
+        (folder / BILL).write_text(json.dumps(bill))
+    return folder
+
+
+def test_an_archive_is_like_itself(tmp_path):
+    changes = compare(write(tmp_path / "a"), write(tmp_path / "b"))
+    assert changes == Changes()
+    assert not changes
+
+
+def test_files_settings_packages_and_training_are_compared(tmp_path):
+    before = write(
+        tmp_path / "a",
+        engine="torchscript",
+        packages={"torch": "2.14"},
+        training={"seed": 0, "metrics": {"accuracy": 0.9}},
+        files={"model.pt": "x"},
+    )
+    after = write(
+        tmp_path / "b",
+        config="batchSize: 4\nhandler: {top_k: 3, precision: bf16}\n",
+        weights=b"three",
+        engine="exported",
+        packages={"torch": "2.15", "pillow": "12"},
+        training={"seed": 0, "metrics": {"accuracy": 0.95}},
+        files={"model.pt": "y"},
+    )
+    (before / "old.py").write_bytes(b"12")
+    assert compare(before, after) == Changes(
+        members=[Member("c.yaml", 33, 50), Member("model.pt", 3, 5), Member("old.py", 2, None)],
+        config=[Change("batchSize", 8, 4), Change("handler.precision", None, "bf16")],
+        packages=[Change("pillow", None, "12"), Change("torch", "2.14", "2.15")],
+        facts=[Change("engine", "torchscript", "exported")],
+        training=[Change("metrics.accuracy", 0.9, 0.95)],
+    )
+
+
+def test_content_of_one_size_is_compared_too(tmp_path):
+    changes = compare(write(tmp_path / "a"), write(tmp_path / "b", weights=b"two"))
+    assert changes.members == [Member("model.pt", 3, 3)]
+
+
+def answer(value, status=200):
+    return Answer(status, {}, value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def counted(before, after):
+    found = Comparison()
+    _count(found, before, after)
+    return found
+
+
+def top(*pairs):
+    return {
+        "label": pairs[0][0],
+        "probability": pairs[0][1],
+        "top": [{"label": label, "probability": share} for label, share in pairs],
+    }
+
+
+def test_labels_and_probabilities_are_compared_by_label():
+    before, after = answer(top(("7", 0.6), ("1", 0.4))), answer(top(("1", 0.7), ("7", 0.3)))
+    found = counted(before, after)
+    assert (found.labels, found.statuses, found.texts) == (1, 0, 0)
+    assert found.probability == pytest.approx(0.3)
+    assert _difference(before, after, 1e-4) == 'answer.label is "1", expected "7"'
+
+
+def test_a_regressors_prediction_is_a_value():
+    found = counted(answer({"prediction": 10.0}), answer({"prediction": 12.5}))
+    assert (found.value, found.probability, found.labels) == (2.5, None, 0)
+
+
+def test_nan_is_infinitely_far():
+    before = Answer(200, {}, b'{"prediction": NaN}')
+    assert counted(before, answer({"prediction": 1.0})).value == math.inf
+    assert _difference(before, answer({"prediction": 1.0}), 1.0)
+
+
+def test_texts_are_counted_by_input():
+    before = {"predictions": [{"text": "a"}, {"text": "b"}]}
+    after = {"predictions": [{"text": "c"}, {"text": "d"}]}
+    assert counted(answer(before), answer(after)).texts == 1
+
+
+def test_statuses_and_bytes_are_compared():
+    assert counted(answer({}), answer({}, 422)).statuses == 1
+    assert _difference(answer({}), answer({}, 422), 1.0) == "status is 422, was 200"
+    assert _difference(answer(b"\xff"), answer(b"\xfe"), 1.0) == "other bytes"
+    assert _difference(answer(b"\xff"), answer(b"\xff"), 0.0) is None
+
+
+def test_request_ids_and_the_machines_noise_are_no_difference():
+    before = {"prediction": 1.0, "request_id": "a"}
+    after = {"prediction": 1.00001, "request_id": "b"}
+    assert _difference(answer(before), answer(after), 1e-4) is None
+    assert _difference(answer(before), answer(after), 1e-6)

@@ -1,0 +1,194 @@
+"""What `vestal run` sends and finds, and how it waits for a change."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vestal.archive.frontend import Batch, Frontend, Sent
+from vestal.archive.messages import Answer
+from vestal.archive.refusals import Refused
+from vestal.archive.target import find_target
+from vestal.archive.timing import StepClock, Times
+from vestal.archive.watching import state_of, wait_for_change
+from vestal.cli import run_output
+from vestal.cli.run_inputs import Given
+from vestal.errors import UsageError
+from vestal.project import Project
+
+
+def test_files_go_with_the_type_of_their_name(tmp_path):
+    names = {
+        "a.png": "image/png",
+        "b.JPG": "image/jpeg",
+        "c.json": "application/json",
+        "d.txt": "text/plain; charset=utf-8",
+        "e.csv": "text/csv",
+        "f": "application/octet-stream",
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    sent = Given([str(tmp_path)]).read()
+    assert {Path(each.name).name: each.content_type for each in sent} == names
+    assert [each.body.decode() for each in sent] == list(names)
+
+
+def test_texts_json_stdin_and_headers(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    given = Given(["-"], ["café"], ["[1]"], ["X-A: b: c"])
+    for _ in range(2):  # stdin can be read once, and is kept
+        assert [(each.body, each.content_type, each.headers) for each in given.read()] == [
+            (b"\xff", "application/octet-stream", {"X-A": "b: c"}),
+            ("café".encode(), "text/plain; charset=utf-8", {"X-A": "b: c"}),
+            (b"[1]", "application/json", {"X-A": "b: c"}),
+        ]
+
+
+def test_a_content_type_that_is_said_replaces_the_others():
+    (sent,) = Given([], ["a,b"], [], ["content-type: text/csv"]).read()
+    assert (sent.content_type, sent.headers) == ("text/csv", {})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Given(data=["seven"]), "is not JSON"),
+        (Given(headers=["no colon"]), "NAME: VALUE"),
+        (Given(headers=["X-A: b\r\nX-B: c"]), "NAME: VALUE"),
+        (Given(["nothing.png"]), "no file or folder nothing.png"),
+    ],
+)
+def test_what_cannot_be_sent_is_a_sentence(given, message):
+    with pytest.raises(UsageError, match=message):
+        given.read()
+
+
+def test_too_large_a_body_is_refused_without_a_body():
+    frontend = Frontend(max_request_size=4)
+    frontend.receive(Sent("", b"four"))
+    with pytest.raises(Refused, match="max_request_size") as refused:
+        frontend.receive(Sent("", b"fiver"))
+    assert (refused.value.status, refused.value.body()) == (413, b"")
+
+
+def test_limits_are_those_of_the_projects_config(tmp_path):
+    project = Project(tmp_path)
+    packaged = Frontend.of(project)
+    assert (packaged.max_request_size, packaged.decode) == (20_000_000, False)
+    project.config.write_text("max_request_size=7\n")
+    assert Frontend.of(project) == Frontend(7, decode=True)
+    project.config.write_text("max_request_size=much\n")
+    with pytest.raises(UsageError, match="'much', expected a number of bytes"):
+        Frontend.of(project)
+
+
+def test_a_target_is_a_path_an_archive_or_a_model(tmp_path):
+    project = Project(tmp_path)
+    project.model_store.mkdir()
+    packed = project.model_store / "mnist-1.0.mar"
+    packed.touch()
+    assert find_target(project, str(packed)).archive == packed
+    assert find_target(project, "mnist-1.0").archive == packed
+    assert find_target(project, "mnist", version="1.0").archive == packed
+    model = find_target(project, "mnist", engine="eager")
+    assert (model.archive, model.name, model.engine) == (None, "mnist", "eager")
+    with pytest.raises(UsageError, match="--engine cannot be said any more"):
+        find_target(project, "mnist-1.0", engine="eager")
+    with pytest.raises(UsageError, match="nor is it one of the models"):
+        find_target(project, "mnits")
+
+
+def test_a_change_is_seen_and_caches_are_not(tmp_path):
+    source, cache = tmp_path / "handler.py", tmp_path / "__pycache__" / "handler.pyc"
+    cache.parent.mkdir()
+    source.write_text("one")
+    before = state_of([tmp_path])
+    assert list(before) == [source]
+    cache.touch()
+    found = []
+    waiting = threading.Thread(
+        target=lambda: found.extend(wait_for_change(lambda: [tmp_path], before, 0.01))
+    )
+    waiting.start()
+    source.write_text("another")
+    waiting.join(10)
+    assert found == [source]
+
+
+def test_a_file_that_goes_is_a_change(tmp_path):
+    source = tmp_path / "handler.py"
+    source.write_text("one")
+    before = state_of([source])
+    source.unlink()
+    assert wait_for_change(lambda: [source], before, 0.01) == [source]
+
+
+def test_steps_are_timed_and_marked():
+    class Handler:
+        def handle(self):
+            return self.inference(self.preprocess())
+
+        def preprocess(self):
+            return 20
+
+        def inference(self, data):
+            return data + 1
+
+    handler, marked = Handler(), []
+
+    class Mark:
+        def __init__(self, step):
+            marked.append(step)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    clock = StepClock(handler.handle)
+    clock.mark = Mark
+    result, times = clock.run(handler.handle)
+    assert result == 21
+    assert marked == ["decode", "forward"]
+    assert times.encode is None
+    assert 0 < times.decode + times.forward <= times.total
+
+
+def test_a_function_has_no_steps():
+    _, times = StepClock(print).run(lambda: None)
+    assert (times.decode, times.forward, times.encode) == (None, None, None)
+
+
+def test_facts_are_complete_and_valid_json(capsys):
+    answers = [
+        Answer(200, {"content-type": "application/json"}, b'{"label": "7"}'),
+        Answer(200, {}, b'{"a": NaN}'),
+        Answer(200, {}, b"\xff"),
+        Answer(413, {}, b"", reached=False),
+    ]
+    sent = [Sent(f"input {number}", b"") for number in range(4)]
+    batch = Batch(sent, answers, Times(0.5, 0.1, 0.2, 0.1))
+    facts = json.loads(json.dumps(run_output.facts([batch]), allow_nan=False))
+    bodies = [
+        {key: each[key] for key in ("json", "text", "base64") if key in each}
+        for each in facts["answers"]
+    ]
+    assert bodies == [
+        {"json": {"label": "7"}},
+        {"text": '{"a": NaN}'},
+        {"base64": "/w=="},
+        {"text": ""},
+    ]
+    assert [each["reached_handler"] for each in facts["answers"]] == [True, True, True, False]
+    assert facts["batches"][0]["seconds"]["forward"] == 0.2
+    run_output.show([batch])
+    shown = capsys.readouterr().out
+    assert "input 3  413  refused by TorchServe, before the handler" in shown
+    assert "decode 100.00 ms, forward 200.00 ms" in shown
+    assert "<1 bytes>" in shown
