@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers lock wheel clean
+.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-batch lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -55,6 +55,9 @@ fuzz: $(STAMP)  ## 10,000 hostile bodies against a live server
 bench-handlers: $(STAMP)  ## handlers beside bare loops and stock ones; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.handlers
 	@$(BIN)/python benchmarks/text_generation.py
+
+bench-batch: $(STAMP)  ## vestal batch beside a bare loop; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.batch
 
 lock: $(STAMP)  ## pin every dependency anew in requirements.txt
 	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --upgrade \

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-LITTLE_TEXT = """
+# The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
+LITTLE = {
+    "gpt2": """
 
 from dataclasses import replace
 
@@ -21,7 +23,24 @@ def few(data=None):
 
 
 recipe = replace(recipe, datasets={"pydoc_topics": DataSet(load=few, epochs=1)})
-"""
+""",
+    "resnet18": """
+
+from dataclasses import replace
+
+import numpy as np
+
+
+def few(data=None):
+    splits = digits(size=64, channels=3)
+    parts = {part: getattr(splits, part).pick(np.arange(64)) for part in ("train", "validation")}
+    return replace(splits, test=splits.test.pick(np.arange(8)), **parts)
+
+
+chosen = DataSet(load=few, epochs=1, transforms="transforms_small")
+recipe = replace(recipe, datasets={"digits": chosen})
+""",
+}
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
 
@@ -66,10 +85,10 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     project = Project(tmp_path_factory.mktemp("zoo"))
     shutil.copytree(trained_project.runs / "mnist" / "1", project.runs / "mnist" / "1")
     pack(project, "mnist", version="1.0")
-    # All of the text would take a minute: the zoo's own model, with a recipe that takes a tenth.
-    shutil.copytree(zoo() / "gpt2", project.models / "gpt2")
-    with (project.models / "gpt2" / "recipe.py").open("a", encoding="utf-8") as own:
-        own.write(LITTLE_TEXT)
+    for name, little in LITTLE.items():
+        shutil.copytree(zoo() / name, project.models / name)
+        with (project.models / name / "recipe.py").open("a", encoding="utf-8") as own:
+            own.write(little)
     digits = {"dataset": "digits", "epochs": 1}
     for name, chosen in {
         "fashion_mlp": digits,

@@ -22,7 +22,7 @@ import requests
 from vestal.project import Project, ReadyFile
 from vestal.server.ports import free_ports
 
-START_SECONDS = 90
+START_SECONDS = 240  # seven workers import torch on two cores
 END_SECONDS = 20
 
 ECHO = """

@@ -26,6 +26,7 @@ EXTRAS = {
     "sklearn": "train",
     "matplotlib": "train",
     "locust": "load",
+    "pyarrow": "batch",
 }
 
 
