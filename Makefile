@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-batch lock wheel clean
+.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-client bench-batch chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.stamp
 TORCH_BACKEND ?=
 
 help:  ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## .venv with everything in it (Python 3.11+; no root, no Java needed)
 
@@ -55,6 +55,16 @@ fuzz: $(STAMP)  ## 10,000 hostile bodies against a live server
 bench-handlers: $(STAMP)  ## handlers beside bare loops and stock ones; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.handlers
 	@$(BIN)/python benchmarks/text_generation.py
+
+bench-client: $(STAMP)  ## the client beside bare requests, httpx and wrk; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.client_overhead
+
+chaos-client: $(STAMP)  ## killed workers and servers, renewed keys, drains; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.client_chaos
+
+coverage: $(STAMP)  ## how much of the client its unit tests reach, branches too
+	@$(BIN)/coverage run -m pytest -q tests/unit/test_client*.py tests/unit/test_fake_server.py
+	@$(BIN)/coverage report
 
 bench-batch: $(STAMP)  ## vestal batch beside a bare loop; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.batch

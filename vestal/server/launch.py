@@ -51,7 +51,9 @@ class TorchServe:
         project = plan.project
         console = project.logs / "console.log"
         ready_files = [*plan.ready_files, *map(partial, plan.ready_files)]
-        self._files = [str(project.key_file), *map(str, ready_files)]
+        keys = project.key_file
+        renewal = keys.with_name(f"{keys.name}.lock")  # of the clients that renew the keys
+        self._files = [str(keys), str(renewal), *map(str, ready_files)]
         self._folder: str | None = None
         self._pid: int | None = None
         self._heard = b""
