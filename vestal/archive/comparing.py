@@ -24,12 +24,18 @@ MEASURED = 20  # latencies of each side at least
 
 @dataclass(frozen=True)
 class Pair:
-    """The two answers to one input. `difference`: the first one as a sentence; None: none."""
+    """The two answers to one input.
+
+    Attributes:
+        difference: the first one as a sentence; None: they are equal.
+        grave: status, label or text is another one, not only a number.
+    """
 
     name: str
     before: Answer
     after: Answer
     difference: str | None
+    grave: bool = False
 
 
 @dataclass
@@ -54,7 +60,9 @@ class Comparison:
 
     @property
     def different(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair.difference is not None]
+        """The grave ones first."""
+        found = [pair for pair in self.pairs if pair.difference is not None]
+        return sorted(found, key=lambda pair: not pair.grave)
 
 
 def compare_answers(
@@ -83,8 +91,9 @@ def compare_answers(
         new.ready()
         for each in sent:
             (was, _), (is_, _) = old.ask(each), new.ask(each)
-            found.pairs.append(Pair(each.name, was, is_, _difference(was, is_, tolerance)))
-            _count(found, was, is_)
+            grave = _count(found, was, is_)
+            difference = _difference(was, is_, tolerance)
+            found.pairs.append(Pair(each.name, was, is_, difference, grave))
         for turn in range(-(-MEASURED // len(sent)) if sent else 0):
             for each in sent:
                 sides = [(old, seconds[0]), (new, seconds[1])]
@@ -104,10 +113,11 @@ def _difference(before: Answer, after: Answer, tolerance: float) -> str | None:
     return matches(old, new, tolerance)
 
 
-def _count(found: Comparison, before: Answer, after: Answer) -> None:
+def _count(found: Comparison, before: Answer, after: Answer) -> bool:
+    """Adds what differs; True where it is more than numbers."""
     if before.status != after.status:
         found.statuses += 1
-        return
+        return True
     labels, texts = False, False
     for key, old, new in _leaves(_value(before), _value(after)):
         if _is_number(old) and _is_number(new):
@@ -121,6 +131,7 @@ def _count(found: Comparison, before: Answer, after: Answer) -> None:
             texts = texts or (key != "label" and isinstance(old, str) and isinstance(new, str))
     found.labels += labels
     found.texts += texts
+    return labels or texts
 
 
 def _value(answer: Answer) -> Any:

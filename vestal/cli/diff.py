@@ -166,7 +166,8 @@ def _show_answers(answers: Comparison) -> None:
     if old is not None and new is not None:
         out.print(
             f"latency p50: A {old * 1e3:.2f} ms, B {new * 1e3:.2f} ms "
-            f"({new / old:.2f} times A's; in turns, one request at a time)"
+            f"({new / old:.2f} times A's; in turns, one request at a time)",
+            soft_wrap=True,
         )
 
 
