@@ -32,8 +32,9 @@ models: $(STAMP)  ## train every model of the zoo on data that need no download
 load: $(STAMP)  ## the demo's model under a short load test; report in demo/load/
 	@$(BIN)/python scripts/load.py
 
+# One thread each: two processes of two threads on two cores wait for each other.
 test: lint type  ## everything that must be green
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .

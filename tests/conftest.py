@@ -45,12 +45,14 @@ FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's folder is its marker."""
+    """A test's folder is its marker; side by side (-n) run files, but those of the zoo together."""
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
+        zoo = "zoo_project" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("zoo" if zoo else str(item.path)))
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ EXTRAS = {
     "matplotlib": "train",
     "locust": "load",
     "pyarrow": "batch",
+    "transformers": "text",
+    "tokenizers": "text",
 }
 
 
