@@ -44,6 +44,7 @@ recipe = replace(recipe, datasets={"digits": chosen})
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for its groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test's folder is its marker; side by side (-n) run files, but those of the zoo together."""
     here = Path(__file__).parent

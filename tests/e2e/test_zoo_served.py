@@ -36,6 +36,14 @@ def client(server):
         yield calling
 
 
+def value_of(sample):
+    """A sample as a caller has it: a JSON value, a text, or the bytes of an image."""
+    if sample.content_type == "application/json":
+        return json.loads(sample.input)
+    is_text = sample.content_type.startswith("text/")
+    return sample.input.decode() if is_text else sample.input
+
+
 def commands_of(name):
     """The commands under "While it is served", each on one line."""
     page = (zoo() / name / "README.md").read_text("utf-8")
@@ -77,7 +85,7 @@ def test_a_model_answers_its_sample_as_in_process(client, zoo_project, name):
     sample = read_sample(archive)
     with LoadedArchive(archive) as loaded:
         (local,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
-    served = client.predict(name, sample.input, content_type=sample.content_type)
+    served = client.predict(name, value_of(sample))
     assert matches(sample.answer, served.value, sample.tolerance) is None
     assert matches(local.json(), served.value, sample.tolerance) is None
 
@@ -93,7 +101,7 @@ def test_a_model_describes_itself(client, name):
 @pytest.mark.parametrize("name", ["lenet5", "mnist", "regression", "simplenet", "fashion_mlp"])
 def test_a_model_explains_itself(client, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
-    said = client.explain(name, sample.input, content_type=sample.content_type)
+    said = client.explain(name, value_of(sample))
     assert "attributions" in said.value
 
 

@@ -43,7 +43,7 @@ def test_help_names_every_command(cli):
         (("train", "mnist", "--dataset", "mnist", "--data", "."), 1, "--dataset digits"),
         (("train", "mnist", "--dataset", "digits", "--epochs", "0"), 2, "at least 1"),
         (("pack", "mnist", "--version", "1.0"), 1, "vestal train mnist"),
-        (("pack", "mnist", "--version", "1.0", "--weights", "nowhere"), 1, "no model.pt"),
+        (("pack", "mnist", "--version", "1.0", "--weights", "nowhere"), 2, "no weights nowhere"),
         (("predict", "mnist", "nothing.png"), 2, "no file or folder nothing.png"),
         (("load", "mnist", "nothing"), 1, "no server runs here"),
         (("serve",), 1, "vestal pack"),

@@ -82,7 +82,7 @@ def test_a_version_that_cannot_be_is_refused(tmp_path, weights, version):
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(VestalError, match=r"is neither a run nor a Hugging Face folder"):
+    with pytest.raises(VestalError, match=r"is a folder, but no run"):
         pack(Project(tmp_path), "mnist", version="1.0", weights=tmp_path)
 
 
