@@ -3,7 +3,7 @@
 from transformers import GPT2Config, GPT2LMHeadModel
 
 VOCABULARY = 1024
-CONTEXT = 512
+CONTEXT = 320
 
 
 def build() -> GPT2LMHeadModel:
@@ -18,7 +18,6 @@ def build() -> GPT2LMHeadModel:
             n_embd=192,
             n_layer=4,
             n_head=6,
-            attn_pdrop=0.0,  # with it the fused attention cannot be taken
             bos_token_id=0,
             eos_token_id=0,
         )

@@ -29,7 +29,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hub(project):
-    return language_model(project.root / "hub", context=2048)  # a byte is a token, and a passage has 900
+    return language_model(project.root / "hub", context=2048)  # every byte is a token
 
 
 @pytest.fixture(scope="module")
