@@ -236,7 +236,8 @@ def swap(client: Client, images: Sequence[TestImage]) -> None:
     say("Swap to version 2.0 while requests run")
     with Traffic(client, images) as traffic:
         traffic.wait_for("1.0", 50)
-        client.register(f"{MODEL}-2.0.mar", model=MODEL)
+        # Its worker imports torch while four callers keep the cores busy.
+        client.register(f"{MODEL}-2.0.mar", model=MODEL, timeout=120)
         console.print("2.0 registered, its worker READY")
         probe = client.predict(MODEL, images[0].file, version="2.0")
         console.print(f"2.0 probed: {images[0].file.name} is a {probe['label']}")

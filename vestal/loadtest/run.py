@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from vestal.errors import UsageError, VestalError
 
 SCENARIO = Path(__file__).with_name("scenario.py")
+TOTALS = "totals.json"  # what the scenario writes at its end
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def run_load(
         "model": model,
         "files": [str(file.resolve()) for file in files],
         "deadline": deadline,
+        "totals": str((out / TOTALS).resolve()),
     }
     report = out / "report.html"
     command = [sys.executable, "-m", "locust", "--locustfile", str(SCENARIO), "--headless"]
@@ -86,27 +87,12 @@ def run_load(
 
 
 def _read(out: Path, report: Path) -> LoadResult:
+    # Not Locust's own CSV: it writes that every second or so, and a short run's end is missing.
     try:
-        (total,) = [row for row in _rows(out / "load_stats.csv") if row["Name"] == "Aggregated"]
-        failures = {
-            row["Error"]: int(row["Occurrences"]) for row in _rows(out / "load_failures.csv")
-        }
-    except (OSError, ValueError, KeyError) as error:
+        total = json.loads((out / TOTALS).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         tail = (out / "locust.log").read_text("utf-8")[-800:].strip()
         raise VestalError(f"the load test did not run ({error}); Locust said:\n{tail}") from None
-    if not int(total["Request Count"]):
+    if not total["requests"]:
         raise VestalError(f"no request was answered; see {out / 'locust.log'}")
-    return LoadResult(
-        requests=int(total["Request Count"]),
-        failures=failures,
-        requests_per_second=float(total["Requests/s"]),
-        p50=float(total["50%"]),
-        p95=float(total["95%"]),
-        p99=float(total["99%"]),
-        report=report,
-    )
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return LoadResult(**total, report=report)

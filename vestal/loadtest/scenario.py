@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, task
+from locust import FastHttpUser, events, task
+from locust.env import Environment
 
 SETTINGS: dict[str, Any] = json.loads(os.environ["VESTAL_LOAD"])
 BODIES = [Path(file).read_bytes() for file in SETTINGS["files"]]
@@ -48,3 +49,17 @@ class Caller(FastHttpUser):
             return f"{response.status_code} {body['type']}: {body['message']}"
         except (ValueError, TypeError, KeyError):
             return f"{response.status_code} {response.error or 'no reason given'}"
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
+def write_totals(environment: Environment, **_: Any) -> None:
+    """The fields of `LoadResult`, once every user has stopped."""
+    total = environment.stats.total
+    times = {f"p{n}": total.get_response_time_percentile(n / 100) or 0.0 for n in (50, 95, 99)}
+    facts = {
+        "requests": total.num_requests,
+        "failures": {str(e.error): e.occurrences for e in environment.stats.errors.values()},
+        "requests_per_second": total.total_rps,
+        **times,
+    }
+    Path(SETTINGS["totals"]).write_text(json.dumps(facts), "utf-8")
