@@ -38,7 +38,9 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Pack weights, handler, labels and a sample into model_store/MODEL-VERSION.mar."""
-    with err.status("Packing"):
+    from vestal.archive.quick_imports import quick_imports
+
+    with err.status("Packing"), quick_imports():
         from vestal.archive.pack import pack as pack_archive
         from vestal.project import Project
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.io import encode_png
 
 PROMPT_CHARS = 60
 
@@ -30,6 +29,8 @@ def body_of(task: str, given: Any) -> Body:
             language model's text the beginning becomes a prompt.
     """
     if isinstance(given, Tensor) and given.dtype == torch.uint8:
+        from torchvision.io import encode_png
+
         return Body(bytes(encode_png(given).numpy()), "image/png", ".png")
     if isinstance(given, Tensor):
         return json_body(given.tolist())

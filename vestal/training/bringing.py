@@ -18,7 +18,7 @@ from vestal.runs import Run
 from vestal.training import saving
 from vestal.training.checkpoints import fill, read_checkpoint
 from vestal.training.recipe import Recipe, load_recipe, load_transform
-from vestal.training.train import versions, write_support
+from vestal.training.run_files import versions, write_support
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".bin", ".ckpt")
 LANGUAGE = "text_generator"

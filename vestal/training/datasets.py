@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST, ImageFolder
@@ -72,6 +70,9 @@ def digits(data: Path | None = None, *, size: int = 28, channels: int = 1) -> Sp
     70 % train, 10 % validation, 20 % test, each with every digit in proportion. `data` is not
     needed: the set comes with scikit-learn.
     """
+    # scikit-learn takes seconds to import: who packs a recipe's model does not wait for it.
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
     large = interpolate(small, size=(size, size), mode="bicubic", align_corners=False)
@@ -182,6 +183,8 @@ def _divide(
     indices: np.ndarray, classes: Any, share: float, folder: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two parts, every class in proportion in each."""
+    from sklearn.model_selection import train_test_split
+
     try:
         most, few = train_test_split(
             indices,

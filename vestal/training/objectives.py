@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.text import Perplexity
 
-Metrics = dict[str, Metric]
+if TYPE_CHECKING:
+    # Its import takes longer than torch's: who packs or serves a recipe's model does not wait.
+    from torchmetrics import Metric
+
+    Metrics = dict[str, Metric]
 
 
 class Objective(Protocol):
@@ -48,6 +49,8 @@ class Classification:
         return nn.functional.cross_entropy(outputs, targets)
 
     def metrics(self, labels: Sequence[str] | None) -> Metrics:
+        from torchmetrics.classification import MulticlassAccuracy
+
         return {"accuracy": MulticlassAccuracy(len(labels or ()), average="micro")}
 
     def predicted(self, outputs: Tensor) -> Tensor:
@@ -68,6 +71,8 @@ class Regression:
         return nn.functional.mse_loss(self.predicted(outputs), targets)
 
     def metrics(self, labels: Sequence[str] | None) -> Metrics:
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
+
         return {
             "r2": R2Score(),
             "mae": MeanAbsoluteError(),
@@ -96,6 +101,8 @@ class NextToken:
         return nn.functional.cross_entropy(outputs.logits.flatten(0, 1), targets.flatten())
 
     def metrics(self, labels: Sequence[str] | None) -> Metrics:
+        from torchmetrics.text import Perplexity
+
         return {"perplexity": Perplexity()}
 
     def predicted(self, outputs: Any) -> Tensor:

@@ -10,19 +10,18 @@ from typing import Any
 
 import lightning
 import torch
-import torchvision
 
 from vestal import runs
 from vestal.errors import UsageError
-from vestal.models import find_model, support_files
+from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import compressing, language, saving
-from vestal.training.asking import body_of
 from vestal.training.compressing import Settings
 from vestal.training.loop import CHECKPOINTS, HISTORY, Learner, fit
 from vestal.training.plots import draw_curve
 from vestal.training.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
+from vestal.training.run_files import versions, write_sample, write_support
 
 
 def train(project: Project, name: str, settings: Settings, out: Path | None = None) -> Run:
@@ -148,34 +147,3 @@ def transfer(source: torch.nn.Module, target: torch.nn.Module) -> None:
         if key in places and places[key].shape == value.shape
     }
     target.load_state_dict(fitting, strict=False)
-
-
-def write_support(
-    model_folder: Path, folder: Path, labels: Any, transforms: str = "transforms"
-) -> list[str]:
-    """Copies into a run what travels beside the weights: code, labels, transforms."""
-    files = support_files(model_folder, transforms)
-    for target, source in files.items():
-        (folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, folder / target)
-    support = list(files)
-    if labels:
-        names = {str(index): label for index, label in enumerate(labels)}
-        (folder / runs.LABELS).write_text(
-            json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8"
-        )
-        support.append(runs.LABELS)
-    return support
-
-
-def write_sample(task: str, given: Any, folder: Path) -> None:
-    """Keeps one input as `sample/input.*`, as a caller would send it."""
-    body = body_of(task, given)
-    place = folder / runs.SAMPLE
-    place.mkdir(exist_ok=True)
-    (place / f"input{body.suffix}").write_bytes(body.content)
-
-
-def versions() -> dict[str, str]:
-    """Of what makes artifacts."""
-    return {"torch": torch.__version__, "torchvision": torchvision.__version__}
