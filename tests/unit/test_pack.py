@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,13 +33,31 @@ def test_an_archive_holds_what_a_worker_needs(trained_project):
     assert manifest["model"]["modelVersion"] == "1.0"
 
 
-def test_the_same_inputs_give_the_same_bytes_also_in_parallel(tmp_path, weights):
+def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(tmp_path, weights):
     def packed_in(number):
         project = Project(tmp_path / str(number))
         return pack(project, "mnist", version="3.0", weights=weights).sha256
 
-    with ThreadPoolExecutor(3) as pool:
-        assert len(set(pool.map(packed_in, range(3)))) == 1
+    def packed_on(day, zone):
+        """By the command, where it is another day; its inputs were written then, too."""
+        copied = tmp_path / day / "run"
+        shutil.copytree(weights, copied)
+        for file in copied.rglob("*"):
+            os.utime(file, (int(day) * 86_400,) * 2)
+        command = ["pack", "mnist", "--version", "3.0", "--weights", str(copied), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "vestal", *command],
+            cwd=tmp_path / day,
+            env={**os.environ, "TZ": zone},
+            capture_output=True,
+            check=True,
+        )
+        return json.loads(done.stdout)["sha256"]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(packed_in, range(8)))
+    assert len(made) == 1
+    assert {packed_on("10000", "A-24"), packed_on("20000", "B+24")} == made
 
 
 def test_packing_again_changes_nothing(tmp_path, weights):

@@ -171,6 +171,7 @@ def _archive(staged: Path, name: str, version: str, artifact: str, scratch: Path
         # A folder is flattened into the archive's root, its own folders stay.
         "--extra-files": str(rest),
         "--export-path": str(scratch),
+        "--archive-format": "zip-store",  # weights do not shrink, and trying takes long
     }
     command = [sys.executable, "-m", "model_archiver.model_packaging"]
     # The archiver deletes and fills <tmp>/<model name>: a temp folder of our own keeps that ours.
@@ -196,5 +197,5 @@ def _reproducible(made: Path, target: Path) -> Path:
                 data = (json.dumps(manifest, indent=2) + "\n").encode()
             entry = zipfile.ZipInfo(member, FIXED_TIME)
             entry.external_attr = 0o644 << 16
-            sink.writestr(entry, data)  # stored: weights do not shrink
+            sink.writestr(entry, data)
     return target
