@@ -1,14 +1,17 @@
 """A language model: what to train on and how."""
 
+from functools import partial
+
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vestal.errors import VestalError
+from vestal.training.language import byte_level_bpe
 from vestal.training.objectives import NextToken
 from vestal.training.recipe import DataSet, Recipe, Weights
 
-from .model import CONTEXT, build
-from .training_data import byte_level_bpe, pydoc_topics
+from .model import CONTEXT, VOCABULARY, build
+from .training_data import pydoc_topics
 
 HUB = "openai-community/gpt2"
 
@@ -37,5 +40,5 @@ recipe = Recipe(
     weight_decay=0.1,
     saves=("transformers",),
     weights={"gpt2": hub},
-    tokenizer=byte_level_bpe,
+    tokenizer=partial(byte_level_bpe, vocabulary=VOCABULARY),
 )

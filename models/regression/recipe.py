@@ -1,40 +1,20 @@
 """Diabetes a year on, from body mass index, blood pressure and s5: what to train on and how."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
 from vestal.training.objectives import Regression
 from vestal.training.recipe import DataSet, Recipe, Splits
+from vestal.training.tables import Rows
 
 from .model import build
 
 FEATURES = ("bmi", "bp", "s5")
 SPLIT_SEED = 0  # of the data, whatever the training's seed
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows float32 [N, 3] in their own units, and targets float32 [N]."""
-
-    rows: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.rows[index], self.targets[index]
-
-    def pick(self, indices: Sequence[int]) -> "Rows":
-        chosen = torch.as_tensor(indices)
-        return Rows(self.rows[chosen], self.targets[chosen])
 
 
 def everything() -> Rows:

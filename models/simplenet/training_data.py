@@ -4,33 +4,20 @@ import ast
 import random
 import sysconfig
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import sklearn.datasets
 
 from vestal.training.recipe import Splits
+from vestal.training.tables import Texts
 
 LABELS = ("code", "prose")
 SPLIT_SEED = 0  # of the data, whatever the training's seed
 LINES, CHARS = 10, 400  # of one passage of code, of prose
 MODULES = 120  # code is plenty: so many modules, and of each at most so many passages
 PASSAGES = 12
-
-
-@dataclass(frozen=True)
-class Passages:
-    """Texts and their classes (indices into LABELS)."""
-
-    passages: Sequence[tuple[str, int]]
-
-    def __len__(self) -> int:
-        return len(self.passages)
-
-    def __getitem__(self, index: int) -> tuple[str, int]:
-        return self.passages[index]
 
 
 def code_or_prose(data: Path | None = None) -> Splits:
@@ -50,7 +37,7 @@ def code_or_prose(data: Path | None = None) -> Splits:
     # Modules copy from each other: what is held out must not have been seen elsewhere.
     validation = [passage for passage in validation if passage not in test]
     train = [passage for passage in train if passage not in {*validation, *test}]
-    return Splits(Passages(train), Passages(validation), Passages(test))
+    return Splits(Texts(train), Texts(validation), Texts(test))
 
 
 def _divide(names: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import requests
 from fuzzing import bodies, mutate
+from same_answers import ask_here, ask_server, assert_same
 from serving import archive
 from test_any_body import PNG, TABLE, as_json, multipart
 from test_any_body import project as project  # a fixture: mnist and the doubler
 
-from vestal.archive.frontend import Frontend, Sent
+from vestal.archive.frontend import Frontend
 from vestal.archive.run import LoadedArchive
 from vestal.archive.sample import read_sample
 from vestal.demo import save_test_images
@@ -106,13 +106,8 @@ def served(project):
         caller = {"Authorization": f"Bearer {keys['inference']['key']}"}
 
         def ask(model, headers, body, kind="predictions"):
-            reply = requests.post(
-                f"{running.ready.inference}/{kind}/{model}",
-                data=body,
-                headers={**caller, **headers},
-                timeout=60,
-            )
-            return reply.status_code, dict(reply.headers), reply.content
+            address = f"{running.ready.inference}/{kind}/{model}"
+            return ask_server(address, {**caller, **headers}, body)
 
         yield ask
 
@@ -126,43 +121,12 @@ def local(project):
             loaded[name] = LoadedArchive(project.model_store / f"{name}-1.0.mar")
 
         def ask(model, headers, body, *, explain=False):
-            headers = dict(headers)
-            sent = Sent("body", body, headers.pop("Content-Type", ""), headers)
-            (batch,) = frontend.ask(loaded[model], [sent], explain=explain)
-            return batch.answers[0]
+            return ask_here(frontend, loaded[model], headers, body, explain=explain)
 
         yield ask
     finally:
         for each in loaded.values():
             each.close()
-
-
-def plain(body):
-    """JSON without the ids that are another each time; other bytes as they are."""
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return body
-    for one in [said, *said.get("predictions", [])]:
-        one.pop("request_id", None)
-    return said
-
-
-def assert_equal(name, ours, theirs):
-    status, headers, body = theirs
-    assert ours.status == status, name
-    lower = {key.lower(): value for key, value in headers.items()}
-    assert ours.headers.items() <= lower.items(), name
-    if ours.reached:
-        assert plain(ours.body) == plain(body), name
-        # Everything else is of the frontend itself.
-        own = {key for key in lower if key.startswith("x-") and key != "x-request-id"}
-        assert own | {"content-type"} & lower.keys() <= ours.headers.keys(), name
-    else:
-        assert "x-model-name" not in lower, f"{name}: the server's handler was asked"
-        assert bool(ours.body) == bool(body), name
-        if body:
-            assert plain(ours.body)["type"] == plain(body)["type"], name
 
 
 def test_the_sample_and_every_wrapping_of_a_body(project, served, local):
@@ -171,7 +135,7 @@ def test_the_sample_and_every_wrapping_of_a_body(project, served, local):
     for name, (model, headers, body) in cases.items():
         ours = local(model, headers, body)
         assert ours.reached, name
-        assert_equal(name, ours, served(model, headers, body))
+        assert_same(name, ours, served(model, headers, body))
 
 
 def test_hostile_bodies(served, local, trained_project):
@@ -180,7 +144,7 @@ def test_hostile_bodies(served, local, trained_project):
     for number, each in enumerate(bodies(HOSTILE, seeds, SEED)):
         ours = local(each.model, each.headers, each.body)
         reached += ours.reached
-        assert_equal(number, ours, served(each.model, each.headers, each.body))
+        assert_same(number, ours, served(each.model, each.headers, each.body))
     assert reached > HOSTILE / 2
 
 
@@ -195,7 +159,7 @@ def test_forms_are_taken_apart_as_the_server_does(served, local, rng):
         assert ours.status == theirs[0], (name, body, theirs)
         if not ours.reached:
             refused += 1
-            assert_equal(name, ours, theirs)
+            assert_same(name, ours, theirs)
             continue
         here, there = ours.json(), json.loads(theirs[2])
         assert here["parts"] == there["parts"], (name, body)
@@ -231,4 +195,4 @@ def test_explanations(served, local):
             assert ours.json()["parts"] == json.loads(theirs[2])["parts"]
             assert ours.json()["headers"]["explain"] == "True"
         else:
-            assert_equal(model, ours, theirs)
+            assert_same(model, ours, theirs)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
 import sys
 
 import pytest
+from fuzzing import mutate
+from same_answers import ask_here, ask_server, assert_same
 from serving import serving
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.archive.frontend import Frontend
+from vestal.archive.run import LoadedArchive
 from vestal.archive.sample import matches, read_sample
 from vestal.client import Client
 from vestal.models import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
+MUTATED = 10  # bodies of each model
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +85,30 @@ def test_a_model_is_called_as_its_readme_says(server, zoo_project, name):
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_model_answers_its_sample_as_in_process(client, zoo_project, name):
+def test_run_answers_as_the_server_does(server, zoo_project, rng, name):
+    """The sample, and what becomes of it on the way: status, body and the handler's headers."""
     archive = zoo_project.model_store / f"{name}-1.0.mar"
     sample = read_sample(archive)
+    kind = {"Content-Type": sample.content_type}
+    asked = [(kind, sample.input), *((kind, mutate(rng, sample.input)) for _ in range(MUTATED))]
+    asked.append(({"Content-Encoding": "gzip", **kind}, gzip.compress(sample.input)))
+    address = f"{server.ready().inference}/predictions/{name}"
+    frontend = Frontend.of(zoo_project)
     with LoadedArchive(archive) as loaded:
-        (local,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+        for number, (headers, body) in enumerate(asked):
+            ours = ask_here(frontend, loaded, headers, body)
+            theirs = ask_server(address, {**server.token(), **headers}, body)
+            assert_same((number, body[:200]), ours, theirs)
+            if number == 0:
+                assert ours.status == 200
+                assert matches(sample.answer, ours.json(), sample.tolerance) is None
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_model_answers_its_sample_to_a_client(client, zoo_project, name):
+    sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
     served = client.predict(name, value_of(sample))
     assert matches(sample.answer, served.value, sample.tolerance) is None
-    assert matches(local.json(), served.value, sample.tolerance) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)

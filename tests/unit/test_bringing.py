@@ -327,7 +327,7 @@ def test_a_regressors_weights_come_with_the_handlers_own_example(tmp_path):
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory):
     """A folder as transformers saves it, with code beside it that wants to be run."""
-    from vestal.training.tables import byte_level_bpe
+    from vestal.training.language import byte_level_bpe
 
     project = Project(tmp_path_factory.mktemp("language"))
     create(project, "poet", "text_generator")

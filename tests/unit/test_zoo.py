@@ -126,7 +126,7 @@ def test_resnet18_is_torchvisions_with_as_many_classes_as_labels():
 
 def test_code_and_prose_are_held_out_by_module_and_by_book():
     splits = load_recipe(HERE, "simplenet").splits(None)
-    parts = [set(part.passages) for part in (splits.train, splits.validation, splits.test)]
+    parts = [set(part.texts) for part in (splits.train, splits.validation, splits.test)]
     assert not parts[0] & parts[2]
     assert not parts[0] & parts[1]
     for part in parts:

@@ -1,4 +1,4 @@
-"""Language: texts as token blocks to train on, and perplexity over passages."""
+"""Language: a tokenizer, texts as token blocks to train on, and perplexity over passages."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ class Blocks:
             self.ids[start : start + self.context],
             self.ids[start + 1 : start + 1 + self.context],
         )
+
+
+def byte_level_bpe(texts: Sequence[str], *, vocabulary: int) -> Any:
+    """GPT-2's kind of tokenizer (`tokenizers.Tokenizer`), trained on these texts.
+
+    Every text has tokens and none is unknown; the token 0, `<|endoftext|>`, ends one.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def texts_of(examples: Examples) -> list[str]:

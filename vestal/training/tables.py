@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +60,7 @@ class Texts:
     def __getitem__(self, index: int) -> tuple[str, int | None]:
         return self.texts[index]
 
-    def pick(self, indices: np.ndarray) -> Texts:
+    def pick(self, indices: Iterable[int]) -> Texts:
         return Texts([self.texts[index] for index in indices])
 
 
@@ -135,30 +135,10 @@ def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
     pieces = ["".join(lines[a:b]) for a, b in pairwise(edges)]
     random.Random(SPLIT_SEED).shuffle(pieces)
     first, second = round(0.7 * PIECES), round(0.8 * PIECES)
-    held_out = [passage for piece in pieces[second:] for passage in _passages(piece, context)]
+    held_out = [passage for piece in pieces[second:] for passage in passages(piece, context)]
     parts = (pieces[:first], pieces[first:second], held_out)
     train, validation, test = (Texts([(text, None) for text in part]) for part in parts)
     return Splits(train, validation, test)
-
-
-def byte_level_bpe(texts: Sequence[str], *, vocabulary: int) -> Any:
-    """GPT-2's kind of tokenizer (`tokenizers.Tokenizer`), trained on these texts.
-
-    Every text has tokens and none is unknown; the token 0, `<|endoftext|>`, ends one.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def read_table(source: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -225,7 +205,7 @@ def _place(source: Path, row: Mapping[str, Any]) -> str:
     return f"{source}, line {row['']}" if row.get("") else str(source)
 
 
-def _passages(text: str, size: int) -> Iterator[str]:
+def passages(text: str, size: int) -> Iterator[str]:
     """Whole lines, at most `size` bytes at once; a longer line is cut."""
     passage = ""
     for line in text.splitlines(keepends=True):
