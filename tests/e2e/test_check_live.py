@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
 import requests
 from check_archives import foreign_archives, simple
 from PIL import Image
@@ -20,6 +21,15 @@ minWorkers: 1
 maxWorkers: 1
 max_batch_delay: 2
 """
+
+ZOO = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("run", [False, True], ids=["read", "run"])
+def test_nothing_is_found_in_an_archive_of_the_zoo(zoo_project, name, run):
+    report = check(zoo_project.model_store / f"{name}-1.0.mar", run=run)
+    assert (report.findings, report.ran) == ((), run)
 
 
 def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignored(tmp_path):

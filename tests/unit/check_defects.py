@@ -30,6 +30,17 @@ from check_planting import (
 
 TWO = "class One:\n    pass\n\n\nclass Two:\n    pass\n"
 SPY = "class H:\n    def __init__(self, size):\n        pass\n\n    def initialize(self, c): ...\n"
+HANDLE = "def handle(data, context):\n    return data\n"
+# The helper module that was not packed, and how its import is written.
+FORGOTTEN = {
+    "a helper module was forgotten": f"import my_tools\n\n\n{HANDLE}",
+    "a helper of a class's initialize was": "class H:\n    def initialize(self, context):\n"
+    "        import my_tools\n\n    def handle(self, data, context): ...\n",
+    "a helper was, beside a fallback of another error": "try:\n    import my_tools\n"
+    f"except* KeyError:\n    pass\n\n\n{HANDLE}",
+    "a helper of a branch's else was": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
+    f"    import yours\nelse:\n    import my_tools\n\n\n{HANDLE}",
+}
 
 DEFECTS = [
     # the zip itself
@@ -149,9 +160,13 @@ DEFECTS = [
     Defect(
         "import-missing",
         "a package that is not installed here",
-        foreign_handler("import nowhere\n\n\ndef handle(data, context):\n    return data\n"),
+        foreign_handler("import cv2\n\n\ndef handle(data, context):\n    return data\n"),
         plain,
         "warning",
+    ),
+    *(
+        Defect("import-missing", sentence, foreign_handler(source), plain)
+        for sentence, source in FORGOTTEN.items()
     ),
     Defect(
         "import-undeclared",

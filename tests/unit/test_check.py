@@ -225,6 +225,34 @@ def test_handlers_that_torchserve_takes_are_good(tmp_path, source):
     assert found_in(draft.write(tmp_path / "model.mar")) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import extra\n",
+        "try:\n    import extra\nexcept ImportError:\n    extra = None\n",
+    ],
+)
+def test_what_a_file_imports_need_not_be_there_where_the_file_itself_need_not(tmp_path, line):
+    draft = ours()
+    draft.change("handler.py", "\nfrom", f"\n{line}from")
+    draft.text("vestal_handlers/extra.py", "import sklearn\n")
+    draft.change("handler.py", "import extra", "import vestal_handlers.extra as extra")
+    assert found_in(draft.write(tmp_path / "model.mar")) == []
+
+
+def test_a_data_folder_does_not_hide_an_installed_package(tmp_path):
+    draft = simple(f"from yaml import safe_load\n\n\n{HANDLE}")
+    draft.text("yaml/one.py", "x = 1")
+    assert found_in(draft.write(tmp_path / "model.mar")) == []
+
+
+@pytest.mark.parametrize("name", ["pkg/ext.cpython-311-x86_64-linux-gnu.so", "pkg/ext.pyc"])
+def test_a_compiled_module_is_a_module(tmp_path, name):
+    draft = simple(f"import pkg.ext\n\n\n{HANDLE}")
+    draft.files |= {"pkg/__init__.py": b"", name: b"\x7fELF"}
+    assert found_in(draft.write(tmp_path / "model.mar")) == []
+
+
 def test_a_stock_handler_is_checked_where_it_stands_by_name(tmp_path):
     for handler in ("base_handler", "image_classifier", "image_segmenter", "object_detector"):
         assert found_in(stock(handler).write(tmp_path / f"{handler}.mar")) == []

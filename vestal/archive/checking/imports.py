@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 
 _CATCHING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
+_SUFFIXES = {".py", ".pyc", ".so", ".pyd"}
+_LOADING = {"__init__", "initialize"}  # the methods that a load calls
+_MAYBE = ast.If | ast.For | ast.AsyncFor | ast.While | ast.Match
 
 
 @dataclass(frozen=True)
 class Import:
-    """`import module` or `from module import names`, at the top level of `file`.
+    """`import module` or `from module import names`, as a load of `file` runs it.
 
     Attributes:
         level: the dots of a relative import.
-        guarded: inside a try that catches an ImportError, or an if: it may fail, or not run.
+        guarded: inside a try that catches an ImportError, an if, a loop, or a file that is
+            imported so: it may fail, or not run.
     """
 
     file: str
@@ -44,19 +49,25 @@ def members_by_module(names: Iterator[str] | tuple[str, ...]) -> dict[str, str]:
     found = {}
     for name in names:
         path = PurePosixPath(name)
-        parts = path.parts[:-1] if path.name == "__init__.py" else (*path.parts[:-1], path.stem)
-        if path.suffix == ".py" and parts and all(part.isidentifier() for part in parts):
+        stem = path.name.partition(".")[0]  # ext.cpython-312-x86_64-linux-gnu.so is ext
+        parts = path.parts[:-1] if stem == "__init__" else (*path.parts[:-1], stem)
+        if path.suffix in _SUFFIXES and parts and all(part.isidentifier() for part in parts):
             found[".".join(parts)] = name
     return found
 
 
-def follow(trees: Mapping[str, ast.Module], roots: set[str]) -> tuple[list[Import], list[Missing]]:
+def follow(
+    trees: Mapping[str, ast.Module], roots: set[str], names: tuple[str, ...] = ()
+) -> tuple[list[Import], list[Missing]]:
     """Everything that is imported once `roots` (members) are.
+
+    Args:
+        names: all members: compiled modules have no tree, and are imported all the same.
 
     Returns:
         The imports of what is not a member, and imports of members that are missing.
     """
-    modules = members_by_module(tuple(trees))
+    modules = members_by_module((*names, *trees))
     # Every folder on the way to a module is a package, with an __init__.py or without.
     known = modules.keys() | {
         module.rsplit(".", depth)[0] for module in modules for depth in range(module.count(".") + 1)
@@ -64,18 +75,20 @@ def follow(trees: Mapping[str, ast.Module], roots: set[str]) -> tuple[list[Impor
     outside: list[Import] = []
     missing: list[Missing] = []
     reached: set[str] = set()
-    waiting = sorted(roots & trees.keys())
-    while waiting:
-        file = waiting.pop()
-        if file in reached:
+    # What is imported in any case goes first: a file is followed once.
+    sure, perhaps = sorted(roots & trees.keys()), list[str]()
+    while sure or perhaps:
+        guarded = not sure
+        file = (sure or perhaps).pop()
+        if file in reached or file not in trees:
             continue
         reached.add(file)
-        for said in imports_of(file, trees[file]):
+        for said in imports_of(file, trees[file], guarded=guarded, loading=file in roots):
             target = _absolute(said, modules)
             if target is None:
                 missing.append(Missing(said, "a relative import outside of any package"))
                 continue
-            if said.level == 0 and target.partition(".")[0] not in known:
+            if said.level == 0 and _elsewhere(said.top, modules, known):
                 outside.append(said)
                 continue
             steps = target.split(".")
@@ -84,34 +97,68 @@ def follow(trees: Mapping[str, ast.Module], roots: set[str]) -> tuple[list[Impor
             if lost:
                 missing.append(Missing(said, f"the archive has no module {lost}"))
             wanted += [f"{target}.{name}".strip(".") for name in said.names]
-            waiting += [modules[name] for name in wanted if name in modules]
+            (perhaps if said.guarded else sure).extend(
+                modules[name] for name in wanted if name in modules
+            )
     return outside, missing
 
 
-def imports_of(file: str, tree: ast.Module) -> Iterator[Import]:
-    """The imports at the top level of a file, also in classes and compound statements."""
-    yield from _imports(file, tree.body, guarded=False)
+def imports_of(
+    file: str, tree: ast.Module, *, guarded: bool = False, loading: bool = False
+) -> list[Import]:
+    """The imports that run when a file is imported, also in classes and compound statements.
 
-
-def _imports(file: str, body: list[ast.stmt], guarded: bool) -> Iterator[Import]:
-    for node in body:
+    Args:
+        guarded: the file itself may not be imported.
+        loading: those in methods that a load calls (`__init__`, `initialize`) too.
+    """
+    found: list[Import] = []
+    # A list, not a recursion: a chain of a thousand elif is a thousand levels deep.
+    waiting: list[tuple[ast.AST, bool]] = [(node, guarded) for node in tree.body]
+    while waiting:
+        node, maybe = waiting.pop()
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(file, node.lineno, alias.name, guarded=guarded)
+            found += [Import(file, node.lineno, a.name, guarded=maybe) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = tuple(alias.name for alias in node.names if alias.name != "*")
-            yield Import(file, node.lineno, node.module or "", names, node.level, guarded)
-        elif isinstance(node, ast.Try):
-            caught = guarded or any(_catches(handler) for handler in node.handlers)
-            yield from _imports(file, node.body, caught)
-            for handler in node.handlers:
-                yield from _imports(file, handler.body, True)
-            yield from _imports(file, node.orelse, caught)
-            yield from _imports(file, node.finalbody, guarded)
-        elif isinstance(node, ast.If):
-            yield from _imports(file, [*node.body, *node.orelse], True)
-        elif isinstance(node, ast.With | ast.ClassDef):
-            yield from _imports(file, node.body, guarded)
+            found.append(Import(file, node.lineno, node.module or "", names, node.level, maybe))
+        elif isinstance(node, ast.Try | ast.TryStar):
+            caught = maybe or any(map(_catches, node.handlers))
+            waiting += [(inner, caught) for inner in (*node.body, *node.orelse)]
+            waiting += [(inner, True) for handler in node.handlers for inner in handler.body]
+            waiting += [(inner, maybe) for inner in node.finalbody]
+        elif isinstance(node, ast.If) and _is_type_checking(node.test):
+            waiting += [(inner, maybe) for inner in node.orelse]  # no worker runs its body
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+            loading and node.name in _LOADING
+        ):
+            inside = maybe or isinstance(node, _MAYBE)
+            waiting += [
+                (inner, inside)
+                for inner in ast.iter_child_nodes(node)
+                if isinstance(inner, ast.stmt | ast.match_case)
+            ]
+    return sorted(found, key=lambda said: said.line)
+
+
+def is_installed(module: str) -> bool:
+    """Whether this Python finds a top-level module, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # __main__, and whatever else is there without a spec
+        return True
+
+
+def _elsewhere(top: str, modules: Mapping[str, str], known: Set[str]) -> bool:
+    """Whether an import of `top` leads out of the archive."""
+    if top not in known:
+        return True
+    # A folder without an __init__.py gives way to an installed package, wherever on the path.
+    return top not in modules and is_installed(top)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
 def _catches(handler: ast.ExceptHandler) -> bool:

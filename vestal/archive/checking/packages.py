@@ -8,7 +8,6 @@ import sys
 from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -16,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from vestal.archive.checking.bill import Bill
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.handlers import STOCK, Handler, stock_handler
-from vestal.archive.checking.imports import Import, follow, imports_of
+from vestal.archive.checking.imports import Import, follow, imports_of, is_installed
 from vestal.archive.checking.manifest import Manifest
 from vestal.archive.checking.opening import TEXT_LIMIT, Contents
 from vestal.archive.checking.sources import parse
@@ -27,7 +26,8 @@ BASE = _WORKER | {
     *("functorch", "torchgen", "typing_extensions", "filelock", "fsspec", "jinja2", "markupsafe"),
     *("mpmath", "networkx", "sympy", "setuptools", "pkg_resources", "triton", "wheel"),
 }
-# Import names that say little of the distribution; for those that are not installed here.
+# Packages that handlers are known to import, by their import name: where one is not installed here
+# it is no module that was forgotten.
 _KNOWN_AS = {
     "PIL": "pillow",
     "bs4": "beautifulsoup4",
@@ -35,6 +35,60 @@ _KNOWN_AS = {
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    **{
+        name: name.replace("_", "-")
+        for name in (
+            *(
+                "accelerate",
+                "aiohttp",
+                "albumentations",
+                "boto3",
+                "captum",
+                "datasets",
+                "deepspeed",
+            ),
+            *(
+                "diffusers",
+                "fastapi",
+                "grpc",
+                "httpx",
+                "huggingface_hub",
+                "intel_extension_for_pytorch",
+            ),
+            *("jieba", "jax", "kornia", "librosa", "lightning", "matplotlib", "nltk", "numba"),
+            *(
+                "onnx",
+                "onnxruntime",
+                "open_clip",
+                "openvino",
+                "optimum",
+                "orjson",
+                "pandas",
+                "peft",
+            ),
+            *(
+                "pyarrow",
+                "pydantic",
+                "pytorch_lightning",
+                "regex",
+                "requests",
+                "safetensors",
+                "scipy",
+            ),
+            *(
+                "sentence_transformers",
+                "sentencepiece",
+                "soundfile",
+                "spacy",
+                "tensorflow",
+                "tensorrt",
+            ),
+            *("tiktoken", "timm", "tokenizers", "torch_geometric", "torch_tensorrt", "torchaudio"),
+            *("torchtext", "torchvision", "tqdm", "transformers", "ultralytics", "vllm", "xgboost"),
+        )
+    },
 }
 
 
@@ -52,7 +106,7 @@ def check_imports(
         # Our handlers load their engine, and the files beside them, by name.
         roots |= {name for name in trees if "/" not in name}
         roots.add(f"vestal_handlers/engines/{bill.engine}.py")
-    outside, missing = follow(trees, roots)
+    outside, missing = follow(trees, roots, contents.names)
     for lost in missing:
         if not lost.said.guarded:
             found.error(
@@ -75,7 +129,7 @@ def check_imports(
 
 def _check_package(said: Import, declared: set[str], binding: bool, found: Findings) -> None:
     where = f"{said.file}:{said.line}"
-    if said.top in sys.stdlib_module_names or said.top in BASE:
+    if said.top in sys.stdlib_module_names or said.top in BASE or said.top == "__main__":
         return
     distributions = _distributions(said.top)
     if binding and not distributions & (declared | _brought_by(frozenset(declared))):
@@ -86,12 +140,23 @@ def _check_package(said: Import, declared: set[str], binding: bool, found: Findi
             "a server that installs what the bill says cannot load the archive",
             f"pack it again with {min(distributions)} among its packages",
         )
-    elif find_spec(said.top) is None and (binding or not distributions & declared):
+    elif is_installed(said.top) or (not binding and distributions & declared):
+        return
+    elif binding or said.top in _KNOWN_AS:
         found.warning(
             "import-missing",
             where,
             f"it imports {said.top}, which is not installed here",
             f"pip install {min(distributions)} here to check it, and where it is served",
+        )
+    else:
+        found.error(
+            "import-missing",
+            where,
+            f"it imports {said.top}, which is neither in the archive nor installed here, nor named "
+            "in a requirements file: the load fails with an ImportError",
+            f"pack {said.top}.py too (--extra-files); a package is installed here to check it, or "
+            "named in a requirements file (--requirements-file)",
         )
 
 
