@@ -15,8 +15,11 @@ from pathlib import Path
 from types import ModuleType
 
 
-def load_module(folder: Path, name: str) -> ModuleType:
+def load_module(folder: Path, name: str, package: str | None = None) -> ModuleType:
     """Imports `<folder>/<name>.py`.
+
+    Args:
+        package: the name of the folder's package; None: one that no other folder has.
 
     Raises:
         FileNotFoundError: there is no such file. What the file itself raises comes through.
@@ -24,7 +27,7 @@ def load_module(folder: Path, name: str) -> ModuleType:
     folder = folder.resolve()
     if not (folder / f"{name}.py").is_file():
         raise FileNotFoundError(f"no {name}.py in {folder}")
-    package = f"vestal_model_{zlib.crc32(str(folder).encode()):08x}"
+    package = package or f"vestal_model_{zlib.crc32(str(folder).encode()):08x}"
     if package not in sys.modules:
         spec = ModuleSpec(package, None, is_package=True)
         spec.submodule_search_locations = [str(folder)]

@@ -7,14 +7,20 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import torch
 
+from vestal.archive.converting import artifact_for
 from vestal.archive.index import read_index, record, sha256_of
-from vestal.archive.pack import pack
+from vestal.archive.pack import find_weights, pack
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 from vestal.runs import latest_run
+from vestal.training.recipe import load_recipe
+
+DIGITS = [str(number) for number in range(10)]
 
 
 @pytest.fixture
@@ -68,6 +74,22 @@ def test_packing_again_changes_nothing(tmp_path, weights):
     assert (first.new, again.new) == (True, False)
     assert (project.model_store / "index.json").read_bytes() == index
     assert sorted(f.name for f in project.model_store.iterdir()) == ["index.json", "mnist-1.0.mar"]
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "exported", "onnx"])
+def test_what_another_engine_loads_has_the_same_bytes_in_every_folder(tmp_path, engine):
+    torch.manual_seed(0)
+    weights = tmp_path / "state.pth"
+    torch.save(load_recipe(Project(tmp_path), "lenet5").make(DIGITS).state_dict(), weights)
+    made = []
+    for name in ("a", "b"):
+        run = find_weights(Project(tmp_path), "lenet5", weights, tmp_path / name / "run", DIGITS)
+        before = sorted(run.folder.rglob("*"))
+        made.append(artifact_for(run, engine, tmp_path / name).read_bytes())
+        assert sorted(run.folder.rglob("*")) == before
+    assert made[0] == made[1]
+    for place in (tmp_path, Path(torch.__file__).parent):
+        assert str(place).encode() not in made[0]
 
 
 def test_other_content_under_the_same_version_is_refused_unless_forced(trained_project, tmp_path):

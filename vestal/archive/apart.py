@@ -21,6 +21,12 @@ SECONDS = 300.0  # for a load, and for an answer
 _TAIL = 2000  # bytes of what it wrote last
 
 
+def python_path() -> str:
+    """PYTHONPATH for a process that must find this vestal, whatever the folder it starts in."""
+    root = str(Path(vestal.__file__).parents[1])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+
+
 class ArchiveApart:
     """Loads an unpacked archive there; `name` is for messages.
 
@@ -33,8 +39,6 @@ class ArchiveApart:
     ) -> None:
         self.name, self._seconds = name, seconds
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
-        root = str(Path(vestal.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "vestal.archive.child", str(folder)),
@@ -43,7 +47,7 @@ class ArchiveApart:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         self._waiting = "loading"
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 import vestal_handlers
+from vestal.archive.converting import artifact_for
 from vestal.archive.index import sha256_of
 from vestal.archive.run import MANIFEST, Input, LoadedArchive
 from vestal.archive.sample import Sample, matches, rounded, tolerance_of
@@ -69,12 +70,13 @@ def stage(
         VestalError: the run has nothing that the engine could load.
     """
     home = find_model(project, name) if run.model == name else find_model(project, run.model)
-    artifact = run.artifacts[0]
-    if engine:
-        artifact = _artifact_for(run, engine)
     package = Path(vestal_handlers.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (artifact, *run.support):
+    source = artifact_for(run, engine, folder) if engine else run.folder / run.artifacts[0]
+    artifact = source.name
+    if source.parent == run.folder:
+        shutil.copyfile(source, folder / artifact)
+    for file in run.support:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run.folder / file, folder / file)
     options = {"engine": engine, "precision": precision, **handler}
@@ -220,16 +222,6 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _artifact_for(run: Run, engine: str) -> str:
-    if run.task == "text_generator":
-        raise UsageError(f"text generation has no engine {engine!r}: it runs in transformers")
-    import torch
-
-    from vestal.training.saving import artifact_for
-
-    return artifact_for(run.folder, run.artifacts, engine, torch.zeros(2, *run.input_shape))
 
 
 def _write_handler(home: Path, folder: Path, task: str) -> None:

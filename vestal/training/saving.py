@@ -1,4 +1,7 @@
-"""Artifacts: a trained module saved in the formats that engines load, and turned into others."""
+"""Artifacts: a trained module saved in the formats that engines load.
+
+What torch adds for its tracebacks, and with it the paths of this machine, is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vestal.errors import UsageError, VestalError
-from vestal_handlers.engines import BY_SUFFIX, eager
-
 # By format: the file, and the further files that it needs in an archive.
 ARTIFACTS = {
     "torchscript": "model.pt",
@@ -24,13 +24,6 @@ ARTIFACTS = {
     "transformers": "model.safetensors",
 }
 LANGUAGE_MODEL = ("config.json", "generation_config.json", "tokenizer.json")
-# The format that makes what an engine loads.
-BY_ENGINE = {
-    "eager": "state_dict",
-    "torchscript": "torchscript",
-    "exported": "exported",
-    "onnx": "onnx",
-}
 
 
 def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tensor) -> list[str]:
@@ -44,43 +37,36 @@ def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tenso
     return [ARTIFACTS[name] for name in formats]
 
 
-def artifact_for(folder: Path, artifacts: Sequence[str], engine: str, example: Tensor) -> str:
-    """The artifact of a run that an engine loads; made from the weights, once, if need be.
-
-    Raises:
-        UsageError: no such engine.
-        VestalError: the run has no weights that the engine's format can be made from.
-    """
-    if engine not in BY_ENGINE:
-        raise UsageError(f"no engine {engine!r}: the engines are {', '.join(BY_ENGINE)}")
-    for artifact in artifacts:
-        if BY_SUFFIX.get(Path(artifact).suffix) == engine:
-            return artifact
-    made = ARTIFACTS[BY_ENGINE[engine]]
-    if (folder / made).is_file():
-        return made
-    weights = [a for a in artifacts if BY_SUFFIX.get(Path(a).suffix) == "eager"]
-    if not weights:
-        raise VestalError(
-            f"{folder} holds {', '.join(artifacts)}: the {engine} engine's format is made from "
-            "weights by name (a state_dict or safetensors), which are not there"
-        )
-    module = eager.build(folder)
-    eager.fill(module, eager.read(folder / weights[0]), weights[0])
-    save(module.eval(), [BY_ENGINE[engine]], folder, example)
-    return made
-
-
 def _torchscript(module: nn.Module, file: Path, example: Tensor) -> None:
     with warnings.catch_warnings():
         # Deprecated since torch 2.15, and what this format is.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         scripted = torch.jit.script(module)
-        _whole(file, lambda fresh: scripted.save(str(fresh)))  # type: ignore[no-untyped-call]
+
+    def write(fresh: Path) -> None:
+        # The same name: torch writes it into the file.
+        whole = fresh.parent / "whole" / fresh.name
+        whole.parent.mkdir()
+        scripted.save(str(whole))  # type: ignore[no-untyped-call]
+        reader, writer = (
+            torch._C.PyTorchFileReader(str(whole)),
+            torch._C.PyTorchFileWriter(str(fresh)),
+        )
+        for name in reader.get_all_records():
+            if not name.endswith((".debug_pkl", "/serialization_id")):
+                record = reader.get_record(name)
+                writer.write_record(name, record, len(record))
+        writer.write_end_of_file()
+
+    _whole(file, write)
 
 
 def _exported(module: nn.Module, file: Path, example: Tensor) -> None:
     program = torch.export.export(module, (example,), dynamic_shapes=_any_batch())
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            for name in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+                node.meta.pop(name, None)
     _whole(file, lambda fresh: torch.export.save(program, fresh))
 
 
@@ -96,11 +82,22 @@ def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
             verbose=False,
         )
         assert program is not None
+        _without_traces(program.model)
         program.save(str(fresh), external_data=False)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         _whole(file, write)
+
+
+def _without_traces(model: Any) -> None:
+    """Of an `onnx_ir.Model`: what stands in the graphs of functions and of branches, too."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    nodes = [node for graph in graphs for node in graph.all_nodes()]
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for node in nodes for output in node.outputs]
+    for place in (model, *graphs, *nodes, *values):
+        place.metadata_props.clear()
 
 
 def _state_dict(module: nn.Module, file: Path, example: Tensor) -> None:

@@ -61,8 +61,8 @@ def load(
     )
 
 
-def build(folder: Path) -> nn.Module:
-    """What `build()` of the folder's model.py gives.
+def build(folder: Path, package: str | None = None) -> nn.Module:
+    """What `build()` of the folder's model.py gives; `package`: as of `load_module`.
 
     A `build(classes)` is given the number of labels in the folder's index_to_name.json.
 
@@ -70,7 +70,7 @@ def build(folder: Path) -> nn.Module:
         FileNotFoundError: no model.py, or no labels for a build(classes) without a default.
         ValueError: it gives no module.
     """
-    factory = getattr(load_module(folder, "model"), "build", None)
+    factory = getattr(load_module(folder, "model", package), "build", None)
     module = factory(**_asked(factory, folder)) if callable(factory) else None
     if not isinstance(module, nn.Module):
         raise ValueError("model.py must define build(), which gives the model's nn.Module")
