@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,28 @@ def handle(data, context):
 
 
 def archive(
-    store: Path, name: str, handler: str = ECHO, version: str = "1.0", sample: Any = None
+    store: Path,
+    name: str,
+    handler: str = ECHO,
+    version: str = "1.0",
+    sample: Any = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Path:
-    """What plain torch-model-archiver makes of a handler; `sample` is added as Vestal packs it."""
+    """What plain torch-model-archiver makes of a handler, and of texts `beside` it by their names;
+    `sample` is added as Vestal packs it."""
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{name}_handler.py"
         source.write_text(handler)
+        for file, text in (beside or {}).items():
+            (Path(folder) / file).write_text(text)
+        extra = ",".join(f"{folder}/{file}" for file in beside or ())
         subprocess.run(
             [
                 str(Path(sys.executable).with_name("torch-model-archiver")),
                 *("--model-name", name, "--version", version),
                 *("--handler", str(source), "--export-path", folder),
+                *(("--extra-files", extra) if extra else ()),
             ],
             check=True,
             env={**os.environ, "TMPDIR": folder},  # it deletes <tmp>/<name>

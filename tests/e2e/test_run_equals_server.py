@@ -20,7 +20,7 @@ from vestal.server import Server
 
 SEED = 20
 HOSTILE = 50
-MODELS = ("mnist", "doubler", "receiver", "broken")
+MODELS = ("mnist", "doubler", "receiver", "broken", "late", "later")
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 URLENCODED = {"Content-Type": "application/x-www-form-urlencoded"}
 PARTS = (
@@ -48,6 +48,18 @@ def handle(data, context):
     if data is None:
         return None
     raise ValueError("whole batch")
+"""
+# What is in a worker's folder is on its path and in its working directory, however late.
+LATE = """
+from pathlib import Path
+
+WORDS = Path("vocab.txt").read_text()
+
+def handle(data, context):
+    if data is None:
+        return None
+    import tools
+    return [tools.NAME + WORDS + Path("vocab.txt").read_text() for _ in data]
 """
 BY_HAND = {
     "no boundary": ({"Content-Type": "multipart/form-data"}, PARTS),
@@ -100,6 +112,9 @@ BY_HAND = {
 def served(project):
     for name, handler in (("receiver", RECEIVER), ("broken", BROKEN)):
         archive(project.model_store, name, handler)
+    for name in ("late", "later"):
+        beside = {"tools.py": f"NAME = {name!r}\n", "vocab.txt": f"words of {name}"}
+        archive(project.model_store, name, LATE, beside=beside)
     named = [f"{name}={name}-1.0.mar" for name in MODELS]
     with Server(project, named, port=0) as running:
         keys = json.loads(Path(running.ready.key_file).read_text())
@@ -174,6 +189,12 @@ def test_a_handler_that_fails_whole(served, local):
     assert ours.reached
     assert (ours.status, ours.body) == (theirs[0], theirs[2])
     assert ours.headers["content-type"] == theirs[1]["content-type"]
+
+
+def test_late_imports_and_files_of_the_archives_folder(served, local):
+    for name in ("late", "later", "late"):
+        ours, theirs = local(name, {}, b"x"), served(name, {}, b"x")
+        assert ours.body == theirs[2] == f"{name}words of {name}words of {name}".encode()
 
 
 def test_too_large_a_body(served, local):

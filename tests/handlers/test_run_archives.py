@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,19 @@ def handle(data, context):
         return None
     print("a handler may print")
     return [json.dumps([type(value).__name__ for value in row.values()]) for row in data]
+"""
+# What a worker finds in its working directory, and imports as late as it likes.
+LATE = """
+from pathlib import Path
+
+WORDS = Path("vocab.txt").read_text().split()
+
+def handle(data, context):
+    if data is None:
+        return None
+    import tools
+    from parts import more
+    return [f"{tools.NAME} {more.NAME} {WORDS[0]} {Path('vocab.txt').read_text()}" for _ in data]
 """
 
 
@@ -80,6 +95,41 @@ def test_a_function_of_somebody_else(tmp_path):
         assert loaded.handler.__name__ == "handle"
     with LoadedArchive(folder, decode=True) as loaded:
         assert [a.json() for a in loaded.predict(given)] == [["dict"], ["str"], ["bytearray"]]
+
+
+def write_late(folder, name):
+    write_function(folder, LATE)
+    (folder / "vocab.txt").write_text(name)
+    (folder / "parts").mkdir()
+    for file in ("tools.py", "parts/more.py"):
+        (folder / file).write_text(f"NAME = {name!r}\n")
+    return folder
+
+
+def said_by(loaded):
+    (answer,) = loaded.predict([b"x"])
+    return answer.body.decode()
+
+
+def test_a_handler_works_in_its_folder_as_in_a_worker(tmp_path, monkeypatch):
+    write_late(tmp_path / "late", "one")
+    monkeypatch.chdir(tmp_path)
+    with LoadedArchive(Path("late")) as loaded:
+        assert said_by(loaded) == "one one one one"
+        assert Path.cwd() == tmp_path
+    assert not {"tools", "parts.more", "function_handler"} & sys.modules.keys()
+    assert str(tmp_path / "late") not in sys.path
+
+
+def test_archives_of_one_process_have_their_own_helpers(tmp_path):
+    first, second = (write_late(tmp_path / name, name) for name in ("one", "two"))
+    with LoadedArchive(first) as one, LoadedArchive(second) as two:
+        for _ in range(2):
+            assert said_by(two) == "two two two two"
+            assert said_by(one) == "one one one one"
+    (first / "tools.py").write_text("NAME = 'edited'\n")
+    with LoadedArchive(first) as one:
+        assert said_by(one) == "edited one one one"
 
 
 def test_a_handler_that_describes_nothing_says_so(tmp_path):

@@ -19,6 +19,13 @@ from vestal.archive.checking import check
 LOADS = (
     "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"
 )
+HELPED = """
+def handle(data, context):
+    if data is None:
+        return None
+    import helper
+    return [str(len(helper.called(data)))]
+"""
 
 
 def found_in(draft: Draft, folder: Path, **limits: float) -> dict[str, str]:
@@ -77,6 +84,16 @@ def test_how_a_load_ends_badly_is_said(tmp_path, line, limits, code, says):
     found = found_in(loading(line), tmp_path, **limits)
     assert found.keys() == {code}
     assert re.search(says, found[code])
+
+
+def test_a_handler_may_import_and_open_late_what_is_in_its_folder(tmp_path):
+    draft = loading("pass")
+    draft.text("my_handler.py", "WORDS = open('words.txt').read()\n\n\n" + HELPED)
+    draft.text("words.txt", "one")
+    draft.text("helper.py", "def called(data):\n    return [open('words.txt').read()]\n")
+    sample = {"input": "a.txt", "content_type": "text/plain", "answer": 1}
+    draft.files |= {"sample/a.txt": b"a", "sample/sample.json": json.dumps(sample).encode()}
+    assert found_in(draft, tmp_path) == {}
 
 
 def test_what_an_archive_starts_does_not_outlive_it(tmp_path):

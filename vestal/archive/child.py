@@ -28,6 +28,7 @@ def main(folder: Path, decode: bool, max_request_size: int) -> None:
     from vestal.archive.frontend import Frontend
     from vestal.archive.run import LoadedArchive
 
+    os.chdir(folder)  # a worker's, for its whole life; now that all of ours is imported
     try:
         loaded = LoadedArchive(folder, batch_size=1, decode=decode)
     except Exception as error:
@@ -62,4 +63,4 @@ def _say(channel: IO[str], **facts: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] == "decode", int(sys.argv[3]))
+    main(Path(sys.argv[1]).absolute(), sys.argv[2] == "decode", int(sys.argv[3]))

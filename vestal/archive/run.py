@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -22,19 +21,19 @@ from vestal.archive.quick_imports import quick_imports
 from vestal.archive.timing import StepClock, Times
 from vestal.archive.unpacking import MANIFEST as MANIFEST
 from vestal.archive.unpacking import batch_size_of, manifest_of, unpacked
+from vestal.archive.working import Workplace
 from vestal.errors import VestalError
 
 if TYPE_CHECKING:
     from vestal.project import Project
 
-_LOADING = threading.Lock()  # sys.path and sys.modules are everybody's
-
 
 class LoadedArchive:
     """A handler, loaded and warm.
 
-    The archive's own copy of `vestal_handlers` is used only where that package is not imported
-    yet: in one process there is one.
+    While it loads and answers, its folder is the working directory and first on sys.path, as in a
+    worker; several archives of one process take turns. The archive's own copy of `vestal_handlers`
+    is used only where that package is not imported yet: in one process there is one.
 
     Args:
         archive: a .mar, a .tar.gz, or the folder that one of them unpacks to.
@@ -43,7 +42,7 @@ class LoadedArchive:
             TorchServe's default; Vestal's config.properties has false.
 
     Attributes:
-        folder: the unpacked archive.
+        folder: the unpacked archive, an absolute path.
         manifest: its MAR-INF/MANIFEST.json.
         times: of the last batch; None before the first.
 
@@ -58,13 +57,16 @@ class LoadedArchive:
         self.times: Times | None = None
         self._decode = decode
         with ExitStack() as opened:
-            self.folder = opened.enter_context(unpacked(archive))
+            self.folder = opened.enter_context(unpacked(archive)).absolute()
             self.manifest = manifest_of(self.folder, archive)
             model = self.manifest["model"]
             if batch_size is None:
                 batch_size = batch_size_of(self.folder, model)
+            self._work = Workplace(self.folder)
+            opened.callback(self._work.close)
             try:
-                self._service = _load(self.folder, model, batch_size)
+                with self._work.entered(), quick_imports():
+                    self._service = _load(self.folder, model, batch_size)
             except Exception as error:
                 raise VestalError(f"{archive} does not load: {error}") from error
             self._clock = StepClock(self._service._entry_point)
@@ -106,7 +108,8 @@ class LoadedArchive:
             message_of(index, given if isinstance(given, Input) else Input.raw(given), self._decode)
             for index, given in enumerate(inputs)
         ]
-        message, self.times = self._clock.run(lambda: self._service.predict(batch))
+        with self._work.entered():
+            message, self.times = self._clock.run(lambda: self._service.predict(batch))
         return answers_of(bytes(message))
 
     @contextmanager
@@ -192,20 +195,15 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
     logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
-    with _LOADING, quick_imports():
-        # The handler is imported by its base name: an earlier archive's must not answer for it.
-        sys.modules.pop(Path(model["handler"].split(":")[0]).name.removesuffix(".py"), None)
-        sys.path.insert(0, str(folder))
-        try:
-            service = TsModelLoader().load(
-                model["modelName"],
-                str(folder),
-                model["handler"],
-                gpu_id=None,
-                batch_size=batch_size,
-                metrics_cache=metrics,
-            )
-        finally:
-            sys.path.remove(str(folder))
+    # The handler is imported by its base name: an earlier module must not answer for it.
+    sys.modules.pop(Path(model["handler"].split(":")[0]).name.removesuffix(".py"), None)
+    service = TsModelLoader().load(
+        model["modelName"],
+        str(folder),
+        model["handler"],
+        gpu_id=None,
+        batch_size=batch_size,
+        metrics_cache=metrics,
+    )
     service.set_cl_socket(None)
     return service

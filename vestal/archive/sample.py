@@ -49,27 +49,32 @@ class Sample:
 
 
 def read_sample(archive: Path) -> Sample | None:
-    """The sample of an archive; None where it has none.
+    """The sample of an archive or of its unpacked folder; None where it has none.
 
     Raises VestalError where the archive or its sample cannot be read.
     """
-    place = f"{FOLDER}/{DESCRIPTION}"
     try:
+        if archive.is_dir():
+            return _read(archive / FOLDER)
         with zipfile.ZipFile(archive) as content:
-            if place not in content.namelist():
-                return None
-            description = json.loads(content.read(place))
-            return Sample(
-                input=content.read(f"{FOLDER}/{description['input']}"),
-                content_type=description["content_type"],
-                name=description["input"],
-                answer=description["answer"],
-                tolerance=float(description.get("tolerance", TOLERANCE)),
-            )
+            return _read(zipfile.Path(content) / FOLDER)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise VestalError(
-            f"{place} in {archive} cannot be read ({error}): pack the archive again"
+            f"{FOLDER}/{DESCRIPTION} in {archive} cannot be read ({error}): pack the archive again"
         ) from None
+
+
+def _read(place: Path | zipfile.Path) -> Sample | None:
+    if not (place / DESCRIPTION).is_file():
+        return None
+    description = json.loads((place / DESCRIPTION).read_text("utf-8"))
+    return Sample(
+        input=(place / description["input"]).read_bytes(),
+        content_type=description["content_type"],
+        name=description["input"],
+        answer=description["answer"],
+        tolerance=float(description.get("tolerance", TOLERANCE)),
+    )
 
 
 def tolerance_of(precision: str) -> float:

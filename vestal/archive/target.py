@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vestal.archive.run import MANIFEST, LoadedArchive, open_model
-from vestal.archive.watching import forget, sources_of
+from vestal.archive.watching import sources_of
+from vestal.archive.working import forget_handlers
 from vestal.errors import UsageError
 from vestal.project import Project
 
@@ -28,16 +29,14 @@ class Target:
     def loaded(
         self, batch_size: int, *, decode: bool = False, again: bool = False
     ) -> Iterator[LoadedArchive]:
-        """Loads it; `again`: at the end its modules are forgotten, so that a next time is anew.
+        """Loads it; `again`: at the end the handlers are forgotten, so that a next time is anew.
 
         Raises:
             VestalError: it does not load, or cannot be staged.
         """
-        folder: Path | None = None
         try:
             if self.archive is not None:
                 with LoadedArchive(self.archive, batch_size, decode=decode) as loaded:
-                    folder = loaded.folder
                     yield loaded
             else:
                 with open_model(
@@ -49,11 +48,10 @@ class Target:
                     batch_size=batch_size,
                     decode=decode,
                 ) as loaded:
-                    folder = loaded.folder
                     yield loaded
         finally:
             if again:
-                forget(folder)
+                forget_handlers()
 
     def places(self) -> list[Path]:
         """The files and folders that it is made of."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -55,12 +54,3 @@ def sources_of(project: Project, name: str) -> list[Path]:
 
     records = sorted((project.runs / name).glob(f"*/{RECORD}"))
     return [find_model(project, name), Path(vestal_handlers.__file__).parent, *records]
-
-
-def forget(folder: Path | None) -> None:
-    """Lets the modules of an archive's folder, and the handlers', be imported anew."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        ours = name.partition(".")[0] == "vestal_handlers"
-        if ours or (file and folder and Path(file).is_relative_to(folder)):
-            del sys.modules[name]

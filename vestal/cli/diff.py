@@ -16,6 +16,7 @@ from vestal.cli.output import Json, err, out, print_json
 if TYPE_CHECKING:
     from vestal.archive.comparing import Comparison
     from vestal.archive.diff import Change, Changes
+    from vestal.archive.frontend import Sent
 
 SHOWN = 20  # differing inputs on the screen; --json has all
 _SECTIONS = {
@@ -77,26 +78,16 @@ def diff(
         raise typer.Exit(1)
 
 
-def _samples(folders: list[Path]) -> list[Any]:
+def _samples(folders: list[Path]) -> list[Sent]:
     """The samples that the archives carry, each input once."""
-    import json
-
     from vestal.archive.frontend import Sent
-    from vestal.archive.sample import DESCRIPTION, FOLDER
-    from vestal.errors import VestalError
+    from vestal.archive.sample import FOLDER, read_sample
 
-    found: dict[bytes, Sent] = {}
-    for folder in folders:
-        description = folder / FOLDER / DESCRIPTION
-        if description.is_file():
-            try:
-                told = json.loads(description.read_text("utf-8"))
-                body = (folder / FOLDER / told["input"]).read_bytes()
-                sample = Sent(f"{FOLDER}/{told['input']}", body, told["content_type"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise VestalError(f"the sample of {folder.name} cannot be read: {error}") from None
-            found.setdefault(body, sample)
-    return list(found.values())
+    samples = [sample for folder in folders if (sample := read_sample(folder)) is not None]
+    named = {
+        one.input: Sent(f"{FOLDER}/{one.name}", one.input, one.content_type) for one in samples
+    }
+    return list(named.values())
 
 
 def _facts(archives: list[Path], changes: Changes, answers: Comparison | None) -> dict[str, Any]:

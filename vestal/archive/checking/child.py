@@ -7,8 +7,8 @@ It appends a line of JSON to REPORT for every step, so that its parent knows whe
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ def main(folder: Path, report: Path) -> None:
             stream.write(json.dumps(facts) + "\n")
 
     say(step="import")
-    from vestal.archive.run import LoadedArchive
+    from vestal.archive.run import Input, LoadedArchive
+    from vestal.archive.sample import matches, read_sample
 
     say(step="load")
+    os.chdir(folder)  # a worker's, for its whole life; now that all of ours is imported
     try:
         loaded = LoadedArchive(folder)
     except Exception as error:
@@ -31,30 +33,20 @@ def main(folder: Path, report: Path) -> None:
     with loaded:
         say(step="sample")
         try:
-            _ask_sample(loaded.predict, folder, say)
+            sample = read_sample(folder)
+            if sample is not None:
+                (answer,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+                if answer.status != 200:
+                    text = answer.body.decode("utf-8", "replace")
+                    say(failed="answer-refused", meaning=f"status {answer.status}: {text}")
+                    return
+                difference = matches(sample.answer, answer.json(), sample.tolerance)
+                if difference:
+                    say(failed="answer-differs", meaning=difference)
         except Exception as error:
             say(failed=_code(error, "answer-refused"), meaning=f"{type(error).__name__}: {error}")
             return
     say(step="done")
-
-
-def _ask_sample(predict: Callable[..., Any], folder: Path, say: Callable[..., None]) -> None:
-    from vestal.archive.run import Input
-    from vestal.archive.sample import DESCRIPTION, FOLDER, TOLERANCE, matches
-
-    description = folder / FOLDER / DESCRIPTION
-    if not description.is_file():
-        return
-    told = json.loads(description.read_text("utf-8"))
-    body = (folder / FOLDER / told["input"]).read_bytes()
-    (answer,) = predict([Input.raw(body, told["content_type"])])
-    if answer.status != 200:
-        text = answer.body.decode("utf-8", "replace")
-        say(failed="answer-refused", meaning=f"status {answer.status}: {text}")
-        return
-    difference = matches(told["answer"], answer.json(), float(told.get("tolerance", TOLERANCE)))
-    if difference:
-        say(failed="answer-differs", meaning=difference)
 
 
 def _code(error: BaseException, otherwise: str = "load-failed") -> str:
