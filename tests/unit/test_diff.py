@@ -93,6 +93,34 @@ def test_a_regressors_prediction_is_a_value():
     assert (found.value, found.probability, found.labels) == (2.5, None, 0)
 
 
+def test_labels_of_torchserves_own_classifiers_are_labels():
+    found = counted(answer({"cat": 0.9, "dog": 0.1}), answer({"dog": 0.6, "cat": 0.4}))
+    assert (found.labels, found.value) == (1, None)
+    assert found.probability == pytest.approx(0.5)
+    assert counted(answer({"cat": 0.9}), answer({"dog": 0.8})).labels == 1
+    assert counted(answer({"cat": 0.9, "dog": 0.1}), answer({"cat": 0.8, "dog": 0.2})).labels == 0
+
+
+def test_labels_of_several_instances_are_compared_one_by_one():
+    before = {"predictions": [top(("7", 0.9), ("1", 0.1)), top(("1", 0.9), ("7", 0.1))]}
+    after = {"predictions": before["predictions"][::-1]}
+    assert counted(answer(before), answer(after)).labels == 1
+
+
+@pytest.mark.parametrize("odd", [{"predictions": None}, {"predictions": 7}, None, [None]])
+def test_odd_answers_are_compared(odd):
+    assert counted(answer(odd), answer(odd)).labels == 0
+    assert _difference(answer(odd), answer(odd), 0.0) is None
+    assert _difference(answer(odd), answer({"label": "7"}), 0.0)
+
+
+def test_huge_numbers_are_compared():
+    huge = {"prediction": 10**400}
+    assert counted(answer(huge), answer({"prediction": 1.5})).value == math.inf
+    assert _difference(answer(huge), answer({"prediction": 1.5}), 1.0)
+    assert _difference(answer(huge), answer(huge), 0.0) is None
+
+
 def test_nan_is_infinitely_far():
     before = Answer(200, {}, b'{"prediction": NaN}')
     assert counted(before, answer({"prediction": 1.0})).value == math.inf

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from vestal.archive.sample import matches, read_sample
+from vestal.archive.sample import matches, read_sample, tolerance_of
 from vestal.errors import VestalError
 
 
@@ -72,3 +72,24 @@ def pack(folder, files):
         for name, text in files.items():
             content.writestr(name, text)
     return archive
+
+
+def top(*pairs):
+    return {"top": [{"label": label, "probability": share} for label, share in pairs]}
+
+
+def test_labels_that_are_nearly_equal_may_swap_their_places():
+    expected, actual = top(("a", 0.50004), ("b", 0.49996)), top(("b", 0.50001), ("a", 0.49999))
+    assert matches(expected, actual) is None
+    assert "probability is" in matches(expected, top(("b", 0.6), ("a", 0.4)))
+    assert "has no 'b'" in matches(expected, top(("a", 0.50004), ("c", 0.49996)))
+
+
+def test_answers_to_several_instances_keep_their_order():
+    first, second = ({"label": label, "probability": 0.9, **top()} for label in "ab")
+    assert matches([first, second], [second, first])
+
+
+def test_another_engine_than_torch_may_be_further_away():
+    assert tolerance_of("fp32", "eager") < tolerance_of("fp32", "onnx")
+    assert tolerance_of("bf16", "eager") == tolerance_of("bf16", "onnx")

@@ -6,8 +6,6 @@ that what else the machine does falls on both.
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from typing import Any
 from vestal.archive.apart import ArchiveApart
 from vestal.archive.frontend import Frontend, Sent
 from vestal.archive.messages import Answer
-from vestal.archive.sample import TOLERANCE, matches
+from vestal.archive.sample import TOLERANCE, by_label, distance_of, matches
 
 MEASURED = 20  # latencies of each side at least
 
@@ -121,11 +119,10 @@ def _count(found: Comparison, before: Answer, after: Answer) -> bool:
     labels, texts = False, False
     for key, old, new in _leaves(_value(before), _value(after)):
         if _is_number(old) and _is_number(new):
-            apart = abs(old - new) if math.isfinite(old - new) else math.inf
             if key == "probability":
-                found.probability = max(found.probability or 0.0, apart)
+                found.probability = max(found.probability or 0.0, distance_of(old, new))
             else:
-                found.value = max(found.value or 0.0, apart)
+                found.value = max(found.value or 0.0, distance_of(old, new))
         elif old != new:
             labels = labels or key == "label"
             texts = texts or (key != "label" and isinstance(old, str) and isinstance(new, str))
@@ -140,7 +137,8 @@ def _value(answer: Answer) -> Any:
         said = answer.json()
     except (ValueError, RecursionError):
         return answer.body
-    for one in [said, *(said.get("predictions", []) if isinstance(said, dict) else [])]:
+    several = said.get("predictions") if isinstance(said, dict) else said
+    for one in [said, *(several if isinstance(several, list) else [])]:
         if isinstance(one, dict):
             one.pop("request_id", None)
     return said
@@ -149,11 +147,16 @@ def _value(answer: Answer) -> Any:
 def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The values that stand in both, by place; of labelled ones by label."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if _are_shares(old, new):
+            yield "label", max(old, key=old.__getitem__), max(new, key=new.__getitem__)
+            for name in old.keys() & new.keys():
+                yield "probability", old[name], new[name]
+            return
         for name in old.keys() & new.keys():
             if not (name == "probability" and old.get("label") != new.get("label")):
                 yield from _leaves(old[name], new[name], str(name))
     elif isinstance(old, list) and isinstance(new, list):
-        left_by, right_by = _by_label(old), _by_label(new)
+        left_by, right_by = by_label(old), by_label(new)
         if left_by is not None and right_by is not None:
             for label in left_by.keys() & right_by.keys():
                 yield from _leaves(left_by[label], right_by[label], key)
@@ -164,10 +167,17 @@ def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]
         yield key, old, new
 
 
-def _by_label(values: list[Any]) -> dict[str, Any] | None:
-    if not all(isinstance(value, Mapping) and "label" in value for value in values):
-        return None
-    return {json.dumps(value["label"]): value for value in values}
+def _are_shares(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both are {label: probability, ...}, as TorchServe's own classifiers answer.
+
+    One number of one name is a value, like a regressor's.
+    """
+    return (len(old) > 1 or old.keys() != new.keys()) and all(
+        side
+        and all(_is_number(share) and 0 <= share <= 1 for share in side.values())
+        and sum(side.values()) < 1.01
+        for side in (old, new)
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -8,19 +8,22 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vestal.errors import VestalError
+from vestal.errors import UsageError, VestalError
 
 FOLDER = "sample"
 DESCRIPTION = "sample.json"
 TOLERANCE = 1e-4
 # Of a precision's 24, 11 and 8 bits of mantissa much is lost on the way through a network.
 TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 5e-2}
+TORCH = {"eager", "torchscript", "exported", "transformers"}  # engines that compute in torch
+OTHER_KERNELS = 1e-3  # of another engine, which adds up in another order
 DIGITS = 6  # significant ones, of a number in an answer: the rest is the machine's noise
 
 
@@ -77,9 +80,14 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
     )
 
 
-def tolerance_of(precision: str) -> float:
-    """How far an answer computed in a precision may be from that of fp32."""
-    return TOLERANCES[precision]
+def tolerance_of(precision: str, engine: str) -> float:
+    """How far an engine's answer in a precision may be from that of torch in fp32.
+
+    Raises UsageError for a precision that there is none of.
+    """
+    if precision not in TOLERANCES:
+        raise UsageError(f"no precision {precision!r}: the precisions are {', '.join(TOLERANCES)}")
+    return TOLERANCES[precision] if engine in TORCH else max(TOLERANCES[precision], OTHER_KERNELS)
 
 
 def rounded(answer: Any) -> Any:
@@ -110,6 +118,11 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
                 return f"{place} has {key!r}, which was not expected"
         pairs = [(expected[key], actual[key], f"{place}.{key}") for key in expected]
     elif _is_list(expected) and _is_list(actual):
+        left_by, right_by = by_label(expected), by_label(actual)
+        if left_by is not None and right_by is not None:
+            # Of two that are nearly equal either may come first.
+            named = (left_by, right_by)
+            return _difference(*named, tolerance, place)
         if len(expected) != len(actual):
             return f"{place} has {len(actual)} items, expected {len(expected)}"
         pairs = [
@@ -117,8 +130,9 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
             for index, (left, right) in enumerate(zip(expected, actual, strict=True))
         ]
     elif _is_number(expected) and _is_number(actual):
-        # `not <=`: a NaN is never within the tolerance.
-        if not abs(expected - actual) <= tolerance * max(1.0, abs(expected)):
+        distance = distance_of(expected, actual)
+        # Infinitely far: a NaN, or what no float holds.
+        if math.isinf(distance) or (distance and distance > tolerance * max(1.0, abs(expected))):
             return f"{place} is {actual}, expected {expected} (tolerance {tolerance:g})"
         return None
     elif type(expected) is not type(actual) or expected != actual:
@@ -130,6 +144,28 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
         if difference is not None:
             return difference
     return None
+
+
+def by_label(values: Sequence[Any]) -> dict[str, Any] | None:
+    """What a classifier says of each label (`top`), by label; None where it is no such list.
+
+    Answers to several instances are none: they have a `top` of their own, and their order counts.
+    """
+    if not all(isinstance(v, Mapping) and "label" in v and "top" not in v for v in values):
+        return None
+    found = {str(value["label"]): value for value in values}
+    return found if values and len(found) == len(values) else None
+
+
+def distance_of(left: float, right: float) -> float:
+    """How far two numbers are from each other; infinitely, where no float can say it."""
+    if left == right:
+        return 0.0
+    try:
+        distance = abs(float(left) - float(right))
+    except OverflowError:  # JSON's integers have no end
+        return math.inf
+    return distance if math.isfinite(distance) else math.inf
 
 
 def _is_list(value: Any) -> bool:
