@@ -16,7 +16,7 @@ from check_planting import Defect
 
 from vestal.archive.checking import CODES, Severity, check
 from vestal.archive.checking.checker import is_ours
-from vestal.archive.index import record, sha256_of
+from vestal.archive.index import enter, sha256_of, updating
 from vestal.archive.run import LoadedArchive
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
@@ -292,7 +292,8 @@ def test_an_archive_is_ours_by_its_bytes(tmp_path):
     project.model_store.mkdir()
     archive = simple(HANDLE).write(tmp_path / "somewhere.mar")
     assert not is_ours(project, archive)
-    record(project.model_store, archive=Path("simple-1.0.mar"), sha256=sha256_of(archive))
+    with updating(project.model_store) as index:
+        enter(index, "simple-1.0.mar", sha256=sha256_of(archive))
     assert is_ours(project, archive)
 
 

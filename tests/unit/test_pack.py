@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from vestal.archive.converting import artifact_for
-from vestal.archive.index import read_index, record, sha256_of
-from vestal.archive.pack import find_weights, pack
+from vestal.archive.index import enter, read_index, sha256_of, updating
+from vestal.archive.pack import _revision, find_weights, pack
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 from vestal.runs import latest_run
@@ -101,6 +101,71 @@ def test_other_content_under_the_same_version_is_refused_unless_forced(trained_p
     assert sha256_of(before.archive) == before.sha256
     forced = pack(project, "mnist", version="1.0", weights=runs / "2", force=True)
     assert sha256_of(before.archive) == forced.sha256 != before.sha256
+    assert forced.replaced is not None
+    assert (forced.replaced["sha256"], forced.replaced["dataset"]) == (before.sha256, "digits")
+
+
+def test_of_two_packs_at_once_under_one_version_one_is_refused(trained_project, tmp_path):
+    project = Project(tmp_path)
+
+    def packed(number):
+        try:
+            weights = trained_project.runs / "mnist" / number
+            return pack(project, "mnist", version="1.0", weights=weights).sha256
+        except VestalError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(packed, "12"), key=len)
+    assert "exists with other content" in said[1]
+    assert read_index(project.model_store)["mnist-1.0.mar"]["sha256"] == said[0]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a.mar": 1}', "{"])
+def test_an_index_that_is_none_is_named_before_anything_is_replaced(tmp_path, content):
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(VestalError, match=r"index\.json cannot be read"), updating(tmp_path):
+        pytest.fail("the archive would be replaced here")
+    assert (tmp_path / "index.json").read_text() == content
+
+
+def test_bytes_that_are_known_keep_their_entry():
+    index = {}
+    enter(index, "a.mar", sha256="1", machine="one")
+    before = index["a.mar"]
+    enter(index, "a.mar", sha256="1", machine="two")
+    assert index["a.mar"] is before
+    enter(index, "a.mar", sha256="2", machine="two")
+    assert index["a.mar"]["machine"] == "two"
+
+
+def test_a_revision_says_whether_files_are_changed(tmp_path):
+    def git(*words):
+        said = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *said, "-C", tmp_path, *words], check=True, capture_output=True)
+
+    assert _revision(tmp_path) is None
+    git("init")
+    (tmp_path / "a").write_text("a")
+    git("add", "a")
+    git("commit", "-m", "a")
+    git("tag", "v1")
+    clean = _revision(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "a").write_text("b")
+    assert _revision(tmp_path) == f"{clean}-dirty"
+
+
+def test_a_folder_may_have_a_comma_in_its_name(tmp_path, weights):
+    project = Project(tmp_path / "a, b")
+    assert pack(project, "mnist", version="1.0", weights=weights).new
+
+
+def test_a_precision_that_there_is_none_of_is_refused(tmp_path, weights):
+    with pytest.raises(
+        UsageError, match="no precision 'int8': the precisions are fp32, fp16, bf16"
+    ):
+        pack(Project(tmp_path), "mnist", version="1.0", weights=weights, precision="int8")
 
 
 def test_the_index_says_where_an_archive_came_from(trained_project):
@@ -112,9 +177,12 @@ def test_the_index_says_where_an_archive_came_from(trained_project):
 
 
 def test_the_index_keeps_every_entry_under_parallel_packs(tmp_path):
+    def record(number):
+        with updating(tmp_path) as index:
+            enter(index, f"m-{number}.mar", sha256=str(number))
+
     with ThreadPoolExecutor(8) as pool:
-        for number in range(40):
-            pool.submit(record, tmp_path, archive=tmp_path / f"m-{number}.mar", version=str(number))
+        list(pool.map(record, range(40)))
     assert len(read_index(tmp_path)) == 40
 
 

@@ -8,11 +8,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vestal.errors import VestalError
+
 INDEX = "index.json"
+Index = dict[str, dict[str, Any]]
 
 
 def sha256_of(file: Path) -> str:
@@ -20,29 +24,48 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_index(store: Path) -> dict[str, dict[str, Any]]:
-    """The entries by archive file name; empty where there is no index yet."""
+def read_index(store: Path) -> Index:
+    """The entries by archive file name; empty where there is no index yet.
+
+    Raises:
+        VestalError: it is there, and is no index.
+    """
     index = store / INDEX
-    found: dict[str, dict[str, Any]] = {}
-    if index.is_file():
+    if not index.is_file():
+        return {}
+    try:
         found = json.loads(index.read_text("utf-8"))
+        if not isinstance(found, dict) or not all(isinstance(e, dict) for e in found.values()):
+            raise ValueError("expected an object for every archive")
+    except (OSError, ValueError, RecursionError) as error:
+        raise VestalError(
+            f"{index} cannot be read ({error}): mend it, or move it away and pack again what you "
+            "still have the weights of"
+        ) from None
     return found
 
 
-def record(store: Path, *, archive: Path, **facts: Any) -> None:
-    """Enters an archive, or replaces its entry; atomic, and safe beside other packs.
+@contextmanager
+def updating(store: Path) -> Iterator[Index]:
+    """The entries, while other packs wait; changes are written at the end, atomically.
 
-    An entry that already says the same keeps its time.
+    Raises:
+        VestalError: the index cannot be read.
     """
     with _locked(store):
         index = read_index(store)
-        before = index.get(archive.name, {})
-        if {**before, **facts} == before:
-            return
-        index[archive.name] = {**facts, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
-        fresh = store / f".{INDEX}.new"
-        fresh.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", "utf-8")
-        fresh.replace(store / INDEX)
+        before = deepcopy(index)
+        yield index
+        if index != before:
+            fresh = store / f".{INDEX}.new"
+            fresh.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", "utf-8")
+            fresh.replace(store / INDEX)
+
+
+def enter(index: Index, archive: str, **facts: Any) -> None:
+    """Enters an archive; where these bytes (`sha256`) are known already, their entry stays."""
+    if index.get(archive, {}).get("sha256") != facts["sha256"]:
+        index[archive] = {**facts, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 @contextmanager

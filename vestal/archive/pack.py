@@ -15,14 +15,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from vestal.archive.index import record, sha256_of
+from vestal.archive.index import enter, sha256_of, updating
 from vestal.archive.run import MANIFEST
+from vestal.archive.sample import tolerance_of
 from vestal.archive.stage import CONFIG, HANDLER, add_bill, add_golden, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
@@ -36,14 +38,15 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
 class Packed:
     """An archive in the store; `new`: it was not there with these bytes before.
 
-    `source`: where the weights are from. `replaced`: the sha256 of what stood there before.
+    `source`: where the weights are from. `replaced`: what stood there before, by its entry in the
+    index, or by its sha256 alone.
     """
 
     archive: Path
     sha256: str
     new: bool
     source: str
-    replaced: str | None = None
+    replaced: Mapping[str, Any] | None = None
 
 
 def pack(
@@ -78,6 +81,8 @@ def pack(
             f"version {version!r} cannot be part of a file name and an address: "
             "take letters, digits, dots, dashes and underscores (1.0)"
         )
+    if precision is not None:
+        tolerance_of(precision, engine or "eager")  # its error, before anything is made
     store = project.model_store
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the finished archive arrives there by one rename.
@@ -98,32 +103,36 @@ def pack(
         add_golden(staged, reference, run, made_of, in_precision)
         add_bill(staged, run, artifact, made_of, in_precision)
         fresh = _archive(staged, name, version, artifact, scratch)
-        target = store / f"{name}-{version}.mar"
         sha256 = sha256_of(fresh)
-        before = sha256_of(target) if target.exists() else None
-        if before not in (None, sha256) and not force:
-            raise VestalError(
-                f"{target} exists with other content (sha256 {str(before)[:12]}, "
-                f"this would be {sha256[:12]}): take another --version, or --force to replace it"
-            )
-        if before != sha256:
-            fresh.replace(target)
-        record(
-            store,
-            archive=target,
-            name=name,
-            version=version,
-            sha256=sha256,
-            engine=made_of,
-            precision=in_precision,
-            dataset=run.dataset,
-            metrics=dict(run.test),
-            machine=platform.node(),
-            revision=_revision(project.root),
-        )
+        facts = {
+            "name": name,
+            "version": version,
+            "sha256": sha256,
+            "engine": made_of,
+            "precision": in_precision,
+            "dataset": run.dataset,
+            "metrics": dict(run.test),
+            "machine": platform.node(),
+            "revision": _revision(project.root),
+        }
+        target = store / f"{name}-{version}.mar"
+        # Another pack of this version waits, and then finds this one's archive.
+        with updating(store) as index:
+            before = sha256_of(target) if target.exists() else None
+            if before not in (None, sha256) and not force:
+                raise VestalError(
+                    f"{target} exists with other content (sha256 {str(before)[:12]}, this would "
+                    f"be {sha256[:12]}): take another --version, or --force to replace it"
+                )
+            replaced = None
+            if before != sha256:
+                known = index.get(target.name, {})
+                # An entry of other bytes says nothing of these.
+                replaced = known if known.get("sha256") == before else {"sha256": before}
+                fresh.replace(target)
+            enter(index, target.name, **facts)
     source = run.dataset if run.folder == scratch / "brought" else str(run.folder)
-    replaced = before if before != sha256 else None
-    return Packed(target, sha256, before != sha256, source, replaced)
+    return Packed(target, sha256, before != sha256, source, replaced if before else None)
 
 
 def find_weights(
@@ -143,12 +152,13 @@ def find_weights(
 
 
 def _revision(root: Path) -> str | None:
-    """The git revision of the project, where it has one."""
+    """The git revision of the project, where it has one; with -dirty where files are changed."""
     git = shutil.which("git")
     if git is None:
         return None
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     done = subprocess.run(
-        [git, "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        [git, "-C", str(root), *describe], capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or None
 
@@ -162,22 +172,26 @@ def _archive(staged: Path, name: str, version: str, artifact: str, scratch: Path
     for entry in list(staged.iterdir()):
         if entry.name not in own:
             entry.rename(rest / entry.name)
+    # Names below the folder that it runs in: it takes a comma for the end of a path.
     arguments = {
         "--model-name": name,
         "--version": version,
-        "--handler": str(staged / HANDLER),
-        "--serialized-file": str(staged / artifact),
-        "--config-file": str(staged / CONFIG),
+        "--handler": f"{staged.name}/{HANDLER}",
+        "--serialized-file": f"{staged.name}/{artifact}",
+        "--config-file": f"{staged.name}/{CONFIG}",
         # A folder is flattened into the archive's root, its own folders stay.
-        "--extra-files": str(rest),
-        "--export-path": str(scratch),
+        "--extra-files": rest.name,
+        "--export-path": ".",
         "--archive-format": "zip-store",  # weights do not shrink, and trying takes long
     }
-    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
     # The archiver deletes and fills <tmp>/<model name>: a temp folder of our own keeps that ours.
+    temporary = scratch.absolute() / "temporary"
+    temporary.mkdir()
     done = subprocess.run(
         command + [word for pair in arguments.items() for word in pair],
-        env={**os.environ, "TMPDIR": str(scratch)},
+        cwd=scratch,
+        env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         check=False,
@@ -190,12 +204,14 @@ def _archive(staged: Path, name: str, version: str, artifact: str, scratch: Path
 
 def _reproducible(made: Path, target: Path) -> Path:
     with zipfile.ZipFile(made) as source, zipfile.ZipFile(target, "w") as sink:
-        for member in sorted(source.namelist()):
-            data = source.read(member)
-            if member == MANIFEST:
-                manifest = {**json.loads(data), "createdOn": "01/01/1980 00:00:00"}
-                data = (json.dumps(manifest, indent=2) + "\n").encode()
-            entry = zipfile.ZipInfo(member, FIXED_TIME)
+        for member in sorted(source.infolist(), key=lambda member: member.filename):
+            entry = zipfile.ZipInfo(member.filename, FIXED_TIME)
             entry.external_attr = 0o644 << 16
-            sink.writestr(entry, data)
+            if member.filename == MANIFEST:
+                manifest = {**json.loads(source.read(member)), "createdOn": "01/01/1980 00:00:00"}
+                sink.writestr(entry, json.dumps(manifest, indent=2) + "\n")
+                continue
+            entry.file_size = member.file_size  # past 2 GiB it needs another header
+            with source.open(member) as data, sink.open(entry, "w") as copied:
+                shutil.copyfileobj(data, copied, 1 << 20)
     return target

@@ -128,7 +128,7 @@ def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: 
     """
     given, content_type, name = _sample_input(run, reference)
     right = rounded(_answer(reference, given, content_type))
-    tolerance = tolerance_of(precision)
+    tolerance = tolerance_of(precision, engine)
     if folder != reference:
         difference = matches(right, _answer(folder, given, content_type), tolerance)
         if difference:

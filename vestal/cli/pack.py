@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError
@@ -61,9 +63,18 @@ def pack(
     state = "packed" if packed.new else "unchanged:"
     out.print(f"{state} {packed.archive} ({size:.1f} MB, sha256 {packed.sha256[:12]})")
     if packed.replaced:
-        out.print(f"replaced: what had sha256 {packed.replaced[:12]}")
+        out.print(Text(f"replaced: {_said(packed.replaced)}"), soft_wrap=True)
     out.print(f"weights: {packed.source}")
     out.print(f"next: vestal serve --models {model}={packed.archive.name}", style="dim")
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    """What stood there, as the index knew it."""
+    metrics = entry.get("metrics") or {}
+    figures = [f"{name} {value:.4g}" for name, value in metrics.items()]
+    when = [f"packed {entry['packed']}"] if "packed" in entry else ["not in the index"]
+    known = [f"sha256 {str(entry['sha256'])[:12]}", entry.get("dataset"), *figures, *when]
+    return ", ".join(str(each) for each in known if each)
 
 
 def _read_labels(file: Path) -> list[str]:
