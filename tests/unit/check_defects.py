@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import stat
 import zipfile
+import zlib
 
 import torch
 from check_archives import BILL, HANDLER, Net, ours, saved, stock
@@ -19,6 +21,8 @@ from check_planting import (
     foreign_handler,
     member,
     model,
+    nul_member,
+    numpy_fields,
     numpy_objects,
     plain,
     scripted,
@@ -31,6 +35,14 @@ from check_planting import (
 TWO = "class One:\n    pass\n\n\nclass Two:\n    pass\n"
 SPY = "class H:\n    def __init__(self, size):\n        pass\n\n    def initialize(self, c): ...\n"
 HANDLE = "def handle(data, context):\n    return data\n"
+# What pickletools stops at and Python unpickles: nothing is seen of the call behind it.
+HIDDEN = b"I0x1\n0" + pickle.dumps(Evil(), 0)
+UNREAD = {
+    "a pickle that pickletools cannot read": ("extra.pkl", HIDDEN),
+    "one in a zip": ("more.pt2", zip_of(**{"data.pkl": HIDDEN})),
+    "a compressed one": ("extra.pkl.gz", gzip.compress(pickle.dumps(Evil()))),
+    "a compressed joblib file": ("extra.joblib", zlib.compress(pickle.dumps(Evil()))),
+}
 # The helper module that was not packed, and how its import is written.
 FORGOTTEN = {
     "a helper module was forgotten": f"import my_tools\n\n\n{HANDLE}",
@@ -82,6 +94,9 @@ DEFECTS = [
     Defect("manifest-file", "the config is not there", without(CONFIG_FILE)),
     Defect("no-handler", "the handler is not there", without("handler.py")),
     Defect("no-handler", "no stock handler has this name", model(handler="image_clasifier")),
+    # what other programs read otherwise
+    Defect("zip-slip", "a name goes on behind a NUL", nul_member("handler.py", "../evil.py")),
+    Defect("duplicate-name", "a folder has the name of a file", member("handler.py/", b"")),
     # sources
     Defect("syntax", "a file does not compile", text("transforms.py", "def transform(:\n")),
     Defect("handler-classes", "the handler defines two classes", text("handler.py", TWO)),
@@ -110,6 +125,21 @@ DEFECTS = [
         "handler-methods",
         "its function takes one argument",
         foreign_handler("def handle(data):\n    return data\n"),
+        plain,
+    ),
+    Defect(
+        "handler-methods",
+        "its function is a coroutine",
+        foreign_handler(f"async {HANDLE}"),
+        plain,
+    ),
+    Defect(
+        "handler-methods",
+        "its method is a coroutine",
+        foreign_handler(
+            "class H:\n    def initialize(self, context): ...\n\n"
+            "    async def handle(self, data, context): ...\n"
+        ),
         plain,
     ),
     Defect(
@@ -196,6 +226,23 @@ DEFECTS = [
         "warning",
     ),
     Defect(
+        "config-duplicate",
+        "an option stands there twice",
+        setting("top_k: 2", "top_k: 2\n  top_k: 1"),
+        ours,
+        "warning",
+    ),
+    Defect("config-value", "a number of 5000 digits", setting("Size: 2", f"Size: 0x{'f' * 5000}")),
+    Defect(
+        "config-misspelt",
+        "batchSize stands under another key",
+        lambda draft: (
+            model(configFile=CONFIG_FILE)(draft),
+            draft.text(CONFIG_FILE, "micro_batching: {batchSize: 2}\n"),
+        ),
+        stock,
+    ),
+    Defect(
         "config-unknown",
         "a key that nobody reads",
         setting("\nbatch", "\ncolour: blue\nbatch"),
@@ -231,6 +278,21 @@ DEFECTS = [
         data("more.pt2", zip_of(**{"data/sample_inputs/model.pt": saved([Evil()])})),
     ),
     Defect("pickle-code", "an array of objects does", data("table.npy", numpy_objects())),
+    Defect("pickle-code", "a field of an array does", data("table.npy", numpy_fields())),
+    Defect(
+        "pickle-code",
+        "an array of objects with a header of its own spacing does",
+        data("table.npy", numpy_objects().replace(b"'descr': '|O'", b"'descr' :'|O'")),
+    ),
+    *(
+        Defect("pickle-unread", sentence, data(name, content), ours, "warning")
+        for sentence, (name, content) in UNREAD.items()
+    ),
+    Defect(
+        "pickle-globals",
+        "a whole model where our eager engine wants weights",
+        data("model.pth", saved(torch.nn.Linear(2, 2))),
+    ),
     Defect(
         "pickle-globals",
         "a whole model instead of its weights",
@@ -265,7 +327,14 @@ DEFECTS = [
     Defect("bill-mismatch", "a file was changed", after_packing("transforms.py", "x = 1\n")),
     Defect("bill-mismatch", "a file was added", after_packing("more.txt", "x")),
     Defect("bad-bill", "the bill is no JSON", text(BILL, "{")),
+    Defect("bad-bill", "its engine is a list", lambda draft: draft.bill.update(engine=["eager"])),
+    Defect("bad-bill", "its artifact is a number", lambda draft: draft.bill.update(artifact=7)),
     Defect("sample", "its input is not there", without("sample/input.png")),
+    Defect(
+        "sample",
+        "its tolerance is more than any number",
+        lambda draft: draft.change("sample/sample.json", "0.0001", f"1{'0' * 400}"),
+    ),
     Defect(
         "sample",
         "it climbs",

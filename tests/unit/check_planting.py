@@ -46,6 +46,20 @@ def member(name: str, data: bytes = b"x", mode: int = 0, method: int = zipfile.Z
     return plant
 
 
+def nul_member(name: str, behind: str) -> Any:
+    """Plants a member whose name goes on behind a NUL, where Python's reader does not look."""
+
+    def plant(draft: Draft) -> None:
+        def write(archive: zipfile.ZipFile) -> None:
+            info = zipfile.ZipInfo(name)
+            info.filename = f"{name}\0{behind}"
+            archive.writestr(info, b"x")
+
+        draft.late.append(write)
+
+    return plant
+
+
 def setting(old: str, new: str) -> Callable[[Draft], object]:
     return lambda draft: draft.change(CONFIG_FILE, old, new)
 
@@ -99,6 +113,13 @@ def scripted() -> Draft:
 def numpy_objects() -> bytes:
     stream = io.BytesIO()
     np.save(stream, np.array([Evil()], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def numpy_fields() -> bytes:
+    stream = io.BytesIO()
+    rows = np.array([(1, Evil())], dtype=[("number", "i4"), ("object", "O")])
+    np.save(stream, rows, allow_pickle=True)
     return stream.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from vestal.archive.checking import check
 LOADS = (
     "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"
 )
+# What an archive's code might write where the child reports: no step is known, the last is cut.
+CUT_SHORT = '[1]\n{"failed": "nothing"}\n{"failed": 7}\n{"st'
 HELPED = """
 def handle(data, context):
     if data is None:
@@ -36,7 +39,7 @@ def found_in(draft: Draft, folder: Path, **limits: float) -> dict[str, str]:
 
 def loading(line: str) -> Draft:
     """A handler that does this while it is loaded."""
-    return simple(LOADS.format(line) + "    return data\n")
+    return simple(LOADS.replace("{}", line) + "    return data\n")
 
 
 def test_a_good_archive_loads_and_gives_its_golden_answer(tmp_path):
@@ -77,6 +80,12 @@ def test_a_sample_that_its_handler_refuses_is_found(tmp_path):
         ("os.kill(os.getpid(), 11)", {}, "crash", "signal SIGSEGV while the handler was loaded"),
         ("print('bye'); sys.stdout.flush(); os._exit(0)", {}, "crash", "exit code 0 .* bye"),
         ("time.sleep(600)", {"seconds": 8.0}, "timeout", "after 8 s it was not done"),
+        (
+            f"open(sys.argv[2], 'a').write({CUT_SHORT!r}); os._exit(3)",
+            {},
+            "crash",
+            "exit code 3",
+        ),
         ("bytearray(1 << 34)", {"memory": 4 << 30}, "memory", "MemoryError"),
     ],
 )
@@ -96,15 +105,23 @@ def test_a_handler_may_import_and_open_late_what_is_in_its_folder(tmp_path):
     assert found_in(draft, tmp_path) == {}
 
 
-def test_what_an_archive_starts_does_not_outlive_it(tmp_path):
+@pytest.mark.parametrize("session", [False, True], ids=["its session", "a session of its own"])
+def test_what_an_archive_starts_does_not_outlive_it(tmp_path, session):
     note = tmp_path / "pid"
     start = (
-        "import subprocess; "
-        f"open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
+        f"import subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session={session}); "
+        f"open({str(note)!r}, 'w').write(str(p.pid))"
     )
     assert found_in(loading(start), tmp_path) == {}
     pid = int(note.read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_lower_limit_of_the_shell_is_kept(tmp_path, monkeypatch):
+    """`ulimit -d`: no process may raise a hard limit."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (3 << 30, 3 << 30))
+    found = found_in(loading("bytearray(7 << 29)"), tmp_path, memory=8 << 30)
+    assert found.keys() == {"memory"}
 
 
 def test_an_archive_with_errors_is_not_run(tmp_path):
@@ -142,3 +159,10 @@ def test_the_command_speaks_json_and_exits_by_what_it_found(tmp_path):
     assert "bad[red].mar  1 error, 1 note (read, not run)" in table.stdout.replace("\n", "")
     assert "handler-methods" in table.stdout
     assert ask(str(good)).returncode == 0
+    some = ask("--json", "nowhere.mar", str(good))
+    assert [report["ok"] for report in json.loads(some.stdout)] == [True]
+    assert some.returncode != 0
+    assert "no archive nowhere.mar" in some.stderr
+    endless = ask("--memory", "inf", str(good))
+    assert endless.returncode != 0
+    assert "--memory inf" in endless.stderr

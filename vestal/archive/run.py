@@ -62,7 +62,7 @@ class LoadedArchive:
             model = self.manifest["model"]
             if batch_size is None:
                 batch_size = batch_size_of(self.folder, model)
-            self._work = Workplace(self.folder)
+            self._work = Workplace(self.folder, model["handler"])
             opened.callback(self._work.close)
             try:
                 with self._work.entered(), quick_imports():

@@ -61,7 +61,7 @@ def read_sample(archive: Path) -> Sample | None:
             return _read(archive / FOLDER)
         with zipfile.ZipFile(archive) as content:
             return _read(zipfile.Path(content) / FOLDER)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, OverflowError) as error:
         raise VestalError(
             f"{FOLDER}/{DESCRIPTION} in {archive} cannot be read ({error}): pack the archive again"
         ) from None

@@ -20,12 +20,16 @@ _LOCK = threading.RLock()
 
 
 class Workplace:
-    """Of one archive, unpacked in `folder`, an absolute path."""
+    """Of one archive, unpacked in `folder`, an absolute path, with its manifest's `handler`."""
 
     _current: Workplace | None = None  # whose modules stand in sys.modules
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, handler: str) -> None:
         self._folder = folder
+        self._path = [str(folder)]
+        place, colon, _ = handler.partition(":")
+        if colon and "/" in place:  # then TorchServe adds the handler's own folder
+            self._path.append(str(folder / place.rpartition("/")[0]))
         self._modules: dict[str, ModuleType] = {}
 
     @contextlib.contextmanager
@@ -37,7 +41,7 @@ class Workplace:
                     Workplace._current._leave()
                 sys.modules.update(self._modules)
                 # It stays there: a thread of the handler's may import, too.
-                sys.path.insert(0, str(self._folder))
+                sys.path[:0] = self._path
                 Workplace._current = self
             yield
 
@@ -57,8 +61,7 @@ class Workplace:
             if name.partition(".")[0] != HANDLERS
         }
         forget(self._modules)
-        with contextlib.suppress(ValueError):  # a handler may have changed it
-            sys.path.remove(str(self._folder))
+        sys.path[:] = [place for place in sys.path if place not in self._path]
 
 
 def forget_handlers() -> None:

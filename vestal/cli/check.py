@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vestal.cli.output import Json, err, out, print_json
-from vestal.errors import UsageError
+from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
     from vestal.archive.checking import Report
@@ -35,25 +36,30 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with an archive before TorchServe does."""
-    missing = [str(archive) for archive in archives if not archive.exists()]
-    if missing:
-        raise UsageError(f"no archive {', '.join(missing)}: give a .mar, a .tar.gz or a folder")
-    reports = []
+    if not (math.isfinite(memory) and math.isfinite(timeout)):
+        raise UsageError(f"--memory {memory:g} and --timeout {timeout:g}: give finite numbers")
+    reports: list[Report] = []
+    failed: list[VestalError] = []
     for archive in archives:
         with err.status(f"Checking {archive.name}"):
             from vestal.archive.checking.checker import check as check_archive
             from vestal.archive.checking.checker import is_ours
             from vestal.project import Project
 
-            wanted = is_ours(Project.here(), archive) if run is None else run
-            reports.append(
-                check_archive(archive, run=wanted, seconds=timeout, memory=int(memory * 1e9))
-            )
+            try:
+                wanted = is_ours(Project.here(), archive) if run is None else run
+                size = int(memory * 1e9)
+                reports.append(check_archive(archive, run=wanted, seconds=timeout, memory=size))
+            except VestalError as error:  # the others are checked all the same
+                failed.append(error)
     if as_json:
         print_json([_facts(report) for report in reports])
     else:
         for report in reports:
             _print(report)
+    if failed:
+        worst = max(failed, key=lambda error: error.exit_code)
+        raise type(worst)("; ".join(str(error) for error in failed))
     if any(report.failed for report in reports):
         raise typer.Exit(1)
 

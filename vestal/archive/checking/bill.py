@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vestal.archive.checking.findings import Findings
+from vestal.archive.checking.findings import Findings, short
 from vestal.archive.checking.opening import Contents
 from vestal.archive.index import sha256_of
 
@@ -43,12 +43,12 @@ def read_bill(contents: Contents, found: Findings) -> Bill | None:
     try:
         given = json.loads(contents.text(BILL))
         if given["format"] != FORMAT:
-            raise ValueError(f"format {given['format']!r:.40}, and this Vestal knows {FORMAT}")
+            raise ValueError(f"format {short(given['format'], 40)}, and this Vestal knows {FORMAT}")
         return Bill(
             packages={**_texts(given, "packages"), **_texts({"optional": {}, **given}, "optional")},
             files=_texts(given, "files"),
-            engine=given.get("engine"),
-            artifact=given.get("artifact"),
+            engine=_text(given, "engine"),
+            artifact=_text(given, "artifact"),
             built_on=_texts(given, "built_on"),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -70,6 +70,13 @@ def check_files(contents: Contents, bill: Bill, found: Findings) -> None:
         else:
             continue
         found.error("bill-mismatch", name, what, _TODO)
+
+
+def _text(given: Mapping[str, Any], key: str) -> str | None:
+    value = given.get(key)
+    if not isinstance(value, str | None):
+        raise ValueError(f"{key} is {short(value)}, expected a text")
+    return value
 
 
 def _texts(given: Mapping[str, Any], key: str) -> Mapping[str, str]:

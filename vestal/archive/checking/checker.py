@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from vestal.archive.checking import running
 from vestal.archive.checking.bill import Bill, check_files, read_bill
 from vestal.archive.checking.config import check_config, read_config
 from vestal.archive.checking.findings import Finding, Findings
 from vestal.archive.checking.handlers import Handler, check_handler, check_model_file
-from vestal.archive.checking.manifest import read_manifest
+from vestal.archive.checking.manifest import Manifest, read_manifest
 from vestal.archive.checking.opening import Contents, opened
 from vestal.archive.checking.options import check_options
 from vestal.archive.checking.packages import check_imports
@@ -28,6 +29,8 @@ from vestal.archive.index import read_index, sha256_of
 from vestal.errors import UsageError
 from vestal.project import Project
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Settings = tuple[Handler, dict[str, Any], str]  # whose, what, and the member that says it
 
 
@@ -72,11 +75,11 @@ def check(
             ran = run and not found.failed
             if ran:
                 if bill is not None:
-                    check_built_on(bill, found)
+                    _tried(found, check_built_on, bill, found)
                 # A handler checks its options when it loads.
                 running.run(contents, found, seconds=seconds, memory=memory)
             elif settings is not None:
-                check_options(contents, *settings, found)
+                _tried(found, check_options, contents, *settings, found)
     order = sorted(found.items, key=lambda one: ("error", "warning", "note").index(one.severity))
     return Report(archive, tuple(dict.fromkeys(order)), ran)
 
@@ -91,30 +94,59 @@ def is_ours(project: Project, archive: Path) -> bool:
 
 def _read_all(contents: Contents, found: Findings) -> tuple[Bill | None, Settings | None]:
     """Every check that only reads; gives what the next ones need."""
-    trees = _trees(contents, found)
-    bill = read_bill(contents, found)
+    trees = _tried(found, _trees, contents, found) or {}
+    bill = _tried(found, read_bill, contents, found)
     if bill is not None:
-        check_files(contents, bill, found)
-    manifest = read_manifest(contents, found)
-    handler = check_handler(contents, manifest, trees, found) if manifest else None
+        _tried(found, check_files, contents, bill, found)
+    manifest = _tried(found, read_manifest, contents, found)
+    handler = _tried(found, check_handler, contents, manifest, trees, found) if manifest else None
     stock = handler is not None and handler.stock
     name = manifest.handler if manifest else ""
-    check_labels(contents, name, stock or bill is not None, found)
-    check_sample(contents, found)
-    loaded = manifest.serialized if manifest and stock and manifest.model_file else None
-    check_pickles(contents, found, refused=loaded)
+    _tried(found, check_labels, contents, name, stock or bill is not None, found)
+    _tried(found, check_sample, contents, found)
+    refused = _tensors_only(manifest, handler, bill)
+    _tried(found, check_pickles, contents, found, refused=refused)
     if manifest is None or handler is None:
         return bill, None
     if stock:
-        check_model_file(contents, manifest, trees, found)
-    check_weights(contents, manifest, handler, bill, found)
-    check_imports(contents, manifest, handler, trees, bill, found)
+        _tried(found, check_model_file, contents, manifest, trees, found)
+    _tried(found, check_weights, contents, manifest, handler, bill, found)
+    _tried(found, check_imports, contents, manifest, handler, trees, bill, found)
     if manifest.config is None:
         return bill, None
-    config = read_config(contents, manifest.config, found)
+    config = _tried(found, read_config, contents, manifest.config, found) or {}
     known = handler.file is None or handler.task is not None
-    check_config(config, manifest.config, found, free_keys=not known)
+    _tried(found, check_config, config, manifest.config, found, free_keys=not known)
     return bill, (handler, config, manifest.config)
+
+
+def _tried(
+    found: Findings, step: Callable[P, T], *arguments: P.args, **named: P.kwargs
+) -> T | None:
+    """The net: what a step did not expect is a finding, and the other steps go on."""
+    try:
+        return step(*arguments, **named)
+    except Exception as error:
+        name, what = step.__name__.strip("_"), f"{type(error).__name__}: {error}"
+        found.error(
+            "unread",
+            "",
+            f"{name} of this check cannot go on with what stands there ({what})",
+            "look for what is odd about it; and tell Vestal's makers, whose check should say more",
+        )
+        return None
+
+
+def _tensors_only(
+    manifest: Manifest | None, handler: Handler | None, bill: Bill | None
+) -> str | None:
+    """The member that is loaded with torch.load, which takes tensors and no other classes."""
+    if manifest is None or handler is None or manifest.serialized is None:
+        return None
+    if handler.stock:
+        return manifest.serialized if manifest.model_file else None
+    eager = handler.task is not None and manifest.serialized.endswith(".pth")
+    return manifest.serialized if eager or (bill and bill.engine == "eager") else None
 
 
 def _trees(contents: Contents, found: Findings) -> dict[str, ast.Module]:

@@ -7,12 +7,12 @@ takes YAML integers, texts and booleans as they are and drops everything else wi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from vestal.archive.checking.findings import Findings
+from vestal.archive.checking.findings import Findings, short
 from vestal.archive.checking.opening import Contents
 
 _COUNT, _POSITIVE, _BOOL, _TEXT = "integer >= 0", "integer >= 1", "true or false", "text"
@@ -53,6 +53,8 @@ TORCHRUN_KEYS = {
 }
 # Read by handlers of TorchServe, or by ours; a custom handler may read any other.
 HANDLER_KEYS = {"pt2", "handler", "micro_batching"}
+# What is told where it stands too deep.
+NESTED = {"minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout"}
 RISKY = {
     "clientTimeoutInMills": "requests that wait longer get no answer at all",
     "sequenceBatching": "it hangs, or kills workers",
@@ -79,7 +81,7 @@ def read_config(contents: Contents, name: str, found: Findings) -> dict[str, Any
             raise ValueError(f"its aliases expand to more than {_MAX_VALUES:,} values")
         odd = [key for key in given if not isinstance(key, str)]
         if odd:
-            raise ValueError(f"the key {odd[0]!r:.40} is no text: put it in quotes")
+            raise ValueError(f"the key {short(odd[0], 40)} is no text: put it in quotes")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         found.error(
             "config-file",
@@ -100,6 +102,8 @@ def check_config(config: Mapping[str, Any], name: str, found: Findings, *, free_
                 found.warning("config-risky", name, f"{key}: {RISKY[key]}", f"leave {key} out")
         elif key not in HANDLER_KEYS:
             _check_unknown(key, KEYS, name, found, free_keys)
+        if key not in KEYS and isinstance(value, dict):
+            _check_nested(key, value, config, name, found, free_keys)
     torchrun = config.get("torchrun")
     for key, value in torchrun.items() if isinstance(torchrun, dict) else ():
         if key in TORCHRUN_KEYS:
@@ -114,6 +118,26 @@ def check_config(config: Mapping[str, Any], name: str, found: Findings, *, free_
             "maxBatchDelay: 0 means 100 ms to TorchServe",
             "write 1, or batchSize: 1 where nothing shall wait",
         )
+
+
+def _check_nested(
+    key: str,
+    value: Mapping[Any, Any],
+    config: Mapping[str, Any],
+    name: str,
+    found: Findings,
+    free: bool,
+) -> None:
+    """Settings of TorchServe's that stand one level too deep."""
+    for inner in value:
+        if inner in NESTED and inner not in config:
+            # A handler of somebody else's may have an option of that name.
+            (found.warning if free else found.error)(
+                "config-misspelt",
+                f"{name}: {key}",
+                f"{inner} stands under {key}, where TorchServe does not look for it",
+                f"write {inner} at the left margin",
+            )
 
 
 def _check_unknown(
@@ -154,7 +178,7 @@ def _check_value(key: str, value: Any, wanted: str, name: str, found: Findings) 
     found.error(
         "config-value" if fits else "config-type",
         name,
-        f"{key} is {value!r:.60} ({type(value).__name__}): TorchServe ignores it in silence and "
+        f"{key} is {short(value)} ({type(value).__name__}): TorchServe ignores it in silence and "
         "takes its default",
         f"it must be: {wanted}",
     )
@@ -167,11 +191,14 @@ def _check_workers(config: Mapping[str, Any], name: str, found: Findings) -> Non
             "config-workers",
             name,
             "minWorkers without maxWorkers: TorchServe ignores it",
-            f"write maxWorkers too, for example maxWorkers: {low!r:.20}",
+            f"write maxWorkers too, for example maxWorkers: {short(low, 20)}",
         )
     elif isinstance(low, int) and isinstance(high, int) and low > high:
         found.error(
-            "config-workers", name, f"minWorkers is {low}, more than maxWorkers, {high}", _TODO
+            "config-workers",
+            name,
+            f"minWorkers is {short(low)}, more than maxWorkers, {short(high)}",
+            _TODO,
         )
 
 
@@ -180,17 +207,27 @@ def _check_nodes(text: str, name: str, found: Findings) -> None:
     aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
     if aliases > _MAX_ALIASES:
         raise ValueError(f"{aliases} aliases; TorchServe's reader takes {_MAX_ALIASES}")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    seen: set[Hashable] = set()
-    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            found.warning(
-                "config-duplicate",
-                f"{name}:{key.start_mark.line + 1}",
-                f"{key.value} stands there twice: the later one wins",
-                "keep one of them",
-            )
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+    waiting, known = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in known:
+            continue
+        known.add(id(node))  # an alias is the node that it names
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        seen: set[str] = set()
+        for key, value in node.value:
+            waiting.append(value)
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                found.warning(
+                    "config-duplicate",
+                    f"{name}:{key.start_mark.line + 1}",
+                    f"{key.value} stands there twice: the later one wins",
+                    "keep one of them",
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
 
 
 def _grown(given: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 # A code is for programs and for looking up (docs/checking.md has this table); it never changes.
 CODES = {
+    "unread": "a part of the archive that this check cannot read",
     "not-an-archive": "no zip, no .tar.gz and no folder of a model, or broken",
     "file-name": "TorchServe goes by the name: a zip is .mar, anything else a .tar.gz",
     "zip-slip": "a member would be written outside of the model's folder",
@@ -113,6 +114,14 @@ class Findings:
     @property
     def failed(self) -> bool:
         return any(found.severity is Severity.ERROR for found in self.items)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """A value of an archive's, whatever it is, in a line."""
+    try:
+        return f"{value!r:.{limit}}"
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def visible(text: str, limit: int = 600) -> str:

@@ -47,7 +47,9 @@ def check_handler(
     contents: Contents, manifest: Manifest, trees: dict[str, ast.Module], found: Findings
 ) -> Handler | None:
     """`trees`: the members that compile. None where there is no handler to go on with."""
-    file = f"{manifest.handler_module}.py"
+    # The archive's root comes first on a worker's path.
+    root = f"{manifest.handler_module}.py"
+    file = root if root in contents else manifest.handler_file
     if file not in contents:
         # A worker asks its own handlers by what stands in the manifest, suffix and all.
         source = stock_handler(manifest.handler)
@@ -55,7 +57,7 @@ def check_handler(
             found.error(
                 "no-handler",
                 MANIFEST,
-                f"model.handler is {manifest.handler}: there is no {file} in the archive's root, "
+                f"model.handler is {manifest.handler}: there is no {root} in the archive's root, "
                 "and TorchServe has no handler of that name",
                 "pack the handler's file, or name a handler of TorchServe (image_classifier)",
             )
@@ -66,6 +68,12 @@ def check_handler(
         return None  # it does not compile, which is said already
     module = describe(trees[file])
     node = _check_entry(module, manifest, file, found)
+    if manifest.config is None or "asyncCommunication" not in contents.text(manifest.config):
+        entry = module.functions.get(manifest.handler_function)
+        methods = [_method(node, name) for name in _METHODS] if node else []
+        for function in (entry, *methods):
+            if isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list:
+                _not_awaited(function, file, found)
     return _handler(file, module, node)
 
 
@@ -160,6 +168,8 @@ def _check_class(node: ast.ClassDef, where: str, found: Findings) -> None:
 
 
 def _check_function(function: Function, where: str, found: Findings) -> None:
+    if function.decorator_list:
+        return  # whatever they make of it
     arguments = function.args
     takes = len(arguments.posonlyargs) + len(arguments.args)
     if _needed_arguments(function) > 2 or (takes < 2 and arguments.vararg is None):
@@ -169,6 +179,15 @@ def _check_function(function: Function, where: str, found: Findings) -> None:
             f"TorchServe calls {function.name}(data, context); this one takes {takes} arguments",
             f"write it as def {function.name}(data, context)",
         )
+
+
+def _not_awaited(function: Function, where: str, found: Findings) -> None:
+    found.error(
+        "handler-methods",
+        f"{where}:{function.lineno}",
+        f"async def {function.name}: TorchServe calls it and does not await what it gives",
+        f"write it as def {function.name}(data, context)",
+    )
 
 
 def _handler(file: str, module: Module, node: ast.ClassDef | None) -> Handler:

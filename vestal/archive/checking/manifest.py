@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vestal.archive.checking.findings import Findings
+from vestal.archive.checking.names import safe_name
 from vestal.archive.checking.opening import Contents
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -35,6 +36,13 @@ class Manifest:
     def handler_module(self) -> str:
         """What a worker imports; of `folder/my_handler.py:entry` that is my_handler."""
         return self.handler.split(":", 1)[0].removesuffix(".py").split("/")[-1]
+
+    @property
+    def handler_file(self) -> str:
+        """The member that is imported, of one with a function also in its own folder."""
+        place, colon, _ = self.handler.partition(":")
+        folder = f"{place.rpartition('/')[0]}/" if colon and "/" in place else ""
+        return f"{folder}{self.handler_module}.py"
 
     @property
     def handler_function(self) -> str:
@@ -123,7 +131,8 @@ def _model(contents: Contents, found: Findings) -> Mapping[str, Any] | None:
 def _named_file(contents: Contents, key: str, name: str | None, found: Findings) -> str | None:
     if not name:
         return None
-    if name not in contents:
+    plain = safe_name(name)  # "./net.pth" is net.pth
+    if plain is None or plain not in contents:
         found.error(
             "manifest-file",
             MANIFEST,
@@ -131,7 +140,7 @@ def _named_file(contents: Contents, key: str, name: str | None, found: Findings)
             f"{_REPACK}, with that file",
         )
         return None
-    return name
+    return plain
 
 
 def _bad(what: str, found: Findings) -> None:

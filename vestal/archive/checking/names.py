@@ -34,10 +34,13 @@ def is_absolute(name: str) -> bool:
 def judge_names(names: Iterable[str], found: Findings, where: str = "") -> None:
     """Names of files (a folder ends in "/") that cannot be written, or not beside one another."""
     files: Counter[str] = Counter()
+    folders: set[str] = set()
     for name in names:
         safe = safe_name(name)
         if safe is not None:
-            if not name.endswith("/"):
+            if name.endswith("/"):
+                folders.add(safe)
+            else:
                 files[safe] += 1
         elif is_absolute(name):
             found.error(
@@ -61,6 +64,10 @@ def judge_names(names: Iterable[str], found: Findings, where: str = "") -> None:
                 where + name,
                 f"{times} members of this name; TorchServe keeps the last, other programs another",
                 "pack it again with one of them",
+            )
+        if name in folders:
+            found.error(
+                "duplicate-name", where + name, "a file, and a folder", "pack it again with one"
             )
         for parent in PurePosixPath(name).parents:
             if str(parent) in files:

@@ -96,8 +96,22 @@ def _check_name(archive: Path, kind: str, found: Findings) -> None:
             "",
             f"this is a {'zip' if kind == 'zip' else '.tar.gz'}, and TorchServe takes a file of "
             f"this name for a {'.tar.gz' if kind == 'zip' else 'zip'}",
-            f"rename it to {archive.name.partition('.')[0]}.{'mar' if kind == 'zip' else 'tar.gz'}",
+            f"rename it to {_stem(archive.name)}.{'mar' if kind == 'zip' else 'tar.gz'}",
         )
+
+
+def _unread(name: str, found: Findings) -> None:
+    found.error(
+        "unread", name, "it cannot be read here", f"give yourself the right: chmod u+r {name}"
+    )
+
+
+def _stem(name: str) -> str:
+    """`mnist-1.0` of mnist-1.0.zip, mnist-1.0.tar.gz, mnist-1.0."""
+    for suffix in (".tar.gz", ".tgz", ".tar", ".zip", ".mar"):
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return name
 
 
 def _folder(folder: Path, found: Findings) -> Contents | None:
@@ -106,7 +120,11 @@ def _folder(folder: Path, found: Findings) -> Contents | None:
         folder = inner[0]  # TorchServe, too, goes one folder down
     names, bad = [], len(found.items)
     root = folder.resolve()
-    for place, folders, files in os.walk(folder):
+
+    def closed(error: OSError) -> None:
+        _unread(os.path.relpath(error.filename, folder), found)
+
+    for place, folders, files in os.walk(folder, onerror=closed):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for file in sorted([*files, *(name for name in folders if Path(place, name).is_symlink())]):
             path = Path(place, file)
@@ -126,6 +144,8 @@ def _folder(folder: Path, found: Findings) -> Contents | None:
                 )
             elif safe_name(name) is None:
                 judge_names([name], found)
+            elif not os.access(path, os.R_OK):
+                _unread(name, found)
             else:
                 names.append(name)
     return None if len(found.items) > bad else Contents(folder, tuple(sorted(names)))

@@ -23,9 +23,11 @@ def check_options(
     from vestal_handlers.options import OptionError, read_options
 
     module, kind = handler.task
-    if find_spec(module) is None:
+    try:
+        imported = importlib.import_module(module)
+    except ImportError:
         return  # a task that this Vestal does not know; its imports are checked elsewhere
-    options = getattr(getattr(importlib.import_module(module), kind, None), "options_type", None)
+    options = getattr(getattr(imported, kind, None), "options_type", None)
     if options is None:
         return
     # Another Vestal packed it: its options may be others, and its own copy of the class rules.

@@ -6,6 +6,7 @@ in that zip (.pt2 keeps its sample inputs so), or in a numpy file of objects.
 
 from __future__ import annotations
 
+import io
 import logging
 import pickletools
 import re
@@ -16,9 +17,9 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO
 
+from numpy.lib import format as npy
 from picklescan.scanner import (  # type: ignore[import-untyped]
     SafetyLevel,
-    scan_numpy,
     scan_pickle_bytes,
     scan_pytorch,
 )
@@ -26,10 +27,19 @@ from picklescan.torch import InvalidMagicError  # type: ignore[import-untyped]
 
 from vestal.archive.checking import zips
 from vestal.archive.checking.findings import Findings
+from vestal.archive.checking.names import judge_names
 from vestal.archive.checking.opening import Contents
 
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 _PICKLE = {".pkl", ".pickle", ".joblib", ".dat", ".data"}
+_NAMED = {".pkl", ".pickle", ".joblib"}  # what is a pickle by its name
+_NUMPY = b"\x93NUMPY"
+_HEADER = 1 << 16  # bytes that hold any header of a .npy
+# gzip, zlib, bzip2, xz, lzma, lz4: what joblib and pandas compress pickles with.
+_COMPRESSED = (
+    *(b"\x1f\x8b", b"x\x01", b"x^", b"x\x9c", b"x\xda"),
+    *(b"BZh", b"\xfd7zXZ", b"]\0\0", b'\4"M\x18'),
+)
 _MAGIC = re.compile(rb"\x80[\x02-\x05]")
 _MAX_OPS = 3_000_000  # picklescan keeps them all: about 600 MB
 _MAX_DEPTH = 3  # zips in zips; .pt2 has two
@@ -61,26 +71,20 @@ def check_pickles(contents: Contents, found: Findings, *, refused: str | None = 
 def _check(
     stream: IO[bytes], name: str, where: str, found: Findings, refused: str | None, depth: int
 ) -> None:
-    suffix = PurePosixPath(name).suffix
+    path = PurePosixPath(name)
     head = stream.read(8)
     stream.seek(0)
     if head.startswith(b"PK\3\4"):
         _check_zip(stream, where, found, refused, depth)
-    elif head.startswith(b"\x93NUMPY"):
-        if b"'descr': '|O'" in stream.read(256):
-            stream.seek(0)
-            _scan(scan_numpy, stream, where, found, refused)
-    elif suffix in _PICKLE or suffix in _TORCH or _MAGIC.match(head):
-        if not _countable(stream):
-            found.warning(
-                "pickle-unread",
-                where,
-                f"a pickle of more than {_MAX_OPS:,} steps: too long to be scanned",
-                "keep data in a format without code (safetensors, npy, parquet)",
-            )
-            return
-        how = _scan_torch if suffix in _TORCH else scan_pickle_bytes
-        _scan(how, stream, where, found, refused)
+    elif head.startswith(_NUMPY):
+        if _holds_objects(stream):
+            _scan(scan_pickle_bytes, stream, where, found, refused, named=True)
+    elif head.startswith(_COMPRESSED):
+        if _NAMED & set(path.suffixes):
+            _unread(where, "a compressed pickle: not looked into", found)
+    elif path.suffix in _PICKLE | _TORCH or _MAGIC.match(head):
+        how = _scan_torch if path.suffix in _TORCH else scan_pickle_bytes
+        _scan(how, stream, where, found, refused, named=path.suffix in _NAMED)
 
 
 def _scan(
@@ -89,18 +93,32 @@ def _scan(
     where: str,
     found: Findings,
     refused: str | None,
+    named: bool,
 ) -> None:
+    """Scans from where the stream stands; `named`: it is a pickle by its name or its place."""
+    ends = _ends(stream)
+    if ends is None:
+        _unread(where, f"a pickle of more than {_MAX_OPS:,} steps: too long to be scanned", found)
+        return
     try:
         scanned = how(stream, where)
     except Exception as error:  # whatever a scanner meets in bytes that are made to break it
-        found.warning(
-            "pickle-unread",
-            where,
-            f"a pickle that the scanner could not follow ({error}); an honest one it can",
-            "do not load it unless you made it",
-        )
+        _unread(where, f"a pickle that the scanner could not follow ({error})", found)
         return
     _say(where, scanned, found, refused)
+    # What Python unpickles and pickletools cannot read is made to look harmless.
+    if not ends and (named or getattr(scanned, "scan_err", False)):
+        _unread(where, "a pickle that the scanner could not follow to its end", found)
+
+
+def _unread(where: str, what: str, found: Findings) -> None:
+    found.warning(
+        "pickle-unread",
+        where,
+        what,
+        "do not load it unless you made it; keep data in a format without code (safetensors, npy, "
+        "parquet)",
+    )
 
 
 def _scan_torch(stream: IO[bytes], where: str) -> object:
@@ -116,25 +134,15 @@ def _check_zip(
     stream: IO[bytes], where: str, found: Findings, refused: str | None, depth: int
 ) -> None:
     if depth == _MAX_DEPTH:
-        found.warning(
-            "pickle-unread",
-            where,
-            f"a zip {depth} zips deep: not opened",
-            "pack files as they are",
-        )
+        _unread(where, f"a zip {depth} zips deep: not opened", found)
         return
     before = len(found.items)
-    size = stream.seek(0, 2)
     try:
         content = zipfile.ZipFile(stream)
-        zips.judge(content.infolist(), size, found, f"{where}!")
+        # Nobody unpacks it but who loads it: how it is compressed is that one's matter.
+        judge_names((member.orig_filename for member in content.infolist()), found, f"{where}!")
         for member in content.infolist() if len(found.items) == before else ():
-            with tempfile.SpooledTemporaryFile(max_size=1 << 24) as inner:
-                if _may_hold_pickle(content, member):
-                    inner.writelines(zips.pieces(content, member))
-                    inner.seek(0)
-                    inside = f"{where}!{member.filename}"
-                    _check(inner, member.filename, inside, found, refused, depth + 1)
+            _check_member(content, member, where, found, refused, depth)
     except (*zips.BROKEN, zips.Bomb, OSError) as error:
         found.error(
             "damaged",
@@ -144,26 +152,67 @@ def _check_zip(
         )
 
 
+def _check_member(
+    content: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    where: str,
+    found: Findings,
+    refused: str | None,
+    depth: int,
+) -> None:
+    inside = f"{where}!{member.filename}"
+    if member.flag_bits & zips.ENCRYPTED:
+        _unread(inside, "encrypted: not looked into", found)
+    elif not _may_hold_pickle(content, member):
+        return
+    elif member.file_size > zips.SMALL and member.file_size > zips.RATIO * member.compress_size:
+        what = f"{member.compress_size:,} bytes that unpack to {member.file_size:,}"
+        _unread(inside, f"{what}: not looked into", found)
+    else:
+        with tempfile.SpooledTemporaryFile(max_size=1 << 24) as inner:
+            inner.writelines(zips.pieces(content, member))
+            inner.seek(0)
+            _check(inner, member.filename, inside, found, refused, depth + 1)
+
+
 def _may_hold_pickle(content: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
     """A look at its first bytes: tensors, which are most of a file, are not copied out."""
     with content.open(member) as stream:
-        head = stream.read(8)
-    suffix = PurePosixPath(member.filename).suffix
+        head = stream.read(_HEADER)
+    if head.startswith(_NUMPY):
+        return _holds_objects(io.BytesIO(head))
+    path = PurePosixPath(member.filename)
+    compressed = head.startswith(_COMPRESSED) and _NAMED & set(path.suffixes)
     return bool(
-        suffix in _PICKLE | _TORCH
+        path.suffix in _PICKLE | _TORCH
+        or compressed
         or _MAGIC.match(head)
-        or head.startswith((b"PK\3\4", b"\x93NUMPY"))
+        or head.startswith(b"PK\3\4")
     )
 
 
-def _countable(stream: IO[bytes]) -> bool:
-    """Whether it is short enough for picklescan; leaves the stream at its start."""
+def _holds_objects(stream: IO[bytes]) -> bool:
+    """Whether a .npy has objects, also in a field, which are pickled behind its header, where the
+    stream stands then; True where the header cannot be read."""
     try:
-        return next(islice(pickletools.genops(stream), _MAX_OPS, None), None) is None
-    except Exception:  # what pickletools makes of bytes that are no pickle: anything
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        return bool(read(stream)[2].hasobject)
+    except Exception:  # numpy evaluates the header's text, whatever it is
         return True
+
+
+def _ends(stream: IO[bytes]) -> bool | None:
+    """Whether the pickle there comes to its end; None where it is too long for picklescan. Leaves
+    the stream where it was."""
+    start = stream.tell()
+    try:
+        steps = next(islice(pickletools.genops(stream), _MAX_OPS, None), None)
+        return None if steps is not None else True
+    except Exception:  # what pickletools makes of bytes that are no pickle: anything
+        return False
     finally:
-        stream.seek(0)
+        stream.seek(start)
 
 
 def _say(where: str, scanned: object, found: Findings, refused: str | None) -> None:

@@ -18,12 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import vestal
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.opening import Contents
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes
+MARK = "VESTAL_CHECK"  # in the environment of what a check starts
+MOST = 1 << 62  # bytes; more is no number to setrlimit
 _TAIL = 4  # lines of what it wrote last
 _DOING = {
     "import": "TorchServe and torch were imported",
@@ -69,13 +73,13 @@ def run(
             except subprocess.TimeoutExpired:
                 code = None
             finally:
-                _end(process)
+                _end(process, scratch)
         steps = _steps(report)
         failed = [step for step in steps if "failed" in step]
         doing = _DOING.get(steps[-1].get("step", "import") if steps else "import", "it ended")
         for step in failed:
             name = step["failed"]
-            found.error(name, "", _first_lines(step["meaning"]), _TODO[name])
+            found.error(name, "", _first_lines(step.get("meaning", "")), _TODO[name])
         if code is None:
             found.error(
                 "timeout",
@@ -102,10 +106,15 @@ def _environment(scratch: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",  # a folder that is checked stays as it is
         "PYTHONFAULTHANDLER": "1",
         "TMPDIR": scratch,
+        MARK: scratch,
     }
 
 
 def _limited(memory: int) -> Callable[[], None]:
+    # Nobody may go above the limit that holds already (ulimit -d).
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    memory = min(memory, MOST if hard == resource.RLIM_INFINITY else hard)
+
     # Of the limits, this one counts what is allocated: 0.9 GB once torch is imported, and a
     # tensor too large fails there and then. RLIMIT_AS counts 3.4 GB of mapped libraries instead.
     def limit() -> None:
@@ -115,18 +124,41 @@ def _limited(memory: int) -> Callable[[], None]:
     return limit
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends it and what it started: they are one session."""
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """Ends it and what it started, also in sessions of their own: they inherit the mark."""
     with contextlib.suppress(ProcessLookupError):  # gone, and nobody is left behind
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for _ in range(10):  # what starts others while it is ended
+        left = [each for each in psutil.process_iter() if _mark_of(each) == mark]
+        for each in left:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        if not left:
+            return
+        psutil.wait_procs(left, timeout=5)
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK) if process.pid != os.getpid() else None
+    except (psutil.Error, OSError):  # of somebody else, or gone
+        return None
 
 
 def _steps(report: Path) -> list[dict[str, Any]]:
     if not report.is_file():
         return []
-    lines = report.read_text("utf-8", "replace").splitlines()
-    return [step for line in lines if isinstance(step := json.loads(line), dict)]
+    steps = []
+    for line in report.read_text("utf-8", "replace").splitlines():
+        try:
+            step = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut short where the process died
+        # The archive's code can write there, too.
+        if isinstance(step, dict) and all(isinstance(value, str) for value in step.values()):
+            steps += [step] if step.get("failed", "memory") in _TODO else []
+    return steps
 
 
 def _ending(code: int) -> str:

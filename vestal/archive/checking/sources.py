@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 # What makes a class without a class statement; its __module__ is the caller's.
 _MAKERS = {"namedtuple", "NamedTuple", "TypedDict", "make_dataclass", "Enum", "IntEnum", "StrEnum"}
+_BODIES = ("body", "orelse", "finalbody")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -45,23 +46,26 @@ def parse(source: bytes) -> ast.Module:
 def describe(tree: ast.Module) -> Module:
     """What the module of this tree has at its top level."""
     module = Module()
-    for statement, certain in _statements(tree.body, certain=True):
+    for statement, certain in _statements(tree.body):
         _take(statement, certain, module)
     return module
 
 
-def _statements(body: Sequence[ast.stmt], certain: bool) -> Iterator[tuple[ast.stmt, bool]]:
+def _statements(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, bool]]:
     """Statements that run at import, also inside compound ones; `certain`: run in any case."""
-    for statement in body:
+    # A list, not a recursion: a chain of a thousand elif is a thousand levels deep.
+    waiting = [(statement, True) for statement in reversed(body)]
+    while waiting:
+        statement, certain = waiting.pop()
         yield statement, certain
         if isinstance(statement, Function | ast.ClassDef):
             continue
         # A with's body always runs.
         inner = certain and isinstance(statement, ast.With)
-        for name in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, name, []), inner)
-        for handler in getattr(statement, "handlers", []):
-            yield from _statements(handler.body, False)
+        nested = [(each, inner) for name in _BODIES for each in getattr(statement, name, [])]
+        for branch in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
+            nested += [(each, False) for each in branch.body]
+        waiting += reversed(nested)
 
 
 def _take(statement: ast.stmt, certain: bool, module: Module) -> None:

@@ -151,7 +151,14 @@ def check_sample(contents: Contents, found: Findings) -> None:
         float(given.get("tolerance", 0))
         if "/" in name or f"{FOLDER}/{name}" not in contents:
             raise ValueError(f"its input, {name!r:.80}, is no file beside it")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         found.error(
             "sample",

@@ -25,7 +25,7 @@ SMALL = 1 << 20  # bytes that are no bomb whatever their ratio: a small file of 
 MAX_MEMBERS = 100_000
 _CHUNK = 1 << 20
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR, _ENCRYPTED = 0x8, 0x1
+_DESCRIPTOR, ENCRYPTED = 0x8, 0x1
 _UNSUPPORTED = "TorchServe cannot unpack it", "pack it again, stored or deflated and not encrypted"
 
 
@@ -89,30 +89,31 @@ def unpack(archive: Path, target: Path, room: int, found: Findings) -> list[str]
     return names
 
 
-def judge(members: Sequence[zipfile.ZipInfo], size: int, found: Findings, where: str = "") -> None:
+def judge(members: Sequence[zipfile.ZipInfo], size: int, found: Findings) -> None:
     """What a directory alone tells: names, links, sizes. `size`: of the whole zip, in bytes."""
-    judge_names((member.filename for member in members), found, where)
+    # Python cuts a name at its first NUL, and others do not.
+    judge_names((member.orig_filename for member in members), found)
     for member in members:
         if stat.S_ISLNK(member.external_attr >> 16):
             found.error(
                 "link",
-                where + member.filename,
+                member.filename,
                 "a symbolic link: TorchServe writes a file with the link's target as its text",
                 "pack the file itself",
             )
-        if member.flag_bits & _ENCRYPTED:
-            found.error("zip-unsupported", where + member.filename, "encrypted", _UNSUPPORTED[1])
+        if member.flag_bits & ENCRYPTED:
+            found.error("zip-unsupported", member.filename, "encrypted", _UNSUPPORTED[1])
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             found.error(
                 "zip-unsupported",
-                where + member.filename,
+                member.filename,
                 f"compressed by method {member.compress_type}: {_UNSUPPORTED[0]}",
                 _UNSUPPORTED[1],
             )
-        _judge_sizes(where + member.filename, member.file_size, member.compress_size, found)
-    _judge_sizes(where, sum(member.file_size for member in members), size, found)
+        _judge_sizes(member.filename, member.file_size, member.compress_size, found)
+    _judge_sizes("", sum(member.file_size for member in members), size, found)
     if len(members) > MAX_MEMBERS:
-        found.error("zip-bomb", where, f"{len(members):,} members", "pack fewer files")
+        found.error("zip-bomb", "", f"{len(members):,} members", "pack fewer files")
 
 
 def _judge_sizes(where: str, inflated: int, packed: int, found: Findings) -> None:
