@@ -58,6 +58,10 @@ class Project:
     def here(cls) -> Project:
         return cls(Path.cwd())
 
+    def path(self, given: str) -> Path:
+        """What a path means here: in the folder where a command runs that is the path itself."""
+        return Path(given) if self.root == Path.cwd() else self.root / given
+
     @property
     def models(self) -> Path:
         """One folder a model: model.py, recipe.py, transforms.py, model-config.yaml."""

@@ -127,6 +127,11 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path, content):
     assert found_in(tmp_path / name) == [("error", "not-an-archive")]
 
 
+def test_a_text_is_no_zip_of_another_name(tmp_path):
+    (tmp_path / "e.txt").write_text("no archive")
+    assert found_in(tmp_path / "e.txt") == [("error", "not-an-archive")]
+
+
 def test_a_cut_archive_is_found(tmp_path):
     archive = ours().write(tmp_path / "model.mar")
     archive.write_bytes(archive.read_bytes()[:-100])

@@ -7,18 +7,24 @@ import json
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from vestal.archive import profiling
 from vestal.archive.frontend import Batch, Frontend, Sent
 from vestal.archive.messages import Answer
 from vestal.archive.refusals import Refused
-from vestal.archive.target import find_target
+from vestal.archive.target import Target, find_target
 from vestal.archive.timing import StepClock, Times
+from vestal.archive.unpacking import MANIFEST
 from vestal.archive.watching import state_of, wait_for_change
+from vestal.batch.archives import find_archive, model_of
 from vestal.cli import run_output
+from vestal.cli.run import _Command
 from vestal.cli.run_inputs import Given
 from vestal.errors import UsageError
+from vestal.models import find_model
 from vestal.project import Project
 
 
@@ -101,6 +107,71 @@ def test_a_target_is_a_path_an_archive_or_a_model(tmp_path):
         find_target(project, "mnist-1.0", engine="eager")
     with pytest.raises(UsageError, match="nor is it one of the models"):
         find_target(project, "mnits")
+
+
+def write_folder(folder, version="1.0"):
+    (folder / "MAR-INF").mkdir(parents=True)
+    model = {"modelName": "m", "modelVersion": version, "handler": "h.py"}
+    (folder / MANIFEST).write_text(json.dumps({"model": model}))
+    return folder
+
+
+def test_a_folder_in_a_folder_is_an_archive_for_every_command(tmp_path):
+    project = Project(tmp_path)
+    write_folder(tmp_path / "outer" / "inner")
+    assert find_target(project, "outer").archive == tmp_path / "outer"
+    assert find_archive(project, "outer") == tmp_path / "outer"
+    assert model_of(tmp_path / "outer")[:2] == ("m", "1.0")
+
+
+def test_another_version_than_the_one_that_is_named_is_refused(tmp_path):
+    project = Project(tmp_path)
+    write_folder(tmp_path / "m-1.0")
+    assert find_target(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
+    with pytest.raises(UsageError, match=r"is of version 1\.0, and --version says 9\.9"):
+        find_target(project, "m-1.0", version="9.9")
+
+
+def test_paths_start_at_the_projects_root(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project")
+    folder = write_folder(project.root / "m")
+    (project.root / "w.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_target(project, "m").archive == folder
+    assert find_target(project, "mnist", weights="w.pth").weights == str(project.root / "w.pth")
+    monkeypatch.chdir(project.root)
+    assert find_target(project, "m").archive == Path("m")
+
+
+def test_what_runs_is_watched(tmp_path):
+    project = Project(tmp_path)
+    runs = [project.runs / "mnist" / number for number in "12"]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "training.json").touch()
+    home, weights = find_model(project, "mnist"), tmp_path / "w.pth"
+    weights.touch()
+    watched = find_target(project, "mnist").places()
+    assert runs[1] in watched
+    assert home / "handler.py" in watched
+    assert not {runs[0], home} & set(watched)
+    assert {home, weights} <= set(find_target(project, "mnist", weights=str(weights)).places())
+    assert runs[0] in find_target(project, "mnist", weights=str(runs[0])).places()
+
+
+def test_a_trace_stays_in_this_folder_whatever_the_model_is_called(tmp_path, monkeypatch, capsys):
+    traces = []
+    monkeypatch.setattr(
+        profiling, "profile", lambda loaded, batch, trace: traces.append(trace) or []
+    )
+    monkeypatch.chdir(tmp_path)
+    command = _Command(Target(Project(tmp_path), "m"), Given(), 1, False, False, True, False)
+    facts = {}
+    named = SimpleNamespace(name="../../x", version="1/0")
+    assert command._profiled(named, Frontend(), [], facts) == []
+    assert [trace.parent for trace in traces] == [tmp_path]
+    command._show(facts, [], [])
+    assert traces[0].name in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_change_is_seen_and_caches_are_not(tmp_path):

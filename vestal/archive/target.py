@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.archive.run import MANIFEST, LoadedArchive, open_model
+from vestal.archive.run import LoadedArchive, open_model
 from vestal.archive.watching import sources_of
 from vestal.archive.working import forget_handlers
 from vestal.errors import UsageError
@@ -54,11 +54,14 @@ class Target:
                 forget_handlers()
 
     def places(self) -> list[Path]:
-        """The files and folders that it is made of."""
+        """The files and folders that it is made of.
+
+        Raises:
+            VestalError: it was never trained.
+        """
         if self.archive is not None:
             return [self.archive]
-        brought = [Path(self.weights)] if self.weights and Path(self.weights).exists() else []
-        return [*sources_of(self.project, self.name), *brought]
+        return sources_of(self.project, self.name, self.weights)
 
 
 def find_target(
@@ -72,29 +75,27 @@ def find_target(
 ) -> Target:
     """What is meant: a path; an archive of the store by its file name, or by `version`; a model.
 
+    Paths start at the project's root.
+
     Raises:
         UsageError: there is none, or an archive is told what is a model's to say.
     """
-    from vestal.batch.archives import find_archive
+    from vestal.batch.archives import find_archive, is_path_or_file
     from vestal.models import model_names
 
-    path = Path(given)
-    stored = project.model_store / f"{path.name.removesuffix('.mar')}.mar"
-    archive: Path | None = None
-    if path.is_file() or (path.is_dir() and _is_unpacked(path)):
-        archive = path
-    elif version is not None:
-        archive = find_archive(project, given, version)
-    elif path.name == given and stored.is_file():
-        archive = stored
-    elif given in model_names(project):
+    models = model_names(project)
+    named = is_path_or_file(project, given)
+    if given in models and version is None and not named:
+        if weights is not None and project.path(weights).exists():
+            weights = str(project.path(weights))
         return Target(project, given, None, weights, engine, precision)
-    else:
-        try:
-            archive = find_archive(project, given)
-        except UsageError as error:
-            known = ", ".join(model_names(project))
-            raise UsageError(f"{error}; nor is it one of the models {known}") from None
+    try:
+        archive = find_archive(project, given, version)
+    except UsageError as error:
+        if named or version is not None:
+            raise
+        known = ", ".join(models)
+        raise UsageError(f"{error}; nor is it one of the models {known}") from None
     told = {"--weights": weights, "--engine": engine, "--precision": precision}
     wrong = [option for option, value in told.items() if value is not None]
     if wrong:
@@ -103,7 +104,3 @@ def find_target(
             "to run it as it would be packed"
         )
     return Target(project, archive.name, archive)
-
-
-def _is_unpacked(folder: Path) -> bool:
-    return any((place / MANIFEST).is_file() for place in (folder, *folder.glob("*")))

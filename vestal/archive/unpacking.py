@@ -15,6 +15,18 @@ from vestal.errors import UsageError, VestalError
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
+def served_folder(folder: Path) -> Path:
+    """The folder itself, or the one that it holds: TorchServe, too, goes one down."""
+    inner = list(folder.iterdir())
+    deeper = len(inner) == 1 and inner[0].is_dir() and inner[0].name != "MAR-INF"
+    return inner[0] if deeper else folder
+
+
+def is_unpacked(folder: Path) -> bool:
+    """Whether it is an archive's folder, or holds one."""
+    return folder.is_dir() and (served_folder(folder) / MANIFEST).is_file()
+
+
 @contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
     """The folder itself, or where a .mar or a .tar.gz is unpacked to, as safely as for a check.
@@ -23,10 +35,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
         UsageError: there is no archive, or it is none.
     """
     if archive.is_dir():
-        inner = list(archive.iterdir())
-        # TorchServe, too, goes one folder down.
-        deeper = len(inner) == 1 and inner[0].is_dir() and inner[0].name != "MAR-INF"
-        yield inner[0] if deeper else archive
+        yield served_folder(archive)
         return
     from vestal.archive.checking.findings import Findings, Severity
     from vestal.archive.checking.opening import opened

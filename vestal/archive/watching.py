@@ -9,6 +9,7 @@ from pathlib import Path
 from vestal.project import Project
 
 SECONDS = 0.3
+HANDLER, CONFIG = "handler.py", "model-config.yaml"
 State = dict[Path, tuple[int, int]]
 
 
@@ -46,11 +47,21 @@ def wait_for_change(
         seen = now
 
 
-def sources_of(project: Project, name: str) -> list[Path]:
-    """What a model of the project is staged from: its folder, its trainings, the handlers."""
+def sources_of(project: Project, name: str, weights: str | None = None) -> list[Path]:
+    """What a model of the project is staged from: the training's own copy of its code, and of the
+    model's folder what says how it is served; all of that folder for weights from elsewhere.
+
+    Raises:
+        VestalError: it was never trained.
+    """
     import vestal_handlers
     from vestal.models import find_model
-    from vestal.runs import RECORD
+    from vestal.runs import RECORD, latest_run
 
+    home, handlers = find_model(project, name), Path(vestal_handlers.__file__).parent
+    if weights is not None and not (Path(weights) / RECORD).is_file():
+        return [home, handlers, *([Path(weights)] if Path(weights).exists() else [])]
+    run = Path(weights) if weights is not None else latest_run(project, name)
+    # A new training takes the place of the newest.
     records = sorted((project.runs / name).glob(f"*/{RECORD}"))
-    return [find_model(project, name), Path(vestal_handlers.__file__).parent, *records]
+    return [run, home / HANDLER, home / CONFIG, handlers, *records]

@@ -12,11 +12,16 @@ from typing import Any
 import yaml
 
 from vestal.archive.run import LoadedArchive
-from vestal.archive.unpacking import MANIFEST, unpacked
+from vestal.archive.unpacking import MANIFEST, is_unpacked, served_folder, unpacked
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 
 BILL = "bill-of-materials.json"
+
+
+def is_path_or_file(project: Project, given: str) -> bool:
+    """Whether it is a path, or an archive's file name in the store: not only a model's name."""
+    return _named(project, given) is not None
 
 
 def find_archive(project: Project, given: str, version: str | None = None) -> Path:
@@ -26,14 +31,20 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
     a version where there are several.
 
     Raises:
-        UsageError: there is none; the message names those there are.
+        UsageError: there is none, or it is of another version; the message names those there are.
+        VestalError: it cannot be read, and a version is asked for.
     """
-    path, store = Path(given), project.model_store
-    if path.is_file() or (path / MANIFEST).is_file():
-        return path
-    for name in (given, f"{given}.mar", f"{given}-{version}.mar"):
-        if (store / name).is_file():
-            return store / name
+    store = project.model_store
+    archive = _named(project, given)
+    if archive is not None:
+        if version is not None and (own := model_of(archive)[1]) != version:
+            raise UsageError(
+                f"{archive} is of version {own}, and --version says {version}: leave one of the "
+                "two out"
+            )
+        return archive
+    if (store / f"{given}-{version}.mar").is_file():
+        return store / f"{given}-{version}.mar"
     known = sorted(archive.name for archive in store.glob("*.mar"))
     versions = [name for name in known if name.startswith(f"{given}-")]
     if len(versions) == 1 and version is None:
@@ -44,6 +55,15 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
         f"no archive {given}: neither a path nor one of {store} "
         f"({', '.join(known) or 'which is empty: vestal pack makes one'})"
     )
+
+
+def _named(project: Project, given: str) -> Path | None:
+    """By its path, or by its file's name in the store."""
+    path, store = project.path(given), project.model_store
+    if path.is_file() or is_unpacked(path):
+        return path
+    stored = [store / name for name in (given, f"{given}.mar") if "/" not in given]
+    return next((file for file in stored if file.is_file()), None)
 
 
 def model_of(archive: Path) -> tuple[str, str, str | None]:
@@ -106,6 +126,7 @@ def _alone(folder: Path) -> None:
 
 def _member(archive: Path, name: str) -> str | None:
     if archive.is_dir():
-        return (archive / name).read_text("utf-8") if (archive / name).is_file() else None
+        file = served_folder(archive) / name
+        return file.read_text("utf-8") if file.is_file() else None
     with zipfile.ZipFile(archive) as content:
         return content.read(name).decode() if name in content.namelist() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,9 @@ class _Command:
     ) -> list[Operator]:
         from vestal.archive.profiling import profile
 
-        trace = Path(f"{loaded.name}-{loaded.version}-trace.json").absolute()
+        # What a manifest says is no path: the trace stays in this folder.
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{loaded.name}-{loaded.version}")
+        trace = Path(f"{name.lstrip('.')}-trace.json").absolute()
         facts["trace"] = str(trace)
         return profile(
             loaded, lambda: frontend.ask(loaded, sent, self.batch, explain=self.explain), trace
@@ -166,12 +169,12 @@ class _Command:
         from vestal.cli import run_output
 
         if self.as_json:
-            if operators:
+            if self.profile:
                 facts["operators"] = [vars(operator) for operator in operators]
             print_json({**facts, **run_output.facts(batches)})
             return
         if self.describe:
             out.print(Text(json.dumps(facts["description"], indent=2, ensure_ascii=False)))
         run_output.show(batches)
-        if operators:
+        if self.profile:
             run_output.show_operators(operators, Path(facts["trace"]))

@@ -68,7 +68,8 @@ def show_operators(operators: Sequence[Operator], trace: Path) -> None:
         table.add_row(
             Text(each.name), str(each.calls), f"{each.own * 1e3:.2f}", f"{each.total * 1e3:.2f}"
         )
-    out.print(table)
+    if operators:
+        out.print(table)
     out.print(Text(f"trace: {trace} (chrome://tracing or ui.perfetto.dev)"), soft_wrap=True)
 
 

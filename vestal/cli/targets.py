@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vestal.archive.pack import find_weights
-from vestal.archive.run import MANIFEST
+from vestal.archive.unpacking import is_unpacked
 from vestal.batch.archives import find_archive, model_of
 from vestal.client import Client
 from vestal.client.settings import read_ready_file
@@ -91,7 +91,7 @@ def _recipe(project: Project, name: str, asked: Asked) -> Recipe:
 def _is_archive(project: Project, target: str) -> bool:
     """A path, or an archive's file name in the store: not a model's name."""
     stored = project.model_store / f"{target}.mar"
-    return target.endswith(".mar") or (Path(target) / MANIFEST).is_file() or stored.is_file()
+    return target.endswith(".mar") or is_unpacked(Path(target)) or stored.is_file()
 
 
 @contextmanager

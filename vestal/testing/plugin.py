@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def archive(pytestconfig: pytest.Config) -> Iterator[Archives]:
     """`archive("model_store/mnist-1.0.mar").predict([Path("seven.png")])`: answers, no server.
 
-    Each archive or model loads once a session; names are those of pytest's root folder.
+    Each archive or model loads once a session; names and paths are those of pytest's root folder.
     """
     from vestal.project import Project
     from vestal.testing.archives import archives

@@ -18,9 +18,10 @@ from pathlib import Path
 from vestal.archive.checking import tars, zips
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.names import judge_names, safe_name
+from vestal.archive.unpacking import served_folder
 from vestal.errors import UsageError, VestalError
 
-GZIP = b"\x1f\x8b"
+GZIP, ZIP = b"\x1f\x8b", b"PK"
 TEXT_LIMIT = 4_000_000  # bytes of a source or a manifest; more is no text that a person wrote
 
 
@@ -66,7 +67,8 @@ def opened(archive: Path, found: Findings) -> Iterator[Contents | None]:
     except OSError as error:
         raise UsageError(f"{archive} cannot be read ({error.strerror}): give an archive") from None
     kind = "tar" if head.startswith(GZIP) else "zip"
-    _check_name(archive, kind, found)
+    if head.startswith((GZIP, ZIP)):  # what is neither is told below
+        _check_name(archive, kind, found)
     with tempfile.TemporaryDirectory(prefix="vestal-check-") as scratch:
         target = Path(scratch)
         room = shutil.disk_usage(target).free
@@ -115,9 +117,7 @@ def _stem(name: str) -> str:
 
 
 def _folder(folder: Path, found: Findings) -> Contents | None:
-    inner = list(folder.iterdir())
-    if len(inner) == 1 and inner[0].is_dir() and inner[0].name != "MAR-INF":
-        folder = inner[0]  # TorchServe, too, goes one folder down
+    folder = served_folder(folder)
     names, bad = [], len(found.items)
     root = folder.resolve()
 
