@@ -1,4 +1,8 @@
-"""Aids for the tests of those who call models: a TorchServe that needs no Java and no model."""
+"""Aids for tests of those who call models, and of those who make them; no Java in either.
+
+`FakeServer` answers like a TorchServe, without a model. The pytest fixture `archive`
+(vestal.testing.archives) loads an archive or a model and asks it, without a server.
+"""
 
 from __future__ import annotations
 
