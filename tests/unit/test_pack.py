@@ -202,6 +202,6 @@ def test_weights_that_do_not_load_are_no_archive(tmp_path, weights):
     shutil.copytree(weights, broken)
     (broken / "model.pt").write_bytes(b"not TorchScript")
     project = Project(tmp_path / "project")
-    with pytest.raises(VestalError, match=r"mnist 1\.0 did not load"):
+    with pytest.raises(VestalError, match=r"^mnist 1\.0 did not load"):
         pack(project, "mnist", version="1.0", weights=broken)
     assert not list(project.model_store.iterdir())

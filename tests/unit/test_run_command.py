@@ -13,8 +13,7 @@ import pytest
 
 from vestal.archive import profiling
 from vestal.archive.frontend import Batch, Frontend, Sent
-from vestal.archive.messages import Answer
-from vestal.archive.refusals import Refused
+from vestal.archive.messages import Answer, Refused
 from vestal.archive.target import Target, find_target
 from vestal.archive.timing import StepClock, Times
 from vestal.archive.unpacking import MANIFEST

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vestal.archive.forms import boundary_of, read_multipart, read_urlencoded
-from vestal.archive.messages import Answer, Input
-from vestal.archive.refusals import Refused
+from vestal.archive.messages import Answer, Input, Refused
 
 PART = (
     b'--b\r\nContent-Disposition: form-data; name="a"; filename="x.png"\r\n'

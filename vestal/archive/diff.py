@@ -15,9 +15,8 @@ from typing import Any
 import yaml
 
 from vestal.archive.index import sha256_of
-from vestal.archive.run import MANIFEST
+from vestal.archive.layout import BILL, MANIFEST
 
-BILL = "bill-of-materials.json"
 _MISSING = object()
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from vestal.archive.refusals import Refused
+from vestal.archive.messages import Refused
 
 Parts = dict[str, tuple[bytes, str]]
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vestal.archive.messages import Answer, Input
-from vestal.archive.refusals import Refused
+from vestal.archive.messages import Answer, Input, Refused
 from vestal.archive.run import LoadedArchive
 from vestal.archive.timing import Times
 from vestal.errors import UsageError
@@ -83,14 +82,26 @@ class Frontend:
         batches = []
         for start in range(0, len(sent), size):
             group = list(sent[start : start + size])
-            received: list[Input | Answer] = []
-            for each in group:
-                try:
-                    received.append(self.receive(each, explain=explain))
-                except Refused as refused:
-                    received.append(Answer.of(refused))
-            inputs = [each for each in received if isinstance(each, Input)]
-            said = iter(loaded.predict(inputs) if inputs else [])
-            answers = [next(said) if isinstance(each, Input) else each for each in received]
-            batches.append(Batch(group, answers, loaded.times if inputs else None))
+            answers, times = self.answers(loaded, group, explain=explain)
+            batches.append(Batch(group, answers, times))
         return batches
+
+    def answers(
+        self, loaded: LoadedArchive, batch: Sequence[Sent | Input], *, explain: bool = False
+    ) -> tuple[list[Answer], Times | None]:
+        """One batch: an answer for each, also for those refused; times where a handler was asked.
+
+        An `Input` is given to the handler as it is.
+        """
+        received: list[Input | Answer] = []
+        for each in batch:
+            try:
+                if not isinstance(each, Input):
+                    each = self.receive(each, explain=explain)
+                received.append(each)
+            except Refused as refused:
+                received.append(Answer.of(refused))
+        inputs = [each for each in received if isinstance(each, Input)]
+        said = iter(loaded.predict(inputs) if inputs else [])
+        answers = [next(said) if isinstance(each, Input) else each for each in received]
+        return answers, loaded.times if inputs else None

@@ -23,9 +23,9 @@ from typing import Any
 import yaml
 
 from vestal.archive.index import enter, sha256_of, updating
-from vestal.archive.run import MANIFEST
+from vestal.archive.layout import CONFIG, HANDLER, MANIFEST
 from vestal.archive.sample import tolerance_of
-from vestal.archive.stage import CONFIG, HANDLER, add_bill, add_golden, engine_of, stage
+from vestal.archive.stage import add_bill, add_golden, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
 from vestal.project import Project

@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vestal.archive.layout import MANIFEST as MANIFEST
 from vestal.archive.messages import Answer as Answer
 from vestal.archive.messages import Input as Input
 from vestal.archive.messages import answers_of, message_of
 from vestal.archive.quick_imports import quick_imports
 from vestal.archive.timing import StepClock, Times
-from vestal.archive.unpacking import MANIFEST as MANIFEST
 from vestal.archive.unpacking import batch_size_of, manifest_of, unpacked
 from vestal.archive.working import Workplace
 from vestal.errors import VestalError
@@ -157,8 +157,21 @@ def open_model(
         stage_model(
             scratch / name, project, name, weights=weights, engine=engine, precision=precision
         )
-        with LoadedArchive(scratch / name, batch_size, decode=decode) as loaded:
+        with load_staged(scratch / name, name, batch_size, decode=decode) as loaded:
             yield loaded
+
+
+def load_staged(
+    folder: Path, name: str, batch_size: int | None = None, *, decode: bool = False
+) -> LoadedArchive:
+    """A folder that is there for the moment: in errors its model's name stands for it."""
+    try:
+        return LoadedArchive(folder, batch_size, decode=decode)
+    except VestalError as error:
+        cause = error.__cause__ or error
+        text = str(cause)  # a handler of ours says whose it is
+        said = text if text.startswith(f"{name} ") else f"{name} does not load: {text}"
+        raise VestalError(said) from cause
 
 
 def stage_model(

@@ -17,7 +17,8 @@ import yaml
 import vestal_handlers
 from vestal.archive.converting import artifact_for
 from vestal.archive.index import sha256_of
-from vestal.archive.run import MANIFEST, Input, LoadedArchive
+from vestal.archive.layout import BILL, CONFIG, HANDLER, MANIFEST
+from vestal.archive.run import Input, load_staged
 from vestal.archive.sample import Sample, matches, rounded, tolerance_of
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model
@@ -25,9 +26,6 @@ from vestal.project import Project
 from vestal.runs import SAMPLE, Run
 from vestal_handlers.engines import BY_SUFFIX
 
-HANDLER = "handler.py"
-CONFIG = "model-config.yaml"
-BILL = "bill-of-materials.json"
 CONTENT_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -127,10 +125,10 @@ def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: 
         VestalError: it does not load, refuses the input, or answers otherwise.
     """
     given, content_type, name = _sample_input(run, reference)
-    right = rounded(_answer(reference, given, content_type))
+    right = rounded(_answer(reference, run, given, content_type))
     tolerance = tolerance_of(precision, engine)
     if folder != reference:
-        difference = matches(right, _answer(folder, given, content_type), tolerance)
+        difference = matches(right, _answer(folder, run, given, content_type), tolerance)
         if difference:
             raise VestalError(
                 f"the {engine} engine in {precision} answers the sample otherwise than the "
@@ -144,13 +142,13 @@ def _sample_input(run: Run, staged: Path) -> tuple[bytes, str, str]:
     if files:
         return files[0].read_bytes(), CONTENT_TYPES[files[0].suffix], files[0].name
     # Weights from elsewhere come without data: the handler knows an input that it takes.
-    with LoadedArchive(staged, batch_size=1) as loaded:
+    with load_staged(staged, run.model, batch_size=1) as loaded:
         example = loaded.describe()["example"]
     return json.dumps(example).encode(), CONTENT_TYPES[".json"], "input.json"
 
 
-def _answer(folder: Path, given: bytes, content_type: str) -> Any:
-    with LoadedArchive(folder, batch_size=1) as loaded:
+def _answer(folder: Path, run: Run, given: bytes, content_type: str) -> Any:
+    with load_staged(folder, run.model, batch_size=1) as loaded:
         (answer,) = loaded.predict([Input.raw(given, content_type)])
     if answer.status != 200:
         raise VestalError(f"the handler refuses its own sample: {answer.body.decode()}")

@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
+from vestal.archive.layout import MANIFEST as MANIFEST
 from vestal.errors import UsageError, VestalError
-
-MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 def served_folder(folder: Path) -> Path:

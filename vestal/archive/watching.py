@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from vestal.archive.layout import CONFIG, HANDLER
 from vestal.project import Project
 
 SECONDS = 0.3
-HANDLER, CONFIG = "handler.py", "model-config.yaml"
 State = dict[Path, tuple[int, int]]
 
 

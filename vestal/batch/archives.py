@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
+from vestal.archive.layout import BILL, MANIFEST
 from vestal.archive.run import LoadedArchive
-from vestal.archive.unpacking import MANIFEST, is_unpacked, served_folder, unpacked
+from vestal.archive.unpacking import is_unpacked, served_folder, unpacked
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
-
-BILL = "bill-of-materials.json"
 
 
 def is_path_or_file(project: Project, given: str) -> bool:

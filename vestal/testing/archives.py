@@ -17,7 +17,6 @@ from typing import Any
 
 from vestal.archive.frontend import Frontend, Sent
 from vestal.archive.messages import Answer, Input
-from vestal.archive.refusals import Refused
 from vestal.archive.run import LoadedArchive
 from vestal.archive.target import find_target
 from vestal.archive.timing import Times
@@ -50,21 +49,9 @@ class ArchiveUnderTest:
         Raises:
             InvalidInput: an input that cannot be sent.
         """
-        received: list[Input | Answer] = []
-        for given in inputs:
-            if isinstance(given, Input):
-                received.append(given)
-                continue
-            payload, rest = encode(given), dict(headers or {})
-            types = [rest.pop(name) for name in list(rest) if name.lower() == "content-type"]
-            sent = Sent("", payload.body, [payload.content_type, *types][-1], rest)
-            try:
-                received.append(self._frontend.receive(sent, explain=explain))
-            except Refused as refused:
-                received.append(Answer.of(refused))
-        batch = [each for each in received if isinstance(each, Input)]
-        said = iter(self.loaded.predict(batch) if batch else [])
-        return [next(said) if isinstance(each, Input) else each for each in received]
+        batch = [one if isinstance(one, Input) else _sent(one, headers or {}) for one in inputs]
+        answers, _ = self._frontend.answers(self.loaded, batch, explain=explain)
+        return answers
 
     def describe(self) -> Any:
         """What `GET /models/NAME?customized=true` answers."""
@@ -79,6 +66,12 @@ class ArchiveUnderTest:
     def times(self) -> Times | None:
         """Seconds of the last batch, step by step."""
         return self.loaded.times
+
+
+def _sent(given: Any, headers: Mapping[str, str]) -> Sent:
+    payload, rest = encode(given), dict(headers)
+    types = [rest.pop(name) for name in list(rest) if name.lower() == "content-type"]
+    return Sent("", payload.body, [payload.content_type, *types][-1], rest)
 
 
 class Archives:

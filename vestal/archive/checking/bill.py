@@ -10,8 +10,8 @@ from typing import Any
 from vestal.archive.checking.findings import Findings, short
 from vestal.archive.checking.opening import Contents
 from vestal.archive.index import sha256_of
+from vestal.archive.layout import BILL
 
-BILL = "bill-of-materials.json"
 FORMAT = 1
 _TODO = "pack it again with vestal pack"
 

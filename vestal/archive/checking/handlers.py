@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vestal.archive.checking.findings import Findings
-from vestal.archive.checking.manifest import MANIFEST, Manifest
+from vestal.archive.checking.manifest import Manifest
 from vestal.archive.checking.opening import Contents
 from vestal.archive.checking.sources import Function, Module, describe, parse
+from vestal.archive.layout import MANIFEST
 
 STOCK = "ts.torch_handler"
 _METHODS = ("handle", "initialize")

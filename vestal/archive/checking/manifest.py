@@ -11,9 +11,8 @@ from typing import Any
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.names import safe_name
 from vestal.archive.checking.opening import Contents
+from vestal.archive.layout import CONFIG, MANIFEST
 
-MANIFEST = "MAR-INF/MANIFEST.json"
-CONFIG = "model-config.yaml"
 RUNTIMES = ("python", "python3", "LSP")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")  # torch-model-archiver's own rule
 _FILES = ("serializedFile", "modelFile", "configFile", "requirementsFile")

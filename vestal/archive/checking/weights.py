@@ -11,15 +11,15 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from vestal.archive.checking.bill import BILL, Bill
+from vestal.archive.checking.bill import Bill
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.handlers import Handler
-from vestal.archive.checking.manifest import MANIFEST, Manifest
+from vestal.archive.checking.manifest import Manifest
 from vestal.archive.checking.opening import Contents
 from vestal.archive.checking.pickles import members_of
+from vestal.archive.layout import BILL, LABELS, MANIFEST
 from vestal.archive.sample import DESCRIPTION, FOLDER
 
-LABELS = "index_to_name.json"
 SAMPLE = f"{FOLDER}/{DESCRIPTION}"
 _TOP = 5  # ts.torch_handler.image_classifier.ImageClassifier.topk
 _NATIVE = {".so", ".dylib", ".dll", ".pyd"}
