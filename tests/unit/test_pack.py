@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import packed
 
+from vestal.archive.checking import check
 from vestal.archive.converting import artifact_for
 from vestal.archive.index import enter, read_index, sha256_of, updating
 from vestal.archive.pack import _revision, find_weights, pack
 from vestal.errors import UsageError, VestalError
+from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import latest_run
 from vestal.training.recipe import load_recipe
@@ -64,6 +67,24 @@ def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(tmp_p
         made = set(pool.map(packed_in, range(8)))
     assert len(made) == 1
     assert {packed_on("10000", "A-24"), packed_on("20000", "B+24")} == made
+
+
+def test_the_bill_names_what_a_handler_of_ones_own_leads_to(tmp_path):
+    """A regressor whose handler uses what only images need otherwise."""
+    project = Project(tmp_path)
+    home = project.models / "regression"
+    shutil.copytree(find_model(project, "regression"), home)
+    (home / "handler.py").write_text(
+        "from vestal_handlers import decoding\n"
+        "from vestal_handlers.regressor import Regressor\n\n\n"
+        "class Handler(Regressor):\n    limit = decoding.MAX_PIXELS\n"
+    )
+    archive = packed(project, "regression")
+    assert not check(archive).failed
+    with zipfile.ZipFile(archive) as content:
+        bill = json.loads(content.read("bill-of-materials.json"))
+    assert "torchvision" in bill["packages"]
+    assert not {"torchserve", "sklearn", "scikit-learn"} & bill["packages"].keys()
 
 
 def test_packing_again_changes_nothing(tmp_path, weights):

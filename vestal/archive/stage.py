@@ -176,7 +176,7 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
             "torch": version("torch"),
             "machine": platform.machine(),
         },
-        "packages": _packages(folder, run, artifact),
+        "packages": _packages(folder, run, artifact, engine),
         "optional": _versions(OPTIONAL),
         "training": {"dataset": run.dataset, "seed": run.seed, "metrics": dict(run.test)},
         "files": files,
@@ -190,21 +190,31 @@ def engine_of(artifact: str, task: str) -> str:
     return "transformers" if task == "text_generator" else BY_SUFFIX[Path(artifact).suffix]
 
 
-def _packages(folder: Path, run: Run, artifact: str) -> dict[str, str]:
+def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, str]:
+    from vestal.archive.checking.imports import follow, loaded_by_name
+    from vestal.archive.checking.packages import BASE
+
     names = [*PACKAGES, *BY_TASK.get(run.task, ()), *BY_ARTIFACT.get(Path(artifact).suffix, ())]
-    sources = [folder / HANDLER, *(folder / f for f in run.support if f.endswith(".py"))]
-    own = {file.stem for file in sources} | {Path(vestal_handlers.__file__).parent.name, "ts"}
+    trees = {
+        file.relative_to(folder).as_posix(): ast.parse(file.read_bytes())
+        for file in sorted(folder.rglob("*.py"))
+    }
+    # What `vestal check` asks for, and whatever the model's own files import.
+    outside, _ = follow(trees, loaded_by_name(trees, engine))
+    needed = {said.top for said in outside if not said.guarded} - BASE
+    own = [trees[name] for name in (HANDLER, *run.support) if name in trees]
+    needed |= _imports(own) - {name.split("/")[0].removesuffix(".py") for name in trees} - {"ts"}
     distributions = packages_distributions()
-    for module in sorted(_imports(sources) - own - set(sys.stdlib_module_names)):
+    for module in sorted(needed - set(sys.stdlib_module_names)):
         names += [name.lower() for name in distributions.get(module, [])]
     return _versions(names)
 
 
-def _imports(sources: Sequence[Path]) -> set[str]:
+def _imports(trees: Sequence[ast.Module]) -> set[str]:
     """The top-level packages that these files import, wherever in them."""
     found = set()
-    for file in sources:
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for tree in trees:
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -56,6 +56,11 @@ def members_by_module(names: Iterator[str] | tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def loaded_by_name(trees: Mapping[str, ast.Module], engine: str | None) -> set[str]:
+    """What our handlers import by its name: their engine, and the files beside them."""
+    return {name for name in trees if "/" not in name} | {f"vestal_handlers/engines/{engine}.py"}
+
+
 def follow(
     trees: Mapping[str, ast.Module], roots: set[str], names: tuple[str, ...] = ()
 ) -> tuple[list[Import], list[Missing]]:

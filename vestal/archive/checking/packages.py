@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from vestal.archive.checking.bill import Bill
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.handlers import STOCK, Handler, stock_handler
-from vestal.archive.checking.imports import Import, follow, imports_of, is_installed
+from vestal.archive.checking.imports import Import, follow, imports_of, is_installed, loaded_by_name
 from vestal.archive.checking.manifest import Manifest
 from vestal.archive.checking.opening import TEXT_LIMIT, Contents
 from vestal.archive.checking.sources import parse
@@ -103,9 +103,7 @@ def check_imports(
     """Every import that a worker would run, from the root's files on."""
     roots = {name for name in (handler.file, manifest.model_file) if name}
     if bill:
-        # Our handlers load their engine, and the files beside them, by name.
-        roots |= {name for name in trees if "/" not in name}
-        roots.add(f"vestal_handlers/engines/{bill.engine}.py")
+        roots |= loaded_by_name(trees, bill.engine)
     outside, missing = follow(trees, roots, contents.names)
     for lost in missing:
         if not lost.said.guarded:
