@@ -37,6 +37,7 @@ recipe = Recipe(
     datasets={"pydoc_topics": DataSet(load=pydoc_topics, epochs=14)},
     batch_size=4,
     learning_rate=3e-3,
+    warmup=0.1,
     weight_decay=0.1,
     saves=("transformers",),
     weights={"gpt2": hub},

@@ -80,7 +80,7 @@ class Learner(lightning.LightningModule):
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=steps
+            optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 

@@ -86,6 +86,7 @@ class Recipe:
         datasets: by name.
         batch_size: examples a step.
         learning_rate: AdamW's highest, under a one-cycle schedule.
+        warmup: the share of the steps in which the rate rises to it.
         saves: formats of `vestal.training.saving`; the first is what `vestal pack` takes.
         labels: of the classes that the model was made for, in order; a data set may have others.
         weight_decay: AdamW's.
@@ -101,6 +102,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     saves: Sequence[str]
+    warmup: float = 0.3
     labels: Sequence[str] | None = None
     weight_decay: float = 0.01
     patience: int | None = None
