@@ -38,6 +38,7 @@ recipe = Recipe(
     batch_size=4,
     learning_rate=3e-3,
     warmup=0.1,
+    gradient_clip=1.0,
     weight_decay=0.1,
     saves=("transformers",),
     weights={"gpt2": hub},

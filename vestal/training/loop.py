@@ -163,6 +163,7 @@ def fit(
             precision=_precision(accelerator),
             devices=1,
             max_epochs=epochs,
+            gradient_clip_val=recipe.gradient_clip,
             deterministic=True,
             callbacks=callbacks,
             logger=False,

@@ -87,6 +87,7 @@ class Recipe:
         batch_size: examples a step.
         learning_rate: AdamW's highest, under a one-cycle schedule.
         warmup: the share of the steps in which the rate rises to it.
+        gradient_clip: the longest that a step's gradient may be (L2 norm); None: as it comes.
         saves: formats of `vestal.training.saving`; the first is what `vestal pack` takes.
         labels: of the classes that the model was made for, in order; a data set may have others.
         weight_decay: AdamW's.
@@ -103,6 +104,7 @@ class Recipe:
     learning_rate: float
     saves: Sequence[str]
     warmup: float = 0.3
+    gradient_clip: float | None = None
     labels: Sequence[str] | None = None
     weight_decay: float = 0.01
     patience: int | None = None
