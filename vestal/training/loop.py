@@ -76,7 +76,10 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
-            self.module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.module.parameters(),
+            recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -90,7 +90,7 @@ class Recipe:
         gradient_clip: the longest that a step's gradient may be (L2 norm); None: as it comes.
         saves: formats of `vestal.training.saving`; the first is what `vestal pack` takes.
         labels: of the classes that the model was made for, in order; a data set may have others.
-        weight_decay: AdamW's.
+        weight_decay, betas: AdamW's; the one-cycle schedule moves the first beta, too.
         patience: epochs without a lower validation loss until training stops; None: never early.
         weights: ready weights by name, for `vestal pack --weights NAME`.
         tokenizer: trains a language model's tokenizer on the training texts.
@@ -107,6 +107,7 @@ class Recipe:
     gradient_clip: float | None = None
     labels: Sequence[str] | None = None
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
     patience: int | None = None
     weights: Mapping[str, Callable[[], Weights]] = field(default_factory=dict)
     tokenizer: Callable[[Sequence[str]], Any] | None = None
