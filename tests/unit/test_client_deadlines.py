@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import ssl
@@ -16,6 +17,7 @@ from client_both import both
 from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
+from vestal.client.sockets import DeadlineSocket
 
 SECONDS = 0.6
 LATE = 0.2
@@ -82,19 +84,24 @@ def test_a_server_that_stalls_is_left_at_the_deadline(
 
 @both
 def test_a_full_backlog_is_left_at_the_deadline(kind: type[Client]) -> None:
+    with _full_backlog() as (host, port), kind(f"http://{host}:{port}") as client:
+        with ends_at_the_deadline() as caught:
+            client.predict("m", b"x", timeout=SECONDS)
+        assert "connecting" in str(caught.value)
+
+
+@contextmanager
+def _full_backlog() -> Iterator[tuple[str, int]]:
+    """An address where connecting hangs: Linux drops what does not fit."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        address = listener.getsockname()
         fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # Linux drops what does not fit, so connecting hangs
+        for filler in fillers:
             filler.setblocking(False)
-            filler.connect_ex(address)
+            filler.connect_ex(listener.getsockname())
         try:
-            with kind(f"http://127.0.0.1:{address[1]}") as client:
-                with ends_at_the_deadline() as caught:
-                    client.predict("m", b"x", timeout=SECONDS)
-                assert "connecting" in str(caught.value)
+            yield listener.getsockname()
         finally:
             for filler in fillers:
                 filler.close()
@@ -203,6 +210,77 @@ def test_tls_obeys_the_deadline(
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         with kind(url) as client, ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
+
+
+@both
+def test_behind_a_proxy_tls_obeys_the_deadline(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tunnels_to_silence(connection: Connection) -> None:
+        while not connection.sock.recv(1000).endswith(b"\r\n\r\n"):
+            pass
+        time.sleep(SECONDS / 2)  # the handshake has only what is left after that
+        connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        connection.hang()
+
+    with WireServer(tunnels_to_silence) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with kind("https://server.invalid") as client, ends_at_the_deadline():
+            client.predict("m", b"x", timeout=SECONDS)
+        assert proxy.connections == 1
+
+
+@both
+def test_behind_a_proxy_a_plain_request_obeys_the_deadline(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = []
+
+    def second_is_silent(connection: Connection) -> None:
+        request = connection.receive()
+        assert request is not None
+        targets.append(request.target)
+        connection.send(http(200, {}))
+        silent(connection)
+
+    with WireServer(second_is_silent) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        with kind("http://server.invalid:8080/serve") as client:
+            client.predict("m", b"x", timeout=SECONDS)
+            with ends_at_the_deadline():
+                client.predict("m", b"x", timeout=SECONDS)
+    assert targets == ["http://server.invalid:8080/serve/predictions/m"]
+
+
+def _resolves_to(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, tuple[object, ...]]) -> None:
+    answers = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in found]
+    monkeypatch.setattr("vestal.client.sockets.socket.getaddrinfo", lambda *_, **__: answers)
+
+
+def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with HTTPServer(script(http(200, {}))) as server, Client(server.url) as client:
+        here = (socket.AF_INET, ("127.0.0.1", int(server.url.rpartition(":")[2])))
+        _resolves_to(monkeypatch, (socket.AF_CAN, ("can0",)), here)
+        monkeypatch.setattr(DeadlineSocket, "__init__", _without_can)
+        assert client.predict("m", b"x") == {}
+
+
+def _without_can(self: socket.socket, family: int, *args: int) -> None:
+    if family == socket.AF_CAN:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+    socket.socket.__init__(self, family, *args)
+
+
+def test_an_address_that_swallows_packets_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _full_backlog() as swallows, HTTPServer(script(http(200, {}))) as server:
+        here = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with Client("http://server") as client:
+            _resolves_to(monkeypatch, (socket.AF_INET, swallows), (socket.AF_INET, here))
+            assert client.predict("m", b"x", timeout=2 * SECONDS).latency < 1.5 * SECONDS
 
 
 @both

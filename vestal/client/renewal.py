@@ -110,7 +110,8 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane) -> Steps[bool]:
         before = tokens.get(plane)
         request = Request(
             "GET",
-            f"{context.addresses.of('management')}/token?type={plane}",
+            context.addresses.of("management"),
+            f"/token?type={plane}",
             {"Authorization": f"Bearer {tokens.renewing_key}"},
             limit=min(LIMIT, context.deadline.remaining() / 2),
         )

@@ -124,7 +124,7 @@ class Attempts:
         """Returns when the server answers a ping, whatever it says; raises where it does not."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         pings = 0
-        while isinstance((yield Request("GET", f"{self.base}/ping", headers, limit=PING)), Broken):
+        while isinstance((yield Request("GET", self.base, "/ping", headers, limit=PING)), Broken):
             pings += 1
             assert self.failed.last is not None
             yield from self.wait(self.pause(self.failed.last, None, pings))
@@ -135,8 +135,8 @@ class Attempts:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         query = f"?{urlencode(self.call.query)}" if self.call.query else ""
-        url = self.base + self.call.path + query
-        return Request(self.call.method, url, headers, self.call.body)
+        target = self.call.path + query
+        return Request(self.call.method, self.base, target, headers, self.call.body)
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""

@@ -66,7 +66,7 @@ def _tokens(
     if token is not None:
         return FixedToken(token, "the argument token")
     if key_file is not None:
-        return KeyFile(Path(key_file))
+        return KeyFile(Path(key_file).absolute())
     if variable := os.environ.get(TOKEN_VARIABLE):
         return FixedToken(variable, f"the environment variable {TOKEN_VARIABLE}")
     if ready is not None and ready.key_file is not None:
@@ -113,6 +113,8 @@ def _address(name: str, address: str | None) -> str | None:
         raise UsageError(f"{name} is {address!r}: its port is no number") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
         raise UsageError(f"{name} is {address!r}: expected http://host:port or https://host:port")
+    if not all(0 < len(label) < 64 for label in parts.hostname.removesuffix(".").split(".")):
+        raise UsageError(f"{name} is {address!r}: a host's name has 1 to 63 letters to a dot")
     if parts.username is not None or parts.password is not None:
         raise UsageError(f"{name} carries a user or a password: give a token by token= instead")
     if parts.query or parts.fragment:

@@ -9,6 +9,8 @@ and for the asynchronous one.
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,14 +22,20 @@ T = TypeVar("T")
 class Request:
     """One request on the wire. Headers hold the token: never in the repr.
 
+    `base`: one of the client's addresses; `target`: what follows it, `/ping`.
     `limit`: seconds it may take, where that is less than what its call has left.
     """
 
     method: str
-    url: str
+    base: str
+    target: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(default=b"", repr=False)
     limit: float | None = None
+
+    @property
+    def url(self) -> str:
+        return self.base + self.target
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,16 @@ class Broken:
     error: BaseException
     sent: bool
     final: bool = False
+
+
+def broken(phase: str, error: BaseException, sent: bool) -> Broken:
+    """What either transport makes of a library's error."""
+    root = root_of(error)
+    unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
+    # A TLS server that is killed says nothing at its end, which is no word on its certificate.
+    gone = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    untrusted = isinstance(root, ssl.SSLError) and not gone
+    return Broken(phase, root, sent, final=unresolved or untrusted)
 
 
 Steps = Generator[Request | Pause | Work, Any, T]
