@@ -106,6 +106,22 @@ def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
     assert caught.value.status == 503
 
 
+def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
+    shared = Shared()
+    for _ in range(3):
+        context = Context(
+            Addresses("http://server", None, None), NoToken(), Deadline(30), shared=shared
+        )
+        steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+        steps.send(None)
+        assert isinstance(steps.send(Reply(503, "", {}, b"")), Pause)
+        steps.close()
+    free = 0
+    while shared.budget.spend(0) == 0.0:
+        free += 1
+    assert free == FLOOR
+
+
 def test_a_client_after_a_fork_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

@@ -34,6 +34,11 @@ class Budget:
         with self._lock:
             self._retries = min(SAVINGS, self._retries + RATIO)
 
+    def refund(self) -> None:
+        """A retry that had a turn is not sent."""
+        with self._lock:
+            self._retries = min(SAVINGS, self._retries + 1.0)
+
     def spend(self, within: float) -> float | None:
         """Seconds until a retry may be sent; None, and nothing spent, where they exceed `within`.
 

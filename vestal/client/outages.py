@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import time
 
+LASTS = 120.0
+"""Seconds after a break that a model may still be missing for it."""
+
 
 class Outages:
     """One for each client. Assignments are atomic, so there is no lock."""
@@ -25,4 +28,5 @@ class Outages:
 
     def since_last_answer(self, model: str) -> bool:
         answered = self._answered.get(model)
-        return answered is not None and self._broke >= answered
+        recent = time.monotonic() - self._broke < LASTS
+        return recent and answered is not None and self._broke >= answered

@@ -80,7 +80,8 @@ class Attempts:
             self.count += 1
             outcome = yield from self.send(token)
             if isinstance(outcome, Broken):
-                self.context.shared.outages.broke()
+                if not self.deadline.expired:  # else it is no word on the server
+                    self.context.shared.outages.broke()
                 yield from self.wait(self.after_break(outcome))
                 continue
             verdict = judge(outcome)
@@ -221,5 +222,9 @@ class Attempts:
             if turn is not None:
                 break
             yield Pause(LOOK_AGAIN)
-        if turn or seconds:
-            yield Pause(max(turn, seconds))
+        try:
+            if turn or seconds:
+                yield Pause(max(turn, seconds))
+        except BaseException:  # the call was cancelled: another one may have its turn
+            self.context.shared.budget.refund()
+            raise
