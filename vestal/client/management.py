@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from vestal.client.calls import Call, path
 from vestal.client.context import Context
@@ -10,6 +11,8 @@ from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
 from vestal.client.retry import send
 from vestal.client.steps import Reply, Steps
+
+T = TypeVar("T")
 
 PAGE = 100
 """Models a page; the server's own default too."""
@@ -31,11 +34,15 @@ def _names(context: Context) -> Steps[list[str]]:
     query = {"limit": str(PAGE)}
     while True:
         call = Call("management", "GET", "/models", query)
-        page = _document(context, (yield from send(context, call)), dict)
-        names += [model["modelName"] for model in page["models"]]
-        if "nextPageToken" not in page:
+        page, following = _parsed(context, (yield from send(context, call)), _page)
+        names += page
+        if following is None:
             return names
-        query = {**query, "next_page_token": page["nextPageToken"]}
+        query = {**query, "next_page_token": following}
+
+
+def _page(raw: Any) -> tuple[list[str], str | None]:
+    return [model["modelName"] for model in raw["models"]], raw.get("nextPageToken")
 
 
 def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
@@ -49,8 +56,7 @@ def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
 
 def versions(context: Context, model: str) -> Steps[list[ModelDescription]]:
     call = Call("management", "GET", path("models", model, "all"), model=model)
-    raw = _document(context, (yield from send(context, call)), list)
-    return [ModelDescription.parse(each) for each in raw]
+    return _parsed(context, (yield from send(context, call)), _descriptions)
 
 
 def describe(
@@ -69,8 +75,7 @@ def describe(
         model=model,
         version=version,
     )
-    raw = _document(context, (yield from send(context, call)), list)
-    return ModelDescription.parse(raw[0])
+    return _parsed(context, (yield from send(context, call)), _descriptions)[0]
 
 
 def probe(context: Context, model: str, version: str | None) -> Steps[tuple[bool, Any]]:
@@ -102,11 +107,17 @@ def metrics_page(context: Context) -> Steps[str]:
     return reply.body.decode("utf-8", "replace")
 
 
-def _document(context: Context, reply: Reply, kind: type) -> Any:
-    document = reply.json()
-    if isinstance(document, kind) and document:
-        return document
-    raise ServerFailed(
-        f"{context.addresses.management} did not answer as TorchServe's management API does",
-        Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
-    )
+def _descriptions(raw: Any) -> list[ModelDescription]:
+    if not raw:
+        raise ValueError("no version")
+    return [ModelDescription.parse(each) for each in raw]
+
+
+def _parsed(context: Context, reply: Reply, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(reply.json())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ServerFailed(
+            f"{context.addresses.management} did not answer as TorchServe's management API does",
+            Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
+        ) from error
