@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import ssl
@@ -119,6 +120,41 @@ def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -
         with ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
         assert server.connections == 1
+
+
+@both
+@pytest.mark.parametrize("how", ["path", "file object", "its own read"])
+def test_an_input_that_never_comes_is_left_at_the_deadline(
+    kind: type[Client], how: str, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # so that opening it waits for nobody
+
+    class Hangs:
+        def read(self) -> bytes:
+            return pipe.read_bytes()
+
+    with pipe.open("rb") as opened, kind("http://127.0.0.1:1") as client:
+        value = {"path": pipe, "file object": opened, "its own read": Hangs()}[how]
+        try:
+            with ends_at_the_deadline() as caught:
+                client.predict("m", value, timeout=SECONDS, correlation_id="order-7")
+            assert "reading the input" in str(caught.value)
+            assert (caught.value.model, caught.value.correlation_id) == ("m", "order-7")
+            assert caught.value.attempts == 0
+        finally:
+            os.write(writer, b"x")  # the threads that read end
+            os.close(writer)
+            time.sleep(0.05)
+
+
+@both
+@pytest.mark.parametrize("timeout", [1e300, 10**400, float("inf")])
+def test_a_deadline_past_all_clocks_is_none(kind: type[Client], timeout: float) -> None:
+    answers = script(QUEUE_FULL, http(200, {}))
+    with HTTPServer(answers) as server, kind(server.url, timeout=timeout) as client:
+        assert client.predict("m", b"x") == {}
 
 
 @both

@@ -22,7 +22,7 @@ class AsyncClient(Base):
 
     Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
     own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
-    Files are read, and images compressed, in a thread.
+    Files are read, and images and arrays encoded, in a thread.
     """
 
     def _open(self) -> None:
@@ -42,9 +42,8 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> Answer:
         """As `Client.predict`."""
-        asked = Asked("predictions", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "predict", model, version, traceparent=traceparent)
-        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+        asked = Asked("predict", model, version, correlation_id, traceparent)
+        return await self._infer(asked, input, timeout)
 
     async def predict_many(
         self,
@@ -84,10 +83,15 @@ class AsyncClient(Base):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Answer:
-        """As `Client.ask`."""
-        asked = Asked("explanations", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "explain", model, version, traceparent=traceparent)
-        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+        """As `Client.explain`."""
+        asked = Asked("explain", model, version, correlation_id, traceparent)
+        return await self._infer(asked, input, timeout)
+
+    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+        context = self._begin(
+            timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
+        )
+        return await self._transport.carry_out(inference.infer(context, asked, value), context)
 
     async def ready(
         self,

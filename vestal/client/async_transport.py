@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +16,7 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps, broken
+from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
 from vestal.errors import UsageError
 
 try:
@@ -137,7 +136,7 @@ class AsyncTransport:
                     await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
                     outcome = None
                 else:
-                    outcome = await asyncio.to_thread(step.do)
+                    outcome = await _work(step, context.deadline)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -207,9 +206,8 @@ async def _send(
     headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
     if request.body or request.method == "POST":
         headers["Content-Length"] = str(len(request.body))
-    left = deadline.remaining()
     try:
-        async with asyncio.timeout(None if left == math.inf else left):
+        async with asyncio.timeout(deadline.timeout()):
             response = await client.send(
                 httpx.Request(
                     method=request.method,
@@ -229,6 +227,16 @@ async def _send(
         return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
     return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
+
+
+async def _work(work: Work, deadline: Deadline) -> Any:
+    try:
+        async with asyncio.timeout(deadline.timeout()):
+            if work.may_hang:
+                return await asyncio.wrap_future(work.start())
+            return await asyncio.to_thread(work.do)
+    except TimeoutError:
+        return TOO_LATE
 
 
 def _client(trusted: ssl.SSLContext) -> httpx.AsyncClient:

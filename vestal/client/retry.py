@@ -62,6 +62,7 @@ class Attempts:
         self.base = context.addresses.of(call.plane)
         self.deadline = context.deadline
         self.count = 0
+        self.token: str | None = None
         self.once_used = False
         self.sign_wanted = False
         self.refused: set[str | None] = set()
@@ -72,7 +73,7 @@ class Attempts:
         """The answer and the number of attempts; raises ClientError."""
         plane = self.call.plane
         while True:
-            token = yield from renewal.token(self.context, plane)
+            token = self.token = yield from renewal.token(self.context, plane)
             if self.deadline.expired:
                 raise self.failed.too_late("before it was sent", self.count)
             if self.sign_wanted:
@@ -141,7 +142,8 @@ class Attempts:
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
-        error = self.failed.reply(reply, self.count)
+        # A server, or a proxy, may say what it was sent.
+        error = self.failed.reply(reply.without(self.token), self.count)
         if verdict is Verdict.NOT_FOUND and self.may_come_back():
             return self.pause(error, None)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):

@@ -7,7 +7,6 @@ belongs to the thread that makes the call, since a connection outlives many call
 
 from __future__ import annotations
 
-import math
 import socket
 import ssl
 from collections.abc import Iterator
@@ -34,10 +33,10 @@ class Exchange:
 
     def timeout(self) -> float | None:
         """Seconds that a socket operation has; raises TimeoutError where none are left."""
-        left = self.deadline.remaining()
-        if not left:
+        left = self.deadline.timeout()
+        if left == 0:
             raise TimeoutError("the deadline has passed")
-        return None if left == math.inf else left
+        return left
 
 
 # A context variable keeps threads apart, and gevent's greenlets too (Locust runs on them).

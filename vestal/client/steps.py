@@ -12,8 +12,12 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -45,11 +49,34 @@ class Pause:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Work:
-    """Reads a file or compresses an image: what must not hold an event loop."""
+class Work(NamedTuple):
+    """Reads a file or compresses an image: what must not hold an event loop.
+
+    `may_hang`: what it reads may never come (a pipe, a socket). Where the deadline comes first,
+    the outcome is `TOO_LATE`.
+    """
 
     do: Callable[[], Any]
+    may_hang: bool
+
+    def start(self) -> Future[Any]:
+        """Does it in a thread that nobody waits for at the end of the process."""
+        from concurrent.futures import Future
+
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+
+        def run() -> None:
+            try:
+                future.set_result(self.do())
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=run, name="vestal-input", daemon=True).start()
+        return future
+
+
+TOO_LATE = object()
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,16 @@ class Reply:
     reason: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+    def without(self, token: str | None) -> Reply:
+        """With the token blotted out where its text has it; TorchServe's have 8 letters."""
+        if token is None or len(token) < 6:
+            return self
+        return replace(
+            self,
+            reason=self.reason.replace(token, "***"),
+            body=self.body.replace(token.encode(), b"***"),
+        )
 
     def json(self) -> Any:
         """The body parsed, None where it is no JSON."""

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.sockets import POOLS, exchange, ssl_context
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps, broken
+from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
 from vestal.errors import UsageError
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Transport:
                     time.sleep(min(step.seconds, context.deadline.remaining()))
                     outcome = None
                 else:
-                    outcome = step.do()
+                    outcome = _work(step, context.deadline)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -144,3 +144,12 @@ class Transport:
         adapter, self._adapter = self._adapter, None
         if adapter is not None and self._pid == os.getpid():
             adapter.close()
+
+
+def _work(work: Work, deadline: Deadline) -> Any:
+    if not work.may_hang:
+        return work.do()
+    try:
+        return work.start().result(deadline.timeout())
+    except TimeoutError:
+        return TOO_LATE
