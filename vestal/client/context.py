@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from vestal.client.budget import Budget
 from vestal.client.deadline import Deadline
+from vestal.client.errors import ClientError
 from vestal.client.outages import Outages
 from vestal.client.settings import Addresses
 from vestal.client.steps import Steps
@@ -48,6 +49,12 @@ class Context:
 
 
 def finish(steps: Steps[T], context: Context, error: BaseException | None) -> None:
-    """Ends a call, whatever became of it: what its steps hold is given back, its span closed."""
+    """Ends a call, whatever became of it: what its steps hold is given back, its span closed.
+
+    An error that knows no model or version gets the call's.
+    """
     steps.close()
+    if isinstance(error, ClientError) and error.model in (None, context.model):
+        version = error.version or context.version
+        error.facts = replace(error.facts, model=context.model, version=version)
     context.span.end(error)
