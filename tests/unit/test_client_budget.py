@@ -11,14 +11,12 @@ from client_both import both
 from client_wire import QUEUE_FULL, HTTPServer
 
 from vestal import Client, DeadlineExceeded
-from vestal.client.budget import FLOOR, RATIO, SAVINGS, Budget
-from vestal.client.calls import Call
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline
 from vestal.client.retry import LOOK_AGAIN, send
 from vestal.client.settings import Addresses
-from vestal.client.steps import Pause, Reply, Request
-from vestal.client.suspects import Suspects
+from vestal.client.shared import FLOOR, RATIO, SAVINGS, Budget, Shared, Suspects
+from vestal.client.steps import Call, Pause, Reply, Request
 from vestal.client.tokens import NoToken
 
 
@@ -191,7 +189,7 @@ def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
 
 
 def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.suspects.PATIENCE", 0.05)
+    monkeypatch.setattr("vestal.client.retry.PATIENCE", 0.05)
     shared = Shared()
     assert shared.suspects.enter("m")
     context = Context(

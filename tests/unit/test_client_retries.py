@@ -24,12 +24,12 @@ from vestal import (
     VestalError,
     WorkerDied,
 )
-from vestal.client.calls import Call
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline
 from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
 from vestal.client.settings import Addresses
-from vestal.client.steps import Broken, Pause, Reply, Request
+from vestal.client.shared import Shared
+from vestal.client.steps import Broken, Call, Pause, Reply, Request
 from vestal.client.tokens import NoToken
 
 OK = http(200, {"label": "7"})
@@ -269,7 +269,7 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     shared.outages.broke()
     assert shared.outages.since_last_answer("m")
     later = time.monotonic() + 121
-    monkeypatch.setattr("vestal.client.outages.time.monotonic", lambda: later)
+    monkeypatch.setattr("vestal.client.shared.time.monotonic", lambda: later)
     assert not shared.outages.since_last_answer("m")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
-from vestal.client.metrics import Metrics
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription, ModelInfo
+    from vestal.client.metrics import Metrics
 
 
 class AsyncClient(Base):
@@ -178,6 +180,8 @@ class AsyncClient(Base):
 
     async def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
         """As `Client.metrics`."""
+        from vestal.client.metrics import Metrics
+
         Metrics.check_installed()
         return Metrics.parse(await self.metrics_text(timeout=timeout))
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
 from vestal.client.settings import Addresses, resolve
+from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import span
 from vestal.errors import UsageError

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
-from vestal.client.metrics import Metrics
 from vestal.client.transport import Transport
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription, ModelInfo
+    from vestal.client.metrics import Metrics
 
 
 class Client(Base):
@@ -241,6 +243,8 @@ class Client(Base):
 
     def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
         """The server's Prometheus page as numbers; needs prometheus_client, `vestal[metrics]`."""
+        from vestal.client.metrics import Metrics
+
         Metrics.check_installed()
         return Metrics.parse(self.metrics_text(timeout=timeout))
 

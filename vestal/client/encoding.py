@@ -21,10 +21,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from vestal.client.arrays import COMPRESSION, comes_from, is_image, plain, png, type_name
 from vestal.client.errors import Facts, InvalidInput
@@ -46,9 +45,8 @@ IMAGES = {
 CONTENT_TYPES = {**IMAGES, ".json": JSON, ".txt": TEXT}
 
 
-@dataclass(frozen=True)
-class Payload:
-    body: bytes = field(repr=False)
+class Payload(NamedTuple):
+    body: bytes
     content_type: str
 
 

@@ -22,13 +22,12 @@ Each says what to do: what fits its case, else what fits its class (`usual_hint`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vestal.errors import UsageError, VestalError
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a call that failed; None where it does not apply."""
 
     model: str | None = None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
-from vestal.client.calls import Call
 from vestal.client.context import Context
 from vestal.client.errors import (
     ClientError,
@@ -16,7 +14,7 @@ from vestal.client.errors import (
     TokenExpired,
     WorkerDied,
 )
-from vestal.client.steps import Broken, Reply
+from vestal.client.steps import Broken, Call, Reply
 from vestal.client.tokens import KeyFile, NoToken, Plane
 from vestal.client.tracing import CORRELATION_ID
 from vestal.client.verdicts import failure, named
@@ -81,8 +79,7 @@ class Failures:
             hint = _why_not_renewed(tokens, plane, self._context)
         elif expired:
             hint = "Give the server's key_file.json instead: what changes there is read again"
-        facts = replace(
-            self._facts(attempts, hint),
+        facts = self._facts(attempts, hint)._replace(
             status=reply.status,
             request_id=reply.headers.get("x-request-id"),
         )
@@ -95,8 +92,7 @@ class Failures:
     def _facts(
         self, attempts: int, hint: str | None = None, *, of: ClientError | None = None
     ) -> Facts:
-        return replace(
-            of.facts if of is not None else Facts(),
+        return (of.facts if of is not None else Facts())._replace(
             model=self._call.model,
             version=self._call.version,
             correlation_id=self._call.headers.get(CORRELATION_ID),

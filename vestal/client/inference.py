@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from vestal.client.answers import Answer, answer
 from vestal.client.arrays import type_name
-from vestal.client.calls import Call, path
 from vestal.client.context import Context
 from vestal.client.encoding import Payload, encode, may_hang, takes_long
 from vestal.client.errors import ClientError, DeadlineExceeded, Facts, InvalidInput
 from vestal.client.retry import Attempts
-from vestal.client.steps import TOO_LATE, Steps, Work
+from vestal.client.steps import TOO_LATE, Call, Steps, Work, path
 from vestal.client.tracing import trace_of
 from vestal.client.verdicts import named
 
@@ -42,7 +40,7 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
     if payload is TOO_LATE:
         payload = _too_late(context)
     if isinstance(payload, ClientError):
-        payload.facts = replace(payload.facts, correlation_id=trace.correlation_id)
+        payload.facts = payload.facts._replace(correlation_id=trace.correlation_id)
         raise payload
     call = Call(
         "inference",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client.calls import Call, path
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
 from vestal.client.retry import send
-from vestal.client.steps import Reply, Steps
+from vestal.client.steps import Call, Reply, Steps, path
+
+if TYPE_CHECKING:  # a service that only predicts needs none of these
+    from vestal.client.descriptions import ModelDescription, ModelInfo
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ def _page(raw: Any) -> tuple[list[str], str | None]:
 
 def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
     """The versions of a model. The page of all models names only each one's default."""
+    from vestal.client.descriptions import ModelInfo
+
     everything = yield from versions(context, model)
     default = everything[0].version
     if len(everything) > 1:
@@ -108,6 +111,8 @@ def metrics_page(context: Context) -> Steps[str]:
 
 
 def _descriptions(raw: Any) -> list[ModelDescription]:
+    from vestal.client.descriptions import ModelDescription
+
     if not raw:
         raise ValueError("no version")
     return [ModelDescription.parse(each) for each in raw]

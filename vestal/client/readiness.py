@@ -7,9 +7,9 @@ to load takes requests and never answers them, and a worker can be READY and stu
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelDescription
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
@@ -25,6 +25,9 @@ from vestal.client.steps import Pause, Steps
 from vestal.client.tokens import KeyFile
 from vestal.client.verdicts import named
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription
 
 POLL = 0.1
 """Seconds between two looks."""

@@ -4,13 +4,13 @@ worth it until the deadline   the connection was refused, or broke before all wa
                               ServiceUnavailable; 429, 502, 504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
-worth it after an outage      404 for a model that answered before (`vestal.client.outages`)
+worth it after an outage      404 for a model that answered before (`vestal.client.shared`)
 never                         a handler's verdict, any other status
 
 Before the one more try after a break the server must give a sign of life: a TorchServe that is
 being killed resets connections for a while, and the input is not to blame for that.
 
-Every retry draws on the client's budget (`vestal.client.budget`) and waits for it, but for the one
+Every retry draws on the client's budget (`vestal.client.shared`) and waits for it, but for the one
 with another token.
 """
 
@@ -20,12 +20,11 @@ import math
 import random
 from urllib.parse import urlencode
 
-from vestal.client import renewal, suspects
-from vestal.client.calls import Call
+from vestal.client import renewal
 from vestal.client.context import Context
 from vestal.client.errors import ClientError
 from vestal.client.failures import Failures
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps
+from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
 from vestal.client.verdicts import Verdict, judge, retry_after
 
 BASE, FACTOR, CAP = 0.1, 2.0, 2.0
@@ -38,6 +37,10 @@ WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
 PING = 5.0
 """Seconds that a sign of life may take."""
+TURN = 0.01
+"""Seconds between two looks of a suspect at whether it is its turn."""
+PATIENCE = 30.0
+"""Seconds that a suspect without a deadline waits for its turn."""
 LOOK_AGAIN = 0.25
 """Seconds until a call that has no turn within its deadline looks for one again."""
 
@@ -114,12 +117,12 @@ class Attempts:
         """Waits until no other suspect is on its way, or half of the time is gone."""
         left = self.deadline.remaining() / 2
         if left == math.inf:
-            left = suspects.PATIENCE
+            left = PATIENCE
         waiting = self.deadline.elapsed + left
         while not self.context.shared.suspects.enter(model):
             if self.deadline.elapsed >= waiting:
                 return False
-            yield Pause(suspects.POLL)
+            yield Pause(TURN)
         return True
 
     def sign_of_life(self, token: str | None) -> Steps[None]:

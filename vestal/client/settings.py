@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from vestal.client.errors import ConnectionFailed, Facts, NoAddress
 from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
 from vestal.errors import UsageError
-from vestal.project import Project, ReadyFile
+
+if TYPE_CHECKING:
+    from vestal.project import ReadyFile
 
 TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
 
 
-@dataclass(frozen=True)
-class Addresses:
+class Addresses(NamedTuple):
     """Base addresses without a trailing slash; None where this client has none."""
 
     inference: str | None
@@ -52,6 +53,8 @@ def resolve(
         raise UsageError("token and key_file were both given: give the one that should be used")
     ready = None
     if url is None and management is None and metrics is None:
+        from vestal.project import Project  # not needed by those who name their server
+
         ready = read_ready_file(Project.here().ready_file)
         url, management, metrics = ready.inference, ready.management, ready.metrics
     addresses = Addresses(
@@ -76,6 +79,10 @@ def _tokens(
 
 def read_ready_file(path: Path) -> ReadyFile:
     """The ready file of a server that is alive; raises ConnectionFailed where there is none."""
+    from dataclasses import replace
+
+    from vestal.project import ReadyFile
+
     try:
         ready = ReadyFile.read(path)
     except (FileNotFoundError, NotADirectoryError):

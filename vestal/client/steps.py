@@ -1,4 +1,4 @@
-"""What a call asks of whoever carries it out: send this request, pause, or work.
+"""What is asked of the server, and of whoever carries it out: send this request, pause, or work.
 
 A call is a generator of steps: it yields a `Request`, a `Pause` or a `Work`, is sent a `Reply` or a
 `Broken` for each request and the result of each work, and returns its own. All rules (retries,
@@ -12,9 +12,13 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
 from threading import Thread
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from vestal.client.tokens import Plane
+from vestal.errors import UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -22,9 +26,39 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request on the wire. Headers hold the token: never in the repr.
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Call(NamedTuple):
+    """What is asked of the server, before tokens and addresses come to it.
+
+    `repeatable`: it may be sent again although the server may have acted on it.
+    """
+
+    plane: Plane
+    method: str
+    path: str
+    query: Mapping[str, str] = _NOTHING
+    body: bytes = b""
+    headers: Mapping[str, str] = _NOTHING
+    model: str | None = None
+    version: str | None = None
+    repeatable: bool = True
+
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.path}, {len(self.body)} bytes>"
+
+
+def path(*parts: str | None) -> str:
+    """`/models/mnist/1.0` of its parts, quoted; None parts are left out."""
+    for part in parts:
+        if part in ("", ".", "..") or not isinstance(part, (str, type(None))):
+            raise UsageError(f"{part!r} is no name of a model or version: expected a text")
+    return "".join("/" + quote(part, safe="") for part in parts if part is not None)
+
+
+class Request(NamedTuple):
+    """One request on the wire. Its headers hold the token: never in the repr.
 
     `base`: one of the client's addresses; `target`: what follows it, `/ping`.
     `limit`: seconds it may take, where that is less than what its call has left.
@@ -33,17 +67,19 @@ class Request:
     method: str
     base: str
     target: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    body: bytes = b""
     limit: float | None = None
 
     @property
     def url(self) -> str:
         return self.base + self.target
 
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.url}, {len(self.body)} bytes>"
 
-@dataclass(frozen=True)
-class Pause:
+
+class Pause(NamedTuple):
     """Wait so many seconds, or until the deadline, whichever comes first."""
 
     seconds: float
@@ -79,21 +115,22 @@ class Work(NamedTuple):
 TOO_LATE = object()
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole answer. The names of `headers` are in lower case."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.reason}, {len(self.body)} bytes>"
 
     def without(self, token: str | None) -> Reply:
         """With the token blotted out where its text has it; TorchServe's have 8 letters."""
         if token is None or len(token) < 6:
             return self
-        return replace(
-            self,
+        return self._replace(
             reason=self.reason.replace(token, "***"),
             body=self.body.replace(token.encode(), b"***"),
         )
@@ -106,8 +143,7 @@ class Reply:
             return None
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """No whole answer came.
 
     `phase`: what was being done ("connecting", "sending the body", ...).

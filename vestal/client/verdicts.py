@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
@@ -92,8 +91,7 @@ def retry_after(reply: Reply) -> float | None:
 def failure(reply: Reply, *, url: str, known: Facts) -> ClientError:
     """The error that a final reply becomes; `known`: what the call knows of itself."""
     kind, message, request_id = error_body(reply)
-    facts = replace(
-        known,
+    facts = known._replace(
         status=reply.status,
         server_type=kind or None,
         server_message=message,
