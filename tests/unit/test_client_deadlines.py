@@ -16,9 +16,17 @@ from pathlib import Path
 import pytest
 from client_both import both
 from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
+from urllib3 import HTTPConnectionPool, PoolManager
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
+from vestal.client.context import Context
+from vestal.client.deadline import Deadline
+from vestal.client.failures import Failures
+from vestal.client.settings import Addresses
+from vestal.client.shared import Shared
 from vestal.client.sockets import DeadlineSocket
+from vestal.client.steps import Call
+from vestal.client.tokens import NoToken
 
 SECONDS = 0.6
 LATE = 0.2
@@ -266,6 +274,38 @@ def test_behind_a_proxy_tls_obeys_the_deadline(
         assert proxy.connections == 1
 
 
+def test_behind_a_proxy_that_speaks_tls_the_inner_handshake_obeys_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = _certificate(tmp_path)
+
+    def tunnels_to_silence(connection: Connection) -> None:
+        with context.wrap_socket(connection.sock, server_side=True) as secured:
+            secured.recv(1000)
+            secured.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            connection.hang()
+
+    with WireServer(tunnels_to_silence) as proxy:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
+        monkeypatch.setenv(
+            "HTTPS_PROXY", proxy.url.replace("http://127.0.0.1", "https://localhost")
+        )
+        with Client("https://server.invalid") as client, ends_at_the_deadline():
+            client.predict("m", b"x", timeout=SECONDS)
+
+
+def test_pools_of_a_socks_proxy_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SOCKS(PoolManager):
+        pass
+
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", lambda *_, **__: SOCKS())
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    client = Client("http://server.invalid")
+    [(pool, prefix)] = client._transport._open().routes.values()
+    assert type(pool) is HTTPConnectionPool
+    assert prefix == ""
+
+
 @both
 def test_behind_a_proxy_a_plain_request_obeys_the_deadline(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
@@ -334,6 +374,14 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(
         with kind(url) as client, pytest.raises(ConnectionFailed, match="certificate"):
             client.predict("m", b"x")
         assert server.connections == 1
+
+
+def test_an_error_says_whether_it_was_sent_before() -> None:
+    addresses = Addresses("http://h:1", None, None)
+    context = Context(addresses, NoToken(), Deadline(1), Shared())
+    failed = Failures(Call("inference", "POST", "/predictions/m"), "http://h:1", context)
+    assert "(before it was sent, 0 attempts)" in str(failed.too_late("before it was sent", 0))
+    assert "(before it was sent again, 2 attempts)" in str(failed.too_late("before it was sent", 2))
 
 
 def _port(sock: socket.socket) -> int:
