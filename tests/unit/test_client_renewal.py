@@ -271,14 +271,14 @@ def test_a_clock_that_runs_ahead_makes_no_storm(kind: type[Client], tmp_path: Pa
 def test_a_management_address_that_swallows_packets_costs_one_call_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "LIMIT", 0.2)
+    monkeypatch.setattr(renewal, "LIMIT", 0.5)
     with (
         WireServer(lambda connection: connection.hang()) as silent,
         KeyServer(tmp_path, seconds=5) as server,
         Client(server.url, management=silent.url, key_file=server.key_file) as client,
     ):
-        assert client.predict("m", b"").latency > 0.15
-        assert max(client.predict("m", b"").latency for _ in range(5)) < 0.15
+        assert client.predict("m", b"").latency > 0.45
+        assert max(client.predict("m", b"").latency for _ in range(5)) < 0.45
 
 
 def test_where_the_file_system_has_no_locks_nothing_is_renewed(
