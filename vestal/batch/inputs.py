@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -153,7 +154,8 @@ def read_table(file: Path) -> Items:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is no UTF-8 (byte {error.start}): save it as UTF-8") from None
-    rows = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    # Not splitlines(), which ends a line at what is a character of a text (U+2028, \x0b) too.
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     columns = list(rows.fieldnames or [])
     if not columns or len(set(columns)) < len(columns):
         raise UsageError(f"{file} needs a first line of column names, each another one")
