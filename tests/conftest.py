@@ -64,7 +64,7 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
     """A project with two short trainings of mnist on digits, packed as 1.0 and 2.0."""
     from vestal.archive.pack import pack
     from vestal.project import Project
-    from vestal.training.compressing import Settings
+    from vestal.training.settings import Settings
     from vestal.training.train import train
 
     project = Project(tmp_path_factory.mktemp("project"))
@@ -80,7 +80,7 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     from vestal.archive.pack import pack
     from vestal.models import zoo
     from vestal.project import Project
-    from vestal.training.compressing import Settings
+    from vestal.training.settings import Settings
     from vestal.training.train import train
 
     project = Project(tmp_path_factory.mktemp("zoo"))

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torchvision.transforms import v2
 
 from vestal.errors import UsageError
 from vestal.project import Project
-from vestal.runs import TRANSFORMS, Run, latest_run
-from vestal.training.loop import Learner, Trained, Transform
+from vestal.runs import TRANSFORMS, Run, find_run
+from vestal.training import starting
+from vestal.training.loop import Learner, Transform, fetch, measure
 from vestal.training.objectives import Classification, NextToken, Objective
-from vestal.training.recipe import Recipe
+from vestal.training.recipe import DataSet, Recipe, Splits, as_it_is, load_recipe
+from vestal.training.settings import Settings
 from vestal_handlers import engines
 from vestal_handlers.engines import eager
 from vestal_handlers.model_files import load_module
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.7  # of the loss, that the teacher has
-REPEATS = 15
+WARM_UP, REPEATS = 3, 15
 SPEED_BATCH = 16
+# What carries its own architecture: a pruned model's weights do not fit build() any more.
+OWN_ARCHITECTURE = ("torchscript", "exported", "onnx")
+
+
+Teacher = Callable[[Tensor], Tensor]
 
 
 class Distiller(Learner):
@@ -37,7 +45,7 @@ class Distiller(Learner):
     scaled by the temperature squared, so that its gradients keep their size.
     """
 
-    def __init__(self, *args: Any, teacher: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, *args: Any, teacher: Teacher) -> None:
         super().__init__(*args)
         self._teach = teacher  # no submodule: nothing of it is trained or saved
 
@@ -53,50 +61,50 @@ class Distiller(Learner):
         return SOFT_SHARE * TEMPERATURE**2 * told + (1 - SOFT_SHARE) * hard
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What of a training is compression; nothing, by default.
-
-    `report`: what it did, before and after: figures, bytes and milliseconds a batch.
-    """
-
-    learner: Learner | None = None
-    teacher_transform: Transform | None = None
-    formats: Sequence[str] = ()
-    kind: str = ""
-    before: dict[str, Any] = field(default_factory=dict)
-    example: Tensor | None = None
-
-    def report(self, trained: Trained, figures: dict[str, float], artifact: Path) -> dict[str, Any]:
-        if not self.kind:
-            return {}
-        assert self.example is not None
-        after = {**figures, **footprint(trained.module, self.example), "file": artifact.name}
-        return {"kind": self.kind, "before": self.before, "after": after}
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the user said of a training; `settings.json` keeps it for `--resume`.
+class Compression:
+    """What a training makes smaller, to be compared with what comes of it.
 
     Attributes:
-        dataset: a data set of the recipe; None: the only one.
-        data: the folder that holds it; None: its own place.
-        epochs: None: the recipe's.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights, the order and the augmentation.
-        teacher: the run that is distilled into this model: its folder, or a model's name.
-        prune: the share of channels and neurons to take away from `start`, a run likewise.
+        kind: "distillation" or "pruning".
+        run: where the larger model comes from.
+        large: that model, in eval mode on the CPU; `transform` prepares its inputs.
+        teacher: gives logits; None where nobody teaches.
+        formats: to save in; empty: the recipe's.
+        facts: what else the report says of the larger one.
     """
 
-    dataset: str | None = None
-    data: str | None = None
-    epochs: int | None = None
-    device: str = "auto"
-    seed: int = 0
-    teacher: str | None = None
-    prune: float | None = None
-    start: str | None = None
+    kind: str
+    run: Run
+    large: nn.Module
+    transform: Transform
+    teacher: Teacher | None = None
+    formats: Sequence[str] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def report(
+        self, recipe: Recipe, splits: Splits, transform: Transform, small: nn.Module, artifact: Path
+    ) -> dict[str, Any]:
+        """Both on the same test split, at the same time: figures, bytes, milliseconds a batch.
+
+        `transform`: the smaller one's.
+        """
+        ((given, _),) = fetch(splits.test, (0,))
+        both = [(self.large, self.transform), (small, transform)]
+        times = in_turn([(module, prepare(given)) for module, prepare in both])
+        before, after = (
+            {
+                **measure(module, recipe, splits.test, prepare, splits.labels),
+                **size(module),
+                f"ms_per_batch_of_{SPEED_BATCH}": round(milliseconds, 3),
+            }
+            for (module, prepare), milliseconds in zip(both, times, strict=True)
+        )
+        return {
+            "kind": self.kind,
+            "before": {"run": str(self.run.folder), **before, **self.facts},
+            "after": {**after, "file": artifact.name},
+        }
 
 
 def check(recipe: Recipe, settings: Settings) -> None:
@@ -110,68 +118,94 @@ def check(recipe: Recipe, settings: Settings) -> None:
         raise UsageError("--prune is for models of convolutions and linear layers")
     if teacher and not _gives_logits(recipe.objective):
         raise UsageError("--teacher is for classifiers whose module gives logits")
-    if start and prune is None:
-        raise UsageError("--start names the run to prune: say --prune FRACTION too")
+    if start and isinstance(recipe.objective, NextToken):
+        raise UsageError(
+            "--start is not for language models: their tokenizer is trained anew, so that other "
+            "weights would speak of other tokens"
+        )
 
 
 def _gives_logits(objective: Objective) -> bool:
     return isinstance(objective, Classification) and objective.outputs == "logits"
 
 
-def plan(
-    project: Project,
-    name: str,
-    recipe: Recipe,
-    labels: Sequence[str] | None,
-    example: Tensor,
-    settings: Settings,
-) -> Plan:
-    """Prepares a distillation or a pruning, where one was asked for.
+def resolved(project: Project, name: str, recipe: Recipe, settings: Settings) -> Settings:
+    """With folders and files in place of names: the newest run is another one when it resumes.
 
     Raises:
-        UsageError, VestalError: no such run, or one of other labels.
+        VestalError: there is no such run.
     """
-    if settings.teacher:
-        teacher = find_run(project, settings.teacher)
-        return _distillation(teacher, recipe, labels, example, settings.seed)
+    teacher, start = settings.teacher, settings.start
+    if teacher:
+        teacher = str(find_run(project, teacher).folder.resolve())
     if settings.prune is not None:
-        start = find_run(project, settings.start or name)
-        return _pruning(start, recipe, labels, example, settings.prune, settings.seed)
-    return Plan()
+        start = str(find_run(project, start or name).folder.resolve())
+    elif start and start not in recipe.weights:
+        file = Path(start)
+        start = str((file if file.is_file() else find_run(project, start).folder).resolve())
+    return replace(settings, teacher=teacher, start=start)
 
 
-def find_run(project: Project, named: str) -> Run:
-    """A run by its folder, or the newest run of a model by its name."""
-    folder = Path(named)
-    return Run.read(folder if folder.is_dir() else latest_run(project, named))
+def begin(
+    project: Project,
+    recipe: Recipe,
+    chosen: DataSet,
+    labels: Sequence[str] | None,
+    transform: Transform,
+    example: Tensor,
+    settings: Settings,
+) -> tuple[nn.Module, Compression | None]:
+    """The module that is trained, and what it makes smaller, if anything.
+
+    Args:
+        settings: as `resolved` gives them.
+
+    Raises:
+        UsageError, VestalError: no such run or weights, or they do not fit.
+    """
+    if settings.prune is not None:
+        assert settings.start is not None
+        run = find_run(project, settings.start)
+        return _pruned(run, recipe, labels, transform, example, settings.prune)
+    module = starting.begin(project, recipe, chosen, labels, settings)
+    if settings.teacher:
+        return module, taught_by(project, find_run(project, settings.teacher), labels)
+    return module, None
 
 
-def load_engine(run: Run) -> engines.Engine:
-    """The run's first artifact, on the CPU."""
-    return engines.load(run.folder / run.artifacts[0], torch.device("cpu"))
+def taught_by(project: Project, run: Run, labels: Sequence[str] | None) -> Compression:
+    """A run that teaches a smaller model of the same labels.
 
-
-def _distillation(
-    run: Run, recipe: Recipe, labels: Sequence[str] | None, example: Tensor, seed: int
-) -> Plan:
+    Raises:
+        UsageError: it knows other labels, or its artifact is no torch module.
+    """
     if run.labels != list(labels or ()):
         raise UsageError(
             f"the teacher {run.folder} knows other labels ({run.labels}) than this recipe "
             f"({list(labels or ())})"
         )
-    engine = load_engine(run)
+    engine = engines.load(run.folder / run.artifacts[0], torch.device("cpu"))
     if engine.module is None:
         raise UsageError(f"the teacher {run.folder} must be a torch module, not {run.artifacts[0]}")
-    prepare = load_module(run.folder, TRANSFORMS.removesuffix(".py")).transform
-    learner = Distiller(recipe, recipe.make(labels), labels, seed, teacher=engine)
-    shape = torch.zeros(2, *run.input_shape)
-    return Plan(
-        learner=learner,
-        teacher_transform=lambda given: prepare(_in_mode(given, prepare)),
+    prepare: Any = as_it_is
+    if (run.folder / TRANSFORMS).is_file():
+        prepare = load_module(run.folder, TRANSFORMS.removesuffix(".py")).transform
+    return Compression(
         kind="distillation",
-        before={"run": str(run.folder), **run.test, **footprint(engine.module, shape)},
-        example=example,
+        run=run,
+        large=engine.module,
+        transform=lambda given: prepare(_in_mode(given, prepare)),
+        teacher=logits_of(engine, load_recipe(project, run.model).objective),
     )
+
+
+def logits_of(
+    model: Callable[[Tensor], Tensor], objective: Objective
+) -> Callable[[Tensor], Tensor]:
+    """What the model gives as logits: of probabilities their logarithms."""
+    if _gives_logits(objective):
+        return model
+    return lambda batch: model(batch).clamp_min(1e-7).log()
 
 
 def _in_mode(given: Any, prepare: Any) -> Any:
@@ -182,32 +216,26 @@ def _in_mode(given: Any, prepare: Any) -> Any:
     return v2.functional.rgb_to_grayscale(given) if mode == "L" and given.shape[-3] == 3 else given
 
 
-def _pruning(
+def _pruned(
     run: Run,
     recipe: Recipe,
     labels: Sequence[str] | None,
+    transform: Transform,
     example: Tensor,
     fraction: float,
-    seed: int,
-) -> Plan:
-    weights = [name for name in run.artifacts if Path(name).suffix in (".pth", ".safetensors")]
-    if not weights:
-        raise UsageError(
-            f"{run.folder} holds {', '.join(run.artifacts)}: pruning starts from weights by name "
-            "(a state_dict or safetensors)"
-        )
+) -> tuple[nn.Module, Compression]:
+    weights = starting.weights_of(run)
     module = recipe.make(labels)
-    eager.fill(module, eager.read(run.folder / weights[0]), weights[0])
-    before = {"run": str(run.folder), **run.test, **footprint(module.eval(), example)}
-    prune(module, example, fraction)
-    # A state_dict does not fit build() any more: these formats carry their own architecture.
-    formats = [name for name in recipe.saves if name in ("torchscript", "exported", "onnx")]
-    return Plan(
-        learner=Learner(recipe, module, labels, seed),
-        formats=formats or ["torchscript"],
+    eager.fill(module, eager.read(weights), weights.name)
+    small = copy.deepcopy(module)
+    prune(small, example, fraction)
+    return small, Compression(
         kind="pruning",
-        before={**before, "fraction": fraction},
-        example=example,
+        run=run,
+        large=module.eval(),
+        transform=transform,
+        formats=[name for name in recipe.saves if name in OWN_ARCHITECTURE] or ["exported"],
+        facts={"fraction": fraction},
     )
 
 
@@ -216,8 +244,13 @@ def prune(module: nn.Module, example: Tensor, fraction: float) -> None:
 
     The outputs stay: the last layer loses inputs only. By torch-pruning, which finds what depends
     on a channel (Fang et al., 2023, https://arxiv.org/abs/2301.12900).
+
+    Raises:
+        UsageError: the outputs would not stay.
     """
-    layers = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    import torch_pruning
+
+    outputs, layers = _called(module.eval(), example)
     torch_pruning.pruner.BasePruner(
         module.train(),
         example,
@@ -225,20 +258,56 @@ def prune(module: nn.Module, example: Tensor, fraction: float) -> None:
         pruning_ratio=fraction,
         ignored_layers=layers[-1:],
     ).step()
+    left, _ = _called(module.eval(), example)
+    module.train()
+    if left != outputs:
+        raise UsageError(
+            f"--prune would leave outputs {list(left)} of {list(outputs)}: the model's outputs are "
+            "not those of the convolution or linear layer that it calls last"
+        )
 
 
-@torch.inference_mode()
-def footprint(module: nn.Module, example: Tensor) -> dict[str, Any]:
-    """Parameters, the bytes of all weights, and the median ms of a forward of 16 inputs."""
+@torch.no_grad()
+def _called(module: nn.Module, example: Tensor) -> tuple[torch.Size, list[nn.Module]]:
+    """The shape of the outputs, and the layers in the order of their calls.
+
+    An attribute's place in the class says nothing about when it is called.
+    """
+    called: list[nn.Module] = []
+    hooks = [
+        part.register_forward_hook(lambda layer, *_: called.append(layer))
+        for part in module.modules()
+        if isinstance(part, _ConvNd | nn.Linear)
+    ]
+    outputs = module(example)
+    for hook in hooks:
+        hook.remove()
+    return outputs.shape, called
+
+
+def size(module: nn.Module) -> dict[str, int]:
+    """Parameters, and the bytes of all weights."""
     tensors = [*module.parameters(), *module.buffers()]
-    batch = example[:1].expand(SPEED_BATCH, *example.shape[1:]).contiguous()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        module(batch)
-        times.append(time.perf_counter() - start)
     return {
         "parameters": sum(tensor.numel() for tensor in module.parameters()),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "ms_per_batch_of_16": round(median(times) * 1000, 3),
     }
+
+
+@torch.inference_mode()
+def in_turn(models: Sequence[tuple[nn.Module, Tensor]]) -> list[float]:
+    """The median milliseconds of each one's forward of 16 inputs.
+
+    They are timed in turn, after a warm-up: what else the machine does meets all of them.
+
+    Args:
+        models: each with one input that it takes.
+    """
+    batches = [one.expand(SPEED_BATCH, *one.shape).contiguous() for _, one in models]
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(WARM_UP + REPEATS):
+        for (module, _), batch, taken in zip(models, batches, times, strict=True):
+            start = time.perf_counter()
+            module(batch)
+            taken.append(time.perf_counter() - start)
+    return [median(taken[WARM_UP:]) * 1000 for taken in times]

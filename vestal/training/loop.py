@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from vestal.training.recipe import Examples, Recipe, Splits
 
 Transform = Callable[[Any], Tensor]
 CHECKPOINTS = "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last whole epoch: where `--resume` goes on
 HISTORY = "history.json"
 
 
@@ -70,7 +73,8 @@ class Learner(lightning.LightningModule):
         loss = self.recipe.objective.loss(outputs, targets)
         self.log("val_loss", loss, batch_size=len(inputs))
         for name, figure in self.figures.items():
-            figure.update(self.recipe.objective.predicted(outputs), targets)
+            # In mixed precision they come in 16 bits, in which figures are not computed.
+            figure.update(self.recipe.objective.predicted(outputs).float(), targets)
             self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.figure)
 
     def configure_optimizers(self) -> Any:
@@ -145,10 +149,10 @@ def fit(
         UsageError: no such device here.
         VestalError: interrupted; its checkpoint stays.
     """
-    accelerator = _accelerator(device)
+    accelerator = accelerator_of(device)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = learner.recipe
-    last = folder / CHECKPOINTS / "last.ckpt"
+    last = folder / LAST
     best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
     callbacks: list[Callback] = [best, History(folder / HISTORY)]
     theme = RichProgressBarTheme(metrics_format=".3g")
@@ -163,24 +167,26 @@ def fit(
             precision=_precision(accelerator),
             devices=1,
             max_epochs=epochs,
-            deterministic=True,
+            # On CUDA some layers (adaptive pooling) have no deterministic gradient.
+            deterministic="warn" if accelerator == "cuda" else True,
             callbacks=callbacks,
             logger=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
         shuffled = Shuffled(len(splits.train), learner.seed, lambda: trainer.current_epoch)
-        trainer.fit(
-            learner,
-            loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
-            loader(recipe, splits.validation, transform),
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
+        with _interruptible(trainer):
+            trainer.fit(
+                learner,
+                loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
+                loader(recipe, splits.validation, transform),
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
         if trainer.interrupted:
             raise VestalError(
                 f"training stopped in epoch {trainer.current_epoch + 1} of {epochs}: "
-                "go on with --resume"
+                + ("go on with --resume" if last.is_file() else "there is nothing to keep yet")
             )
         checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     learner.load_state_dict(checkpoint["state_dict"])
@@ -192,6 +198,20 @@ def fit(
         validation=measure(module, recipe, splits.validation, transform, splits.labels),
         test=measure(module, recipe, splits.test, transform, splits.labels),
     )
+
+
+@contextmanager
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """At Ctrl-C Lightning ignores every further one and exits: what to do then is said by us."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @torch.inference_mode()
@@ -228,13 +248,21 @@ def loader(
         first, *rest = (_prepare(inputs, transform) for transform in transforms)
         return [first, targets, *rest]
 
-    # What is decoded stands in memory: worker processes would only copy it.
+    # No worker processes: what is decoded stands in memory, and files are decoded by threads
+    # (`ImageFiles`). So all chance is this process's, and a resumed training is exact.
     return DataLoader(
         examples,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are enough
         batch_size=recipe.batch_size,
         sampler=sampler,
         collate_fn=collate,
     )
+
+
+def fetch(examples: Examples, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+    """Examples as the loader fetches them: at once, where they can be."""
+    at_once: Callable[[Sequence[int]], list[tuple[Any, Any]]] | None
+    at_once = getattr(examples, "__getitems__", None)
+    return at_once(indices) if at_once else [examples[index] for index in indices]
 
 
 def _prepare(inputs: Sequence[Any], transform: Transform) -> Tensor:
@@ -244,7 +272,8 @@ def _prepare(inputs: Sequence[Any], transform: Transform) -> Tensor:
     return torch.stack([transform(one) for one in inputs])
 
 
-def _accelerator(device: str) -> str:
+def accelerator_of(device: str) -> str:
+    """cpu, cuda or mps; raises UsageError where it is not here."""
     kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if device == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if kinds[kind])
@@ -257,7 +286,8 @@ def _accelerator(device: str) -> str:
 def _precision(accelerator: str) -> Any:
     if accelerator != "cuda":
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    # Emulated, it would be slower than fp32.
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager
