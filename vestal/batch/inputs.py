@@ -127,8 +127,7 @@ def find_inputs(given: Sequence[str], leave_out: Collection[Path] = ()) -> Items
 def _files(given: str) -> list[Path]:
     path = Path(given)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if not file.is_dir()]
-        seen = [file for file in found if not _hidden(file.relative_to(path))]
+        seen = files_in(path)
     elif path.is_file():
         return [path]
     else:
@@ -139,8 +138,17 @@ def _files(given: str) -> list[Path]:
     return sorted(seen)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def files_in(folder: Path) -> list[Path]:
+    """All files below it, sorted, without hidden ones and those in hidden folders.
+
+    A link to nothing is one of them: who reads it will say so.
+    """
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if not file.is_dir()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def read_table(file: Path) -> Items:
