@@ -15,8 +15,8 @@ from vestal.errors import UsageError
 from vestal.runs import shown
 
 if TYPE_CHECKING:
-    from vestal.training.evaluating.reports import Classified
     from vestal.training.evaluation import Evaluation
+    from vestal.training.evaluation.reports import Classified
 
 SHOWN = 10  # refused inputs, and classes of many; --json has all
 
@@ -96,7 +96,7 @@ def evaluate(
 
 def print_evaluation(found: Evaluation) -> None:
     """Figures, classes and refused inputs, for people."""
-    from vestal.training.evaluating.reports import Classified, Regressed, Scored
+    from vestal.training.evaluation.reports import Classified, Regressed, Scored
 
     report = found.report
     out.print(Text(found.title, style="bold"), Text(found.place, style="dim"))
