@@ -13,7 +13,7 @@ from vestal.project import Project
 from vestal.runs import find_run
 from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
-from vestal.training.starting import begin, find_state, transfer
+from vestal.training.starting import begin, find_state, resolve, transfer
 
 
 def network(classes, width=8):
@@ -58,6 +58,17 @@ def test_a_training_starts_from_a_run_or_a_name_of_the_recipe(trained_project):
     state, source = find_state(trained_project, load_recipe(trained_project, "resnet18"), "random")
     assert "mean nothing" in source
     assert len(state["fc.bias"]) == 1000
+
+
+def test_what_a_training_starts_from_is_remembered_where_it_is(trained_project, tmp_path):
+    recipe = load_recipe(trained_project, "resnet18")
+    (tmp_path / "w.pth").touch()
+    newest = str(trained_project.runs / "mnist" / "2")
+    for named, found in (("random", "random"), ("mnist", newest)):
+        assert resolve(trained_project, recipe, named) == found
+    assert resolve(trained_project, recipe, str(tmp_path / "w.pth")) == str(tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=r"no weights w\.pth to start .*own: imagenet, random"):
+        resolve(trained_project, recipe, "w.pth")
 
 
 def test_a_file_that_holds_no_weights_is_one_sentence(tmp_path):

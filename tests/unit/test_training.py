@@ -206,7 +206,7 @@ def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
     [
         ({"teacher": "nosuch"}, "no weights of nosuch"),
         ({"device": "tpu"}, "no device 'tpu' here"),
-        ({"start": "nosuch"}, "no weights of nosuch"),
+        ({"start": "nosuch"}, "no weights nosuch to start from: name a file"),
     ],
 )
 def test_what_cannot_begin_leaves_no_run(tmp_path, chosen, says):

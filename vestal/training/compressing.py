@@ -140,9 +140,8 @@ def resolved(project: Project, name: str, recipe: Recipe, settings: Settings) ->
         teacher = str(find_run(project, teacher).folder.resolve())
     if settings.prune is not None:
         start = str(find_run(project, start or name).folder.resolve())
-    elif start and start not in recipe.weights:
-        file = Path(start)
-        start = str((file if file.is_file() else find_run(project, start).folder).resolve())
+    elif start:
+        start = starting.resolve(project, recipe, start)
     return replace(settings, teacher=teacher, start=start)
 
 

@@ -40,6 +40,26 @@ def begin(
     return module
 
 
+def resolve(project: Project, recipe: Recipe, named: str) -> str:
+    """What `find_state` takes and finds again: the newest run is another one later on.
+
+    Raises:
+        UsageError: nothing is called so.
+        VestalError: a run that is not finished.
+    """
+    if named in recipe.weights:
+        return named
+    if Path(named).is_file():
+        return str(Path(named).resolve())
+    if Path(named).is_dir() or (project.runs / named).is_dir():
+        return str(find_run(project, named).folder.resolve())
+    names = f", or one of the recipe's own: {', '.join(recipe.weights)}" if recipe.weights else ""
+    raise UsageError(
+        f"no weights {named} to start from: name a file (a state_dict, a checkpoint, safetensors), "
+        f"a run's folder, a model that was trained here{names}"
+    )
+
+
 def find_state(project: Project, recipe: Recipe, named: str) -> tuple[Mapping[str, Tensor], str]:
     """Weights by name, and where they come from.
 
