@@ -20,16 +20,16 @@ from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import compressing, language, saving
-from vestal.training.compressing import Compression, Distiller
+from vestal.training.comparison import Compression
+from vestal.training.distilling import Distiller
+from vestal.training.loading import Transform, fetch
 from vestal.training.loop import (
     CHECKPOINTS,
     HISTORY,
     LAST,
     Learner,
     Trained,
-    Transform,
     accelerator_of,
-    fetch,
     fit,
 )
 from vestal.training.plots import draw_curve
