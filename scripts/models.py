@@ -13,8 +13,8 @@ from rich.table import Table
 
 from vestal.models import zoo
 from vestal.project import Project
-from vestal.training.compressing import Settings
 from vestal.training.recipe import load_recipe
+from vestal.training.settings import Settings
 from vestal.training.train import train
 
 project = Project.here()

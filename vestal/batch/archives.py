@@ -35,7 +35,7 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
         if (store / name).is_file():
             return store / name
     known = sorted(archive.name for archive in store.glob("*.mar"))
-    versions = [name for name in known if name.startswith(f"{given}-")]
+    versions = [name for name in known if _is_of(store / name, given)]
     if len(versions) == 1 and version is None:
         return store / versions[0]
     if versions:
@@ -44,6 +44,14 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
         f"no archive {given}: neither a path nor one of {store} "
         f"({', '.join(known) or 'which is empty: vestal pack makes one'})"
     )
+
+
+def _is_of(archive: Path, model: str) -> bool:
+    """By what it says of itself: mnist-half-1.0.mar is no mnist."""
+    try:
+        return archive.name.startswith(f"{model}-") and model_of(archive)[0] == model
+    except VestalError:
+        return False
 
 
 def model_of(archive: Path) -> tuple[str, str, str | None]:

@@ -45,7 +45,8 @@ class DataSet:
     """One data set that a recipe can train on.
 
     Attributes:
-        load: called with the folder that holds it (None: the default one).
+        load: gives the splits. One with a parameter `data` is called with the folder or file that
+            holds it (None: its own place); one without comes from where it always does.
         epochs: how long to train on it.
         transforms: the module of the model folder whose `transform` prepares its inputs, in
             training and, as the archive's transforms.py, in serving.
@@ -53,7 +54,7 @@ class DataSet:
         start: the weights (a name in `Recipe.weights`) that training begins with; None: fresh ones.
     """
 
-    load: Callable[[Path | None], Splits]
+    load: Callable[..., Splits]
     epochs: int
     transforms: str = "transforms"
     augment: Callable[[Any], Any] | None = None
@@ -131,10 +132,14 @@ class Recipe:
         """Loads a data set.
 
         Raises:
-            UsageError: this recipe knows no such data set.
+            UsageError: this recipe knows no such data set, or it takes no `data`.
             VestalError: it cannot be had; the message names the one that can.
         """
-        splits = self.dataset(name)[1].load(data)
+        name, chosen = self.dataset(name)
+        takes_data = "data" in inspect.signature(chosen.load).parameters
+        if data is not None and not takes_data:
+            raise UsageError(f"{name} is always at hand and takes no --data: leave {data} out")
+        splits = chosen.load(data=data) if takes_data else chosen.load()
         return replace(splits, labels=splits.labels or self.labels)
 
     def make(self, labels: Sequence[str] | None) -> nn.Module:
@@ -170,11 +175,12 @@ def load_transform(project: Project, name: str, transforms: str) -> Callable[[An
     """
     folder = find_model(project, name)
     if not (folder / f"{transforms}.py").is_file():
-        return _as_it_is
+        return as_it_is
     transform: Callable[[Any], Tensor] = load_module(folder, transforms).transform
     return transform
 
 
-def _as_it_is(value: Any) -> Tensor:
+def as_it_is(value: Any) -> Tensor:
+    """The transform of a model that has none."""
     tensor: Tensor = value
     return tensor
