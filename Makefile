@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-client bench-batch chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-batch bench-client chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -71,6 +71,9 @@ coverage: $(STAMP)  ## how much of the client its unit tests reach, branches too
 
 bench-batch: $(STAMP)  ## vestal batch beside a bare loop; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.batch
+
+bench-archives: $(STAMP)  ## pack, check and run of resnet18, from start to answer; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.archives
 
 lock: $(STAMP)  ## pin every dependency anew in requirements.txt
 	@$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --upgrade \

@@ -1,20 +1,25 @@
-"""`make models`: trains every model of the zoo on data that need no download, and says how good."""
+"""`make models`: trains every model of the zoo on data that need no download, and says how good.
 
+With a file's name it keeps the rows there, too, as CSV.
+"""
+
+import csv
+import sys
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from vestal.models import zoo
 from vestal.project import Project
-from vestal.training.compressing import Settings
 from vestal.training.recipe import load_recipe
+from vestal.training.settings import Settings
 from vestal.training.train import train
 
 project = Project.here()
-table = Table(box=None, pad_edge=False)
-for column in ("model", "data", "held out", "figures", "best epoch", "seconds", "run"):
-    table.add_column(column)
+COLUMNS = ("model", "data", "held out", "figures", "best epoch", "seconds", "run")
+rows = []
 start = time.perf_counter()
 for folder in sorted(zoo().glob("*/recipe.py")):
     name = folder.parent.name
@@ -24,7 +29,13 @@ for folder in sorted(zoo().glob("*/recipe.py")):
     seconds = f"{time.perf_counter() - began:.0f}"
     best = f"{run.best_epoch} of {run.epochs}"
     where = str(run.folder.relative_to(project.root))
-    table.add_row(name, run.dataset, str(run.test_size), run.figures(), best, seconds, where)
+    rows.append((name, run.dataset, str(run.test_size), run.figures(), best, seconds, where))
+table = Table(*COLUMNS, box=None, pad_edge=False)
+for row in rows:
+    table.add_row(*row)
 console = Console()
 console.print(table)
 console.print(f"all in {time.perf_counter() - start:.0f} s")
+if len(sys.argv) > 1:
+    with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])

@@ -15,7 +15,7 @@ LITTLE = {
 from dataclasses import replace
 
 
-def few(data=None):
+def few():
     splits = pydoc_topics()
     return replace(splits, train=splits.train.pick(range(12)))
 
@@ -29,7 +29,7 @@ from dataclasses import replace
 import numpy as np
 
 
-def few(data=None):
+def few():
     splits = digits(size=64, channels=3)
     parts = {part: getattr(splits, part).pick(np.arange(64)) for part in ("train", "validation")}
     return replace(splits, test=splits.test.pick(np.arange(8)), **parts)
@@ -64,7 +64,7 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
     """A project with two short trainings of mnist on digits, packed as 1.0 and 2.0."""
     from vestal.archive.pack import pack
     from vestal.project import Project
-    from vestal.training.compressing import Settings
+    from vestal.training.settings import Settings
     from vestal.training.train import train
 
     project = Project(tmp_path_factory.mktemp("project"))
@@ -80,7 +80,7 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     from vestal.archive.pack import pack
     from vestal.models import zoo
     from vestal.project import Project
-    from vestal.training.compressing import Settings
+    from vestal.training.settings import Settings
     from vestal.training.train import train
 
     project = Project(tmp_path_factory.mktemp("zoo"))

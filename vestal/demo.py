@@ -27,9 +27,9 @@ from vestal.errors import VestalError
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.server import Server
-from vestal.training.compressing import Settings
 from vestal.training.plots import Seen, draw_grid
 from vestal.training.recipe import load_recipe
+from vestal.training.settings import Settings
 from vestal.training.train import train
 
 MODEL, DATASET = "mnist", "digits"

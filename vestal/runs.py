@@ -13,8 +13,11 @@ While a training runs there are `settings.json` and `checkpoints/`, and no train
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,11 +102,13 @@ class Run:
         return [names[str(index)] for index in range(len(names))]
 
     def figures(self) -> str:
-        """The test figures for people: `accuracy 98.61 %`, `r2 0.432, mae 44.1`."""
-        return ", ".join(
-            f"{name} {value:.2%}" if name == "accuracy" else f"{name} {value:.4g}"
-            for name, value in self.test.items()
-        )
+        """The test figures for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
+        return ", ".join(f"{name} {shown(name, value)}" for name, value in self.test.items())
+
+
+def shown(name: str, value: float) -> str:
+    """A figure for people: `98.61%` of an accuracy, four digits of every other."""
+    return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
 
 
 def new_run_folder(project: Project, model: str) -> Path:
@@ -134,6 +139,38 @@ def latest_run(project: Project, model: str) -> Path:
             "or say where they are (--weights)"
         )
     return parent / str(max(done))
+
+
+def find_run(project: Project, named: str) -> Run:
+    """A run by its folder, or the newest run of a model by its name.
+
+    A folder of the model's name is only meant where it is a run.
+
+    Raises:
+        VestalError: there is none, or it is not finished.
+    """
+    folder = Path(named)
+    if (folder / RECORD).is_file() or len(folder.parts) > 1:
+        return Run.read(folder)
+    return Run.read(latest_run(project, named))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One training at a time in a folder; raises VestalError where another one is at it.
+
+    The lock is on the folder itself, and ends with the process, however it ends.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise VestalError(f"another vestal train is at {folder}: wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def unfinished_run(project: Project, model: str) -> Path:

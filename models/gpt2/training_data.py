@@ -1,7 +1,6 @@
 """English: Python's own reference, as `pydoc_data.topics` has it."""
 
 import random
-from pathlib import Path
 from pydoc_data.topics import topics
 
 from vestal.training.recipe import Splits
@@ -12,12 +11,10 @@ PIECE_BYTES = 4000  # what is held out is so long
 PASSAGE_BYTES = 500  # of a held-out passage: within the model's context
 
 
-def pydoc_topics(data: Path | None = None) -> Splits:
+def pydoc_topics() -> Splits:
     """465 kB in pieces of 4,000 bytes: 80 % of these train, 10 % validate, 10 % are held out.
 
     The held-out pieces are cut once more, into passages that the model takes at once.
-
-    `data` is not needed: the text comes with Python.
     """
     pieces = [piece for name in sorted(topics) for piece in passages(topics[name], PIECE_BYTES)]
     random.Random(SPLIT_SEED).shuffle(pieces)

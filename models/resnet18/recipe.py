@@ -1,9 +1,10 @@
 """ImageNet's classes, or those of a folder of images: what to train on and how."""
 
+import pickle
 from functools import partial
 
 import torch
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
 from vestal.errors import VestalError
@@ -19,12 +20,17 @@ LABELS = tuple(IMAGENET.meta["categories"])
 
 def imagenet() -> Weights:
     """torchvision's weights, downloaded once (69.76 % top-1, says torchvision)."""
+    module = build(len(LABELS))
     try:
-        module = resnet18(weights=IMAGENET)
-    except (OSError, RuntimeError) as error:
+        # resnet18(weights=...) would unpickle whatever stands in torch's cache.
+        state = IMAGENET.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        module.load_state_dict(state)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise VestalError(
-            f"ImageNet's weights cannot be downloaded ({error}): fetch {IMAGENET.url} where there "
-            "is a network and say --weights FILE, or take --weights random"
+            f"ImageNet's weights cannot be had ({reason}): fetch {IMAGENET.url} where there is a "
+            "network and say where the file is (vestal train --start FILE, vestal pack --weights "
+            "FILE), or take the weights named random"
         ) from None
     return Weights(module, "ImageNet (torchvision IMAGENET1K_V1)")
 

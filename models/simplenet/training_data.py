@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import sklearn.datasets
-
 from vestal.training.recipe import Splits
 from vestal.training.tables import Texts
 
@@ -20,11 +18,11 @@ MODULES = 120  # code is plenty: so many modules, and of each at most so many pa
 PASSAGES = 12
 
 
-def code_or_prose(data: Path | None = None) -> Splits:
+def code_or_prose() -> Splits:
     """Passages of source and of text, held out by module and by book: 70 : 10 : 20 of these.
 
-    `data` is not needed: all of it comes with Python and scikit-learn. What is held out never
-    shares a module, a topic or a description with what is trained on.
+    All of it comes with Python and scikit-learn. What is held out never shares a module, a topic or
+    a description with what is trained on.
     """
     books = {**topics, **_descriptions()}
     parts: list[list[tuple[str, int]]] = [[], [], []]
@@ -55,6 +53,8 @@ def _modules() -> Mapping[str, str]:
 
 
 def _descriptions() -> Mapping[str, str]:
+    import sklearn.datasets  # seconds, for who only packs
+
     folder = Path(sklearn.datasets.__file__).parent / "descr"
     return {file.name: file.read_text("utf-8") for file in folder.glob("*.rst")}
 

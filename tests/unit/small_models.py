@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from vestal.archive.pack import pack
+from vestal.training.language import byte_level_bpe
 from vestal.training.recipe import load_recipe
 
 
@@ -22,16 +22,7 @@ def packed(project, model, version="1.0"):
 def language_model(folder, context=32):
     """A folder as transformers saves it: a GPT-2 of two small layers, and its tokenizer."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the quick brown fox"], trainer)
+    tokenizer = byte_level_bpe(["the quick brown fox"], vocabulary=300)
     config = GPT2Config(
         vocab_size=300,
         n_positions=context,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pandas
 import pytest
 import torch
 import typer
-from small_models import packed
+from small_models import language_model, packed
 from torchvision.io import encode_png
 from typer.testing import CliRunner
 
+from vestal.archive.pack import pack
 from vestal.batch.archives import find_archive, loaded
 from vestal.batch.inputs import find_inputs
 from vestal.batch.journal import Journal
@@ -282,8 +284,53 @@ def test_an_archive_is_found_by_path_file_or_model(project, mnist):
     assert find_archive(project, "mnist", "1.0") == mnist
     with pytest.raises(UsageError, match=r"no archive lenet5: .*mnist-1.0.mar"):
         find_archive(project, "lenet5")
+    half = mnist.with_name("mnist-half-1.0.mar")
+    shutil.copyfile(project.model_store / "mnist-1.0.mar", half)
+    try:
+        with pytest.raises(UsageError, match=r"say which version of mnist"):  # both say they are
+            find_archive(project, "mnist")
+        renamed(half, "mnist-half")
+        assert find_archive(project, "mnist") == mnist
+        assert find_archive(project, "mnist-half") == half
+    finally:
+        half.unlink()
     with pytest.raises(UsageError, match=r"say which version of mnist"):
         find_archive(project, "mnist", "3.0")
+
+
+def renamed(archive, name):
+    """Writes another model's name into its manifest."""
+    with zipfile.ZipFile(archive) as content:
+        members = {member: content.read(member) for member in content.namelist()}
+    manifest = members["MAR-INF/MANIFEST.json"].replace(b'"mnist"', f'"{name}"'.encode())
+    with zipfile.ZipFile(archive, "w") as content:
+        for member, data in {**members, "MAR-INF/MANIFEST.json": manifest}.items():
+            content.writestr(member, data)
+
+
+def test_a_folder_that_is_no_label_is_counted_and_not_judged(mnist, images, tmp_path):
+    (images / "0").rename(images / "unsorted")
+    found = run(mnist, [str(images)], tmp_path / "out.csv")
+    assert (found.rows, found.judged, found.unlabelled) == (12, 9, 3)
+
+
+def test_the_columns_that_a_model_may_take_are_sent_too(tmp_path):
+    project = Project(tmp_path)
+    folder = language_model(tmp_path / "hub")
+    archive = pack(project, "gpt2", version="1.0", weights=str(folder)).archive
+    (tmp_path / "t.csv").write_text("id,prompt,max_new_tokens,score\n1,the fox,3,\n2,a,,true\n")
+    run(archive, [str(tmp_path / "t.csv")], tmp_path / "out.jsonl")
+    one, two = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert one["completion_tokens"] == 3
+    assert two["answer"]["logprobs"][0] is None  # scored; its number of tokens was left open
+
+
+def test_a_line_ends_where_csv_says(simplenet, tmp_path):
+    cell = "It\u2028rained\x0b,\x85all\x0cday"
+    (tmp_path / "t.csv").write_text(f'text,label\n"{cell}",prose\nNo.,prose\n', "utf-8")
+    run(simplenet, [str(tmp_path / "t.csv")], tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text("utf-8").split("\n")
+    assert [json.loads(line)["text"] for line in lines if line] == [cell, "No."]
 
 
 def test_the_command_counts_and_says_what_failed(project, mnist, images, monkeypatch):

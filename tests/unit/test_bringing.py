@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import warnings
 import zipfile
 
@@ -245,6 +246,11 @@ def test_a_classifier_without_labels_says_how_to_name_them(project, state, tmp_p
         brought(project, saved(tmp_path, state), tmp_path, labels=None)
 
 
+def test_labels_name_each_class_otherwise(project, state, tmp_path):
+    with pytest.raises(UsageError, match=r"the labels 1 and 3 are both 'cat': each class needs"):
+        brought(project, saved(tmp_path, state), tmp_path, labels=("cat", "dog", "cat"))
+
+
 def test_weights_that_are_not_there_are_named_with_what_can_be(project, tmp_path):
     with pytest.raises(UsageError, match=r"no weights nowhere\.pth: name a run's folder, a file"):
         brought(project, "nowhere.pth", tmp_path)
@@ -263,6 +269,7 @@ FILES = {
     "torchscript": "weights.pt",
     "exported": "weights.pt2",
     "onnx": "weights.onnx",
+    "onnx with its weights beside it": "beside.onnx",
 }
 
 
@@ -271,6 +278,14 @@ def files(module, tmp_path_factory):
     """The same weights in every format, as somebody else would have saved them."""
     folder = tmp_path_factory.mktemp("files")
     for kind, name in FILES.items():
+        if kind not in saving.ARTIFACTS:
+            import onnx
+
+            model = onnx.load(folder / FILES["onnx"])
+            # As torch.onnx.export leaves them without external_data=False.
+            beside = {"save_as_external_data": True, "location": f"{name}.data"}
+            onnx.save(model, folder / name, size_threshold=0, **beside)
+            continue
         saving.save(module, [kind], folder, torch.zeros(2, 3, 64, 64))
         (folder / saving.ARTIFACTS[kind]).rename(folder / name)
     return folder
@@ -296,6 +311,12 @@ def test_a_program_with_another_number_of_classes_is_refused(kind, project, file
     with pytest.raises(VestalError, match=r"3 outputs, but 2 labels"):
         pack(project, "pets", version="9", weights=files / FILES[kind], labels=("cat", "dog"))
     assert not (project.model_store / "pets-9.mar").exists()
+
+
+def test_onnx_weights_that_stayed_at_home_are_missed(project, files, tmp_path):
+    shutil.copyfile(files / "beside.onnx", tmp_path / "beside.onnx")
+    with pytest.raises(VestalError, match=r"beside\.onnx keeps its weights in a file beside"):
+        brought(project, tmp_path / "beside.onnx", tmp_path)
 
 
 def test_weights_from_elsewhere_are_turned_into_another_engines_format(project, files):

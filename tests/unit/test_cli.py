@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import vestal.cli
+from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
-from vestal.cli.predict import expand
 from vestal.errors import UsageError
 
 
@@ -82,8 +84,23 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
     assert "this command needs lightning: pip install 'vestal[train]'" in err
 
 
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_package_that_a_recipe_saves_with_is_missed_before_training(cli, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = cli("train", "fashion_mlp", "--dataset", "digits")
+    assert code == 2
+    assert f"this command needs {package}: pip install 'vestal[optimize]'" in err
+    assert not Path("runs").exists()
+
+
+def test_what_training_the_zoo_saves_with_comes_with_the_extra():
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    train = " ".join(extras["optional-dependencies"]["train"])
+    assert all(f"{package}>=" in train for package in ("onnx", "onnxscript"))
+
+
 def test_a_folder_gives_its_files_in_order(tmp_path):
-    for name in ("b/2.png", "a/1.png", "a/.hidden"):
+    for name in ("b/2.png", "a/1.png", "a/.hidden", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [file.name for file in expand([tmp_path])] == ["1.png", "2.png"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from client_both import both
-from client_wire import HTTPServer, Received, WireServer, error, http
+from client_wire import Connection, HTTPServer, Received, WireServer, error, http, until
 
 import vestal
 from vestal import AsyncClient, Client, ClientError, RequestRefused, UsageError
@@ -113,6 +113,59 @@ def test_a_cancelled_call_ends_at_once_and_leaves_the_client_usable() -> None:
         assert asyncio.run(cancel(server.url)) < 0.5
 
 
+def test_many_cancelled_calls_leave_no_connection_and_a_client_that_answers() -> None:
+    lock = threading.Lock()
+    there = 0
+
+    def silent_but_for_the_last(connection: Connection) -> None:
+        nonlocal there
+        with lock:
+            there += 1
+        while (request := connection.receive()) is not None:
+            if request.body == b"last":
+                connection.send(http(200, {}))
+        with lock:
+            there -= 1
+
+    async def cancel(url: str) -> float:
+        async with AsyncClient(url) as client:
+            for number in range(240):
+                call = asyncio.create_task(client.predict("m", b"x"))
+                for _ in range(number % 24):  # cut at each of its steps
+                    await asyncio.sleep(0)
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+            started = time.monotonic()
+            await client.predict("m", b"last")
+            elapsed = time.monotonic() - started
+            await asyncio.to_thread(until, lambda: there == 1)
+            return elapsed
+
+    with WireServer(silent_but_for_the_last) as server:
+        assert asyncio.run(cancel(server.url)) < 0.5
+
+
+def test_a_call_that_is_cancelled_in_its_handshake_leaves_no_connection() -> None:
+    gone = threading.Event()
+    greeted = threading.Event()
+
+    def never_shakes_hands(connection: Connection) -> None:
+        while connection.sock.recv(1000):
+            greeted.set()
+        gone.set()
+
+    async def cancel(url: str) -> None:
+        async with AsyncClient(url) as client:
+            call = asyncio.create_task(client.predict("m", b"x"))
+            await asyncio.to_thread(greeted.wait, 10)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            assert await asyncio.to_thread(gone.wait, 10)
+
+    with WireServer(never_shakes_hands) as server:
+        asyncio.run(cancel(server.url.replace("http:", "https:")))
+
+
 def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -137,17 +190,6 @@ def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_each_event_loop_has_its_own_connections() -> None:
-    async def call() -> object:
-        answer = await client.predict("m", b"x")
-        await client._transport._pool().close()
-        return answer["connection"]
-
-    with HTTPServer(echo) as server:
-        client = AsyncClient(server.url)
-        assert [asyncio.run(call()) for _ in range(2)] == [1, 2]
-
-
 def test_a_closed_one_says_so_and_can_be_closed_again() -> None:
     async def call(url: str) -> None:
         client = AsyncClient(url)
@@ -159,6 +201,17 @@ def test_a_closed_one_says_so_and_can_be_closed_again() -> None:
 
     with HTTPServer(echo) as server:
         asyncio.run(call(server.url))
+
+
+def test_closed_in_one_event_loop_it_serves_in_another() -> None:
+    async def call() -> object:
+        answer = await client.predict("m", b"x")
+        await client.close()
+        return answer["connection"]
+
+    with HTTPServer(echo) as server:
+        client = AsyncClient(server.url)
+        assert [asyncio.run(call()) for _ in range(2)] == [1, 2]
 
 
 def test_one_that_never_called_can_be_closed() -> None:

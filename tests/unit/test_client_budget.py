@@ -11,14 +11,12 @@ from client_both import both
 from client_wire import QUEUE_FULL, HTTPServer
 
 from vestal import Client, DeadlineExceeded
-from vestal.client.budget import FLOOR, RATIO, SAVINGS, Budget
-from vestal.client.calls import Call
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline
 from vestal.client.retry import LOOK_AGAIN, send
 from vestal.client.settings import Addresses
-from vestal.client.steps import Pause, Reply, Request
-from vestal.client.suspects import Suspects
+from vestal.client.shared import FLOOR, RATIO, SAVINGS, Budget, Shared, Suspects
+from vestal.client.steps import Call, Pause, Reply, Request
 from vestal.client.tokens import NoToken
 
 
@@ -106,6 +104,22 @@ def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
     assert caught.value.status == 503
 
 
+def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
+    shared = Shared()
+    for _ in range(3):
+        context = Context(
+            Addresses("http://server", None, None), NoToken(), Deadline(30), shared=shared
+        )
+        steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+        steps.send(None)
+        assert isinstance(steps.send(Reply(503, "", {}, b"")), Pause)
+        steps.close()
+    free = 0
+    while shared.budget.spend(0) == 0.0:
+        free += 1
+    assert free == FLOOR
+
+
 def test_a_client_after_a_fork_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -175,7 +189,7 @@ def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
 
 
 def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.suspects.PATIENCE", 0.05)
+    monkeypatch.setattr("vestal.client.retry.PATIENCE", 0.05)
     shared = Shared()
     assert shared.suspects.enter("m")
     context = Context(

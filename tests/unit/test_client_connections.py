@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from client_both import both
-from client_wire import HTTPServer, Received, error, http
+from client_wire import HTTPServer, Received, error, http, until
 
 from vestal import Client, ClientError, InvalidInput, RequestRefused, UsageError
+from vestal.client.answers import DictAnswer
 
 
 def echo(request: Received) -> bytes:
@@ -80,13 +87,61 @@ def test_many_stop_when_the_inputs_fail(kind: type[Client]) -> None:
 
 
 @both
-@pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}])
-def test_many_refuse_a_single_input(kind: type[Client], inputs: str) -> None:
+@pytest.mark.parametrize(
+    "inputs",
+    ["text", b"bytes", bytearray(b"b"), {"a": 1}, Path("a.png"), 3, np.array(1), io.BytesIO(b"b")],
+    ids=lambda value: type(value).__name__,
+)
+def test_many_refuse_a_single_input(kind: type[Client], inputs: Any) -> None:
     with kind("http://127.0.0.1:1") as client:
         with pytest.raises(UsageError, match="expected a list"):
             client.predict_many("m", inputs)
-        with pytest.raises(UsageError, match="concurrency is 0"):
-            client.predict_many("m", [b"x"], concurrency=0)
+        for concurrency in (0, "3", 1.5, True, None):
+            with pytest.raises(UsageError, match=f"concurrency is {concurrency!r}"):
+                client.predict_many("m", [b"x"], concurrency=concurrency)
+
+
+@both
+def test_many_send_the_rows_of_a_table(kind: type[Client]) -> None:
+    table = pd.DataFrame({"bmi": [0.5, 1.5], "sex": [1, 2]})
+    with HTTPServer(echo) as server, kind(server.url) as client:
+        results = client.predict_many("m", table)
+    rows = [json.loads(result["echo"]) for result in results]
+    assert rows == [{"bmi": 0.5, "sex": 1}, {"bmi": 1.5, "sex": 2}]
+
+
+@both
+def test_many_survive_an_input_that_raises_whatever_it_likes(kind: type[Client]) -> None:
+    class Broken:
+        def read(self) -> bytes:
+            raise RuntimeError("out of paper")
+
+    with HTTPServer(echo) as server, kind(server.url) as client:
+        results = client.predict_many("m", [b"a", Broken(), b"c"], version="2.0")
+    assert [type(results[0]), type(results[2])] == [DictAnswer, DictAnswer]
+    failed = results[1]
+    assert isinstance(failed, InvalidInput)
+    assert "out of paper" in str(failed)
+    assert isinstance(failed.__cause__, RuntimeError)
+    assert (failed.model, failed.version) == ("m", "2.0")
+
+
+@both
+def test_many_tell_their_progress_one_by_one_while_an_input_is_waited_for(
+    kind: type[Client],
+) -> None:
+    told: list[int] = []
+
+    def inputs() -> Iterator[bytes]:
+        yield from [b"x"] * 20
+        if kind is Client:  # an event loop reads the inputs itself
+            until(lambda: len(told) == 20)
+
+    with HTTPServer(echo) as server, kind(server.url) as client:
+        client.predict_many(
+            "m", inputs(), concurrency=8, progress=lambda done, _: told.append(done)
+        )
+    assert told == list(range(1, 21))
 
 
 @both

@@ -43,6 +43,7 @@ def failed(answer: bytes) -> ClientError:
     [
         (error(400, "InputError", "no image"), RequestRefused),
         (error(403, "InvalidModelVersionException", "Cannot remove default version"), Conflict),
+        (http(403, b"<html>who are you?</html>"), RequestRefused),
         (error(404, "ModelNotFoundException", "Model not found: m"), NotFound),
         (error(409, "ConflictStatusException", "already registered"), Conflict),
         (error(413, "InputError", "too many pixels"), TooLarge),
@@ -71,6 +72,49 @@ def test_an_error_carries_what_is_known() -> None:
     text = str(caught)
     assert text.startswith("m 1.0: http://127.0.0.1:")
     assert "answered 400 InputError: no image (request request-1, 1 attempt)" in text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(error(status, "InputError", "no") for status in (400, 403, 409, 413, 422, 500)),
+        http(302, b"", location="http://elsewhere"),
+        error(429, "", "slow down", retry_after="60"),
+        error(503, "ServiceUnavailableException", "no worker"),
+        *(error(status, "", "a proxy", retry_after="60") for status in (502, 504)),
+    ],
+)
+def test_every_error_says_what_to_do(answer: bytes) -> None:
+    assert failed(answer).hint
+
+
+def test_every_class_says_what_to_do() -> None:
+    own = {tree.ClientError, NoAddress, tree.WorkerDied, tree.NotReady}  # always said with them
+    for kind in vars(tree).values():
+        if isinstance(kind, type) and issubclass(kind, ClientError) and kind not in own:
+            assert kind("gone").hint
+            assert str(kind("gone")) == f"gone. {kind.usual_hint}"
+
+
+@pytest.mark.parametrize("management", ["http://127.0.0.1:1", None])
+def test_every_error_of_a_call_knows_its_model(management: str | None) -> None:
+    with Client("http://127.0.0.1:1", management=management, timeout=0.1) as client:
+        for call in (client.describe, client.scale, client.unregister, client.set_default):
+            options = {"version": "1.0", **({"workers": 1} if call == client.scale else {})}
+            with pytest.raises(ClientError) as caught:
+                call("m", **options)
+            assert (caught.value.model, caught.value.version) == ("m", "1.0")
+
+
+def test_a_token_that_a_server_repeats_is_not_in_the_error() -> None:
+    echo = error(400, "InputError", "what is Bearer s3cr3t-t0k3n?")
+    with (
+        HTTPServer(script(echo)) as server,
+        Client(server.url, token="s3cr3t-t0k3n") as client,
+        pytest.raises(RequestRefused, match=r"Bearer \*\*\*") as caught,
+    ):
+        client.predict("m", b"x")
+    assert "s3cr3t" not in f"{caught.value} {caught.value.facts}"
 
 
 def test_an_error_says_what_to_do() -> None:

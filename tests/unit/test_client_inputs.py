@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 from vestal import InvalidInput
-from vestal.client.encoding import encode, takes_long
+from vestal.client.encoding import encode, may_hang, takes_long
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -71,6 +73,10 @@ def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
     assert (payload.body, payload.content_type) == (b"content", "image/png")
     assert encode(io.BytesIO(b"raw")).content_type == "application/octet-stream"
     assert encode(io.StringIO("text")).content_type == "text/plain; charset=utf-8"
+    (tmp_path / "row.json").write_text('{"a": "ü"}', encoding="utf-8")
+    with (tmp_path / "row.json").open(encoding="utf-8") as file:
+        payload = encode(file)
+    assert (payload.body.decode(), payload.content_type) == ('{"a": "ü"}', "application/json")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
@@ -209,5 +215,26 @@ def test_bytes_inside_json_go_as_base64() -> None:
 
 def test_what_takes_long_is_known(tmp_path: Path) -> None:
     slow = [tmp_path, "a.png", io.BytesIO(), Image.new("L", (1, 1)), np.zeros(3), torch.zeros(3)]
+    slow += [{"a": {"b": np.zeros(3)}}, [torch.zeros(3)], ({"a": [np.zeros(3)]},)]
     assert all(takes_long(value) for value in slow)
-    assert not any(takes_long(value) for value in ["text", b"x", {"a": 1}, [1], 3])
+    circle: list[Any] = []
+    circle.append(circle)
+    quick = ["text", b"x", {"a": 1}, {"a": "b.png"}, [1], 3, circle]
+    assert not any(takes_long(value) for value in quick)
+
+
+def test_what_may_hang_is_known(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe.png", tmp_path / "file.png"
+    os.mkfifo(pipe)
+    file.touch()
+    with file.open("rb") as opened, socket.socket() as sock, sock.makefile("rb") as received:
+        assert all(may_hang(value) for value in [pipe, str(pipe), opened, received])
+    still = [file, str(file), "text", b"x", io.BytesIO(), io.StringIO(), Image.new("L", (1, 1)), 3]
+    assert not any(may_hang(value) for value in still)
+
+
+def test_an_image_is_compressed_the_quickest_way() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, (40, 40, 3), dtype=np.uint8)
+    quick = io.BytesIO()
+    Image.fromarray(pixels).save(quick, format="PNG", compress_level=1)
+    assert encode(Image.fromarray(pixels)).body == quick.getvalue()

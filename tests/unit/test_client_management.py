@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import count
+from pathlib import Path
 
 import pytest
+from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
 from client_wire import HTTPServer, error, http
 
@@ -16,6 +19,7 @@ from vestal import (
     NotFound,
     NotReady,
     ServerFailed,
+    TokenError,
     UsageError,
     Worker,
 )
@@ -55,6 +59,59 @@ def test_what_is_no_management_address_is_said() -> None:
         for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
             with pytest.raises(ServerFailed, match="usually port 8081"):
                 call()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"models": [{"name": "m"}]},
+        {"models": 3},
+        {"status": "fine"},
+        [{"modelName": "m"}],
+        [{"modelName": "m", "modelVersion": "1.0", "workers": [3]}],
+        ["m"],
+        [],
+        3,
+        None,
+    ],
+)
+def test_json_of_another_service_is_no_management_address(document: object) -> None:
+    with HTTPServer(lambda _: http(200, document)) as server, manager(server) as client:
+        for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
+            with pytest.raises(ServerFailed, match="usually port 8081"):
+                call()
+
+
+@both
+def test_a_server_that_has_not_written_its_key_file_is_not_ready_yet(
+    kind: type[Client], tmp_path: Path
+) -> None:
+    keys = tmp_path / "key_file.json"
+    with (
+        FakeTorchServe(m=[ready()]) as server,
+        kind(management=server.url, key_file=keys) as client,
+    ):
+        assert client.ready("m") is False
+        write = threading.Timer(0.3, keys.write_text, ['{"management": {"key": "k"}}'])
+        write.start()
+        assert client.wait_ready("m", timeout=5).ready
+        write.join()
+        keys.write_text('{"management": 3}')
+        with kind(management=server.url, key_file=keys) as other, pytest.raises(TokenError):
+            other.wait_ready("m")
+
+
+@both
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_with_nothing_behind_it_is_not_ready_yet(kind: type[Client], status: int) -> None:
+    answers = iter([http(status), http(status), http(status)])
+    with (
+        FakeTorchServe(m=[ready()]) as up,
+        HTTPServer(lambda request: next(answers, None) or up._respond(request)) as server,
+        kind(management=server.url) as client,
+    ):
+        assert client.ready("m") is False
+        assert client.wait_ready("m").ready
 
 
 def test_ready_needs_every_worker_and_an_answer() -> None:

@@ -8,7 +8,7 @@ import pytest
 from client_both import both
 from client_wire import HTTPServer, http
 
-from vestal import Client, UsageError
+from vestal import Client, ServerFailed, UsageError
 from vestal.client.metrics import Metrics, Sample
 
 PAGE = """\
@@ -46,6 +46,17 @@ def test_without_the_parser_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         pytest.raises(UsageError, match=r"vestal\[metrics\]"),
     ):
         client.metrics()
+
+
+def test_labels_may_have_any_name() -> None:
+    metrics = Metrics.parse('up{name="a",self="b"} 1\nup{name="c"} 2\n')
+    assert metrics.total("up", name="a", self="b") == 1
+
+
+@pytest.mark.parametrize("page", ["<html><body>hello</body></html>", '{"models": []}', "a{b 1"])
+def test_a_page_of_another_service_is_no_metrics_page(page: str) -> None:
+    with pytest.raises(ServerFailed, match=r"usually port 8082"):
+        Metrics.parse(page)
 
 
 def test_an_empty_page_is_no_samples() -> None:

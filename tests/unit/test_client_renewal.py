@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from client_both import both
-from client_wire import BAD_TOKEN, HTTPServer, Received, error, http
+from client_wire import BAD_TOKEN, HTTPServer, Received, WireServer, error, http
 
 from vestal import Client, TokenError, TokenExpired
 from vestal.client import renewal
@@ -199,7 +200,10 @@ def test_without_an_api_key_a_key_expires(tmp_path: Path, api: object) -> None:
             client.predict("m", b"")
 
 
-def test_a_copy_of_the_key_file_is_renewed_once_at_most(tmp_path: Path) -> None:
+def test_a_copy_of_the_key_file_is_renewed_once_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vestal.client.tokens.NEW", 0)
     with KeyServer(tmp_path, seconds=-1) as server, Client(**server.addresses()) as client:
         server.writes = False  # the server's own file is elsewhere
         for _ in range(2):
@@ -214,12 +218,79 @@ def test_a_copy_of_the_key_file_is_renewed_once_at_most(tmp_path: Path) -> None:
         assert server.renewals == ["inference", "inference"]
 
 
-def test_a_server_that_does_not_renew_leaves_the_old_key_to_be_used(tmp_path: Path) -> None:
+def test_a_copy_whose_key_was_voided_early_has_expired(tmp_path: Path) -> None:
+    with KeyServer(tmp_path) as server, Client(**server.addresses()) as client:
+        client.predict("m", b"")
+        server.writes = False
+        server.make("inference")  # another key, in the server's own file
+        with pytest.raises(TokenExpired, match=r"it was good before.*or a copy"):
+            client.predict("m", b"")
+
+
+def test_a_server_that_fails_to_renew_is_asked_again_a_little_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "REST", 0.3)
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         server.says = error(500, "InternalServerException", "no")
         client.predict("m", b"")
         client.predict("m", b"")
         assert server.renewals == ["inference"]
+        server.says = None
+        time.sleep(0.3)
+        client.predict("m", b"")
+        client.predict("m", b"")
+        assert server.renewals == ["inference", "inference"]
+
+
+def test_a_server_that_refuses_to_renew_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "REST", 0)
+    with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
+        server.says = error(405, "MethodNotAllowedException", "no token API")
+        client.predict("m", b"")
+        client.predict("m", b"")
+        assert server.renewals == ["inference"]
+
+
+@both
+def test_a_clock_that_runs_ahead_makes_no_storm(kind: type[Client], tmp_path: Path) -> None:
+    with (
+        KeyServer(tmp_path, seconds=5) as server,
+        kind(**server.addresses()) as one,
+        kind(**server.addresses()) as two,
+    ):
+        server.lifetime = 5  # as a clock sees it that is ahead by the rest of it
+        for _ in range(5):
+            one.predict("m", b"")
+            two.predict("m", b"")
+        assert len(server.renewals) <= 2  # once for each that has never seen a key change
+
+
+def test_a_management_address_that_swallows_packets_costs_one_call_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LIMIT", 0.5)
+    with (
+        WireServer(lambda connection: connection.hang()) as silent,
+        KeyServer(tmp_path, seconds=5) as server,
+        Client(server.url, management=silent.url, key_file=server.key_file) as client,
+    ):
+        assert client.predict("m", b"").latency > 0.45
+        assert max(client.predict("m", b"").latency for _ in range(5)) < 0.45
+
+
+def test_where_the_file_system_has_no_locks_nothing_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
+        client.predict("m", b"")
+        assert server.renewals == []
 
 
 def test_a_management_address_that_is_dead_leaves_the_old_key_to_be_used(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from client_wire import script as answers
 from vestal import (
     Client,
     ConnectionFailed,
+    DeadlineExceeded,
     NotFound,
     Overloaded,
     RequestRefused,
@@ -22,12 +24,12 @@ from vestal import (
     VestalError,
     WorkerDied,
 )
-from vestal.client.calls import Call
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline
 from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
 from vestal.client.settings import Addresses
-from vestal.client.steps import Broken, Pause, Reply, Request
+from vestal.client.shared import Shared
+from vestal.client.steps import Broken, Call, Pause, Reply, Request
 from vestal.client.tokens import NoToken
 
 OK = http(200, {"label": "7"})
@@ -237,6 +239,38 @@ def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_o
     played = Played(REFUSED, unknown, call=other, shared=shared)
     assert isinstance(played.error, NotFound)
     assert len(played.requests) == 2
+
+
+@both
+def test_an_unknown_model_is_not_asked_for_again_after_ones_own_deadline(
+    kind: type[Client],
+) -> None:
+    def answers_then_is_silent(connection: Connection) -> None:
+        while (request := connection.receive()) is not None:
+            if request.body == b"slow":
+                connection.hang()
+            elif request.body == b"gone":
+                connection.send(error(404, "ModelNotFoundException", "Model not found: m"))
+            else:
+                connection.send(OK)
+
+    with WireServer(answers_then_is_silent) as server, kind(server.url) as client:
+        client.predict("m", b"x")
+        with pytest.raises(DeadlineExceeded):
+            client.predict("m", b"slow", timeout=0.2)
+        with pytest.raises(NotFound) as caught:
+            client.predict("m", b"gone", timeout=2)
+    assert caught.value.attempts == 1
+
+
+def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared()
+    Played(FINE, call=PREDICT, shared=shared)
+    shared.outages.broke()
+    assert shared.outages.since_last_answer("m")
+    later = time.monotonic() + 121
+    monkeypatch.setattr("vestal.client.shared.time.monotonic", lambda: later)
+    assert not shared.outages.since_last_answer("m")
 
 
 @both

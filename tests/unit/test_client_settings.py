@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from client_wire import HTTPServer, http
 
-from vestal import Client, ConnectionFailed, NoAddress, RequestRefused, UsageError, VestalError
+from vestal import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    NoAddress,
+    RequestRefused,
+    UsageError,
+    VestalError,
+)
 from vestal.project import Project, ReadyFile
 
 
@@ -82,6 +90,60 @@ def test_an_address_given_leaves_the_ready_file_alone(project: Project) -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="url is"):
         Client(address)
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_host_that_no_resolver_takes_is_refused(kind: type[Client], host: str) -> None:
+    with pytest.raises(UsageError, match="1 to 63 letters"):
+        kind(f"http://{host}:1")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:1"),  # PySocks and socksio are not installed
+        ("HTTPS_PROXY", "foo://127.0.0.1:1"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_refused(
+    kind: type[Client], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=r"no client can be made for https://h:1: .*HTTPS_PROXY"):
+        kind("https://h:1")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_folder_of_certificates_is_taken(
+    kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    kind("https://h:1")
+
+
+def test_addresses_that_begin_alike_are_told_apart() -> None:
+    with (
+        HTTPServer(lambda _: http(200, {"models": []})) as server,
+        # The second port has the first one's digits, and one more.
+        Client(url=server.url[:-1], management=server.url) as client,
+    ):
+        assert client.models() == []
+
+
+def test_a_relative_key_file_stays_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("keys.json").write_text('{"inference": {"key": "k"}}')
+    with (
+        HTTPServer(lambda _: http(200, {})) as server,
+        Client(server.url, key_file="keys.json") as client,
+    ):
+        monkeypatch.chdir("/")
+        client.predict("m", b"x")
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it() -> None:

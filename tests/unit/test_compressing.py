@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from vestal.archive.pack import pack
 from vestal.errors import UsageError
 from vestal.project import Project
-from vestal.runs import latest_run
-from vestal.training.compressing import Settings, prune
+from vestal.runs import Run, latest_run
+from vestal.training.comparison import in_turn
+from vestal.training.compressing import taught_by
+from vestal.training.distilling import logits_of
+from vestal.training.objectives import Classification
+from vestal.training.pruning import prune
 from vestal.training.recipe import load_recipe
+from vestal.training.settings import Settings
 from vestal.training.train import train
 
 
@@ -30,6 +39,8 @@ def test_pruning_makes_a_model_really_smaller(pruned):
     assert after["bytes"] < 0.3 * before["bytes"]
     assert after["accuracy"] > 0.9
     assert (run.folder / run.artifacts[0]).stat().st_size < 0.4 * before["bytes"]
+    assert before["accuracy"] == Run.read(Path(before["run"])).test["accuracy"]
+    assert after["accuracy"] == run.test["accuracy"]
 
 
 def test_a_pruned_model_packs_and_serves(pruned):
@@ -65,7 +76,7 @@ def test_a_student_learns_from_a_teacher_of_another_architecture(trained_project
         ("mnist", {"prune": 1.5}, "a share between 0 and 1"),
         ("gpt2", {"prune": 0.5}, "for models of convolutions and linear layers"),
         ("regression", {"teacher": "mnist"}, "for classifiers whose module gives logits"),
-        ("mnist", {"start": "mnist"}, "say --prune FRACTION too"),
+        ("gpt2", {"start": "w.pth"}, "--start is not for language models"),
     ],
 )
 def test_what_cannot_be_compressed_is_said_before_training(tmp_path, model, chosen, says):
@@ -75,18 +86,64 @@ def test_what_cannot_be_compressed_is_said_before_training(tmp_path, model, chos
     assert not list(tmp_path.iterdir())
 
 
-def test_a_teacher_of_other_labels_is_refused(trained_project, tmp_path):
-    teacher = str(latest_run(trained_project, "mnist"))
-    recipe = load_recipe(trained_project, "resnet18")
-    assert recipe.labels
-    from vestal.training.compressing import plan
-
+def test_a_teacher_of_other_labels_is_refused(trained_project):
+    teacher = Run.read(latest_run(trained_project, "mnist"))
     with pytest.raises(UsageError, match="knows other labels"):
-        plan(
-            Project(tmp_path),
-            "resnet18",
-            recipe,
-            recipe.labels,
-            torch.zeros(2, 3, 64, 64),
-            Settings(teacher=teacher),
-        )
+        taught_by(trained_project, teacher, ("cat", "dog"))
+
+
+def test_a_teacher_without_transforms_takes_what_it_is_given(trained_project, tmp_path):
+    folder = shutil.copytree(latest_run(trained_project, "mnist"), tmp_path / "run")
+    (folder / "transforms.py").unlink()
+    run = dataclasses.replace(Run.read(latest_run(trained_project, "mnist")), folder=folder)
+    taught = taught_by(trained_project, run, run.labels)
+    given = torch.rand(1, 28, 28)
+    assert torch.equal(taught.transform(given), given)
+
+
+def test_a_teachers_probabilities_are_not_softened_twice():
+    logits = torch.tensor([[2.0, -1.0, 0.5]])
+    teach = logits_of(lambda _: logits.softmax(-1), Classification(outputs="probabilities"))
+    assert torch.allclose((teach(logits) / 4).softmax(-1), (logits / 4).softmax(-1), atol=1e-6)
+
+
+class Backwards(torch.nn.Module):
+    """Its last layer is the first that it names."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(8, 4)
+        self.body = torch.nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)))
+
+
+class Restless(Backwards):
+    """Its outputs are not those of the layer that it calls last."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        self.body(x)
+        return outputs
+
+
+def test_the_output_layer_is_the_one_that_is_called_last():
+    module = Backwards()
+    prune(module, torch.zeros(2, 6), 0.5)
+    assert (module.body.out_features, module.head.out_features) == (4, 4)
+    with pytest.raises(UsageError, match=r"would leave outputs \[2, 2\] of \[2, 4\]"):
+        prune(Restless(), torch.zeros(2, 6), 0.5)
+
+
+def test_times_are_taken_in_turn():
+    order = []
+
+    class Noting(torch.nn.Module):
+        def forward(self, x):
+            order.append(x.shape)
+            return x
+
+    times = in_turn([(Noting(), torch.zeros(2)), (Noting(), torch.zeros(3))])
+    assert order[:4] == [(16, 2), (16, 3)] * 2
+    assert len(times) == 2

@@ -30,6 +30,32 @@ def write_idx_set(raw):
     return pixels
 
 
+def test_digits_split_is_fixed_and_disjoint():
+    first, again = digits(), digits()
+    assert [len(part) for part in (first.train, first.validation, first.test)] == [1257, 180, 360]
+    assert torch.equal(first.test.images, again.test.images)
+    seen = {image.numpy().tobytes() for image, _ in (first.train[i] for i in range(1257))}
+    assert not any(image.numpy().tobytes() in seen for image in first.test.images)
+
+
+def test_digits_are_grey_28_by_28_bytes_with_every_class():
+    test = digits().test
+    assert test.images.shape == (360, 1, 28, 28)
+    assert test.images.dtype == torch.uint8
+    assert int(test.images.max()) == 255
+    assert torch.bincount(test.classes).min() >= 30
+
+
+def test_mnist_that_cannot_be_downloaded_is_an_error_that_names_digits(tmp_path, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    monkeypatch.chdir(tmp_path)
+    # A mirror on this machine where nothing listens: the real download, really refused.
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(VestalError, match=r"cannot be downloaded to data .*--dataset digits"):
+        mnist()
+
+
 @pytest.mark.parametrize(("load", "name"), [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST")])
 def test_idx_files_are_read_in_torchvisions_layout(tmp_path, load, name):
     pixels = write_idx_set(tmp_path / name / "raw")
@@ -118,5 +144,25 @@ def test_a_folder_that_cannot_be_split_says_why(tmp_path):
     with pytest.raises(VestalError, match="is no image folder"):
         image_folder(tmp_path)
     write_images(tmp_path, ("cat", "dog"), 1)
-    with pytest.raises(VestalError, match="too few images to split"):
+    with pytest.raises(VestalError, match="too few examples to split"):
         image_folder(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write_images(tmp_path, ("bus", "train"), 20)
+    assert image_folder(tmp_path).labels == ["bus", "train"]
+
+
+def test_a_split_of_another_name_is_not_left_out_without_a_word(tmp_path):
+    write_images(tmp_path / "train", ("cat", "dog"), 20)
+    write_images(tmp_path / "valid", ("cat", "dog"), 3)
+    (tmp_path / ".cache").mkdir()
+    with pytest.raises(VestalError, match=r"holds valid beside train: name the splits train, val"):
+        image_folder(tmp_path)
+
+
+def test_images_are_decoded_at_once_as_one_by_one(tmp_path):
+    write_images(tmp_path, ("cat", "dog"), 10)
+    files = image_folder(tmp_path).train
+    assert [label for _, label in files.__getitems__([3, 0])] == [files[3][1], files[0][1]]
+    assert torch.equal(files.__getitems__([3, 0])[0][0], files[3][0])

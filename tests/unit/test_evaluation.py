@@ -28,10 +28,10 @@ from vestal.project import Project
 from vestal.runs import Run
 from vestal.training.bringing import bring
 from vestal.training.datasets import image_folder
-from vestal.training.evaluating.asking import Refused
-from vestal.training.evaluating.reports import NO_ANSWER, classified, refused, regressed, scored
-from vestal.training.evaluating.sources import ArchiveSource, WeightsSource
 from vestal.training.evaluation import evaluate
+from vestal.training.evaluation.asking import Refused
+from vestal.training.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
+from vestal.training.evaluation.sources import ArchiveSource, WeightsSource
 from vestal.training.objectives import Regression
 from vestal.training.recipe import Splits, load_recipe
 

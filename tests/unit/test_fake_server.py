@@ -138,6 +138,32 @@ def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [info.name for info in client.models()] == list("abcde")
 
 
+@pytest.mark.parametrize(
+    "answer", [lambda request: request.json()["missing"], {1, 2}, lambda _: object()]
+)
+def test_an_answer_that_fails_is_a_handler_that_raised(
+    answer: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", answer)
+        with pytest.raises(ServerFailed, match="Prediction failed") as caught:
+            client.predict("m", {"a": 1})
+    assert (caught.value.status, caught.value.attempts) == (503, 1)
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_without_workers_nobody_answers() -> None:
+    with FakeServer() as server, server.client() as client:
+        server.answer("m", {})
+        client.scale("m", 0)
+        with pytest.raises(DeadlineExceeded, match="has no worker"):
+            client.predict("m", b"", timeout=0.3)
+        with pytest.raises(DeadlineExceeded, match="has no worker"):
+            client.describe("m", customized=True, timeout=0.3)
+        client.scale("m", 1)
+        assert client.predict("m", b"") == {}
+
+
 def test_what_torchserve_refuses_it_refuses() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("mnist", {})

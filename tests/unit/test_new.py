@@ -138,7 +138,8 @@ REFUSED = {
     "text in a number": (prices, [*ROWS, "many,1,2"], r"prices\.csv, line 22, column area: 'many'"),
     "NaN": (prices, [*ROWS, "nan,1,2"], r"column area: 'nan' is no finite number"),
     "a row too short": (prices, [*ROWS, "1,2"], r"line 22: no 'price'"),
-    "too few rows": (prices, ROWS[:3], r"has 3 rows: at least 10"),
+    "too few rows": (prices, ROWS[:3], r"has 3 rows: at least 12"),
+    "rows for no R2": (prices, ROWS[:11], r"has 11 rows: at least 12"),
     "nothing": (prices, [], r"has 0 columns"),
     "no information": (prices, [f"1,{r}" for r in ROWS], r"column area is the same in every row"),
 }

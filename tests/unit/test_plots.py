@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vestal.training.plots import Seen, draw_grid
+from vestal.training import plots
+from vestal.training.plots import Seen, draw_confusion, draw_curve, draw_grid
 
 
 def red_pixels(file):
@@ -24,3 +25,48 @@ def test_only_wrong_predictions_are_red(tmp_path, count):
 def test_an_unknown_truth_is_not_wrong(tmp_path):
     draw_grid([Seen(np.zeros((8, 8)), None, "5")], tmp_path / "grid.png", title="photos")
     assert red_pixels(tmp_path / "grid.png") == 0
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn, as they were saved."""
+    figures = []
+
+    class Kept(plots.Figure):
+        def savefig(self, *arguments, **keywords):
+            super().savefig(*arguments, **keywords)
+            figures.append(self)
+
+    monkeypatch.setattr(plots, "Figure", Kept)
+    return figures
+
+
+def test_a_curve_draws_losses_rate_and_figures(tmp_path, drawn):
+    rows = [
+        {"epoch": n, "loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4, "lr": n / 100}
+        for n in (1, 2, 3)
+    ]
+    draw_curve(rows, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    losses, accuracy, rate = drawn[0].axes
+    assert [line.get_ydata().tolist() for line in losses.lines] == [
+        [row["loss"] for row in rows],
+        [row["val_loss"] for row in rows],
+    ]
+    assert accuracy.get_ylabel() == "accuracy"
+    assert accuracy.lines[0].get_ydata().tolist() == [0.25, 0.5, 0.75]
+    assert rate.get_ylabel().startswith("learning rate")
+    assert rate.lines[0].get_ydata().tolist() == [0.01, 0.02, 0.03]
+
+
+@pytest.mark.parametrize("length", [1, 12, 80])
+def test_long_labels_stand_whole_beside_the_matrix(tmp_path, drawn, length):
+    labels = ["x" * length, "y" * length, "z"]
+    draw_confusion(labels, [[1, 0, 0], [0, 2, 1], [0, 0, 3]], tmp_path / "c.png")  # no warning
+    figure = drawn[0]
+    ticks = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
+    for tick in ticks:
+        place = tick.get_window_extent()
+        assert place.x0 >= 0
+        assert place.y0 >= 0
+    assert figure.axes[0].get_window_extent().width > 40  # pixels: something is left to see

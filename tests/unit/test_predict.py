@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -57,6 +58,29 @@ def test_a_row_that_cannot_be_read_is_refused(row):
 def test_nothing_to_predict_is_said():
     with pytest.raises(UsageError, match=r"--text TEXT or --row"):
         gather([], [], [])
+
+
+class Described:
+    """A client of which only `describe` is asked."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def describe(self, model, version, *, customized, timeout):
+        if isinstance(self.said, Exception):
+            raise self.said
+        return SimpleNamespace(customized=self.said)
+
+
+def test_a_truth_outside_of_every_answer_is_judged_too():
+    one = said('{"label": "1", "probability": 0.9, "top": [{"label": "1", "probability": 0.9}]}')
+    labels = [str(number) for number in range(10)]
+    assert predict.known_labels(Described({"labels": labels}), "m", None, [one]) == set(labels)
+    refused = RequestRefused("no management here", Facts(status=403))
+    for silent in (Described(None), Described({"pid": 1}), Described(refused)):
+        assert predict.known_labels(silent, "m", None, [one]) == {"1"}
+    number = said('{"prediction": 1.5}')
+    assert predict.known_labels(Described(AssertionError()), "m", None, [number]) == ()
 
 
 def test_a_number_has_its_units(printed):

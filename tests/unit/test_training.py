@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import struct
 from functools import partial
 
 import numpy as np
@@ -13,10 +12,14 @@ from vestal.errors import UsageError, VestalError
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import TRANSFORMS, Run, latest_run
-from vestal.training.compressing import Settings
-from vestal.training.datasets import Images, digits, mnist
+from vestal.training import loop
+from vestal.training.datasets import ImageFiles, Images, digits
+from vestal.training.language import Blocks
 from vestal.training.loop import Learner, fit, measure
-from vestal.training.recipe import Splits, load_recipe, load_transform
+from vestal.training.objectives import Classification, NextToken, Regression
+from vestal.training.recipe import DataSet, Recipe, Splits, as_it_is, load_recipe, load_transform
+from vestal.training.settings import Settings
+from vestal.training.tables import Rows
 from vestal.training.train import train
 from vestal_handlers import engines
 
@@ -38,58 +41,6 @@ def few():
     take = np.arange(160)
     parts = (part.pick(take) for part in (full.train, full.validation, full.test))
     return Splits(*parts, labels=full.labels)
-
-
-def write_idx(folder, name, array):
-    folder.mkdir(parents=True, exist_ok=True)
-    head = struct.pack("!HBB", 0, 8, array.ndim) + struct.pack(f"!{array.ndim}I", *array.shape)
-    (folder / name).write_bytes(head + array.tobytes())
-
-
-def test_digits_split_is_fixed_and_disjoint():
-    first, again = digits(), digits()
-    assert [len(part) for part in (first.train, first.validation, first.test)] == [1257, 180, 360]
-    assert torch.equal(first.test.images, again.test.images)
-    seen = {image.numpy().tobytes() for image, _ in (first.train[i] for i in range(1257))}
-    assert not any(image.numpy().tobytes() in seen for image in first.test.images)
-
-
-def test_digits_are_grey_28_by_28_bytes_with_every_class():
-    test = digits().test
-    assert test.images.shape == (360, 1, 28, 28)
-    assert test.images.dtype == torch.uint8
-    assert int(test.images.max()) == 255
-    assert torch.bincount(test.classes).min() >= 30
-
-
-def test_mnist_is_read_in_torchvisions_layout(tmp_path):
-    raw = tmp_path / "MNIST" / "raw"
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
-    classes = np.arange(100, dtype=np.uint8) % 10
-    write_idx(raw, "train-images-idx3-ubyte", pixels)
-    write_idx(raw, "train-labels-idx1-ubyte", classes)
-    write_idx(raw, "t10k-images-idx3-ubyte", pixels[:20])
-    write_idx(raw, "t10k-labels-idx1-ubyte", classes[:20])
-    splits = mnist(tmp_path)
-    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [90, 10, 20]
-    image, label = splits.test[3]
-    assert label == 3
-    assert torch.equal(image[0], torch.from_numpy(pixels[3]))
-
-
-def test_a_data_folder_without_mnist_is_an_error_that_names_digits(tmp_path):
-    with pytest.raises(VestalError, match=r"mnist is not in .*--data DIR.*--dataset digits"):
-        mnist(tmp_path)
-
-
-def test_mnist_that_cannot_be_downloaded_is_an_error_that_names_digits(tmp_path, monkeypatch):
-    from torchvision.datasets import MNIST
-
-    monkeypatch.chdir(tmp_path)
-    # A mirror on this machine where nothing listens: the real download, really refused.
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    with pytest.raises(VestalError, match=r"cannot be downloaded to data .*--dataset digits"):
-        mnist()
 
 
 def test_an_unknown_data_set_is_named_with_those_there_are(recipe):
@@ -194,3 +145,121 @@ def test_nothing_is_trained_over_an_earlier_run(trained_project):
 def test_no_epochs_is_refused(trained_project):
     with pytest.raises(UsageError, match="--epochs must be at least 1, not 0"):
         train(trained_project, "mnist", Settings(dataset="digits", epochs=0))
+
+
+class Probabilities(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Linear(3, 2), torch.nn.Softmax(1))
+
+
+def little_gpt():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"vocab_size": 20, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    return GPT2LMHeadModel(GPT2Config(**shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes(Rows):
+    def __getitem__(self, index):
+        return self.rows[index], int(index % 2)
+
+
+NUMBERS = torch.linspace(-1, 1, 48)
+TABLE = (NUMBERS.reshape(16, 3), NUMBERS[:16])
+OBJECTIVES = {
+    "logits": (Classification(), lambda: torch.nn.Linear(3, 2), Classes(*TABLE)),
+    "probabilities": (Classification(outputs="probabilities"), Probabilities, Classes(*TABLE)),
+    "numbers": (Regression(), lambda: torch.nn.Linear(3, 1), Rows(*TABLE)),
+    "tokens": (NextToken(context=8), little_gpt, Blocks([n % 20 for n in range(80)], 8)),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
+    objective, build, examples = OBJECTIVES[kind]
+    monkeypatch.setattr(loop, "_precision", lambda accelerator: "bf16-mixed")  # as on a GPU
+    recipe = Recipe(
+        task="",
+        build=build,
+        objective=objective,
+        datasets={},
+        batch_size=8,
+        learning_rate=0.01,
+        saves=(),
+    )
+    splits = Splits(examples, examples, examples, labels=("a", "b"))
+    learner = Learner(recipe, build(), splits.labels, 0)
+    trained = fit(learner, splits, as_it_is, tmp_path, epochs=1, device="cpu")
+    assert all(np.isfinite(value) for value in trained.test.values())
+    # The figures of the loop, in 16 bits, are those of the module in 32, but for the rounding.
+    again = measure(trained.module, recipe, examples, as_it_is, splits.labels)
+    assert trained.validation == pytest.approx(again, rel=1e-6)
+    (row,) = json.loads((tmp_path / "history.json").read_text())
+    assert row[f"val_{objective.figure}"] == pytest.approx(
+        again[objective.figure], rel=0.1, abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"teacher": "nosuch"}, "no weights of nosuch"),
+        ({"device": "tpu"}, "no device 'tpu' here"),
+        ({"start": "nosuch"}, "no weights nosuch to start from: name a file"),
+    ],
+)
+def test_what_cannot_begin_leaves_no_run(tmp_path, chosen, says):
+    with pytest.raises(VestalError, match=says):
+        train(Project(tmp_path), "mnist", Settings(dataset="digits", **chosen))
+    assert not list(tmp_path.iterdir())
+
+
+UNSAVABLE = """
+from dataclasses import replace
+
+import torch
+
+
+class Odd(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if str(x.device) in vars() else super().forward(x)
+
+
+recipe = replace(recipe, build=lambda: Odd(3, 1), saves=("torchscript",))
+"""
+
+
+def test_what_cannot_be_saved_is_said_before_it_is_trained(tmp_path):
+    project = Project(tmp_path)
+    folder = project.models / "odd"
+    folder.mkdir(parents=True)
+    for file in ("recipe.py", "model.py", "transforms.py"):
+        text = (find_model(project, "regression") / file).read_text()
+        (folder / file).write_text(text + (UNSAVABLE if file == "recipe.py" else ""))
+    with pytest.raises(VestalError, match=r"Odd cannot be saved as torchscript .*saves= of recipe"):
+        train(project, "odd", Settings())
+    assert not project.runs.exists()
+
+
+def test_a_corrupt_image_is_named_when_it_is_trained_on(recipe, transform, tmp_path):
+    from PIL import Image
+
+    for number in range(4):
+        Image.new("L", (28, 28), 60 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    files = ImageFiles([tmp_path / f"{n}.png" for n in range(4)], [0, 1, 0, 1], "L")
+    splits = Splits(files, files, files, labels=("a", "b"))
+    with pytest.raises(VestalError, match=r"2\.png cannot be trained on \(.*take it out"):
+        fit(learner_of(recipe, splits), splits, transform, tmp_path / "run", epochs=1, device="cpu")
+
+
+def test_a_data_set_that_is_at_hand_takes_no_data(tmp_path):
+    project = Project(tmp_path)
+    for model, dataset in (("mnist", "digits"), ("regression", None), ("simplenet", None)):
+        with pytest.raises(UsageError, match="is always at hand and takes no --data: leave"):
+            load_recipe(project, model).splits(dataset, tmp_path)
+    taking = DataSet(load=lambda data=None: data, epochs=1)
+    own = dataclasses.replace(load_recipe(project, "mnist"), datasets={"own": taking})
+    with pytest.raises(AttributeError):  # it was asked, with the folder
+        own.splits("own", tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,10 +14,16 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 from torch import nn
 
+from vestal.archive.pack import pack
+from vestal.archive.run import Input, LoadedArchive
+from vestal.archive.sample import read_sample
 from vestal.models import model_names, support_files, zoo
 from vestal.project import Project
+from vestal.training import saving
 from vestal.training.loop import Learner, fit
 from vestal.training.recipe import Splits, load_recipe, load_transform
+from vestal.training.run_files import write_support
+from vestal_handlers import engines, generation_model
 from vestal_handlers.model_files import load_module
 
 HERE = Project.here()
@@ -122,6 +130,55 @@ def test_resnet18_is_torchvisions_with_as_many_classes_as_labels():
     weights = recipe.weights["random"]()
     assert "mean nothing" in weights.source
     assert weights.module.fc.out_features == 1000
+
+
+# One input of each, as the model takes it.
+INPUTS = {**SHAPES, "mnist": (1, 28, 28), "resnet18": (3, 64, 64)}
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_a_loaded_artifact_gives_the_modules_own_outputs(name, tmp_path):
+    torch.manual_seed(0)
+    recipe = load_recipe(HERE, name)
+    module = recipe.make(recipe.labels).eval()
+    language = recipe.tokenizer is not None
+    inputs = torch.randint(256, (3, 20)) if language else torch.randn(3, *INPUTS[name])
+    artifacts = saving.save(module, recipe.saves, tmp_path, inputs[:2])
+    write_support(zoo() / name, tmp_path, recipe.labels)
+    for file in artifacts:
+        if language:
+            recipe.tokenizer(["to be or not to be"]).save(str(tmp_path / "tokenizer.json"))
+            loaded = generation_model.load(tmp_path / file, torch.device("cpu")).model
+        else:
+            loaded = engines.load(tmp_path / file, torch.device("cpu"))
+        with torch.inference_mode():
+            ours, theirs = module(inputs), loaded(inputs)
+        if language:
+            ours, theirs = ours.logits, theirs.logits
+        if file.endswith((".pt2", ".onnx")):
+            assert torch.allclose(theirs, ours, atol=1e-4), file
+        else:
+            assert torch.equal(theirs, ours), file
+
+
+def test_weights_of_a_recipe_are_packed_by_their_name(tmp_path):
+    packed = pack(Project(tmp_path), "resnet18", version="1.0", weights="random")
+    assert "mean nothing" in packed.source
+    with LoadedArchive(packed.archive, 1) as loaded:
+        sample = read_sample(packed.archive)
+        (answer,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+    assert answer.json()["label"] in load_recipe(HERE, "resnet18").labels
+
+
+def test_who_packs_a_recipes_model_does_not_wait_for_scikit_learn():
+    own = [name for name in SEVEN if name != "gpt2"]  # transformers itself imports it
+    code = (
+        "import sys; from vestal.project import Project; from vestal.training.recipe import *\n"
+        "import vestal.training.bringing\n"
+        f"for name in {own}: load_recipe(Project.here(), name)\n"
+        "assert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_code_and_prose_are_held_out_by_module_and_by_book():

@@ -45,7 +45,7 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
     if (store / f"{given}-{version}.mar").is_file():
         return store / f"{given}-{version}.mar"
     known = sorted(archive.name for archive in store.glob("*.mar"))
-    versions = [name for name in known if name.startswith(f"{given}-")]
+    versions = [name for name in known if _is_of(store / name, given)]
     if len(versions) == 1 and version is None:
         return store / versions[0]
     if versions:
@@ -63,6 +63,14 @@ def _named(project: Project, given: str) -> Path | None:
         return path
     stored = [store / name for name in (given, f"{given}.mar") if "/" not in given]
     return next((file for file in stored if file.is_file()), None)
+
+
+def _is_of(archive: Path, model: str) -> bool:
+    """By what it says of itself: mnist-half-1.0.mar is no mnist."""
+    try:
+        return archive.name.startswith(f"{model}-") and model_of(archive)[0] == model
+    except VestalError:
+        return False
 
 
 def model_of(archive: Path) -> tuple[str, str, str | None]:

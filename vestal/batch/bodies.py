@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vestal.archive.run import Input, LoadedArchive
@@ -12,6 +13,14 @@ from vestal.client.encoding import JSON, TEXT
 from vestal.errors import UsageError
 
 _NUMBERS = ("number", "integer")
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column that is sent. One that is not `needed` is left out of a row where it is empty."""
+
+    schema: Mapping[str, Any]
+    needed: bool = True
 
 
 class Asking:
@@ -27,7 +36,8 @@ class Asking:
         self.labels = set(said.get("labels", ()))
         output = said.get("output", {}).get("properties", {})
         self.target: str | None = output.get("prediction", {}).get("title")
-        self.fields: Mapping[str, Any] | None = None
+        # By column; None: the column `text` alone is sent, as text.
+        self.fields: Mapping[str, _Field] | None = None
         if items.columns:
             self.fields = _fields(said.get("input", {}), items.columns)
 
@@ -38,8 +48,16 @@ class Asking:
             return Input.raw(read.body, read.content_type)
         if self.fields is None:
             return Input.raw(columns["text"].encode(), TEXT)
-        row = {name: _value(columns[name], schema) for name, schema in self.fields.items()}
+        row = {
+            name: _value(columns[name], field.schema)
+            for name, field in self.fields.items()
+            if field.needed or columns[name].strip()
+        }
         return Input.raw(json.dumps(row).encode(), JSON)
+
+    def is_unlabelled(self, item: Item) -> bool:
+        """Whether it is a file for a classifier in a folder that is none of its labels."""
+        return bool(self.labels) and item.row is None and item.folder not in self.labels
 
     def actual(self, item: Item) -> str | float | None:
         """The truth about an input, where it is known: a folder's name, or a column.
@@ -63,15 +81,17 @@ def _described(handler: LoadedArchive) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any] | None:
-    """The columns that are sent, with their schemas; None: the column `text` alone, as text."""
+def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, _Field] | None:
+    """The columns that are sent; None: the column `text` alone, as text."""
     if not schema:
-        return {name: {} for name in columns}
+        return {name: _Field({}) for name in columns}
     wanted = []
     for kind in schema.get("anyOf", [schema]):
         needs = kind.get("required") if kind.get("type") == "object" else None
         if needs and set(needs) <= set(columns):
-            return {name: kind["properties"][name] for name in needs}
+            # What has a type is a parameter of the answer; the others say what to explain.
+            known = {n: s for n, s in kind["properties"].items() if n in needs or "type" in s}
+            return {n: _Field(known[n], n in needs) for n in columns if n in known}
         wanted += [" + ".join(needs)] if needs else []
     if "text" in columns and any(kind.get("type") == "string" for kind in schema.get("anyOf", [])):
         return None
@@ -81,7 +101,9 @@ def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]
 
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:
-    """A number where one is wanted; what is none goes as it is, for the handler to name."""
+    """A number or truth where one is wanted; else it goes as it is, for the handler to name."""
+    if schema.get("type") == "boolean":
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
     if schema and schema.get("type") not in _NUMBERS:
         return text
     number = number_in(text)

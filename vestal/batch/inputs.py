@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -126,8 +127,7 @@ def find_inputs(given: Sequence[str], leave_out: Collection[Path] = ()) -> Items
 def _files(given: str) -> list[Path]:
     path = Path(given)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if not file.is_dir()]
-        seen = [file for file in found if not _hidden(file.relative_to(path))]
+        seen = files_in(path)
     elif path.is_file():
         return [path]
     else:
@@ -138,8 +138,17 @@ def _files(given: str) -> list[Path]:
     return sorted(seen)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def files_in(folder: Path) -> list[Path]:
+    """All files below it, sorted, without hidden ones and those in hidden folders.
+
+    A link to nothing is one of them: who reads it will say so.
+    """
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if not file.is_dir()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def read_table(file: Path) -> Items:
@@ -153,7 +162,8 @@ def read_table(file: Path) -> Items:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is no UTF-8 (byte {error.start}): save it as UTF-8") from None
-    rows = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    # Not splitlines(), which ends a line at what is a character of a text (U+2028, \x0b) too.
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     columns = list(rows.fieldnames or [])
     if not columns or len(set(columns)) < len(columns):
         raise UsageError(f"{file} needs a first line of column names, each another one")

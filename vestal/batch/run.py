@@ -35,6 +35,7 @@ class Summary:
         rows: inputs; `before` of them were done by a run that was interrupted.
         failed: rows without an answer; `errors` counts them by type.
         judged: rows whose truth is known; `right` of them were told right. A failed one is wrong.
+        unlabelled: files in folders that are none of the model's labels: nothing is known of them.
         mean_absolute_error: of a regressor, over the judged rows that have an answer.
         seconds: of this run's own rows, without loading.
     """
@@ -49,6 +50,7 @@ class Summary:
     errors: dict[str, int] = field(default_factory=dict)
     judged: int = 0
     right: int = 0
+    unlabelled: int = 0
     accuracy: float | None = None
     mean_absolute_error: float | None = None
     seconds: float = 0.0
@@ -143,6 +145,7 @@ def _run(
     found.rows_per_second = answered / found.seconds if answered else 0.0
     write(out, partial(_table, items, journal, asking, whole=out.suffix == ".jsonl"))
     _judge(found, _table(items, journal, asking, whole=False))
+    found.unlabelled = sum(map(asking.is_unlabelled, items.items))
 
 
 def _loader(

@@ -84,6 +84,9 @@ def print_summary(found: Summary) -> None:
     out.print(Text(f"{found.rows:,} rows by {found.model} {found.version}{again}{rate}"))
     if found.accuracy is not None:
         out.print(Text(f"{found.right:,} of {found.judged:,} right ({found.accuracy:.2%})"))
+    if found.unlabelled:
+        what = "not judged: files in folders that are none of the model's labels"
+        out.print(Text(f"{found.unlabelled:,} {what}", style="dim"))
     if found.mean_absolute_error is not None:
         out.print(Text(f"mean absolute error {found.mean_absolute_error:.4g}"))
     for kind, count in found.errors.items():

@@ -12,10 +12,11 @@ from rich.text import Text
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
+from vestal.runs import shown
 
 if TYPE_CHECKING:
-    from vestal.training.evaluating.reports import Classified
     from vestal.training.evaluation import Evaluation
+    from vestal.training.evaluation.reports import Classified
 
 SHOWN = 10  # refused inputs, and classes of many; --json has all
 
@@ -33,7 +34,8 @@ def evaluate(
         str | None, typer.Option(help="By default the one that it was trained on.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The folder that holds the data set, if not downloaded.")
+        Path | None,
+        typer.Option(help="The folder or file that holds the data set, if not downloaded."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Other weights of MODEL: as for `vestal pack`.")
@@ -94,14 +96,14 @@ def evaluate(
 
 def print_evaluation(found: Evaluation) -> None:
     """Figures, classes and refused inputs, for people."""
-    from vestal.training.evaluating.reports import Classified, Regressed, Scored
+    from vestal.training.evaluation.reports import Classified, Regressed, Scored
 
     report = found.report
     out.print(Text(found.title, style="bold"), Text(found.place, style="dim"))
     figures = Table(box=None, pad_edge=False)
     row = {"inputs": f"{found.size:,}", "refused": f"{len(found.refused):,}"}
     for name, value in report.figures.items():
-        row[name] = f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
+        row[name] = shown(name, value)
     if isinstance(report, Classified) and report.undecided:
         row["without label"] = f"{report.undecided:,}"
     if isinstance(report, Scored):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vestal.batch.inputs import number_in, read_table
+from vestal.batch.inputs import files_in, number_in, read_table
 from vestal.client.encoding import IMAGES
 from vestal.errors import UsageError
 
@@ -60,7 +60,7 @@ def gather(files: Sequence[Path], texts: Sequence[str], rows: Sequence[str]) -> 
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Files as they are; of a folder every file below it, sorted.
+    """Files as they are; of a folder every file below it but hidden ones, sorted.
 
     Raises:
         UsageError: a path that is not there, or a folder without files.
@@ -68,11 +68,7 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for given in inputs:
         if given.is_dir():
-            found = sorted(
-                file
-                for file in given.rglob("*")
-                if file.is_file() and not file.name.startswith(".")
-            )
+            found = files_in(given)
             if not found:
                 raise UsageError(f"no files in {given}")
             files += found

@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vestal.cli.inputs import expand
 from vestal.cli.output import Json, err, out, print_json
-from vestal.cli.predict import expand
 from vestal.client.settings import resolve
 from vestal.loadtest.run import LoadResult, run_load
 

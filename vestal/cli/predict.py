@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard
 
@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vestal.cli.inputs import Given, gather
-from vestal.cli.inputs import expand as expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
 from vestal.client import Answer, Client, ClientError, NotFound
 from vestal.errors import UsageError
 
 Said = Answer | ClientError
+DESCRIBED_WITHIN = 5.0  # seconds
 
 
 def predict(
@@ -46,9 +46,9 @@ def predict(
     given = gather(inputs or [], text or [], row or [])
     with Client(url, timeout=timeout) as client:
         said = client.predict_many(model, [one.value for one in given], version=version)
-    if isinstance(said[0], NotFound):
-        raise said[0]  # once, not for every input
-    known = {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
+        if isinstance(said[0], NotFound):
+            raise said[0]  # once, not for every input
+        known = () if labels else known_labels(client, model, version, said)
     actual = actual_labels([one.file or Path() for one in given], labels, known)
     if as_json:
         print_json([_fact(*each) for each in zip(given, actual, said, strict=True)])
@@ -71,6 +71,25 @@ def is_class(said: Said) -> TypeGuard[Answer]:
 def is_text(said: Said) -> TypeGuard[Answer]:
     """Whether it is a text that our generator wrote."""
     return isinstance(said, dict) and {"text", "finish_reason"} <= said.keys()
+
+
+def known_labels(
+    client: Client, model: str, version: str | None, said: Sequence[Said]
+) -> Collection[str]:
+    """The labels that a classifier knows, by its description; of handlers of others those said.
+
+    The description matters: an answer whose truth nobody said is wrong all the same.
+    """
+    if not any(is_class(answer) for answer in said):
+        return ()
+    try:
+        described = client.describe(model, version, customized=True, timeout=DESCRIBED_WITHIN)
+        labels = described.customized["labels"]
+        if isinstance(labels, list):
+            return {str(label) for label in labels}
+    except (ClientError, KeyError, TypeError):
+        pass  # the management API is not to be had from here, or the handler says nothing of itself
+    return {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
 
 
 def _fact(given: Given, actual: str | None, said: Said) -> dict[str, Any]:

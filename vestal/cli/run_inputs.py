@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vestal.archive.frontend import Sent
-from vestal.cli.predict import expand
+from vestal.cli.inputs import expand
 from vestal.client.encoding import BYTES, CONTENT_TYPES, JSON, TEXT
 from vestal.errors import UsageError
 

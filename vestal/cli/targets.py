@@ -16,7 +16,7 @@ from vestal.client import Client
 from vestal.client.settings import read_ready_file
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project, ReadyFile
-from vestal.training.evaluating.sources import (
+from vestal.training.evaluation.sources import (
     ArchiveSource,
     ServedSource,
     Source,

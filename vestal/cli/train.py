@@ -22,11 +22,17 @@ def train(
         typer.Option(help="A data set of its recipe; need not be said where there is only one."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The folder that holds the data set, if not downloaded.")
+        Path | None,
+        typer.Option(help="The folder or file that holds the data set, if not downloaded."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="auto (also by default), cpu, cuda or mps.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the weights, the order and the augmentation; by default 0."),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(help="Learn from this model too (distillation): a name, or a run's folder."),
@@ -36,7 +42,11 @@ def train(
         typer.Option(help="Take this share of the channels away from trained weights, and train."),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="The run to prune; by default the model's newest.")
+        str | None,
+        typer.Option(
+            help="Weights to begin with: a run, a file, or a name that the recipe knows. With "
+            "--prune the run to prune, by default the model's newest."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest training that was stopped.")
@@ -47,23 +57,25 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model by its recipe; the best epoch's weights are kept."""
-    said = (dataset, data, epochs, teacher, prune, start)
+    said = (dataset, data, epochs, seed, teacher, prune, start)
     if resume and any(value is not None for value in said):
-        raise UsageError("--resume goes on as the training was begun: leave the other options out")
+        raise UsageError(
+            "--resume goes on as the training was begun: leave the other options out (but --device)"
+        )
     with err.status("Loading PyTorch"):
         from vestal.project import Project
         from vestal.training import train as training
-        from vestal.training.compressing import Settings
+        from vestal.training.settings import Settings
 
     if resume:
-        run = training.resume(Project.here(), model, out_)
+        run = training.resume(Project.here(), model, out_, device)
     else:
         settings = Settings(
             dataset=dataset,
             data=str(data) if data else None,
             epochs=epochs,
-            device=device,
-            seed=seed,
+            device=device or "auto",
+            seed=seed or 0,
             teacher=teacher,
             prune=prune,
             start=start,

@@ -1,10 +1,13 @@
 """The SDK: calls models on a TorchServe, and manages them."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from vestal.client.answers import Answer
-from vestal.client.async_client import AsyncClient
 from vestal.client.client import Client
 from vestal.client.deadline import DEFAULT, Timeout
-from vestal.client.descriptions import ModelDescription, ModelInfo, Worker
 from vestal.client.errors import (
     ClientError,
     Conflict,
@@ -22,7 +25,14 @@ from vestal.client.errors import (
     TooLarge,
     WorkerDied,
 )
-from vestal.client.metrics import Metrics, Sample
+
+if TYPE_CHECKING:
+    from vestal.client.async_client import AsyncClient as AsyncClient
+    from vestal.client.descriptions import ModelDescription as ModelDescription
+    from vestal.client.descriptions import ModelInfo as ModelInfo
+    from vestal.client.descriptions import Worker as Worker
+    from vestal.client.metrics import Metrics as Metrics
+    from vestal.client.metrics import Sample as Sample
 
 __all__ = [
     "DEFAULT",
@@ -51,3 +61,25 @@ __all__ = [
     "Worker",
     "WorkerDied",
 ]
+
+_LATER = {
+    "AsyncClient": "async_client",
+    "Metrics": "metrics",
+    "ModelDescription": "descriptions",
+    "ModelInfo": "descriptions",
+    "Sample": "metrics",
+    "Worker": "descriptions",
+}
+"""Where those stand that a service may never need: imported when they are asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ from typing import Any
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 """PNG's number for grey, RGB and RGBA, by channels."""
-_LEVEL = 1
+COMPRESSION = 1
 """zlib's fastest: an image travels faster than it compresses."""
 
 
@@ -49,7 +49,7 @@ def png(image: Any) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", header)
-        + _chunk(b"IDAT", zlib.compress(rows, _LEVEL))
+        + _chunk(b"IDAT", zlib.compress(rows, COMPRESSION))
         + _chunk(b"IEND", b"")
     )
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
-from vestal.client.metrics import Metrics
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription, ModelInfo
+    from vestal.client.metrics import Metrics
 
 
 class AsyncClient(Base):
@@ -22,7 +24,7 @@ class AsyncClient(Base):
 
     Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
     own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
-    Files are read, and images compressed, in a thread.
+    Files are read, and images and arrays encoded, in a thread.
     """
 
     def _open(self) -> None:
@@ -42,9 +44,8 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> Answer:
         """As `Client.predict`."""
-        asked = Asked("predictions", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "predict", model, version, traceparent=traceparent)
-        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+        asked = Asked("predict", model, version, correlation_id, traceparent)
+        return await self._infer(asked, input, timeout)
 
     async def predict_many(
         self,
@@ -84,10 +85,15 @@ class AsyncClient(Base):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Answer:
-        """As `Client.ask`."""
-        asked = Asked("explanations", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "explain", model, version, traceparent=traceparent)
-        return await self._transport.carry_out(inference.infer(context, asked, input), context)
+        """As `Client.explain`."""
+        asked = Asked("explain", model, version, correlation_id, traceparent)
+        return await self._infer(asked, input, timeout)
+
+    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+        context = self._begin(
+            timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
+        )
+        return await self._transport.carry_out(inference.infer(context, asked, value), context)
 
     async def ready(
         self,
@@ -174,6 +180,8 @@ class AsyncClient(Base):
 
     async def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
         """As `Client.metrics`."""
+        from vestal.client.metrics import Metrics
+
         Metrics.check_installed()
         return Metrics.parse(await self.metrics_text(timeout=timeout))
 

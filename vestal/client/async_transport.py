@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,7 +16,7 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps, root_of
+from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
 from vestal.errors import UsageError
 
 try:
@@ -36,12 +35,17 @@ PIECE = 65536
 
 
 class _Upload(httpx.AsyncByteStream):
-    """The body, and how far it has come: read after the request failed."""
+    """The body, how far it has come, and a connection made for it: read after it failed."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self.phase = "connecting"
         self.sent = False
+        self.connection: Any = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            self.connection = info["return_value"]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.phase = "sending the request"
@@ -63,40 +67,59 @@ class _Pool:
     costs more than the request. Here the one that was used last is taken, so few are kept busy.
     """
 
-    def __init__(self, secure: bool) -> None:
-        # One for all: httpx takes 5 ms to make its own. Without any CA it trusts nobody.
-        self._trusted = _trusted() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    def __init__(self, trusted: ssl.SSLContext) -> None:
+        self._trusted = trusted
         self._idle: list[httpx.AsyncClient] = []
+        self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     def take(self) -> httpx.AsyncClient:
-        if self._idle:
-            return self._idle.pop()
-        return httpx.AsyncClient(
-            verify=self._trusted,
-            timeout=None,  # noqa: S113  each call has a deadline around all of it
-            follow_redirects=False,
-        )
+        if self._closed:
+            raise UsageError("this client is closed: make a new one")
+        return self._idle.pop() if self._idle else _client(self._trusted)
 
     async def give_back(self, client: httpx.AsyncClient) -> None:
+        """After a whole answer: only then is the connection fit for another request."""
         if self._closed or len(self._idle) >= CONNECTIONS:
             await client.aclose()
         else:
             self._idle.append(client)
 
+    async def drop(self, client: httpx.AsyncClient, upload: _Upload) -> None:
+        """After an exchange that was cut: closes what it held, although its task is cancelled."""
+
+        async def close() -> None:
+            # httpcore forgets a connection that is cancelled in its TLS handshake.
+            if upload.connection is not None:
+                await upload.connection.aclose()
+            await client.aclose()
+
+        closing = asyncio.ensure_future(close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
+
     async def close(self) -> None:
         self._closed = True
         while self._idle:
             await self._idle.pop().aclose()
+        await asyncio.gather(*self._closing)
 
 
 class AsyncTransport:
     """Each event loop, and a child after a fork, gets connections of its own."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
-        self._secure = any(address.startswith("https:") for address in addresses)
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] | None
-        self._pools = WeakKeyDictionary()
+        secure = any(address.startswith("https:") for address in addresses)
+        # One for all: httpx takes 5 ms to make its own. Without any CA it trusts nobody.
+        self._trusted = _trusted() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            _client(self._trusted)  # now, since it reads the environment's proxies
+            for address in addresses:
+                _url(address)
+        except httpx.InvalidURL as error:
+            raise ValueError(str(error)) from error
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._inherited: list[object] = []
         self._pid = os.getpid()
 
@@ -113,7 +136,7 @@ class AsyncTransport:
                     await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
                     outcome = None
                 else:
-                    outcome = await asyncio.to_thread(step.do)
+                    outcome = await _work(step, context.deadline)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -127,10 +150,16 @@ class AsyncTransport:
         """Sends once; never raises for what the network does."""
         pool = self._pool()
         client = pool.take()
+        upload = _Upload(request.body)
+        outcome: Reply | Broken | None = None
         try:
-            return await _send(client, request, deadline)
+            outcome = await _send(client, request, upload, deadline)
+            return outcome
         finally:
-            await pool.give_back(client)
+            if isinstance(outcome, Reply):
+                await pool.give_back(client)
+            else:
+                await pool.drop(client, upload)
 
     async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
         """Asks for every input, as many at a time as may be."""
@@ -157,42 +186,35 @@ class AsyncTransport:
         if self._pid != os.getpid():
             # The parent's sockets are its own: kept, not closed.
             self._pid = os.getpid()
-            if self._pools is not None:
-                self._inherited.append(self._pools)
-                self._pools = WeakKeyDictionary()
-        if self._pools is None:
-            raise UsageError("this client is closed: make a new one")
+            self._inherited.append(self._pools)
+            self._pools = WeakKeyDictionary()
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            pool = self._pools[loop] = _Pool(self._secure)
+            pool = self._pools[loop] = _Pool(self._trusted)
         return pool
 
     async def close(self) -> None:
         """Closes this event loop's connections; a second call does nothing."""
-        pools, self._pools = self._pools, None
-        if pools is not None and self._pid == os.getpid():
-            pool = pools.get(asyncio.get_running_loop())
-            if pool is not None:
-                await pool.close()
+        await self._pool().close()
 
 
-async def _send(client: httpx.AsyncClient, request: Request, deadline: Deadline) -> Reply | Broken:
-    url = _url(request.url)
-    upload = _Upload(request.body)
-    length = str(len(request.body))
+async def _send(
+    client: httpx.AsyncClient, request: Request, upload: _Upload, deadline: Deadline
+) -> Reply | Broken:
+    url = _url(request.base + request.target)
     headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
     if request.body or request.method == "POST":
-        headers["Content-Length"] = length
-    left = deadline.remaining()
+        headers["Content-Length"] = str(len(request.body))
     try:
-        async with asyncio.timeout(None if left == math.inf else left):
+        async with asyncio.timeout(deadline.timeout()):
             response = await client.send(
                 httpx.Request(
-                    *(request.method, url),
+                    method=request.method,
+                    url=url,
                     headers=headers,
                     stream=upload,
-                    extensions={"timeout": {"connect": _connect_timeout(left)}},
+                    extensions={"trace": upload.trace},
                 ),
                 stream=True,
             )
@@ -201,30 +223,38 @@ async def _send(client: httpx.AsyncClient, request: Request, deadline: Deadline)
                 body = await response.aread()
             finally:
                 await response.aclose()
-    except httpx.TimeoutException:
-        await asyncio.sleep(deadline.remaining())  # too little is left for another attempt
-        return Broken(upload.phase, TimeoutError("the deadline has passed"), upload.sent)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        root = root_of(error)
-        unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
-        final = unresolved or isinstance(root, ssl.SSLError)
-        return Broken(upload.phase, root, upload.sent, final)
+    except (httpx.HTTPError, OSError) as error:
+        return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
     return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
 
 
+async def _work(work: Work, deadline: Deadline) -> Any:
+    try:
+        async with asyncio.timeout(deadline.timeout()):
+            if work.may_hang:
+                return await asyncio.wrap_future(work.start())
+            return await asyncio.to_thread(work.do)
+    except TimeoutError:
+        return TOO_LATE
+
+
+def _client(trusted: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=trusted,
+        timeout=None,  # noqa: S113  each call has a deadline around all of it
+        follow_redirects=False,
+    )
+
+
 def _trusted() -> ssl.SSLContext:
-    """The CA bundle that requests takes, too."""
+    """The CA bundle that requests takes, too: a file, or a folder."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        if file := os.environ.get(name):
-            return ssl.create_default_context(cafile=file)
+        if bundle := os.environ.get(name):
+            if Path(bundle).is_dir():
+                return ssl.create_default_context(capath=bundle)
+            return ssl.create_default_context(cafile=bundle)
     return httpx.create_ssl_context()
-
-
-def _connect_timeout(left: float) -> float | None:
-    # A TLS handshake that is cancelled leaves its socket open (httpcore 1.0); one that times out,
-    # a moment earlier, does not.
-    return None if left == math.inf else max(0.001, left - min(0.05, left / 10))
 
 
 _url = lru_cache(maxsize=256)(httpx.URL)

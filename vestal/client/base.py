@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from vestal.client.context import Context, Shared
+from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
 from vestal.client.settings import Addresses, resolve
+from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import span
+from vestal.errors import UsageError
 
 
 class Base:
@@ -32,7 +34,15 @@ class Base:
     def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
         self._addresses, self._tokens = addresses, tokens
         self._shared, self._pid = Shared(), os.getpid()
-        self._open()
+        try:
+            self._open()
+        except (ImportError, OSError, ValueError) as error:
+            # Those of the libraries, for what they read of the environment.
+            raise UsageError(
+                f"no client can be made for {' '.join(addresses.known())}: {error}. Are the "
+                "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
+                "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment right?"
+            ) from error
 
     def _open(self) -> None:
         """Makes the transport; no connection yet."""
@@ -57,9 +67,12 @@ class Base:
             self._shared, self._pid = Shared(), os.getpid()
         seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
-        started = span(operation, model, traceparent)
         return Context(
-            *(self._addresses, self._tokens, deadline, self._shared, started),
+            addresses=self._addresses,
+            tokens=self._tokens,
+            deadline=deadline,
+            shared=self._shared,
+            span=span(operation, model, traceparent),
             model=model,
             version=version,
         )

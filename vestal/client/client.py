@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
-from vestal.client.metrics import Metrics
 from vestal.client.transport import Transport
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription, ModelInfo
+    from vestal.client.metrics import Metrics
 
 
 class Client(Base):
@@ -59,9 +61,8 @@ class Client(Base):
         numpy array or torch tensor (JSON `{"data": ...}`), a pandas row, a dict, list or number
         (JSON). `correlation_id`, `traceparent`: sent as they are; made up where not given.
         """
-        asked = Asked("predictions", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "predict", model, version, traceparent=traceparent)
-        return self._transport.carry_out(inference.infer(context, asked, input), context)
+        asked = Asked("predict", model, version, correlation_id, traceparent)
+        return self._infer(asked, input, timeout)
 
     def predict_many(
         self,
@@ -78,7 +79,8 @@ class Client(Base):
         """Sends many inputs, at most `concurrency` at a time; the results are in their order.
 
         An input that fails has its error in the list. `timeout` holds for each input by itself.
-        `inputs` is read as the calls go on, so a generator need not fit into memory.
+        `inputs` is read as the calls go on, so a generator need not fit into memory; a pandas
+        table is its rows.
         `progress(done, total)` is called after each result, never twice at once; total is None for
         a generator.
         """
@@ -125,9 +127,14 @@ class Client(Base):
 
         Takes what `predict` takes.
         """
-        asked = Asked("explanations", model, version, correlation_id, traceparent)
-        context = self._begin(timeout, "explain", model, version, traceparent=traceparent)
-        return self._transport.carry_out(inference.infer(context, asked, input), context)
+        asked = Asked("explain", model, version, correlation_id, traceparent)
+        return self._infer(asked, input, timeout)
+
+    def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+        context = self._begin(
+            timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
+        )
+        return self._transport.carry_out(inference.infer(context, asked, value), context)
 
     def ready(
         self,
@@ -236,6 +243,8 @@ class Client(Base):
 
     def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
         """The server's Prometheus page as numbers; needs prometheus_client, `vestal[metrics]`."""
+        from vestal.client.metrics import Metrics
+
         Metrics.check_installed()
         return Metrics.parse(self.metrics_text(timeout=timeout))
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from vestal.client.budget import Budget
 from vestal.client.deadline import Deadline
-from vestal.client.outages import Outages
+from vestal.client.errors import ClientError
 from vestal.client.settings import Addresses
+from vestal.client.shared import Shared
 from vestal.client.steps import Steps
-from vestal.client.suspects import Suspects
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import NO_SPAN, Span
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all calls of one client share."""
-
-    budget: Budget = field(default_factory=Budget)
-    outages: Outages = field(default_factory=Outages)
-    suspects: Suspects = field(default_factory=Suspects)
-
-
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What all requests of one call share.
 
     `patient`: False for a question about this very moment (is it ready?): no retries.
@@ -37,17 +25,23 @@ class Context:
     addresses: Addresses
     tokens: Tokens
     deadline: Deadline
-    shared: Shared = field(default_factory=Shared)
+    shared: Shared
     span: Span = NO_SPAN
     patient: bool = True
     model: str | None = None
     version: str | None = None
 
     def impatient(self) -> Context:
-        return replace(self, patient=False)
+        return self._replace(patient=False)
 
 
 def finish(steps: Steps[T], context: Context, error: BaseException | None) -> None:
-    """Ends a call, whatever became of it: what its steps hold is given back, its span closed."""
+    """Ends a call, whatever became of it: what its steps hold is given back, its span closed.
+
+    An error that knows no model or version gets the call's.
+    """
     steps.close()
+    if isinstance(error, ClientError) and error.model in (None, context.model):
+        version = error.version or context.version
+        error.facts = error.facts._replace(model=context.model, version=version)
     context.span.end(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from enum import Enum
 from typing import Literal
@@ -25,6 +26,10 @@ Timeout = float | None | Literal[UseClientTimeout.DEFAULT]
 """Seconds in total; None: no deadline; DEFAULT: the timeout the client was made with."""
 
 
+LONGEST = 1e6
+"""Seconds, 11 days: a socket's timeout cannot be much longer, so past it there is none."""
+
+
 class Deadline:
     """`seconds` from now; None: never."""
 
@@ -33,11 +38,18 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self.seconds = check(seconds)
         self.started = time.monotonic()
-        self._end = math.inf if seconds is None else self.started + seconds
+        self._end = math.inf
+        if seconds is not None and seconds <= LONGEST:
+            self._end = self.started + seconds
 
     def remaining(self) -> float:
         """Seconds left: never negative, infinite without a deadline."""
         return max(0.0, self._end - time.monotonic())
+
+    def timeout(self) -> float | None:
+        """Seconds left as the libraries want them: None without a deadline."""
+        left = self.remaining()
+        return None if left == math.inf else left
 
     @property
     def expired(self) -> bool:
@@ -63,4 +75,4 @@ def check(seconds: object) -> float | None:
             f"timeout is {seconds!r}: expected a positive number of seconds, "
             "or None for no deadline at all"
         )
-    return float(seconds)
+    return float(min(seconds, sys.float_info.max))

@@ -11,14 +11,16 @@ has killed whatever is still at work.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelDescription
 from vestal.client.errors import DeadlineExceeded, Facts
 from vestal.client.management import describe, probe
 from vestal.client.readiness import pause
 from vestal.client.steps import Steps
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription
 
 POLL = 0.05
 """Seconds between two looks."""

@@ -21,11 +21,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from vestal.client.arrays import comes_from, is_image, plain, png, type_name
+from vestal.client.arrays import COMPRESSION, comes_from, is_image, plain, png, type_name
 from vestal.client.errors import Facts, InvalidInput
 
 BYTES = "application/octet-stream"
@@ -45,9 +45,8 @@ IMAGES = {
 CONTENT_TYPES = {**IMAGES, ".json": JSON, ".txt": TEXT}
 
 
-@dataclass(frozen=True)
-class Payload:
-    body: bytes = field(repr=False)
+class Payload(NamedTuple):
+    body: bytes
     content_type: str
 
 
@@ -77,15 +76,28 @@ def encode(value: Any) -> Payload:
 
 def takes_long(value: Any) -> bool:
     """Does encoding it read a file, or work long enough to hold an event loop up?"""
-    if isinstance(value, (bytes, dict)):
-        return False
+    if isinstance(value, (bytes, str)):
+        return isinstance(value, str) and _names_image(value)
+    is_file = isinstance(value, Path) or callable(getattr(value, "read", None))
+    return is_file or _holds_arrays(value)
+
+
+def _holds_arrays(value: Any, depth: int = 4) -> bool:
+    if isinstance(value, (dict, list, tuple)):
+        # A few items tell: to look at all of them would take long, too.
+        items = islice(value.values() if isinstance(value, dict) else value, 8)
+        return depth > 0 and any(_holds_arrays(each, depth - 1) for each in items)
+    return any(comes_from(value, package) for package in ("PIL", "numpy", "torch", "pandas"))
+
+
+def may_hang(value: Any) -> bool:
+    """Does encoding it read from what may never end, as a pipe or a socket does?"""
     if isinstance(value, str):
-        return _names_image(value)
-    return (
-        isinstance(value, Path)
-        or callable(getattr(value, "read", None))
-        or any(comes_from(value, package) for package in ("PIL", "numpy", "torch", "pandas"))
-    )
+        return _names_image(value) and not Path(value).is_file()
+    if isinstance(value, Path):
+        return not value.is_file()
+    in_memory = isinstance(value, (io.BytesIO, io.StringIO)) or comes_from(value, "PIL")
+    return callable(getattr(value, "read", None)) and not in_memory
 
 
 def _names_image(text: str) -> bool:
@@ -119,12 +131,13 @@ def _stream(file: IO[Any]) -> Payload:
         body = file.read()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"the input file object cannot be read: {error}") from error
-    if isinstance(body, str):
-        return _text(body)
-    if not isinstance(body, (bytes, bytearray)):
-        raise InvalidInput(f"the input's read() gave {type_name(body)}: expected bytes or str")
     name = getattr(file, "name", None)
     suffix = Path(name).suffix.lower() if isinstance(name, str) else ""
+    if isinstance(body, str):
+        text = _text(body)
+        return Payload(text.body, CONTENT_TYPES.get(suffix, text.content_type))
+    if not isinstance(body, (bytes, bytearray)):
+        raise InvalidInput(f"the input's read() gave {type_name(body)}: expected bytes or str")
     return Payload(bytes(body), CONTENT_TYPES.get(suffix, BYTES))
 
 
@@ -133,7 +146,7 @@ def _png(image: Any) -> Payload:
     try:
         if image.mode in ("CMYK", "HSV", "LAB", "YCbCr"):  # PNG has none of these
             image = image.convert("RGB")
-        image.save(buffer, format="PNG")
+        image.save(buffer, format="PNG", compress_level=COMPRESSION)
     except (AttributeError, OSError, ValueError) as error:
         raise InvalidInput(f"the input image cannot be written as PNG: {error}") from error
     return Payload(buffer.getvalue(), IMAGES[".png"])

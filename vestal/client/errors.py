@@ -10,23 +10,24 @@ VestalError
      │   └─ TokenExpired  it was good once, and this client cannot renew it
      ├─ RequestRefused    4xx (and 3xx): the handler or the server says no to this request
      │   ├─ NotFound      404: no such model, version or archive
-     │   ├─ Conflict      403, 409: not in this state (already registered, the default version)
+     │   ├─ Conflict      409, 403: not in this state (already registered, the default version)
      │   └─ TooLarge      413: the body, or what is in it
      ├─ ServerFailed      5xx: the handler or the server failed
      │   ├─ Overloaded    503 ServiceUnavailable, 429: queue full or no worker
      │   └─ WorkerDied    twice in a row: this input may be what kills it
      └─ NotReady          a version that does not come up
+
+Each says what to do: what fits its case, else what fits its class (`usual_hint`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vestal.errors import UsageError, VestalError
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of a call that failed; None where it does not apply."""
 
     model: str | None = None
@@ -50,8 +51,10 @@ class ClientError(VestalError):
     TorchServe wrote them. `request_id`: TorchServe's, also in its logs; `correlation_id`: the
     caller's, as it was sent.
     `attempts`: how often the request was sent or tried. `retry_after`: seconds the server asked
-    to wait. `hint`: what to do.
+    to wait. `hint`: what to do; `usual_hint` where nothing better is known.
     """
+
+    usual_hint: str | None = None
 
     def __init__(self, message: str, facts: Facts | None = None) -> None:
         super().__init__(message)
@@ -99,11 +102,13 @@ class ClientError(VestalError):
 
     @property
     def hint(self) -> str | None:
-        return self.facts.hint
+        return self.facts.hint or self.usual_hint
 
 
 class InvalidInput(ClientError, UsageError, ValueError):
     """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
+
+    usual_hint = "What can be sent, and how, stands in docs/client.md"
 
 
 class NoAddress(ClientError, UsageError):
@@ -113,13 +118,19 @@ class NoAddress(ClientError, UsageError):
 class ConnectionFailed(ClientError, ConnectionError):
     """There is no server, or the connection broke and the call could not be sent again."""
 
+    usual_hint = "Is a server running at that address?"
+
 
 class DeadlineExceeded(ClientError, TimeoutError):
     """The call's time is up; `__cause__` is the last failure, where there was one."""
 
+    usual_hint = "timeout= gives more time"
+
 
 class TokenError(ClientError):
     """A token is missing, unreadable or refused; the text names where it came from."""
+
+    usual_hint = "Give token= or key_file=, or set VESTAL_TOKEN"
 
 
 class TokenExpired(TokenError):
@@ -129,25 +140,37 @@ class TokenExpired(TokenError):
 class RequestRefused(ClientError):
     """The handler or the server refused this request (4xx); sending it again changes nothing."""
 
+    usual_hint = "Mend the request as the message says: sending it again changes nothing"
+
 
 class NotFound(RequestRefused):
     """404: no such model, version or archive."""
 
+    usual_hint = "client.models() says what is served"
+
 
 class Conflict(RequestRefused):
-    """403 or 409: the server's state does not allow it."""
+    """409, or 403 for the default version: the server's state does not allow it."""
+
+    usual_hint = "client.models() says what is served, and which version is the default"
 
 
 class TooLarge(RequestRefused):
     """413: more bytes, pixels, tokens or rows than the server or the handler takes."""
 
+    usual_hint = "Send less of it: a smaller image, fewer tokens or rows"
+
 
 class ServerFailed(ClientError):
     """The handler or the server failed (5xx)."""
 
+    usual_hint = "The server's log says more, under the request's id"
+
 
 class Overloaded(ServerFailed):
     """The queue is full, or the version has no worker."""
+
+    usual_hint = "Send less at a time; client.describe(model) shows the queue and the workers"
 
 
 class WorkerDied(ServerFailed):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
-from vestal.client.calls import Call
 from vestal.client.context import Context
 from vestal.client.errors import (
     ClientError,
@@ -16,8 +14,8 @@ from vestal.client.errors import (
     TokenExpired,
     WorkerDied,
 )
-from vestal.client.steps import Broken, Reply
-from vestal.client.tokens import KeyFile, NoToken
+from vestal.client.steps import Broken, Call, Reply
+from vestal.client.tokens import KeyFile, NoToken, Plane
 from vestal.client.tracing import CORRELATION_ID
 from vestal.client.verdicts import failure, named
 
@@ -57,6 +55,8 @@ class Failures:
 
     def too_late(self, phase: str, attempts: int) -> DeadlineExceeded:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        if phase == "before it was sent" and attempts:
+            phase += " again"
         last = f"; before that: {self.last.args[0]}" if self.last else ""
         text = (
             f"{self._named}no answer from {self._base} within "
@@ -76,11 +76,10 @@ class Failures:
         if isinstance(tokens, NoToken):
             hint = "Give token= or key_file=, or set VESTAL_TOKEN"
         elif expired and isinstance(tokens, KeyFile):
-            hint = _why_not_renewed(tokens, self._context)
+            hint = _why_not_renewed(tokens, plane, self._context)
         elif expired:
             hint = "Give the server's key_file.json instead: what changes there is read again"
-        facts = replace(
-            self._facts(attempts, hint),
+        facts = self._facts(attempts, hint)._replace(
             status=reply.status,
             request_id=reply.headers.get("x-request-id"),
         )
@@ -93,8 +92,7 @@ class Failures:
     def _facts(
         self, attempts: int, hint: str | None = None, *, of: ClientError | None = None
     ) -> Facts:
-        return replace(
-            of.facts if of is not None else Facts(),
+        return (of.facts if of is not None else Facts())._replace(
             model=self._call.model,
             version=self._call.version,
             correlation_id=self._call.headers.get(CORRELATION_ID),
@@ -111,7 +109,9 @@ def _reason(error: BaseException) -> object:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _why_not_renewed(tokens: KeyFile, context: Context) -> str:
+def _why_not_renewed(tokens: KeyFile, plane: Plane, context: Context) -> str:
+    if not tokens.has_ended(plane):
+        return "Is it the file that this server writes, or a copy of it?"
     if context.addresses.management is None:
         return "This client cannot renew it without the management address: Client(management=...)"
     if tokens.renewing_key is None:

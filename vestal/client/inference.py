@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vestal.client.answers import Answer, answer
-from vestal.client.calls import Call, path
+from vestal.client.arrays import type_name
 from vestal.client.context import Context
-from vestal.client.encoding import Payload, encode, takes_long
-from vestal.client.errors import InvalidInput
+from vestal.client.encoding import Payload, encode, may_hang, takes_long
+from vestal.client.errors import ClientError, DeadlineExceeded, Facts, InvalidInput
 from vestal.client.retry import Attempts
-from vestal.client.steps import Steps, Work
+from vestal.client.steps import TOO_LATE, Call, Steps, Work, path
 from vestal.client.tracing import trace_of
+from vestal.client.verdicts import named
+
+Operation = Literal["predict", "explain"]
+
+_FOLDERS = {"predict": "predictions", "explain": "explanations"}
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What is asked of a model, but for the input."""
 
-    kind: Literal["predictions", "explanations"]
+    operation: Operation
     model: str
     version: str | None
     correlation_id: str | None
@@ -28,20 +31,17 @@ class Asked:
 
 def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
     """Encodes the input once, whatever the number of attempts."""
-    target = path(asked.kind, asked.model, asked.version)
+    target = path(_FOLDERS[asked.operation], asked.model, asked.version)
     trace = trace_of(context.span, asked.traceparent, asked.correlation_id)
-    try:
-        payload: Payload = (
-            (yield Work(lambda: encode(value))) if takes_long(value) else encode(value)
-        )
-    except InvalidInput as error:
-        error.facts = replace(
-            error.facts,
-            model=asked.model,
-            version=asked.version,
-            correlation_id=trace.correlation_id,
-        )
-        raise
+    if takes_long(value):
+        payload = yield Work(lambda: _encoded(value), may_hang(value))
+    else:
+        payload = _encoded(value)
+    if payload is TOO_LATE:
+        payload = _too_late(context)
+    if isinstance(payload, ClientError):
+        payload.facts = payload.facts._replace(correlation_id=trace.correlation_id)
+        raise payload
     call = Call(
         "inference",
         "POST",
@@ -59,4 +59,25 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
         latency=context.deadline.elapsed,
         attempts=attempts,
         trace=trace,
+    )
+
+
+def _encoded(value: Any) -> Payload | InvalidInput:
+    try:
+        return encode(value)
+    except InvalidInput as error:
+        return error
+    except Exception as error:  # an input's own methods can raise anything
+        invalid = InvalidInput(
+            f"an input of type {type_name(value)} cannot be encoded ({type_name(error)}: {error})"
+        )
+        invalid.__cause__ = error
+        return invalid
+
+
+def _too_late(context: Context) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{named(context.model, context.version)}the input was not there within "
+        f"{context.deadline.seconds:g} s (reading the input)",
+        Facts(hint="Does what it reads from come to an end? timeout= gives more time"),
     )

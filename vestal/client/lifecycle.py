@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vestal.client.calls import Call, path
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelInfo
 from vestal.client.draining import drain
 from vestal.client.errors import Conflict, Facts, NotFound, ServerFailed
 from vestal.client.management import describe, model_versions, models
 from vestal.client.readiness import POLL, LostProcesses, pause, wait_ready
 from vestal.client.retry import send
-from vestal.client.steps import Steps
+from vestal.client.steps import Call, Steps, path
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelInfo
 
 
 def register(context: Context, archive: str, model: str | None, workers: int) -> Steps[ModelInfo]:

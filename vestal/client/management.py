@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client.calls import Call, path
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelDescription, ModelInfo
 from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
 from vestal.client.retry import send
-from vestal.client.steps import Reply, Steps
+from vestal.client.steps import Call, Reply, Steps, path
+
+if TYPE_CHECKING:  # a service that only predicts needs none of these
+    from vestal.client.descriptions import ModelDescription, ModelInfo
+
+T = TypeVar("T")
 
 PAGE = 100
 """Models a page; the server's own default too."""
@@ -31,15 +35,21 @@ def _names(context: Context) -> Steps[list[str]]:
     query = {"limit": str(PAGE)}
     while True:
         call = Call("management", "GET", "/models", query)
-        page = _document(context, (yield from send(context, call)), dict)
-        names += [model["modelName"] for model in page["models"]]
-        if "nextPageToken" not in page:
+        page, following = _parsed(context, (yield from send(context, call)), _page)
+        names += page
+        if following is None:
             return names
-        query = {**query, "next_page_token": page["nextPageToken"]}
+        query = {**query, "next_page_token": following}
+
+
+def _page(raw: Any) -> tuple[list[str], str | None]:
+    return [model["modelName"] for model in raw["models"]], raw.get("nextPageToken")
 
 
 def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
     """The versions of a model. The page of all models names only each one's default."""
+    from vestal.client.descriptions import ModelInfo
+
     everything = yield from versions(context, model)
     default = everything[0].version
     if len(everything) > 1:
@@ -49,8 +59,7 @@ def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
 
 def versions(context: Context, model: str) -> Steps[list[ModelDescription]]:
     call = Call("management", "GET", path("models", model, "all"), model=model)
-    raw = _document(context, (yield from send(context, call)), list)
-    return [ModelDescription.parse(each) for each in raw]
+    return _parsed(context, (yield from send(context, call)), _descriptions)
 
 
 def describe(
@@ -69,8 +78,7 @@ def describe(
         model=model,
         version=version,
     )
-    raw = _document(context, (yield from send(context, call)), list)
-    return ModelDescription.parse(raw[0])
+    return _parsed(context, (yield from send(context, call)), _descriptions)[0]
 
 
 def probe(context: Context, model: str, version: str | None) -> Steps[tuple[bool, Any]]:
@@ -102,11 +110,19 @@ def metrics_page(context: Context) -> Steps[str]:
     return reply.body.decode("utf-8", "replace")
 
 
-def _document(context: Context, reply: Reply, kind: type) -> Any:
-    document = reply.json()
-    if isinstance(document, kind) and document:
-        return document
-    raise ServerFailed(
-        f"{context.addresses.management} did not answer as TorchServe's management API does",
-        Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
-    )
+def _descriptions(raw: Any) -> list[ModelDescription]:
+    from vestal.client.descriptions import ModelDescription
+
+    if not raw:
+        raise ValueError("no version")
+    return [ModelDescription.parse(each) for each in raw]
+
+
+def _parsed(context: Context, reply: Reply, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(reply.json())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ServerFailed(
+            f"{context.addresses.management} did not answer as TorchServe's management API does",
+            Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
+        ) from error

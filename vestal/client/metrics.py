@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from vestal.client.errors import Facts, ServerFailed
 from vestal.errors import UsageError
 
 
@@ -30,7 +31,7 @@ class Metrics:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def find(self, name: str, **labels: str) -> tuple[Sample, ...]:
+    def find(self, name: str, /, **labels: str) -> tuple[Sample, ...]:
         """The samples of that name whose labels have these values; none where there are none."""
         return tuple(
             sample
@@ -38,7 +39,7 @@ class Metrics:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    def total(self, name: str, **labels: str) -> float:
+    def total(self, name: str, /, **labels: str) -> float:
         """Their sum; 0 where there are none, since a counter is not on the page before its start.
 
         `metrics.total("ts_inference_requests_total", model_name="mnist")`
@@ -56,13 +57,19 @@ class Metrics:
 
     @classmethod
     def parse(cls, page: str) -> Metrics:
-        """Reads a page in Prometheus' text format."""
+        """Reads a page in Prometheus' text format; raises ServerFailed where it is none."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        return cls(
-            tuple(
-                Sample(sample.name, dict(sample.labels), float(sample.value))
-                for family in text_string_to_metric_families(page)
-                for sample in family.samples
+        try:
+            return cls(
+                tuple(
+                    Sample(sample.name, dict(sample.labels), float(sample.value))
+                    for family in text_string_to_metric_families(page)
+                    for sample in family.samples
+                )
             )
-        )
+        except (IndexError, KeyError, ValueError) as error:
+            raise ServerFailed(
+                f"the metrics page is not in Prometheus' text format, it begins {page[:40]!r}",
+                Facts(hint="Is it the metrics address (usually port 8082)?"),
+            ) from error

@@ -7,9 +7,9 @@ to load takes requests and never answers them, and a worker can be READY and stu
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 from vestal.client.context import Context
-from vestal.client.descriptions import ModelDescription
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
@@ -18,11 +18,16 @@ from vestal.client.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    TokenError,
 )
 from vestal.client.management import describe, models, probe
 from vestal.client.steps import Pause, Steps
+from vestal.client.tokens import KeyFile
 from vestal.client.verdicts import named
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from vestal.client.descriptions import ModelDescription
 
 POLL = 0.1
 """Seconds between two looks."""
@@ -41,9 +46,19 @@ def ready(context: Context, model: str | None, version: str | None) -> Steps[boo
         for info in (yield from models(context)):
             if not (yield from _answers(context, info.name, info.version)):
                 return False
-    except (ConnectionFailed, DeadlineExceeded, NotFound, Overloaded):
-        return False
+    except ClientError as error:
+        if isinstance(error, DeadlineExceeded) or _not_yet(context, error):
+            return False
+        raise
     return True
+
+
+def _not_yet(context: Context, error: ClientError) -> bool:
+    """Is there no server, no such model, or nothing behind a proxy, as before their start?"""
+    if isinstance(error, TokenError):
+        # TorchServe writes its key file at its start.
+        return isinstance(context.tokens, KeyFile) and not context.tokens.path.exists()
+    return isinstance(error, (ConnectionFailed, NotFound, Overloaded)) or error.status in (502, 504)
 
 
 def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
@@ -77,8 +92,8 @@ def wait_ready(
             state = f"{up} of {wanted} workers READY"
             if description.ready:
                 state += ", but none of them answered"
-        except (ConnectionFailed, NotFound, Overloaded) as error:
-            if registered and isinstance(error, NotFound):
+        except ClientError as error:
+            if not _not_yet(context, error) or (registered and isinstance(error, NotFound)):
                 raise
             state, cause = str(error.args[0]), error
         yield from pause(context, POLL, f"{named(model, version)}not ready: {state}", cause)

@@ -1,7 +1,13 @@
 """The token of an attempt: renewed before it expires, looked up again when it was refused.
 
 TorchServe's token API (`GET /token?type=inference` at the management address, with the API key of
-the X"""
+the key file) makes a new key and writes it into the file. The old one is void at once, for all who
+have it. So a key is renewed by one process only, under a lock on `key_file.json.lock` beside the
+file, and not before the last 10 seconds of its life. Who finds the lock taken goes on with the old
+key while it lives, and waits for the new one after that; a key that is refused is looked up in the
+file again. A renewal that failed is left alone for a while; one that was refused, or that changed
+nothing in the file (a copy), is not tried again until the file changes.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +33,8 @@ PATIENCE = 15.0
 """Seconds that a call waits for a new key, at most; its deadline may be nearer."""
 LIMIT = 3.0
 """Seconds that the token API has; it answers in a few milliseconds or not at all."""
+REST = 3.0
+"""Seconds after a failed renewal without another: a dead address must not cost every call LIMIT."""
 POLL = 0.02
 
 
@@ -37,10 +45,11 @@ def token(context: Context, plane: Plane) -> Steps[str | None]:
         return tokens.get(plane)
     found = yield from _read(tokens, plane)
     end = time.monotonic() + min(PATIENCE, context.deadline.remaining())
-    while _due(context, plane):
-        done = yield from _renew(context, tokens, plane)
+    # A key that is new and seems to end already: this clock runs ahead. It is good.
+    while _ending(context, plane) and not tokens.is_new(plane):
+        done = yield from _renew(context, tokens, plane, found)
         found = tokens.get(plane)
-        if done or not _has_expired(tokens, plane) or time.monotonic() >= end:
+        if done or not tokens.has_ended(plane) or time.monotonic() >= end:
             break
         yield Pause(POLL)  # another process is asking for the next one
     return found
@@ -54,9 +63,10 @@ def another(context: Context, plane: Plane, refused: set[str | None]) -> Steps[b
     started = time.monotonic()
     while True:
         tokens.look_again()
-        due = _due(context, plane)
-        if tokens.get(plane) in refused and due:
-            yield from _renew(context, tokens, plane)
+        due = _ending(context, plane)
+        found = tokens.get(plane)
+        if found in refused and due:
+            yield from _renew(context, tokens, plane, found)
         if tokens.get(plane) not in refused:
             return True
         waited = time.monotonic() - started
@@ -77,12 +87,7 @@ def _read(tokens: KeyFile, plane: Plane) -> Steps[str | None]:
         yield Pause(POLL)
 
 
-def _has_expired(tokens: KeyFile, plane: Plane) -> bool:
-    left = tokens.seconds_left(plane)
-    return left is not None and left <= 0
-
-
-def _due(context: Context, plane: Plane) -> bool:
+def _ending(context: Context, plane: Plane) -> bool:
     """Is the key about to expire, and can it be renewed here?"""
     tokens = context.tokens
     assert isinstance(tokens, KeyFile)
@@ -96,8 +101,10 @@ def _due(context: Context, plane: Plane) -> bool:
     )
 
 
-def _renew(context: Context, tokens: KeyFile, plane: Plane) -> Steps[bool]:
+def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> Steps[bool]:
     """Is the matter settled, by a new key or by a refusal? False: somebody else is at it."""
+    if time.monotonic() < tokens.resting_until:
+        return True
     with _lock(tokens.path) as held:
         if held is None:
             tokens.renewable = False  # no lock can be had there, so nothing may be renewed
@@ -105,20 +112,23 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane) -> Steps[bool]:
         if not held:
             return False
         tokens.look_again()
-        if not _due(context, plane):
-            return True
-        before = tokens.get(plane)
-        request = Request(
+        if tokens.get(plane) != old:
+            return True  # another process was faster
+        outcome = yield Request(
             "GET",
-            f"{context.addresses.of('management')}/token?type={plane}",
+            context.addresses.of("management"),
+            f"/token?type={plane}",
             {"Authorization": f"Bearer {tokens.renewing_key}"},
             limit=min(LIMIT, context.deadline.remaining() / 2),
         )
-        outcome = yield request
         tokens.look_again()
-        if isinstance(outcome, Reply) and tokens.get(plane) == before:
+        if tokens.get(plane) != old:
+            return True
+        if isinstance(outcome, Reply) and outcome.status < 500:
             # It said no, or it keeps its keys elsewhere and this file is a copy of them.
             tokens.renewable = False
+        else:
+            tokens.resting_until = time.monotonic() + REST
         return True
 
 
@@ -126,25 +136,34 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane) -> Steps[bool]:
 def _lock(key_file: Path) -> Iterator[bool | None]:
     """Is the lock held here? None: it cannot be had at all (no such folder, no permission)."""
     try:
-        import fcntl
+        import fcntl  # Windows has none
 
         descriptor = os.open(_lock_file(key_file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (ImportError, OSError):
         yield None
         return
     try:
+        held = _flock(descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
+            yield held
         finally:
-            # Said, since a process forked meanwhile has the descriptor too.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if held:
+                # Said, since a process forked meanwhile has the descriptor too.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
+
+
+def _flock(descriptor: int) -> bool | None:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network's file system without locks
+        return None
+    return True
 
 
 def _lock_file(key_file: Path) -> Path:

@@ -4,13 +4,13 @@ worth it until the deadline   the connection was refused, or broke before all wa
                               ServiceUnavailable; 429, 502, 504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
-worth it after an outage      404 for a model that answered before (`vestal.client.outages`)
+worth it after an outage      404 for a model that answered before (`vestal.client.shared`)
 never                         a handler's verdict, any other status
 
 Before the one more try after a break the server must give a sign of life: a TorchServe that is
 being killed resets connections for a while, and the input is not to blame for that.
 
-Every retry draws on the client's budget (`vestal.client.budget`) and waits for it, but for the one
+Every retry draws on the client's budget (`vestal.client.shared`) and waits for it, but for the one
 with another token.
 """
 
@@ -20,12 +20,11 @@ import math
 import random
 from urllib.parse import urlencode
 
-from vestal.client import renewal, suspects
-from vestal.client.calls import Call
+from vestal.client import renewal
 from vestal.client.context import Context
 from vestal.client.errors import ClientError
 from vestal.client.failures import Failures
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps
+from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
 from vestal.client.verdicts import Verdict, judge, retry_after
 
 BASE, FACTOR, CAP = 0.1, 2.0, 2.0
@@ -38,6 +37,10 @@ WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
 PING = 5.0
 """Seconds that a sign of life may take."""
+TURN = 0.01
+"""Seconds between two looks of a suspect at whether it is its turn."""
+PATIENCE = 30.0
+"""Seconds that a suspect without a deadline waits for its turn."""
 LOOK_AGAIN = 0.25
 """Seconds until a call that has no turn within its deadline looks for one again."""
 
@@ -62,6 +65,7 @@ class Attempts:
         self.base = context.addresses.of(call.plane)
         self.deadline = context.deadline
         self.count = 0
+        self.token: str | None = None
         self.once_used = False
         self.sign_wanted = False
         self.refused: set[str | None] = set()
@@ -72,7 +76,7 @@ class Attempts:
         """The answer and the number of attempts; raises ClientError."""
         plane = self.call.plane
         while True:
-            token = yield from renewal.token(self.context, plane)
+            token = self.token = yield from renewal.token(self.context, plane)
             if self.deadline.expired:
                 raise self.failed.too_late("before it was sent", self.count)
             if self.sign_wanted:
@@ -80,7 +84,8 @@ class Attempts:
             self.count += 1
             outcome = yield from self.send(token)
             if isinstance(outcome, Broken):
-                self.context.shared.outages.broke()
+                if not self.deadline.expired:  # else it is no word on the server
+                    self.context.shared.outages.broke()
                 yield from self.wait(self.after_break(outcome))
                 continue
             verdict = judge(outcome)
@@ -112,19 +117,19 @@ class Attempts:
         """Waits until no other suspect is on its way, or half of the time is gone."""
         left = self.deadline.remaining() / 2
         if left == math.inf:
-            left = suspects.PATIENCE
+            left = PATIENCE
         waiting = self.deadline.elapsed + left
         while not self.context.shared.suspects.enter(model):
             if self.deadline.elapsed >= waiting:
                 return False
-            yield Pause(suspects.POLL)
+            yield Pause(TURN)
         return True
 
     def sign_of_life(self, token: str | None) -> Steps[None]:
         """Returns when the server answers a ping, whatever it says; raises where it does not."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         pings = 0
-        while isinstance((yield Request("GET", f"{self.base}/ping", headers, limit=PING)), Broken):
+        while isinstance((yield Request("GET", self.base, "/ping", headers, limit=PING)), Broken):
             pings += 1
             assert self.failed.last is not None
             yield from self.wait(self.pause(self.failed.last, None, pings))
@@ -135,12 +140,13 @@ class Attempts:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         query = f"?{urlencode(self.call.query)}" if self.call.query else ""
-        url = self.base + self.call.path + query
-        return Request(self.call.method, url, headers, self.call.body)
+        target = self.call.path + query
+        return Request(self.call.method, self.base, target, headers, self.call.body)
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
-        error = self.failed.reply(reply, self.count)
+        # A server, or a proxy, may say what it was sent.
+        error = self.failed.reply(reply.without(self.token), self.count)
         if verdict is Verdict.NOT_FOUND and self.may_come_back():
             return self.pause(error, None)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
@@ -221,5 +227,9 @@ class Attempts:
             if turn is not None:
                 break
             yield Pause(LOOK_AGAIN)
-        if turn or seconds:
-            yield Pause(max(turn, seconds))
+        try:
+            if turn or seconds:
+                yield Pause(max(turn, seconds))
+        except BaseException:  # the call was cancelled: another one may have its turn
+            self.context.shared.budget.refund()
+            raise

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from vestal.client.errors import ConnectionFailed, Facts, NoAddress
 from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
 from vestal.errors import UsageError
-from vestal.project import Project, ReadyFile
+
+if TYPE_CHECKING:
+    from vestal.project import ReadyFile
 
 TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
 
 
-@dataclass(frozen=True)
-class Addresses:
+class Addresses(NamedTuple):
     """Base addresses without a trailing slash; None where this client has none."""
 
     inference: str | None
@@ -52,6 +53,8 @@ def resolve(
         raise UsageError("token and key_file were both given: give the one that should be used")
     ready = None
     if url is None and management is None and metrics is None:
+        from vestal.project import Project  # not needed by those who name their server
+
         ready = read_ready_file(Project.here().ready_file)
         url, management, metrics = ready.inference, ready.management, ready.metrics
     addresses = Addresses(
@@ -66,7 +69,7 @@ def _tokens(
     if token is not None:
         return FixedToken(token, "the argument token")
     if key_file is not None:
-        return KeyFile(Path(key_file))
+        return KeyFile(Path(key_file).absolute())
     if variable := os.environ.get(TOKEN_VARIABLE):
         return FixedToken(variable, f"the environment variable {TOKEN_VARIABLE}")
     if ready is not None and ready.key_file is not None:
@@ -76,6 +79,10 @@ def _tokens(
 
 def read_ready_file(path: Path) -> ReadyFile:
     """The ready file of a server that is alive; raises ConnectionFailed where there is none."""
+    from dataclasses import replace
+
+    from vestal.project import ReadyFile
+
     try:
         ready = ReadyFile.read(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -113,6 +120,8 @@ def _address(name: str, address: str | None) -> str | None:
         raise UsageError(f"{name} is {address!r}: its port is no number") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
         raise UsageError(f"{name} is {address!r}: expected http://host:port or https://host:port")
+    if not all(0 < len(label) < 64 for label in parts.hostname.removesuffix(".").split(".")):
+        raise UsageError(f"{name} is {address!r}: a host's name has 1 to 63 letters to a dot")
     if parts.username is not None or parts.password is not None:
         raise UsageError(f"{name} carries a user or a password: give a token by token= instead")
     if parts.query or parts.fragment:

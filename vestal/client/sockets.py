@@ -7,7 +7,6 @@ belongs to the thread that makes the call, since a connection outlives many call
 
 from __future__ import annotations
 
-import math
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
 
 from vestal.client.deadline import Deadline
 
@@ -33,10 +33,10 @@ class Exchange:
 
     def timeout(self) -> float | None:
         """Seconds that a socket operation has; raises TimeoutError where none are left."""
-        left = self.deadline.remaining()
-        if not left:
+        left = self.deadline.timeout()
+        if left == 0:
             raise TimeoutError("the deadline has passed")
-        return None if left == math.inf else left
+        return left
 
 
 # A context variable keeps threads apart, and gevent's greenlets too (Locust runs on them).
@@ -57,10 +57,16 @@ def exchange(deadline: Deadline) -> Iterator[Exchange]:
 class _Timed:
     """Before each operation, what is left of the call becomes the socket's timeout."""
 
-    def _set_timeout(self) -> None:
+    def _set_timeout(self, share: float = 1.0) -> None:
         current = _current.get()
         if current is not None:
-            self.settimeout(current.timeout())  # type: ignore[attr-defined]
+            left = current.timeout()
+            self.settimeout(left and left * share)  # type: ignore[attr-defined]
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        self._set_timeout()
+        data: bytes = super().recv(*args, **kwargs)  # type: ignore[misc]
+        return data
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._set_timeout()
@@ -83,7 +89,16 @@ class DeadlineSocket(_Timed, socket.socket):
 
 
 class DeadlineSSLSocket(_Timed, ssl.SSLSocket):
-    pass
+    def do_handshake(self, block: bool = False) -> None:
+        self._set_timeout()
+        super().do_handshake(block)
+
+
+def ssl_context() -> ssl.SSLContext:
+    """One whose sockets keep the deadline, also behind a proxy."""
+    context = create_urllib3_context()
+    context.sslsocket_class = DeadlineSSLSocket
+    return context
 
 
 class _Connection:
@@ -92,17 +107,20 @@ class _Connection:
     def _new_conn(self) -> socket.socket:
         host, port = self._dns_host, self.port  # type: ignore[attr-defined]
         failure: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
-            connection = DeadlineSocket(family, kind, protocol)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for number, (family, kind, protocol, _, address) in enumerate(found):
+            try:
+                # It fails for a family that the kernel lacks: IPv6 in many containers.
+                connection = DeadlineSocket(family, kind, protocol)
+            except OSError as error:
+                failure = error
+                continue
             try:
                 for option in self.socket_options or ():  # type: ignore[attr-defined]
                     connection.setsockopt(*option)
-                connection._set_timeout()
+                # One address that swallows packets must leave time for those after it.
+                connection._set_timeout(share=1 / (len(found) - number))
                 connection.connect(address)
-                # The TLS handshake comes next, before any of our own operations.
-                connection._set_timeout()
             except OSError as error:
                 connection.close()
                 failure = error

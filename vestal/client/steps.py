@@ -1,4 +1,4 @@
-"""What a call asks of whoever carries it out: send this request, pause, or work.
+"""What is asked of the server, and of whoever carries it out: send this request, pause, or work.
 
 A call is a generator of steps: it yields a `Request`, a `Pause` or a `Work`, is sent a `Reply` or a
 `Broken` for each request and the result of each work, and returns its own. All rules (retries,
@@ -9,49 +9,131 @@ and for the asynchronous one.
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from threading import Thread
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from vestal.client.tokens import Plane
+from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request on the wire. Headers hold the token: never in the repr.
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
+
+class Call(NamedTuple):
+    """What is asked of the server, before tokens and addresses come to it.
+
+    `repeatable`: it may be sent again although the server may have acted on it.
+    """
+
+    plane: Plane
+    method: str
+    path: str
+    query: Mapping[str, str] = _NOTHING
+    body: bytes = b""
+    headers: Mapping[str, str] = _NOTHING
+    model: str | None = None
+    version: str | None = None
+    repeatable: bool = True
+
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.path}, {len(self.body)} bytes>"
+
+
+def path(*parts: str | None) -> str:
+    """`/models/mnist/1.0` of its parts, quoted; None parts are left out."""
+    for part in parts:
+        if part in ("", ".", "..") or not isinstance(part, (str, type(None))):
+            raise UsageError(f"{part!r} is no name of a model or version: expected a text")
+    return "".join("/" + quote(part, safe="") for part in parts if part is not None)
+
+
+class Request(NamedTuple):
+    """One request on the wire. Its headers hold the token: never in the repr.
+
+    `base`: one of the client's addresses; `target`: what follows it, `/ping`.
     `limit`: seconds it may take, where that is less than what its call has left.
     """
 
     method: str
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    base: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes = b""
     limit: float | None = None
 
+    @property
+    def url(self) -> str:
+        return self.base + self.target
 
-@dataclass(frozen=True)
-class Pause:
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.url}, {len(self.body)} bytes>"
+
+
+class Pause(NamedTuple):
     """Wait so many seconds, or until the deadline, whichever comes first."""
 
     seconds: float
 
 
-@dataclass(frozen=True)
-class Work:
-    """Reads a file or compresses an image: what must not hold an event loop."""
+class Work(NamedTuple):
+    """Reads a file or compresses an image: what must not hold an event loop.
+
+    `may_hang`: what it reads may never come (a pipe, a socket). Where the deadline comes first,
+    the outcome is `TOO_LATE`.
+    """
 
     do: Callable[[], Any]
+    may_hang: bool
+
+    def start(self) -> Future[Any]:
+        """Does it in a thread that nobody waits for at the end of the process."""
+        from concurrent.futures import Future
+
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+
+        def run() -> None:
+            try:
+                future.set_result(self.do())
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=run, name="vestal-input", daemon=True).start()
+        return future
 
 
-@dataclass(frozen=True)
-class Reply:
+TOO_LATE = object()
+
+
+class Reply(NamedTuple):
     """A whole answer. The names of `headers` are in lower case."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.reason}, {len(self.body)} bytes>"
+
+    def without(self, token: str | None) -> Reply:
+        """With the token blotted out where its text has it; TorchServe's have 8 letters."""
+        if token is None or len(token) < 6:
+            return self
+        return self._replace(
+            reason=self.reason.replace(token, "***"),
+            body=self.body.replace(token.encode(), b"***"),
+        )
 
     def json(self) -> Any:
         """The body parsed, None where it is no JSON."""
@@ -61,8 +143,7 @@ class Reply:
             return None
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """No whole answer came.
 
     `phase`: what was being done ("connecting", "sending the body", ...).
@@ -74,6 +155,16 @@ class Broken:
     error: BaseException
     sent: bool
     final: bool = False
+
+
+def broken(phase: str, error: BaseException, sent: bool) -> Broken:
+    """What either transport makes of a library's error."""
+    root = root_of(error)
+    unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
+    # A TLS server that is killed says nothing at its end, which is no word on its certificate.
+    gone = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    untrusted = isinstance(root, ssl.SSLError) and not gone
+    return Broken(phase, root, sent, final=unresolved or untrusted)
 
 
 Steps = Generator[Request | Pause | Work, Any, T]

@@ -9,6 +9,7 @@ text.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from abc import ABC, abstractmethod
@@ -20,6 +21,10 @@ from vestal.client.errors import Facts, TokenError
 
 Plane = Literal["inference", "management", "metrics"]
 """Which of TorchServe's three addresses a call goes to."""
+
+
+NEW = 30.0
+"""Seconds for which a key that was just made is not renewed; TorchServe's live a minute or more."""
 
 
 class Tokens(ABC):
@@ -76,6 +81,7 @@ class KeyFile(Tokens):
     """TorchServe's key file, read again whenever it changes.
 
     `renewable`: False once the token API has turned out not to renew these very keys.
+    `resting_until`: a moment of the monotonic clock; no renewal is tried before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +90,10 @@ class KeyFile(Tokens):
         self._stamp: tuple[int, int, int] | None = None
         self._keys: dict[str, Any] = {}
         self._ends: dict[str, float] = {}
+        self._made: dict[str, float] = {}
+        self._was_good: dict[Plane, str] = {}
         self.renewable = True
+        self.resting_until = 0.0
 
     def __reduce__(self) -> tuple[type[KeyFile], tuple[Path]]:
         return KeyFile, (self.path,)
@@ -112,16 +121,30 @@ class KeyFile(Tokens):
         end = self._ends.get(plane)
         return None if end is None else end - time.time()
 
+    def is_new(self, plane: Plane) -> bool:
+        """Has the key been seen to change a moment ago? Then its end is not near, whatever a clock
+        that runs ahead of the server's makes of it."""
+        return time.monotonic() - self._made.get(plane, -math.inf) < NEW
+
     def look_again(self) -> None:
         """Forgets the time stamp: two writes within one tick of the clock have the same."""
         self._stamp = None
         self._refresh()
 
-    def expired(self, plane: Plane) -> str | None:
+    def accepted(self, plane: Plane) -> None:
+        if key := self._entry(plane).get("key"):
+            self._was_good[plane] = key
+
+    def has_ended(self, plane: Plane) -> bool:
         left = self.seconds_left(plane)
-        if left is None or left > 0:
-            return None
-        return f"it expired at {self._entry(plane)['expiration time']}"
+        return left is not None and left <= 0
+
+    def expired(self, plane: Plane) -> str | None:
+        if self.has_ended(plane):
+            return f"it expired at {self._entry(plane)['expiration time']}"
+        if self._was_good.get(plane) == self._entry(plane).get("key"):
+            return "it was good before: another one was made, which this file does not hold"
+        return None
 
     def _entry(self, plane: str) -> dict[str, Any]:
         entry = self._keys.get(plane)
@@ -145,8 +168,11 @@ class KeyFile(Tokens):
                 return
             raise _unreadable(self.path, error) from None
         if keys != self._keys:
-            self.renewable = True
-        self._keys, self._stamp = keys, stamp
+            self.renewable, self.resting_until = True, 0.0
+        before, self._keys, self._stamp = self._keys, keys, stamp
+        for plane in keys:
+            if before and before.get(plane) != keys[plane]:
+                self._made[plane] = time.monotonic()
         ends = {plane: _end(self._entry(plane).get("expiration time")) for plane in keys}
         self._ends = {plane: end for plane, end in ends.items() if end is not None}
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vestal.errors import UsageError
 
@@ -88,8 +87,7 @@ def span(operation: str, model: str | None, traceparent: str | None) -> Span:
     return _OpenTelemetrySpan(started)
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """The two headers of a call, as they are sent."""
 
     traceparent: str

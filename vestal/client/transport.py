@@ -1,40 +1,68 @@
-"""The blocking half: sends a request through requests' adapter, pooled, within a deadline."""
+"""The blocking half: sends a request through urllib3's pools, within a deadline.
+
+requests knows the environment's proxies and certificates, so its adapter makes the pools, once for
+each address. A request then goes to its pool straight away: to prepare it as requests does would
+cost more than to send it.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, ProxyManager, Retry
 from urllib3.exceptions import HTTPError
-from urllib3.util.ssl_ import create_urllib3_context
 
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
-from vestal.client.sockets import POOLS, DeadlineSSLSocket, Exchange, exchange
-from vestal.client.steps import Broken, Pause, Reply, Request, Steps, root_of
+from vestal.client.sockets import POOLS, exchange, ssl_context
+from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
 from vestal.errors import UsageError
 
 T = TypeVar("T")
 
 CONNECTIONS = 256
 """Idle connections kept for each address; they are made one by one, as calls need them."""
+_NO_RETRIES = Retry(False)
+
+
+class _Route(NamedTuple):
+    """`prefix`: the address' own path; the whole address where an HTTP proxy forwards it."""
+
+    pool: HTTPConnectionPool
+    prefix: str
 
 
 class _Adapter(HTTPAdapter):
+    def __init__(self, environment: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(pool_maxsize=CONNECTIONS)
+        self.routes = {
+            address: self._route(address, **settings) for address, settings in environment.items()
+        }
+
+    def _route(self, address: str, *, proxies: Any, verify: Any, cert: Any, stream: Any) -> _Route:
+        request = requests.Request("GET", address).prepare()
+        pool: Any = self.get_connection_with_tls_context(
+            request, verify, proxies=proxies, cert=cert
+        )
+        self.cert_verify(pool, address, verify, cert)  # type: ignore[no-untyped-call]
+        return _Route(pool, self.request_url(request, proxies).rstrip("/"))
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        context = create_urllib3_context()
-        context.sslsocket_class = DeadlineSSLSocket
-        super().init_poolmanager(*args, **kwargs, ssl_context=context)
+        super().init_poolmanager(*args, **kwargs, ssl_context=ssl_context())
         self.poolmanager.pool_classes_by_scheme = POOLS
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = POOLS
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        kwargs["ssl_context"] = ssl_context()
+        if proxy.lower().startswith("https:"):
+            kwargs["proxy_ssl_context"] = ssl_context()
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if isinstance(manager, ProxyManager):  # one for SOCKS has pools of its own
+            manager.pool_classes_by_scheme = POOLS
         return manager
 
 
@@ -44,14 +72,13 @@ class Transport:
     def __init__(self, addresses: tuple[str, ...]) -> None:
         # requests' Session would read proxies and .netrc again for every request, and a .netrc
         # entry would replace our token; so the environment is read once, here.
-        session = requests.Session()
-        self._environment: dict[str, Mapping[str, Any]] = {
-            address: session.merge_environment_settings(address, {}, None, None, None)
-            for address in addresses
-        }
-        session.close()
-        self._inherited: list[HTTPAdapter] = []
-        self._adapter: HTTPAdapter | None = _adapter()
+        with requests.Session() as session:
+            self._environment: dict[str, Mapping[str, Any]] = {
+                address: session.merge_environment_settings(address, {}, None, None, None)
+                for address in addresses
+            }
+        self._inherited: list[_Adapter] = []
+        self._adapter: _Adapter | None = _Adapter(self._environment)
         self._pid = os.getpid()
 
     def carry_out(self, steps: Steps[T], context: Context) -> T:
@@ -67,7 +94,7 @@ class Transport:
                     time.sleep(min(step.seconds, context.deadline.remaining()))
                     outcome = None
                 else:
-                    outcome = step.do()
+                    outcome = _work(step, context.deadline)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -79,31 +106,35 @@ class Transport:
 
     def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once; never raises for what the network does."""
-        adapter = self._open()
-        prepared = requests.Request(
-            request.method, request.url, headers=dict(request.headers), data=request.body
-        ).prepare()
-        address = next((a for a in self._environment if request.url.startswith(a)), None)
-        environment = self._environment[address] if address else {}
+        pool, prefix = self._open().routes[request.base]
         with exchange(deadline) as current:
             try:
-                current.timeout()
-                response = adapter.send(prepared, **{**environment, "stream": True})
-                with response:
-                    current.phase = "reading the answer"
-                    body = response.content
-            except (requests.RequestException, HTTPError, OSError) as error:
-                return _broken(current, error)
+                response = pool.urlopen(
+                    request.method,
+                    prefix + request.target,
+                    body=request.body or None,
+                    headers=request.headers,
+                    retries=_NO_RETRIES,
+                    redirect=False,
+                    assert_same_host=False,
+                    timeout=current.timeout(),
+                    preload_content=False,
+                )
+                current.phase = "reading the answer"
+                body = response.read()
+            except (HTTPError, OSError) as error:
+                return broken(current.phase, error, current.sent)
+        response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, response.reason or "", headers, body)
+        return Reply(response.status, response.reason or "", headers, body)
 
-    def _open(self) -> HTTPAdapter:
+    def _open(self) -> _Adapter:
         if self._pid != os.getpid():
             # The parent's sockets are its own: kept, not closed, since its pool may be locked.
             self._pid = os.getpid()
             if self._adapter is not None:
                 self._inherited.append(self._adapter)
-                self._adapter = _adapter()
+                self._adapter = _Adapter(self._environment)
         if self._adapter is None:
             raise UsageError("this client is closed: make a new one")
         return self._adapter
@@ -115,14 +146,10 @@ class Transport:
             adapter.close()
 
 
-def _adapter() -> HTTPAdapter:
-    return _Adapter(pool_connections=8, pool_maxsize=CONNECTIONS, max_retries=0)
-
-
-def _broken(current: Exchange, error: Exception) -> Broken:
-    root = root_of(error)
-    unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
-    final = unresolved or isinstance(
-        error, (requests.exceptions.SSLError, requests.exceptions.InvalidURL)
-    )
-    return Broken(current.phase, root, current.sent, final)
+def _work(work: Work, deadline: Deadline) -> Any:
+    if not work.may_hang:
+        return work.do()
+    try:
+        return work.start().result(deadline.timeout())
+    except TimeoutError:
+        return TOO_LATE

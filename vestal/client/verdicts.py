@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
@@ -92,8 +91,7 @@ def retry_after(reply: Reply) -> float | None:
 def failure(reply: Reply, *, url: str, known: Facts) -> ClientError:
     """The error that a final reply becomes; `known`: what the call knows of itself."""
     kind, message, request_id = error_body(reply)
-    facts = replace(
-        known,
+    facts = known._replace(
         status=reply.status,
         server_type=kind or None,
         server_message=message,
@@ -121,7 +119,9 @@ def _kind(reply: Reply, kind: str) -> type[ClientError]:
         return Overloaded
     if status >= 500:
         return ServerFailed
-    by_status = {403: Conflict, 404: NotFound, 409: Conflict, 413: TooLarge}
+    if kind == "InvalidModelVersionException":
+        return Conflict  # with 403, which a proxy says for other reasons
+    by_status = {404: NotFound, 409: Conflict, 413: TooLarge}
     return by_status.get(status, RequestRefused)
 
 
@@ -142,6 +142,10 @@ def _hint(status: int, kind: str, message: str) -> str | None:
         return "TorchServe takes max_request_size bytes, 6.5 MB unless configured"
     if kind == "ServiceUnavailableException":
         return "Its queue is full or it has no worker: client.describe(model) says which"
+    if status == 422:
+        return "It is not of the form that this model takes: see its handler's transforms"
+    if status in (502, 504):
+        return "A proxy says so: is the server behind it up, and quick enough for the proxy?"
     if "Prediction failed" in message:
         return "The handler raised; with a batch, a neighbour's input may be why: see its log"
     return None

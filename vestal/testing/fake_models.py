@@ -97,8 +97,10 @@ class Models:
                 found = self.find(model, *version)
                 document = found.document()
                 if query.get("customized") == "true":
+                    if not found.workers:
+                        raise Refused(*no_worker(found))
                     # One worker after the other, each naming itself.
-                    pid = found.first_worker + found.described % max(1, found.workers)
+                    pid = found.first_worker + found.described % found.workers
                     found.described += 1
                     document["customizedMetadata"] = {"pid": pid}
                 return 200, [document]
@@ -159,6 +161,15 @@ class Models:
         if not versions:
             del self._versions[model], self._defaults[model]
         return {"status": f'Model "{model}" unregistered'}
+
+
+def no_worker(served: Served) -> tuple[int, str, str]:
+    """What TorchServe says to every request of a version that was scaled to none."""
+    message = (
+        f'Model "{served.model}" Version {served.version} has no worker to serve inference '
+        "request. Please use scale workers API to add workers."
+    )
+    return 503, "ServiceUnavailableException", message
 
 
 def archive_name(model: str, version: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import traceback
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from vestal.testing.fake_models import Models, Refused, Served, archive_name
+from vestal.testing.fake_models import Models, Refused, Served, archive_name, no_worker
 
 if TYPE_CHECKING:
     from vestal.client import AsyncClient, Client
@@ -70,7 +71,8 @@ class FakeServer:
     def answer(self, model: str, answer: Any, *, version: str = "1.0") -> None:
         """Serves a version that answers so; the first version of a model is its default.
 
-        `answer`: what JSON can hold, bytes, or a function that makes either of a `FakeRequest`.
+        `answer`: what JSON can hold, bytes, or a function that makes either of a `FakeRequest`;
+        one that raises fails as a handler does, with its traceback on stderr.
         """
         with self._lock:
             self._models.serve(Served(model, version, archive_name(model, version), answer))
@@ -160,23 +162,25 @@ class FakeServer:
             failure = failures.pop(0) if failures else None
             served = self._models.find(request.model, request.version)
             self._models.requests[served.model, served.version] += 1
+        if not served.workers:
+            raise Refused(*no_worker(served))
         if failure is Failure.SILENCE:
             self._ended.wait()
         if failure in (Failure.SILENCE, Failure.RESET):
             return None
         if isinstance(failure, Failure):
             raise Refused(*failure.value)
+        if failure is None:
+            status = 200
+            said["content-type"], document = _handled(served, request)
+        else:
+            status = failure.status
+            document = _error(status, failure.kind, failure.message, said["x-request-id"])
         said |= {"x-model-name": served.model, "x-model-version": served.version}
         for name in ("traceparent", "x-correlation-id"):
             if name in request.headers:
                 said[name] = request.headers[name]
-        if failure is not None:
-            document = _error(failure.status, failure.kind, failure.message, said["x-request-id"])
-            return failure.status, said, document
-        answer = served.answer(request) if callable(served.answer) else served.answer
-        if isinstance(answer, bytes):
-            return 200, {**said, "content-type": "application/octet-stream"}, answer
-        return 200, said, json.dumps(answer).encode()
+        return status, said, document
 
 
 class _Server(ThreadingHTTPServer):
@@ -236,6 +240,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """A test's output is the test's."""
+
+
+def _handled(served: Served, request: FakeRequest) -> tuple[str, bytes]:
+    """Content type and body; raises Refused as TorchServe does of a handler that raised."""
+    try:
+        answer = served.answer(request) if callable(served.answer) else served.answer
+        if isinstance(answer, bytes):
+            return "application/octet-stream", answer
+        return "application/json", json.dumps(answer).encode()
+    except Exception:
+        traceback.print_exc()  # as a worker's log has it
+        raise Refused(*Failure.HANDLER_RAISED.value) from None
 
 
 def _error(status: int, kind: str, message: str, request_id: str | None = None) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from vestal.training.run_files import versions, write_support
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".bin", ".ckpt")
 LANGUAGE = "text_generator"
 CLASSIFIERS = ("image_classifier", "text_classifier")
+EXTERNAL = b"\n\x08location"  # in ONNX's protobuf: the name of the file that a tensor is in
+MOST_IN_ONE = 2**31 - 2**20  # bytes: protobuf's limit, less what is not weights
 FOLDER = "config.json, model.safetensors, tokenizer.json"
 
 
@@ -37,11 +40,12 @@ def bring(
         labels: of the classes, in order; None: the recipe's.
 
     Raises:
-        UsageError: no such weights, or no labels for a classifier's.
+        UsageError: no such weights, no labels for a classifier's, or two that are the same.
         VestalError: a file that is none of these, holds more than tensors, or does not fit the
             model; the message names the keys.
     """
     recipe = load_recipe(project, name)
+    _check_labels(labels or ())
     folder.mkdir(parents=True)
     if source in recipe.weights:
         found = recipe.weights[source]()
@@ -67,9 +71,19 @@ def bring(
         )
     try:
         artifacts = _from_path(path, recipe, folder, labels)
-    except (ValueError, ModuleNotFoundError) as error:
+    except ValueError as error:
         raise VestalError(str(error)) from None
     return _run(project, name, recipe, folder, artifacts, labels, path.name, "transforms")
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    for label, count in Counter(labels).items():
+        if count > 1:
+            first, second = [index for index, one in enumerate(labels, 1) if one == label][:2]
+            raise UsageError(
+                f"the labels {first} and {second} are both {label!r}: each class needs a name of "
+                "its own, since answers name it"
+            )
 
 
 def _from_path(path: Path, recipe: Recipe, folder: Path, labels: Sequence[str] | None) -> list[str]:
@@ -83,7 +97,10 @@ def _from_path(path: Path, recipe: Recipe, folder: Path, labels: Sequence[str] |
             f"file in it: {', '.join(f'*{suffix}' for suffix in SUFFIXES)}"
         )
     kind = _kind(path)
-    if kind in ("torchscript", "exported", "onnx"):
+    if kind == "onnx":
+        _copy_onnx(path, folder / saving.ARTIFACTS[kind])
+        return [saving.ARTIFACTS[kind]]
+    if kind in ("torchscript", "exported"):
         shutil.copyfile(path, folder / saving.ARTIFACTS[kind])
         return [saving.ARTIFACTS[kind]]
     state = read_checkpoint(path)
@@ -129,6 +146,30 @@ def _kind(path: Path) -> str:
     if any(name.endswith("archive_format") for name in names):
         return "exported"
     return "torchscript" if any("/code/" in name for name in names) else "state_dict"
+
+
+def _copy_onnx(path: Path, target: Path) -> None:
+    """In one file: torch's exporter puts the weights beside it by default (`w.onnx.data`)."""
+    if EXTERNAL not in path.read_bytes():
+        shutil.copyfile(path, target)
+        return
+    import onnx
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # onnx's own, and protobuf's
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} keeps its weights in a file beside it, which cannot be read ({reason}): bring "
+            "it together with that file (w.onnx and w.onnx.data), under the names it was saved with"
+        ) from None
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if weights > MOST_IN_ONE:
+        raise ValueError(
+            f"{path} has {weights / 1e9:.1f} GB of weights, and one .onnx file holds at most 2: "
+            "bring the state_dict instead, or torch.export's .pt2"
+        )
+    onnx.save(model, target)
 
 
 def _save(module: nn.Module, recipe: Recipe, folder: Path) -> list[str]:

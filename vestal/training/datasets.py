@@ -1,13 +1,16 @@
 """Image data sets as splits of decoded inputs. The user names one; nothing falls back to another.
 
-The data sets of one model alone stand in that model's folder.
+Here stand those with a usual layout, torchvision's and a folder a class, and the digits that every
+image model can be tried on; what is one model's own idea of data stands in that model's folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +25,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vestal.errors import VestalError
 from vestal.training.recipe import Splits
+from vestal.training.splitting import divide, split
 from vestal_handlers.decoding import Mode, read_image
+from vestal_handlers.errors import InputError
 
-SPLIT_SEED = 0  # of the data, whatever the training's seed: two trainings share their test set
+SPLIT_FOLDERS = ("train", "val", "test")
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -59,19 +65,31 @@ class ImageFiles:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return read_image(self.files[index].read_bytes(), self.mode), self.classes[index]
 
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """A batch of a training, decoded by threads; one that cannot be is a VestalError."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self._for_training, indices))
+
+    def _for_training(self, index: int) -> tuple[Tensor, int]:
+        try:
+            return self[index]
+        except (InputError, OSError) as error:
+            reason = error.message if isinstance(error, InputError) else error.strerror
+            raise VestalError(
+                f"{self.files[index]} cannot be trained on ({reason}): take it out, or mend it"
+            ) from None
+
     def pick(self, indices: np.ndarray) -> ImageFiles:
         files, classes = zip(*((self.files[i], self.classes[i]) for i in indices), strict=True)
         return ImageFiles(files, classes, self.mode)
 
 
-def digits(data: Path | None = None, *, size: int = 28, channels: int = 1) -> Splits:
+def digits(*, size: int = 28, channels: int = 1) -> Splits:
     """scikit-learn's bundled digits: 1,797 scans of 8 x 8, scaled to size x size.
 
-    70 % train, 10 % validation, 20 % test, each with every digit in proportion. `data` is not
-    needed: the set comes with scikit-learn.
+    70 % train, 10 % validation, 20 % test, each with every digit in proportion.
     """
-    # scikit-learn takes seconds to import: who packs a recipe's model does not wait for it.
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # seconds, for who only packs
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)
@@ -79,47 +97,54 @@ def digits(data: Path | None = None, *, size: int = 28, channels: int = 1) -> Sp
     grey = large.round().clamp(0, 255).to(torch.uint8)
     images = grey.expand(-1, channels, -1, -1).contiguous()
     everything = Images(images, torch.from_numpy(bunch.target).long())
-    rest, test = _divide(np.arange(len(everything)), bunch.target, 0.2)
-    train, validation = _divide(rest, bunch.target, 0.125)
-    return _splits(everything, train, validation, test, labels=tuple("0123456789"))
+    return split(everything, bunch.target, tuple("0123456789"))
 
 
 def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
     """A folder of images with one folder a class, in torchvision's ImageFolder layout.
 
-    Where it holds `train/` and `val/` (and `test/`) those are the splits; without `test/` the
-    test split is `val/`, and a tenth of `train/` validates. Else everything is split 70 : 10 : 20.
+    Where it holds `train/` of such folders, and `val/` (and `test/`), those are the splits; without
+    `test/` the test split is `val/`, and a tenth of `train/` validates. Else everything is split
+    70 : 10 : 20.
 
     Raises:
-        VestalError: no folder, no classes in it, or too few images for the splits.
+        VestalError: no folder, no classes in it, splits of other names, or too few images.
     """
     if data is None:
         raise VestalError("an image folder must be named: --data DIR (one folder a class in it)")
-    if not (data / "train").is_dir():
+    if not _has_splits(data):
         everything, labels = _read_folder(data, mode)
-        rest, test = _divide(np.arange(len(everything)), everything.classes, 0.2, data)
-        train, validation = _divide(rest, everything.classes, 0.125, data)
-        return _splits(everything, train, validation, test, labels=labels)
+        return split(everything, everything.classes, labels, data)
     full, labels = _read_folder(data / "train", mode)
     held = [
         _read_folder(data / part, mode, labels)[0]
-        for part in ("val", "test")
+        for part in SPLIT_FOLDERS[1:]
         if (data / part).is_dir()
     ]
+    if not held:
+        return split(full, full.classes, labels, data)
     if len(held) == 2:
         return Splits(full, held[0], held[1], labels)
-    train, validation = _divide(np.arange(len(full)), full.classes, 0.1, data)
-    if held:
-        return Splits(full.pick(train), full.pick(validation), held[0], labels=labels)
-    rest, test = _divide(train, full.classes, 0.2, data)
-    return _splits(full, rest, validation, test, labels=labels)
+    train, validation = divide(np.arange(len(full)), 0.1, full.classes, data)
+    return Splits(full.pick(train), full.pick(validation), held[0], labels)
 
 
-def _splits(
-    source: Images | ImageFiles, *parts: np.ndarray, labels: Sequence[str] | None = None
-) -> Splits:
-    train, validation, test = (source.pick(part) for part in parts)
-    return Splits(train, validation, test, labels)
+def _has_splits(data: Path) -> bool:
+    """Whether its folders are splits: of a class named `train` the images stand right in it.
+
+    Raises:
+        VestalError: beside `train/` stands what would be left out without a word.
+    """
+    if not any(child.is_dir() for child in (data / "train").glob("[!.]*")):
+        return False
+    found = sorted(child.name for child in data.glob("[!.]*") if child.is_dir())
+    others = [name for name in found if name not in SPLIT_FOLDERS]
+    if others:
+        raise VestalError(
+            f"{data} holds {', '.join(others)} beside train: name the splits "
+            f"{', '.join(SPLIT_FOLDERS)} (test may be left out), with one folder a class in each"
+        )
+    return True
 
 
 def _read_folder(
@@ -162,7 +187,7 @@ def _torchvision(kind: Any, name: str, inside: str, data: Path | None = None) ->
             f"(it holds {inside}), or train on what needs no download: --dataset digits"
         ) from None
     full, test = (_images_of(part) for part in parts)
-    train, validation = _divide(np.arange(len(full)), full.classes.numpy(), 0.1)
+    train, validation = divide(np.arange(len(full)), 0.1, full.classes.numpy(), name)
     return Splits(full.pick(train), full.pick(validation), test)
 
 
@@ -177,23 +202,3 @@ Loader = Callable[[Path | None], Splits]
 mnist: Loader = partial(_torchvision, MNIST, "mnist", "MNIST/raw")
 fashion_mnist: Loader = partial(_torchvision, FashionMNIST, "fashion_mnist", "FashionMNIST/raw")
 cifar10: Loader = partial(_torchvision, CIFAR10, "cifar10", "cifar-10-batches-py")
-
-
-def _divide(
-    indices: np.ndarray, classes: Any, share: float, folder: Path | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two parts, every class in proportion in each."""
-    from sklearn.model_selection import train_test_split
-
-    try:
-        most, few = train_test_split(
-            indices,
-            test_size=share,
-            random_state=SPLIT_SEED,
-            stratify=np.asarray(classes)[indices],
-        )
-    except ValueError as error:
-        raise VestalError(
-            f"{folder} has too few images to split into training, validation and test ({error})"
-        ) from None
-    return most, few

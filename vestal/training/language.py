@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vestal.errors import VestalError
 from vestal.training.objectives import NextToken
 from vestal.training.recipe import Examples, Recipe, Splits
 
@@ -66,7 +67,11 @@ def texts_of(examples: Examples) -> list[str]:
 
 
 def tokenize(recipe: Recipe, splits: Splits) -> tuple[Any, Splits]:
-    """Trains the recipe's tokenizer on the training texts, and turns every split into blocks."""
+    """Trains the recipe's tokenizer on the training texts, and turns every split into blocks.
+
+    Raises:
+        VestalError: a split has too few tokens for one block.
+    """
     assert recipe.tokenizer is not None
     assert isinstance(recipe.objective, NextToken)
     context = recipe.objective.context
@@ -74,17 +79,22 @@ def tokenize(recipe: Recipe, splits: Splits) -> tuple[Any, Splits]:
     # A text ends with the token that ends a generation, where the vocabulary has one.
     end = tokenizer.token_to_id("<|endoftext|>")
 
-    def blocks(examples: Examples, jitter: bool = False) -> Blocks:
+    def blocks(part: str, examples: Examples, jitter: bool = False) -> Blocks:
         ids: list[int] = []
         for text in texts_of(examples):
             ids += tokenizer.encode(text).ids
             ids += [] if end is None else [end]
+        if len(ids) <= context:
+            raise VestalError(
+                f"the {part} texts have {len(ids)} tokens, and one example takes {context + 1}: "
+                "take a longer text, or a smaller context into model.py"
+            )
         return Blocks(ids, context, jitter)
 
     return tokenizer, Splits(
-        blocks(splits.train, jitter=True),
-        blocks(splits.validation),
-        blocks(splits.test),
+        blocks("training", splits.train, jitter=True),
+        blocks("validation", splits.validation),
+        blocks("test", splits.test),
         splits.labels,
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,32 +18,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, default_collate
 
 from vestal.errors import UsageError, VestalError
+from vestal.training.loading import Shuffled, Transform, loader
 from vestal.training.recipe import Examples, Recipe, Splits
 
-Transform = Callable[[Any], Tensor]
 CHECKPOINTS = "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last whole epoch: where `--resume` goes on
 HISTORY = "history.json"
-
-
-class Shuffled(Sampler[int]):
-    """An order of its own for every epoch, and a fresh start of all randomness.
-
-    Order, dropout and augmentation of an epoch depend on its number alone, so a training that was
-    killed and resumed ends where it would have ended.
-    """
-
-    def __init__(self, size: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.size, self.seed, self.epoch = size, seed, epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        torch.manual_seed(self.seed * 1_000_003 + self.epoch())
-        yield from torch.randperm(self.size).tolist()
 
 
 class Learner(lightning.LightningModule):
@@ -70,17 +54,21 @@ class Learner(lightning.LightningModule):
         loss = self.recipe.objective.loss(outputs, targets)
         self.log("val_loss", loss, batch_size=len(inputs))
         for name, figure in self.figures.items():
-            figure.update(self.recipe.objective.predicted(outputs), targets)
+            # In mixed precision they come in 16 bits, in which figures are not computed.
+            figure.update(self.recipe.objective.predicted(outputs).float(), targets)
             self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.figure)
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
-            self.module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.module.parameters(),
+            recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=steps
+            optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -145,10 +133,10 @@ def fit(
         UsageError: no such device here.
         VestalError: interrupted; its checkpoint stays.
     """
-    accelerator = _accelerator(device)
+    accelerator = accelerator_of(device)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = learner.recipe
-    last = folder / CHECKPOINTS / "last.ckpt"
+    last = folder / LAST
     best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
     callbacks: list[Callback] = [best, History(folder / HISTORY)]
     theme = RichProgressBarTheme(metrics_format=".3g")
@@ -163,24 +151,27 @@ def fit(
             precision=_precision(accelerator),
             devices=1,
             max_epochs=epochs,
-            deterministic=True,
+            gradient_clip_val=recipe.gradient_clip,
+            # On CUDA some layers (adaptive pooling) have no deterministic gradient.
+            deterministic="warn" if accelerator == "cuda" else True,
             callbacks=callbacks,
             logger=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
         shuffled = Shuffled(len(splits.train), learner.seed, lambda: trainer.current_epoch)
-        trainer.fit(
-            learner,
-            loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
-            loader(recipe, splits.validation, transform),
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
+        with _interruptible(trainer):
+            trainer.fit(
+                learner,
+                loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
+                loader(recipe, splits.validation, transform),
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
         if trainer.interrupted:
             raise VestalError(
                 f"training stopped in epoch {trainer.current_epoch + 1} of {epochs}: "
-                "go on with --resume"
+                + ("go on with --resume" if last.is_file() else "there is nothing to keep yet")
             )
         checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     learner.load_state_dict(checkpoint["state_dict"])
@@ -192,6 +183,20 @@ def fit(
         validation=measure(module, recipe, splits.validation, transform, splits.labels),
         test=measure(module, recipe, splits.test, transform, splits.labels),
     )
+
+
+@contextmanager
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """At Ctrl-C Lightning ignores every further one and exits: what to do then is said by us."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @torch.inference_mode()
@@ -211,40 +216,8 @@ def measure(
     return {name: float(figure.compute()) for name, figure in figures.items()}
 
 
-def loader(
-    recipe: Recipe,
-    examples: Examples,
-    *transforms: Transform,
-    augment: Callable[[Any], Any] | None = None,
-    sampler: Sampler[int] | None = None,
-) -> DataLoader[Any]:
-    """Batches (inputs by the first transform, targets, inputs by each further transform)."""
-
-    def collate(batch: Sequence[tuple[Any, Any]]) -> list[Any]:
-        inputs = [augment(given) if augment else given for given, _ in batch]
-        targets = default_collate([target for _, target in batch])
-        if targets.is_floating_point():
-            targets = targets.float()
-        first, *rest = (_prepare(inputs, transform) for transform in transforms)
-        return [first, targets, *rest]
-
-    # What is decoded stands in memory: worker processes would only copy it.
-    return DataLoader(
-        examples,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are enough
-        batch_size=recipe.batch_size,
-        sampler=sampler,
-        collate_fn=collate,
-    )
-
-
-def _prepare(inputs: Sequence[Any], transform: Transform) -> Tensor:
-    image = isinstance(inputs[0], Tensor) and inputs[0].dim() == 3
-    if image and len({one.shape for one in inputs}) == 1:
-        return transform(torch.stack(list(inputs)))
-    return torch.stack([transform(one) for one in inputs])
-
-
-def _accelerator(device: str) -> str:
+def accelerator_of(device: str) -> str:
+    """cpu, cuda or mps; raises UsageError where it is not here."""
     kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if device == "auto":
         return next(kind for kind in ("cuda", "mps", "cpu") if kinds[kind])
@@ -257,7 +230,8 @@ def _accelerator(device: str) -> str:
 def _precision(accelerator: str) -> Any:
     if accelerator != "cuda":
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    # Emulated, it would be slower than fp32.
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager

@@ -47,9 +47,9 @@ def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
 
 
 def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Draws a training's losses by epoch and, below, its figures.
+    """Draws a training's losses and learning rate by epoch and, below, its figures.
 
-    `history`: rows with `epoch`, `loss`, `val_loss`, and the figures as `val_*`.
+    `history`: rows with `epoch`, `loss`, `val_loss`, `lr`, and the figures as `val_*`.
     """
     epochs = [row["epoch"] for row in history]
     figures = [name for name in history[-1] if name.startswith("val_") and name != "val_loss"]
@@ -59,6 +59,9 @@ def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
         axes[0].plot(epochs, [row.get(name) for row in history], marker=".", label=label)
     axes[0].set_ylabel("loss")
     axes[0].legend(frameon=False)
+    rate = axes[0].twinx()
+    rate.plot(epochs, [row.get("lr") for row in history], color="grey", linewidth=1, linestyle=":")
+    rate.set_ylabel("learning rate (dotted)")
     for axis, name in zip(axes[1:], figures, strict=True):
         axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
         axis.set_ylabel(name.removeprefix("val_"))
@@ -75,7 +78,9 @@ def draw_confusion(
     and names are written where they can be read: up to 30 labels.
     """
     readable = len(labels) <= MOST_NAMED
-    side = max(4.0, 0.45 * len(labels) + 1.5) if readable else 10.0
+    # Beside the squares the names need their room: about 0.08 inches a character.
+    room = max(1.5, 0.08 * max(map(len, labels)) + 1.0)
+    side = max(4.0, 0.45 * len(labels) + room) if readable else 10.0
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]

@@ -45,7 +45,8 @@ class DataSet:
     """One data set that a recipe can train on.
 
     Attributes:
-        load: called with the folder that holds it (None: the default one).
+        load: gives the splits. One with a parameter `data` is called with the folder or file that
+            holds it (None: its own place); one without comes from where it always does.
         epochs: how long to train on it.
         transforms: the module of the model folder whose `transform` prepares its inputs, in
             training and, as the archive's transforms.py, in serving.
@@ -53,7 +54,7 @@ class DataSet:
         start: the weights (a name in `Recipe.weights`) that training begins with; None: fresh ones.
     """
 
-    load: Callable[[Path | None], Splits]
+    load: Callable[..., Splits]
     epochs: int
     transforms: str = "transforms"
     augment: Callable[[Any], Any] | None = None
@@ -86,9 +87,11 @@ class Recipe:
         datasets: by name.
         batch_size: examples a step.
         learning_rate: AdamW's highest, under a one-cycle schedule.
+        warmup: the share of the steps in which the rate rises to it.
+        gradient_clip: the longest that a step's gradient may be (L2 norm); None: as it comes.
         saves: formats of `vestal.training.saving`; the first is what `vestal pack` takes.
         labels: of the classes that the model was made for, in order; a data set may have others.
-        weight_decay: AdamW's.
+        weight_decay, betas: AdamW's; the one-cycle schedule moves the first beta, too.
         patience: epochs without a lower validation loss until training stops; None: never early.
         weights: ready weights by name, for `vestal pack --weights NAME`.
         tokenizer: trains a language model's tokenizer on the training texts.
@@ -101,8 +104,11 @@ class Recipe:
     batch_size: int
     learning_rate: float
     saves: Sequence[str]
+    warmup: float = 0.3
+    gradient_clip: float | None = None
     labels: Sequence[str] | None = None
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
     patience: int | None = None
     weights: Mapping[str, Callable[[], Weights]] = field(default_factory=dict)
     tokenizer: Callable[[Sequence[str]], Any] | None = None
@@ -126,10 +132,14 @@ class Recipe:
         """Loads a data set.
 
         Raises:
-            UsageError: this recipe knows no such data set.
+            UsageError: this recipe knows no such data set, or it takes no `data`.
             VestalError: it cannot be had; the message names the one that can.
         """
-        splits = self.dataset(name)[1].load(data)
+        name, chosen = self.dataset(name)
+        takes_data = "data" in inspect.signature(chosen.load).parameters
+        if data is not None and not takes_data:
+            raise UsageError(f"{name} is always at hand and takes no --data: leave {data} out")
+        splits = chosen.load(data=data) if takes_data else chosen.load()
         return replace(splits, labels=splits.labels or self.labels)
 
     def make(self, labels: Sequence[str] | None) -> nn.Module:
@@ -165,11 +175,12 @@ def load_transform(project: Project, name: str, transforms: str) -> Callable[[An
     """
     folder = find_model(project, name)
     if not (folder / f"{transforms}.py").is_file():
-        return _as_it_is
+        return as_it_is
     transform: Callable[[Any], Tensor] = load_module(folder, transforms).transform
     return transform
 
 
-def _as_it_is(value: Any) -> Tensor:
+def as_it_is(value: Any) -> Tensor:
+    """The transform of a model that has none."""
     tensor: Tensor = value
     return tensor

@@ -5,6 +5,8 @@ What torch adds for its tracebacks, and with it the paths of this machine, is le
 
 from __future__ import annotations
 
+import copy
+import importlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vestal.errors import VestalError
 
 # By format: the file, and the further files that it needs in an archive.
 ARTIFACTS = {
@@ -35,6 +39,28 @@ def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tenso
     for name in formats:
         _SAVERS[name](module, folder / ARTIFACTS[name], example)
     return [ARTIFACTS[name] for name in formats]
+
+
+def check(module: nn.Module, formats: Sequence[str], example: Tensor) -> None:
+    """Saves a module for trial, before hours of training; the module stays as it is.
+
+    Raises:
+        VestalError: it cannot be saved in one of the formats.
+        ModuleNotFoundError: a package that writes one is not installed.
+    """
+    trial = copy.deepcopy(module).eval()
+    with tempfile.TemporaryDirectory(prefix="vestal-trial-") as scratch:
+        for name in formats:
+            try:
+                save(trial, [name], Path(scratch), example)
+            except ModuleNotFoundError:
+                raise
+            except Exception as error:  # of torch's exporters each has its own
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise VestalError(
+                    f"{type(module).__name__} cannot be saved as {name} ({reason}): take another "
+                    f"format into saves= of recipe.py ({', '.join(ARTIFACTS)}), or change model.py"
+                ) from error
 
 
 def _torchscript(module: nn.Module, file: Path, example: Tensor) -> None:
@@ -85,6 +111,8 @@ def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
         _without_traces(program.model)
         program.save(str(fresh), external_data=False)
 
+    for package in ("onnx", "onnxscript"):  # torch wraps what says that one is missing
+        importlib.import_module(package)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         _whole(file, write)

@@ -6,6 +6,7 @@ A recipe names its own file; `vestal train --data FILE` takes another one of the
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import random
@@ -18,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from vestal.errors import VestalError
 from vestal.training.recipe import Splits
+from vestal.training.splitting import SPLIT_SEED, split
 
-SPLIT_SEED = 0  # of the data, whatever the training's seed
-FEWEST = 10  # rows of a table, texts of a class: less cannot be split three ways
+FEWEST_ROWS = 12  # of a table: R2 needs two of a split, and a tenth of these validates
+FEWEST = 10  # texts of a class: less cannot be split three ways
 PIECES = 40  # of a plain text: what is held out is a 40th of it in one piece, several times
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -61,7 +62,7 @@ class Texts:
         return self.texts[index]
 
     def pick(self, indices: Iterable[int]) -> Texts:
-        return Texts([self.texts[index] for index in indices])
+        return Texts([self.texts[int(index)] for index in indices])
 
 
 def rows(data: Path | None = None, *, file: Path, features: Sequence[str], target: str) -> Splits:
@@ -76,13 +77,13 @@ def rows(data: Path | None = None, *, file: Path, features: Sequence[str], targe
     """
     source = data or file
     table = read_table(source, (*features, target))
-    if len(table) < FEWEST:
-        raise VestalError(f"{source} has {len(table)} rows: at least {FEWEST} can be split")
+    if len(table) < FEWEST_ROWS:
+        raise VestalError(f"{source} has {len(table)} rows: at least {FEWEST_ROWS} can be split")
     numbers = torch.tensor(
         [[_number(row[name], source, row, name) for name in (*features, target)] for row in table]
     )
     everything = Rows(numbers[:, :-1], numbers[:, -1])
-    return _split(everything, np.arange(len(everything)))
+    return split(everything, place=source)
 
 
 def moments(values: Tensor) -> tuple[list[float], list[float]]:
@@ -113,7 +114,7 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
         )
     classes = [labels.index(str(row["label"]).strip()) for row in table]
     texts = Texts([(str(r["text"]), c) for r, c in zip(table, classes, strict=True)])
-    return _split(texts, np.arange(len(texts)), classes, labels)
+    return split(texts, classes, labels, source)
 
 
 def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
@@ -124,7 +125,8 @@ def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
             token is at least one.
 
     Raises:
-        VestalError: no such file, not UTF-8, or too short to be split.
+        VestalError: no such file, not UTF-8, or too few lines to be split. Whether their tokens
+            are enough for the model says `language.tokenize`.
     """
     source = data or file
     text = _read(source)
@@ -152,12 +154,13 @@ def read_table(source: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]
     text = _read(source)
     found: list[dict[str, Any]] = []
     if source.suffix.lower() in JSON_LINES:
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 found.append({**_object(line, f"{source}, line {number}"), "": number})
         have = list(found[0]) if found else []
     else:
-        reader = csv.DictReader(text.splitlines(keepends=True))
+        # Not splitlines(), which ends a line at what is a character of a text (U+2028, \x0b) too.
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         have = list(reader.fieldnames or [])
         found = [{**row, "": reader.line_num} for row in reader]
     for row in found or [dict.fromkeys(have)]:
@@ -219,21 +222,3 @@ def passages(text: str, size: int) -> Iterator[str]:
             passage = passage[len(head) :]
     if passage.strip():
         yield passage
-
-
-def _split(
-    source: Rows | Texts,
-    indices: np.ndarray,
-    classes: Sequence[int] | None = None,
-    labels: Sequence[str] | None = None,
-) -> Splits:
-    def divide(of: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-        proportion = None if classes is None else np.asarray(classes)[of]
-        most, few = train_test_split(
-            of, test_size=share, random_state=SPLIT_SEED, stratify=proportion
-        )
-        return most, few
-
-    rest, test = divide(indices, 0.2)
-    train, validation = divide(rest, 0.125)
-    return Splits(source.pick(train), source.pick(validation), source.pick(test), labels)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 
 from vestal import runs
 from vestal.errors import UsageError
@@ -17,22 +20,35 @@ from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import compressing, language, saving
-from vestal.training.compressing import Settings
-from vestal.training.loop import CHECKPOINTS, HISTORY, Learner, fit
+from vestal.training.comparison import Compression
+from vestal.training.distilling import Distiller
+from vestal.training.loading import Transform, fetch
+from vestal.training.loop import (
+    CHECKPOINTS,
+    HISTORY,
+    LAST,
+    Learner,
+    Trained,
+    accelerator_of,
+    fit,
+)
 from vestal.training.plots import draw_curve
 from vestal.training.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
 from vestal.training.run_files import versions, write_sample, write_support
+from vestal.training.settings import Settings
 
 
 def train(project: Project, name: str, settings: Settings, out: Path | None = None) -> Run:
     """Trains a model by its recipe and saves the run.
 
     Args:
-        out: a folder to make; by default the next number under `runs/<name>/`.
+        out: a folder to make; by default the next number under `runs/<name>/`. Where nothing was
+            trained, none is left.
 
     Raises:
         UsageError: no such model, data set or device, or `out` holds something already.
-        VestalError: the data set cannot be had, or the training was stopped.
+        VestalError: the data set cannot be had, the module cannot be saved as the recipe says, or
+            the training was stopped.
     """
     recipe = load_recipe(project, name)
     dataset, _ = recipe.dataset(settings.dataset)
@@ -40,110 +56,157 @@ def train(project: Project, name: str, settings: Settings, out: Path | None = No
         raise UsageError(f"--epochs must be at least 1, not {settings.epochs}")
     if out is not None and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty: give --out a new folder, nothing is overwritten")
+    accelerator_of(settings.device)
     compressing.check(recipe, settings)
-    data = Path(settings.data) if settings.data else None
-    splits = recipe.splits(dataset, data)  # before a folder is made: it may not be had
+    settings = replace(settings, dataset=dataset)
+    settings = compressing.resolved(project, name, recipe, settings)
+    ready = _prepare(project, name, recipe, settings)
     folder = out or runs.new_run_folder(project, name)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = {**asdict(settings), "dataset": dataset}
-    (folder / runs.SETTINGS).write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
-    return _train(project, name, recipe, splits, Settings(**chosen), folder)
+    with runs.locked(folder), _gone_if_empty(folder):
+        (folder / runs.SETTINGS).write_text(json.dumps(asdict(settings), indent=1) + "\n", "utf-8")
+        return _train(ready, folder)
 
 
-def resume(project: Project, name: str, out: Path | None = None) -> Run:
+def resume(project: Project, name: str, out: Path | None = None, device: str | None = None) -> Run:
     """Goes on with a training that was stopped or killed, from the end of its last whole epoch.
 
     Args:
         out: its folder; by default the newest unfinished one under `runs/<name>/`.
+        device: another one than it was begun on.
 
     Raises:
-        UsageError, VestalError: as from `train`; there is none to resume.
+        UsageError, VestalError: as from `train`; there is none to resume, or it is running.
     """
     folder = out or runs.unfinished_run(project, name)
     if not (folder / runs.SETTINGS).is_file() or (folder / runs.RECORD).is_file():
         raise UsageError(f"{folder} is no training that was stopped: there is nothing to resume")
-    settings = Settings(**json.loads((folder / runs.SETTINGS).read_text("utf-8")))
-    recipe = load_recipe(project, name)
-    data = Path(settings.data) if settings.data else None
-    splits = recipe.splits(settings.dataset, data)
-    return _train(project, name, recipe, splits, settings, folder)
+    with runs.locked(folder):
+        settings = Settings(**json.loads((folder / runs.SETTINGS).read_text("utf-8")))
+        settings = replace(settings, device=device or settings.device)
+        accelerator_of(settings.device)
+        return _train(_prepare(project, name, load_recipe(project, name), settings), folder)
 
 
-def _train(
-    project: Project, name: str, recipe: Recipe, splits: Splits, settings: Settings, folder: Path
-) -> Run:
-    dataset, chosen = recipe.dataset(settings.dataset)
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A training that can begin: all that can be wrong before is found.
+
+    Attributes:
+        splits: as they are trained on; `given`: as they were loaded (texts, of a language).
+        example: a batch of two, as the model takes it: what tracing and pruning look at.
+        compression: what is made smaller, if anything.
+    """
+
+    name: str
+    home: Path
+    recipe: Recipe
+    settings: Settings
+    chosen: DataSet
+    given: Splits
+    splits: Splits
+    transform: Transform
+    example: Tensor
+    learner: Learner
+    formats: Sequence[str]
+    tokenizer: Any = None
+    compression: Compression | None = None
+
+
+def _prepare(project: Project, name: str, recipe: Recipe, settings: Settings) -> _Ready:
+    _, chosen = recipe.dataset(settings.dataset)
+    given = recipe.splits(settings.dataset, Path(settings.data) if settings.data else None)
+    labels = given.labels
     transform = load_transform(project, name, chosen.transforms)
-    labels = splits.labels
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
-    tokenizer = None
-    texts = splits
-    if recipe.tokenizer:
-        tokenizer, splits = language.tokenize(recipe, splits)
-    # A batch of two, as the model takes it: what tracing and pruning look at.
-    example = torch.stack(
-        [transform(splits.train[index % len(splits.train)][0]) for index in (0, 1)]
+    tokenizer, splits = language.tokenize(recipe, given) if recipe.tokenizer else (None, given)
+    two = fetch(splits.train, [index % len(splits.train) for index in (0, 1)])
+    example = torch.stack([transform(one) for one, _ in two])
+    module, compression = compressing.begin(
+        project, recipe, chosen, labels, transform, example, settings
     )
-    plan = compressing.plan(project, name, recipe, labels, example, settings)
-    learner = plan.learner or _fresh(recipe, chosen, labels, settings.seed)
+    formats = (compression and compression.formats) or recipe.saves
+    saving.check(module, formats, example)
+    learner = Learner(recipe, module, labels, settings.seed)
+    if compression and compression.teacher:
+        learner = Distiller(recipe, module, labels, settings.seed, teacher=compression.teacher)
+    return _Ready(
+        name=name,
+        home=find_model(project, name),
+        recipe=recipe,
+        settings=settings,
+        chosen=chosen,
+        given=given,
+        splits=splits,
+        transform=transform,
+        example=example,
+        learner=learner,
+        formats=formats,
+        tokenizer=tokenizer,
+        compression=compression,
+    )
+
+
+def _train(ready: _Ready, folder: Path) -> Run:
+    compression = ready.compression
     trained = fit(
-        learner,
-        splits,
-        transform,
+        ready.learner,
+        ready.splits,
+        ready.transform,
         folder,
-        epochs=settings.epochs or chosen.epochs,
-        device=settings.device,
-        augment=chosen.augment,
-        teacher_transform=plan.teacher_transform,
+        epochs=ready.settings.epochs or ready.chosen.epochs,
+        device=ready.settings.device,
+        augment=ready.chosen.augment,
+        teacher_transform=compression.transform if compression and compression.teacher else None,
     )
-    figures = trained.test
-    if recipe.tokenizer:
-        figures = language.figures(trained.module, tokenizer, texts.test)
-    formats = plan.formats or recipe.saves
-    artifacts = saving.save(trained.module, formats, folder, example)
-    support = write_support(find_model(project, name), folder, labels, chosen.transforms)
-    if tokenizer is not None:
-        tokenizer.save(str(folder / "tokenizer.json"))
-        support += [file for file in saving.LANGUAGE_MODEL if (folder / file).is_file()]
-    write_sample(recipe.task, texts.test[0][0], folder)
-    draw_curve(json.loads((folder / HISTORY).read_text("utf-8")), folder / runs.CURVE)
-    run = Run(
-        folder=folder,
-        model=name,
-        task=recipe.task,
-        dataset=dataset,
-        artifacts=artifacts,
-        support=support,
-        figure=recipe.objective.figure,
-        seed=settings.seed,
-        epochs=trained.epochs,
-        best_epoch=trained.best_epoch,
-        validation=trained.validation,
-        test=figures,
-        test_size=len(texts.test),
-        input_shape=list(example.shape[1:]),
-        versions=versions(),
-        compression=plan.report(trained, figures, folder / artifacts[0]),
-    )
+    run = _save(ready, trained, folder)
     run.write()
     shutil.rmtree(folder / CHECKPOINTS)
     return run
 
 
-def _fresh(recipe: Recipe, chosen: DataSet, labels: Any, seed: int) -> Learner:
-    torch.manual_seed(seed)
-    module = recipe.make(labels)
-    if chosen.start:
-        transfer(recipe.weights[chosen.start]().module, module)
-    return Learner(recipe, module, labels, seed)
+def _save(ready: _Ready, trained: Trained, folder: Path) -> Run:
+    recipe, given = ready.recipe, ready.given
+    artifacts = saving.save(trained.module, ready.formats, folder, ready.example)
+    support = write_support(ready.home, folder, given.labels, ready.chosen.transforms)
+    figures = trained.test
+    if ready.tokenizer is not None:
+        figures = language.figures(trained.module, ready.tokenizer, given.test)
+        ready.tokenizer.save(str(folder / "tokenizer.json"))
+        support += [file for file in saving.LANGUAGE_MODEL if (folder / file).is_file()]
+    write_sample(recipe.task, given.test[0][0], folder)
+    draw_curve(json.loads((folder / HISTORY).read_text("utf-8")), folder / runs.CURVE)
+    compression: dict[str, Any] = {}
+    if ready.compression:
+        compression = ready.compression.report(
+            recipe, given, ready.transform, trained.module, folder / artifacts[0]
+        )
+    return Run(
+        folder=folder,
+        model=ready.name,
+        task=recipe.task,
+        dataset=str(ready.settings.dataset),
+        artifacts=artifacts,
+        support=support,
+        figure=recipe.objective.figure,
+        seed=ready.settings.seed,
+        epochs=trained.epochs,
+        best_epoch=trained.best_epoch,
+        validation=trained.validation,
+        test=figures,
+        test_size=len(given.test),
+        input_shape=list(ready.example.shape[1:]),
+        versions=versions(),
+        compression=compression,
+    )
 
 
-def transfer(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Copies the weights whose shapes fit; another number of classes keeps its fresh last layer."""
-    places = target.state_dict()
-    fitting = {
-        key: value
-        for key, value in source.state_dict().items()
-        if key in places and places[key].shape == value.shape
-    }
-    target.load_state_dict(fitting, strict=False)
+@contextmanager
+def _gone_if_empty(folder: Path) -> Iterator[None]:
+    """A training that failed before its first epoch's end leaves nothing that could go on."""
+    try:
+        yield
+    except BaseException:
+        if not (folder / LAST).is_file():
+            shutil.rmtree(folder)
+        raise

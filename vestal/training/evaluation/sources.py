@@ -15,7 +15,7 @@ from vestal.client import Client, ClientError
 from vestal.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, TokenError
 from vestal.runs import TRANSFORMS, Run
 from vestal.training.asking import Body
-from vestal.training.evaluating.asking import Progress, Refused, Said, body_at, read_answer
+from vestal.training.evaluation.asking import Progress, Refused, Said, body_at, read_answer
 from vestal.training.language import module_scorer
 from vestal.training.objectives import Classification, NextToken
 from vestal.training.recipe import Examples, Recipe

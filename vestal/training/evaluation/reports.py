@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 
 from vestal.errors import UsageError, VestalError
-from vestal.training.evaluating.asking import Refused, Said
+from vestal.training.evaluation.asking import Refused, Said
 from vestal.training.language import perplexity
 from vestal.training.objectives import Regression
 from vestal.training.plots import draw_confusion, draw_predicted

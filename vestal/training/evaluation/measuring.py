@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
-from vestal.training.evaluating import reports
-from vestal.training.evaluating.asking import Progress, target_at
-from vestal.training.evaluating.reports import Classified, Report
-from vestal.training.evaluating.sources import Source
+from vestal.training.evaluation import reports
+from vestal.training.evaluation.asking import Progress, target_at
+from vestal.training.evaluation.reports import Classified, Report
+from vestal.training.evaluation.sources import Source
 from vestal.training.objectives import Classification, Regression
 from vestal.training.recipe import Recipe, Splits
 

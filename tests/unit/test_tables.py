@@ -1,0 +1,61 @@
+"""The user's own tables and texts: read as they are written, and large enough or refused."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+
+from vestal.errors import VestalError
+from vestal.training import language
+from vestal.training.objectives import NextToken
+from vestal.training.recipe import Recipe
+from vestal.training.tables import plain_text, read_table, rows
+
+CELL = "It\u2028rained\x0b,\x85all\x0cday"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_line_ends_where_the_format_says(suffix, tmp_path):
+    file = tmp_path / f"t.{suffix}"
+    lines = ["text,label", f'"{CELL}",wet', "No.,dry"]
+    if suffix == "jsonl":
+        texts = [{"text": CELL, "label": "wet"}, {"text": "No.", "label": "dry"}]
+        lines = [json.dumps(text, ensure_ascii=False) for text in texts]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    assert [row["text"] for row in read_table(file, ("text", "label"))] == [CELL, "No."]
+
+
+def test_a_table_that_is_just_large_enough_has_two_rows_in_every_split(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("\n".join(["a,b", *(f"{n},{n}" for n in range(12))]))
+    splits = rows(file=file, features=("a",), target="b")
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [7, 2, 3]
+    seen = sorted(
+        int(part[i][1]) for part in vars(splits).values() if part for i in range(len(part))
+    )
+    assert seen == list(range(12))
+
+
+@pytest.mark.parametrize(("lines", "part"), [(45, "training"), (300, "validation"), (3000, None)])
+def test_a_text_too_short_for_the_models_context_is_said_with_its_tokens(lines, part, tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("".join(f"line {n}\n" for n in range(lines)))
+    recipe = Recipe(
+        task="text_generator",
+        build=list,
+        objective=NextToken(context=256),
+        datasets={},
+        batch_size=1,
+        learning_rate=1.0,
+        saves=(),
+        tokenizer=partial(language.byte_level_bpe, vocabulary=300),
+    )
+    splits = plain_text(file=file, context=256)
+    if part is None:
+        _, blocks = language.tokenize(recipe, splits)
+        assert min(len(b) for b in (blocks.train, blocks.validation, blocks.test)) > 0
+        return
+    with pytest.raises(VestalError, match=rf"the {part} texts have \d+ tokens, .* takes 257"):
+        language.tokenize(recipe, splits)

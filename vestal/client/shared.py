@@ -1,0 +1,114 @@
+"""What all calls of a client share: a budget of retries, outages seen, suspects on their way.
+
+Budget. A client whose every call is tried again and again multiplies the load of a server that is
+down. So retries draw on a budget: `FLOOR` of them a second whatever happens, and `RATIO` for each
+call that the server answered. Past it a call waits for its turn, first come, first served, while
+its deadline lasts.
+
+Outages. A TorchServe that was started again listens before its models are registered, and answers
+404 until they are. A 404 for a model that answered this client before, with a broken connection
+since, is therefore worth a retry; any other 404 is the answer.
+
+Suspects. "Worker died." comes to every request of the batch, and nobody knows which one it was for.
+Sent again together they could share a batch again: the same input would kill the next worker, and
+its neighbours would be blamed twice. So of each model one suspect at a time is on its way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+
+FLOOR = 10.0
+"""Retries a second that are always allowed."""
+RATIO = 0.2
+"""Retries earned by each answered call."""
+SAVINGS = 100.0
+"""Retries that can be saved up."""
+OUTAGE = 120.0
+"""Seconds after a break that a model may still be missing for it."""
+
+
+class Budget:
+    """How much retrying a client may do; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._retries = FLOOR
+        self._at = clock()
+
+    def earn(self) -> None:
+        """The server answered a call."""
+        with self._lock:
+            self._retries = min(SAVINGS, self._retries + RATIO)
+
+    def refund(self) -> None:
+        """A retry that had a turn is not sent."""
+        with self._lock:
+            self._retries = min(SAVINGS, self._retries + 1.0)
+
+    def spend(self, within: float) -> float | None:
+        """Seconds until a retry may be sent; None, and nothing spent, where they exceed `within`.
+
+        A turn that is given is kept: whoever asks next comes after it.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._retries < FLOOR:
+                self._retries = min(FLOOR, self._retries + (now - self._at) * FLOOR)
+            self._at = now
+            wait = max(0.0, round((1.0 - self._retries) / FLOOR, 6))
+            if wait > within:
+                return None
+            self._retries -= 1.0
+            return wait
+
+
+class Outages:
+    """Has the server been away since a model answered last? Assignments are atomic: no lock."""
+
+    def __init__(self) -> None:
+        self._answered: dict[str, float] = {}
+        self._broke = 0.0
+
+    def answered(self, model: str) -> None:
+        self._answered[model] = time.monotonic()
+
+    def broke(self) -> None:
+        self._broke = time.monotonic()
+
+    def since_last_answer(self, model: str) -> bool:
+        answered = self._answered.get(model)
+        recent = time.monotonic() - self._broke < OUTAGE
+        return recent and answered is not None and self._broke >= answered
+
+
+class Suspects:
+    """Inputs that may be what killed a worker; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._on_their_way: set[str] = set()
+
+    def enter(self, model: str) -> bool:
+        """May a suspect of this model go now?"""
+        with self._lock:
+            if model in self._on_their_way:
+                return False
+            self._on_their_way.add(model)
+            return True
+
+    def leave(self, model: str) -> None:
+        with self._lock:
+            self._on_their_way.discard(model)
+
+
+class Shared:
+    """One for each client, and for each of its processes."""
+
+    def __init__(self) -> None:
+        self.budget = Budget()
+        self.outages = Outages()
+        self.suspects = Suspects()
