@@ -42,7 +42,13 @@ def test_an_archive_holds_what_a_worker_needs(trained_project):
     assert manifest["model"]["modelVersion"] == "1.0"
 
 
-def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(tmp_path, weights):
+def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(
+    tmp_path, weights, monkeypatch
+):
+    # Where Python leaves bytecode, beside the handler that is tried, it must not be packed.
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+
     def packed_in(number):
         project = Project(tmp_path / str(number))
         return pack(project, "mnist", version="3.0", weights=weights).sha256

@@ -101,6 +101,8 @@ def pack(
             reference = scratch / "reference"
             stage(reference, project, run, name=name, version=version, precision="fp32")
         add_golden(staged, reference, run, made_of, in_precision)
+        for bytecode in list(staged.rglob("__pycache__")):  # of the handler that has just answered
+            shutil.rmtree(bytecode)
         add_bill(staged, run, artifact, made_of, in_precision)
         fresh = _archive(staged, name, version, artifact, scratch)
         sha256 = sha256_of(fresh)
