@@ -50,7 +50,12 @@ def artifact_for(run: Run, engine: str, folder: Path) -> Path:
     command = [sys.executable, "-m", __name__, str(run.folder), weights[0], BY_ENGINE[engine]]
     done = subprocess.run(
         [*command, str(folder.resolve()), *shape],
-        env={**os.environ, "PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"},
+        env={
+            **os.environ,
+            "PYTHONPATH": python_path(),
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",  # the run's folder stays as it is
+        },
         capture_output=True,
         text=True,
         check=False,
