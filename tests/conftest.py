@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {
@@ -67,11 +69,19 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
     from vestal.training.settings import Settings
     from vestal.training.train import train
 
-    project = Project(tmp_path_factory.mktemp("project"))
-    for version, seed in (("1.0", 0), ("2.0", 1)):
-        run = train(project, "mnist", Settings(dataset="digits", epochs=2, seed=seed, device="cpu"))
-        pack(project, "mnist", version=version, weights=run.folder)
-    return project
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made = shared / "trained"
+    with FileLock(shared / "trained.lock"):  # one process makes it, each gets a copy of its own
+        if not made.exists():
+            project = Project(shared / "training")
+            for version, seed in (("1.0", 0), ("2.0", 1)):
+                chosen = Settings(dataset="digits", epochs=2, seed=seed, device="cpu")
+                run = train(project, "mnist", chosen)
+                pack(project, "mnist", version=version, weights=run.folder)
+            project.root.rename(made)
+    return Project(shutil.copytree(made, tmp_path_factory.mktemp("project") / "trained"))
 
 
 @pytest.fixture(scope="session")

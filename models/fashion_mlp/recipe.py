@@ -1,5 +1,7 @@
 """Clothes of Fashion-MNIST: what to train on and how."""
 
+from torchvision.transforms import v2
+
 from vestal.training.datasets import digits, fashion_mnist
 from vestal.training.objectives import Classification
 from vestal.training.recipe import DataSet, Recipe
@@ -27,7 +29,8 @@ recipe = Recipe(
     labels=CLOTHES,
     datasets={
         "fashion_mnist": DataSet(load=fashion_mnist, epochs=10),
-        "digits": DataSet(load=digits, epochs=20),
+        # A mirrored digit is no digit: these are only moved.
+        "digits": DataSet(load=digits, epochs=60, augment=v2.RandomCrop(28, padding=2)),
     },
     batch_size=64,
     learning_rate=1e-3,
