@@ -16,7 +16,18 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
-from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
+from vestal.client.steps import (
+    LOOK,
+    TOO_LATE,
+    Broken,
+    Pause,
+    Reply,
+    Request,
+    Steps,
+    Work,
+    broken,
+    patience,
+)
 from vestal.errors import UsageError
 
 try:
@@ -147,7 +158,31 @@ class AsyncTransport:
             finish(steps, context, error)
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once; never raises for what the network does."""
+        """Sends once, or a second copy beside it; never raises for what the network does."""
+        if request.second is None:
+            return await self._exchange(request, deadline)
+        first = asyncio.ensure_future(self._exchange(request, deadline))
+        copies = {first}
+        pause: float | None = patience(deadline.remaining())
+        try:
+            while True:
+                done, copies = await asyncio.wait(
+                    copies, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                )
+                for each in done:
+                    if isinstance(outcome := each.result(), Reply) or not copies:
+                        return outcome
+                if pause is not None and not done:
+                    pause = LOOK
+                    if request.second():
+                        copies.add(asyncio.ensure_future(self._exchange(request, deadline)))
+                        pause = None
+        finally:
+            for each in copies:
+                each.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+
+    async def _exchange(self, request: Request, deadline: Deadline) -> Reply | Broken:
         pool = self._pool()
         client = pool.take()
         upload = _Upload(request.body)

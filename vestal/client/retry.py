@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from urllib.parse import urlencode
 
 from vestal.client import renewal
@@ -68,6 +69,7 @@ class Attempts:
         self.token: str | None = None
         self.once_used = False
         self.sign_wanted = False
+        self.sent = 0.0
         self.refused: set[str | None] = set()
         self.broken_while_sending = 0
         self.failed = Failures(call, self.base, context)
@@ -141,7 +143,26 @@ class Attempts:
             headers["Authorization"] = f"Bearer {token}"
         query = f"?{urlencode(self.call.query)}" if self.call.query else ""
         target = self.call.path + query
-        return Request(self.call.method, self.base, target, headers, self.call.body)
+        request = Request(self.call.method, self.base, target, headers, self.call.body)
+        self.sent = time.monotonic()
+        return request._replace(second=self.second) if self.may_be_lost() else request
+
+    def may_be_lost(self) -> bool:
+        inference = self.call.plane == "inference" and self.call.model is not None
+        return inference and self.call.repeatable and self.context.patient and not self.once_used
+
+    def second(self) -> bool:
+        """Shall a copy go beside what was sent? It is the one more try."""
+        shared = self.context.shared
+        assert self.call.model is not None
+        if self.once_used or not shared.latest.overtook(self.call.model, self.sent):
+            return False
+        if shared.budget.spend(0) is None:
+            return False
+        self.once_used = True
+        self.count += 1
+        self.context.span.event("second copy", attempts=self.count)
+        return True
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
@@ -165,6 +186,7 @@ class Attempts:
         self.context.shared.budget.earn()
         if self.call.plane == "inference" and self.call.model is not None:
             self.context.shared.outages.answered(self.call.model)
+            self.context.shared.latest.answered(self.call.model, self.sent)
 
     def may_come_back(self) -> bool:
         """Is the model unknown since the server was started again, perhaps a moment ago?"""

@@ -7,9 +7,10 @@ belongs to the thread that makes the call, since a connection outlives many call
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -24,12 +25,16 @@ from vestal.client.deadline import Deadline
 class Exchange:
     """How far one request has come: read after it failed."""
 
-    __slots__ = ("deadline", "phase", "sent")
+    __slots__ = ("deadline", "look", "look_at", "phase", "sent")
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.phase = "connecting"
         self.sent = False
+        # What is done at `look_at` (by the deadline's clock) while an answer is waited for; it
+        # gives the seconds until the next time, or raises to end the wait.
+        self.look: Callable[[], float] | None = None
+        self.look_at = math.inf
 
     def timeout(self) -> float | None:
         """Seconds that a socket operation has; raises TimeoutError where none are left."""
@@ -69,8 +74,20 @@ class _Timed:
         return data
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        count: int
+        current = _current.get()
+        while current is not None and current.look is not None:
+            until = max(0.001, current.look_at - current.deadline.elapsed)
+            left = current.timeout()
+            self.settimeout(until if left is None else min(until, left))  # type: ignore[attr-defined]
+            try:
+                count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
+            except TimeoutError:
+                current.look_at = current.deadline.elapsed + current.look()
+            else:
+                return count
         self._set_timeout()
-        count: int = super().recv_into(*args, **kwargs)  # type: ignore[misc]
+        count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
         return count
 
     def send(self, *args: Any, **kwargs: Any) -> int:

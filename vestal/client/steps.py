@@ -9,6 +9,7 @@ and for the asynchronous one.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import ssl
 from collections.abc import Callable, Generator, Mapping
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds that count as half of the time of a call without a deadline."""
+LOOK = 1.0
+"""Seconds between two looks for a sign that a request is lost."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -62,6 +67,8 @@ class Request(NamedTuple):
 
     `base`: one of the client's addresses; `target`: what follows it, `/ping`.
     `limit`: seconds it may take, where that is less than what its call has left.
+    `second`: asked when half of its time is gone without an answer, and each `LOOK` seconds from
+    then on: shall a second copy go? The first whole answer counts.
     """
 
     method: str
@@ -70,6 +77,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     limit: float | None = None
+    second: Callable[[], bool] | None = None
 
     @property
     def url(self) -> str:
@@ -77,6 +85,11 @@ class Request(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}, {len(self.body)} bytes>"
+
+
+def patience(left: float) -> float:
+    """Seconds until a request that has so many left may get a second copy."""
+    return PATIENCE if left == math.inf else left / 2
 
 
 class Pause(NamedTuple):

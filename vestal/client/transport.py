@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,14 +20,30 @@ from urllib3.exceptions import HTTPError
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.sockets import POOLS, exchange, ssl_context
-from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
+from vestal.client.steps import (
+    LOOK,
+    TOO_LATE,
+    Broken,
+    Pause,
+    Reply,
+    Request,
+    Steps,
+    Work,
+    broken,
+    patience,
+)
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
 CONNECTIONS = 256
 """Idle connections kept for each address; they are made one by one, as calls need them."""
 _NO_RETRIES = Retry(False)
+ANSWERED = 0.05
+"""Seconds between two looks whether the second copy of a request is answered."""
 
 
 class _Route(NamedTuple):
@@ -105,9 +121,21 @@ class Transport:
             finish(steps, context, error)
 
     def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once; never raises for what the network does."""
+        """Sends once, or a second copy beside it; never raises for what the network does."""
+        if request.second is None:
+            return self._exchange(request, deadline)
+        copy = _Copy(request.second, lambda: self._exchange(request, deadline))
+        outcome = self._exchange(request, deadline, copy)
+        return outcome if isinstance(outcome, Reply) else copy.outcome(deadline) or outcome
+
+    def _exchange(
+        self, request: Request, deadline: Deadline, copy: _Copy | None = None
+    ) -> Reply | Broken:
         pool, prefix = self._open().routes[request.base]
         with exchange(deadline) as current:
+            if copy is not None:
+                current.look = copy.look
+                current.look_at = deadline.elapsed + patience(deadline.remaining())
             try:
                 response = pool.urlopen(
                     request.method,
@@ -144,6 +172,38 @@ class Transport:
         adapter, self._adapter = self._adapter, None
         if adapter is not None and self._pid == os.getpid():
             adapter.close()
+
+
+class _Overtaken(OSError):
+    """The second copy is answered: the first is waited for no longer."""
+
+
+class _Copy:
+    """The second copy of a request, in a thread of its own, once it is wanted."""
+
+    def __init__(self, wanted: Callable[[], bool], send: Callable[[], Reply | Broken]) -> None:
+        self._wanted, self._send = wanted, send
+        self._sent: Future[Any] | None = None
+
+    def look(self) -> float:
+        """Seconds until the next look; raises _Overtaken."""
+        if self._sent is None:
+            if not self._wanted():
+                return LOOK
+            self._sent = Work(self._send, may_hang=True).start()
+        elif self._sent.done():
+            raise _Overtaken
+        return ANSWERED
+
+    def outcome(self, deadline: Deadline) -> Reply | None:
+        """Its answer, where there is one in time: the first broke, or was given up for it."""
+        if self._sent is None:
+            return None
+        try:
+            outcome = self._sent.result(deadline.timeout())
+        except TimeoutError:
+            return None
+        return outcome if isinstance(outcome, Reply) else None
 
 
 def _work(work: Work, deadline: Deadline) -> Any:
