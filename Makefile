@@ -36,7 +36,7 @@ load: $(STAMP)  ## the demo's model under a short load test; report in demo/load
 
 # One thread each: two processes of two threads on two cores wait for each other.
 test: lint type  ## everything that must be green
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .

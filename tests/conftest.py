@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from vestal.project import Project
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {
@@ -44,16 +47,11 @@ recipe = replace(recipe, datasets={"digits": chosen})
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for its groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's folder is its marker; side by side (-n) run files, but those of the zoo together."""
-    here = Path(__file__).parent
-    for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        if folder in FOLDERS:
-            item.add_marker(folder)
-        zoo = "zoo_project" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("zoo" if zoo else str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test's folder is its marker."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    if folder in FOLDERS:
+        item.add_marker(folder)
 
 
 @pytest.fixture
@@ -61,27 +59,34 @@ def rng() -> random.Random:
     return random.Random(0)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Project], None]):
+    """A project that one process of the session makes (-n), and each gets a copy of."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made = shared / name
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            project = Project(shared / f"{name}-unfinished")
+            make(project)
+            project.root.rename(made)
+    return Project(shutil.copytree(made, factory.mktemp("project") / name))
+
+
 @pytest.fixture(scope="session")
 def trained_project(tmp_path_factory: pytest.TempPathFactory):
     """A project with two short trainings of mnist on digits, packed as 1.0 and 2.0."""
     from vestal.archive.pack import pack
-    from vestal.project import Project
     from vestal.training.settings import Settings
     from vestal.training.train import train
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    made = shared / "trained"
-    with FileLock(shared / "trained.lock"):  # one process makes it, each gets a copy of its own
-        if not made.exists():
-            project = Project(shared / "training")
-            for version, seed in (("1.0", 0), ("2.0", 1)):
-                chosen = Settings(dataset="digits", epochs=2, seed=seed, device="cpu")
-                run = train(project, "mnist", chosen)
-                pack(project, "mnist", version=version, weights=run.folder)
-            project.root.rename(made)
-    return Project(shutil.copytree(made, tmp_path_factory.mktemp("project") / "trained"))
+    def make(project: Project) -> None:
+        for version, seed in (("1.0", 0), ("2.0", 1)):
+            chosen = Settings(dataset="digits", epochs=2, seed=seed, device="cpu")
+            run = train(project, "mnist", chosen)
+            pack(project, "mnist", version=version, weights=run.folder)
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture(scope="session")
@@ -89,26 +94,28 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     """A project with every model of the zoo, trained for as little as does, packed as 1.0."""
     from vestal.archive.pack import pack
     from vestal.models import zoo
-    from vestal.project import Project
     from vestal.training.settings import Settings
     from vestal.training.train import train
 
-    project = Project(tmp_path_factory.mktemp("zoo"))
-    shutil.copytree(trained_project.runs / "mnist" / "1", project.runs / "mnist" / "1")
-    pack(project, "mnist", version="1.0")
-    for name, little in LITTLE.items():
-        shutil.copytree(zoo() / name, project.models / name)
-        with (project.models / name / "recipe.py").open("a", encoding="utf-8") as own:
-            own.write(little)
     digits = {"dataset": "digits", "epochs": 1}
-    for name, chosen in {
+    trainings = {
         "fashion_mlp": digits,
         "lenet5": digits,
         "resnet18": digits,
         "gpt2": {"epochs": 1},
         "regression": {"epochs": 10},
         "simplenet": {"epochs": 2},
-    }.items():
-        train(project, name, Settings(device="cpu", **chosen))
-        pack(project, name, version="1.0")
-    return project
+    }
+
+    def make(project: Project) -> None:
+        shutil.copytree(trained_project.runs / "mnist" / "1", project.runs / "mnist" / "1")
+        pack(project, "mnist", version="1.0")
+        for name, little in LITTLE.items():
+            shutil.copytree(zoo() / name, project.models / name)
+            with (project.models / name / "recipe.py").open("a", encoding="utf-8") as own:
+                own.write(little)
+        for name, chosen in trainings.items():
+            train(project, name, Settings(device="cpu", **chosen))
+            pack(project, name, version="1.0")
+
+    return made_once(tmp_path_factory, "zoo", make)

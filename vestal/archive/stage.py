@@ -193,10 +193,11 @@ def engine_of(artifact: str, task: str) -> str:
 def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, str]:
     from vestal.archive.checking.imports import follow, loaded_by_name
     from vestal.archive.checking.packages import BASE
+    from vestal.archive.checking.sources import parse
 
     names = [*PACKAGES, *BY_TASK.get(run.task, ()), *BY_ARTIFACT.get(Path(artifact).suffix, ())]
     trees = {
-        file.relative_to(folder).as_posix(): ast.parse(file.read_bytes())
+        file.relative_to(folder).as_posix(): parse(file.read_bytes())
         for file in sorted(folder.rglob("*.py"))
     }
     # What `vestal check` asks for, and whatever the model's own files import.

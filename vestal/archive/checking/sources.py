@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,9 +34,13 @@ class Module:
     stars: bool = False
 
 
+# Python 3.11 counts the depth of a tree for all threads together, and fails where they mix.
+_PARSING = threading.Lock()
+
+
 def parse(source: bytes) -> ast.Module:
     """Raises SyntaxError for what Python does not compile; `lineno` says where."""
-    with warnings.catch_warnings():
+    with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an archive's own odd escapes
         try:
             return ast.parse(source)
