@@ -4,6 +4,8 @@ worth it until the deadline   the connection was refused, or broke before all wa
                               ServiceUnavailable; 429, 502, 504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
+worth a second copy           no answer after half of the time, while one sent later was answered:
+                              the server may have lost it (`vestal.client.shared`)
 worth it after an outage      404 for a model that answered before (`vestal.client.shared`)
 never                         a handler's verdict, any other status
 
