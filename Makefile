@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-batch bench-client chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load test shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-batch bench-client chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -37,6 +37,13 @@ load: $(STAMP)  ## the demo's model under a short load test; report in demo/load
 # One thread each: two processes of two threads on two cores wait for each other.
 test: lint type  ## everything that must be green
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What the gate must not depend on: the temp folder's path, the terminal's width, the order of tests.
+LONG := $(shell printf 'long%.0s' $$(seq 28))
+shuffle: $(STAMP)  ## the tests in random order, with a temp path of 120 letters, in 60 columns
+	@mkdir -p /tmp/$(LONG)
+	@COLUMNS=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -p randomly --basetemp=/tmp/$(LONG)/t
+	@rm -rf /tmp/$(LONG)
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .

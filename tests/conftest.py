@@ -46,6 +46,14 @@ recipe = replace(recipe, datasets={"digits": chosen})
 }
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 
+# The developer's terminal and CI's settings decide nothing here: output is neither wrapped nor
+# coloured, unless a test sets these itself.
+for name in (
+    *("COLUMNS", "LINES", "TERMINAL_WIDTH", "NO_COLOR", "FORCE_COLOR", "PY_COLORS"),
+    *("CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"),
+):
+    os.environ.pop(name, None)
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """A test's folder is its marker."""

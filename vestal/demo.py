@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torchvision.io import decode_image, encode_png
 
 from vestal.archive.pack import pack
+from vestal.cli.output import out as console
 from vestal.client import Answer, Client, ClientError
 from vestal.errors import VestalError
 from vestal.project import Project
@@ -34,8 +34,6 @@ from vestal.training.train import train
 
 MODEL, DATASET = "mnist", "digits"
 VERSIONS = {"1.0": 0, "2.0": 1}  # the seed that each version is trained with
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True)

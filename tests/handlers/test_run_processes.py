@@ -71,7 +71,6 @@ def start(*arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
         **options,
     )
 
@@ -103,7 +102,6 @@ def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200"},
         )
     try:
         wait_for(said, '{"doubled": 3.0}', "Ctrl-C ends")

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+UNWRAPPED = 10_000
+"""Columns of output that is not shown in a terminal."""
+
+
+def console(stream: TextIO, *, stderr: bool = False) -> Console:
+    """A console that wraps lines in a terminal only: files and pipes get whole lines.
+
+    COLUMNS is ignored outside a terminal: GNU readline exports it to the children of programs
+    that nobody looks at, pytest among them.
+    """
+    width = None if stream.isatty() else UNWRAPPED
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+out = console(sys.stdout)
+err = console(sys.stderr, stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
