@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vestal.client import TokenError as TokenError
     from vestal.client import TokenExpired as TokenExpired
     from vestal.client import TooLarge as TooLarge
+    from vestal.client import UnknownMetric as UnknownMetric
     from vestal.client import Worker as Worker
     from vestal.client import WorkerDied as WorkerDied
 
@@ -54,6 +55,7 @@ __all__ = [
     "TokenError",
     "TokenExpired",
     "TooLarge",
+    "UnknownMetric",
     "UsageError",
     "VestalError",
     "Worker",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -133,7 +134,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
             "handler": next(k.__name__ for k in type(self).__mro__ if k.__module__ != "handler"),
             "engine": self.engine.describe(),
             "artifact_sha256": self.artifact_sha256,
-            "pid": os.getpid(),
+            "worker": self.worker_id,
             "limits": self.limits(),
             "input": self.input_schema(),
             "output": self.output_schema(),
@@ -155,6 +156,8 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         model = self.manifest["model"]
         self.name: str = context.model_name or model["modelName"]
         self.version: str = str(model["modelVersion"])
+        # The client's drain must tell workers apart; a pid would tell callers about the host.
+        self.worker_id = secrets.token_hex(8)
         self.metrics = Metrics(context.metrics, self.name, self.version)
         try:
             self.options = read_options(self.options_type, self.config.get("handler"))

@@ -32,14 +32,16 @@ from vestal.server.server import Server
 from vestal.testing import FakeServer
 
 ECHO = """
-import os, time
+import os, secrets, time
+
+WORKER = secrets.token_hex(8)
 
 def handle(data, context):
     if data is None:  # at load
         return None
     if context.get_request_header(0, "describe"):
         if NAMES_ITSELF:
-            return [{"pid": os.getpid()}]
+            return [{"worker": WORKER}]
         raise RuntimeError("I do not know how to describe myself")
     answers = []
     for index, row in enumerate(data):

@@ -82,6 +82,7 @@ class Doubler(torch.nn.Module):
 
 def write_doubler(folder: Path) -> Path:
     """Writes the unpacked archive into an empty folder."""
+    folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit")
         torch.jit.script(Doubler()).save(str(folder / "model.pt"))

@@ -25,7 +25,8 @@ class Served(FakeTorchServe):
         if request.target == "/models/mnist?min_worker=2&max_worker=2&synchronous=false":
             self.models["mnist"][0].workers.append(("9001", "READY", 101))
         if request.path == "/metrics":
-            return http(200, b"", content_type="text/plain")
+            page = b"# TYPE ts_inference_requests_total counter\n"
+            return http(200, page, content_type="text/plain")
         return super()._respond(request)
 
 

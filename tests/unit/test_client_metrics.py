@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 from client_both import both
 from client_wire import HTTPServer, http
 
-from vestal import Client, ServerFailed, UsageError
+from vestal import Client, ClientError, ServerFailed, UnknownMetric, UsageError
 from vestal.client.metrics import Metrics, Sample
 
 PAGE = """\
@@ -20,6 +21,15 @@ ts_inference_requests_total{model_name="gpt2",model_version="1.0",hostname="h",}
 # HELP QueueTime Torchserve prometheus gauge metric with unit: Milliseconds
 # TYPE QueueTime gauge
 QueueTime{Level="Host",Hostname="h",} 1.5
+# HELP Requests2XX Torchserve prometheus counter metric with unit: Count
+# TYPE Requests2XX counter
+Requests2XX{Level="Host",Hostname="h",} 9.0
+# HELP ts_queue_latency_microseconds Torchserve prometheus counter metric with unit: Microseconds
+# TYPE ts_queue_latency_microseconds counter
+# HELP vestal_batch_size Torchserve prometheus histogram metric with unit: count
+# TYPE vestal_batch_size histogram
+# HELP mine_total Torchserve prometheus counter metric with unit: count
+# TYPE mine_total counter
 """
 
 
@@ -29,14 +39,53 @@ def test_the_page_is_parsed(kind: type[Client]) -> None:
     with HTTPServer(lambda _: page) as server, kind(metrics=server.url) as client:
         metrics = client.metrics()
         assert client.metrics_text() == PAGE
-    assert len(metrics) == len(list(metrics)) == 4
+    assert len(metrics) == len(list(metrics)) == 5
     assert metrics.total("ts_inference_requests_total") == 13
     assert metrics.total("ts_inference_requests_total", model_name="mnist") == 12
     assert metrics.find("QueueTime") == (
-        Sample("QueueTime", {"Level": "Host", "Hostname": "h"}, 1.5),
+        Sample("QueueTime", {"Level": "Host", "hostname": "h"}, 1.5),
     )
-    assert metrics.find("nothing") == ()
-    assert metrics.total("nothing") == 0
+    assert metrics.total("Requests2XX") == metrics.total("Requests2XX_total") == 9
+
+
+def test_a_metric_without_samples_yet_is_zero() -> None:
+    metrics = Metrics.parse(PAGE)
+    assert metrics.total("ts_queue_latency_microseconds", model_name="mnist") == 0
+    assert metrics.total("vestal_batch_size_sum", model_version="1.0") == 0
+    assert metrics.total("mine_total", whatever="x") == 0  # its labels are not known yet
+    assert metrics.total("ts_inference_requests_total", model_name="not called yet") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "message"),
+    [
+        ("ts_inference_request_total", {}, "Did you mean ts_inference_requests_total"),
+        ("inference", {}, "Did you mean ts_inference_requests"),
+        ("zzz", {}, "The page has QueueTime, Requests2XX"),
+        ("vestal_batch_size", {}, "Use vestal_batch_size_count, vestal_batch_size_sum"),
+        ("ts_inference_requests_total", {"model": "mnist"}, "label 'model'. Did you mean model"),
+        ("QueueTime", {"x": "y"}, "label 'x'. Its labels are Level, hostname"),
+        ("vestal_batch_size_sum", {"version": "1.0"}, "Did you mean model_version"),
+    ],
+)
+def test_an_unknown_metric_or_label_is_an_error(
+    name: str, labels: dict[str, str], message: str
+) -> None:
+    metrics = Metrics.parse(PAGE)
+    for ask in (metrics.total, metrics.find):
+        with pytest.raises(UnknownMetric, match=re.escape(message)) as caught:
+            ask(name, **labels)
+        assert isinstance(caught.value, ClientError)
+
+
+def test_an_empty_page_names_the_setting() -> None:
+    with pytest.raises(UnknownMetric, match="metrics_mode=prometheus"):
+        Metrics.parse("\n").total("ts_inference_requests_total")
+
+
+def test_the_label_of_the_host_has_one_name() -> None:
+    metrics = Metrics.parse('up{Hostname="a"} 1\nup{hostname="a"} 2\n')
+    assert metrics.total("up", hostname="a") == metrics.total("up", Hostname="a") == 3
 
 
 def test_without_the_parser_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,10 +85,14 @@ def test_limits_are_those_of_the_projects_config(tmp_path):
     project = Project(tmp_path)
     packaged = Frontend.of(project)
     assert (packaged.max_request_size, packaged.decode) == (20_000_000, False)
-    project.config.write_text("max_request_size=7\n")
+    project.config.write_text("max_request_size: 7\ndecode_input_request True\n")
     assert Frontend.of(project) == Frontend(7, decode=True)
+    project.config.write_text("inference_address: http\\://127.0.0.1\\:9000\n")
+    assert Frontend.of(project) == packaged
     project.config.write_text("max_request_size=much\n")
-    with pytest.raises(UsageError, match="'much', expected a number of bytes"):
+    with pytest.raises(
+        UsageError, match="line 1: max_request_size is 'much'; expected a number of"
+    ):
         Frontend.of(project)
 
 

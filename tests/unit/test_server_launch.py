@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from vestal.project import Project
 from vestal.server import launch
 from vestal.server.config import LOG_CONFIG, Configuration
+from vestal.server.java import find_java
 from vestal.server.launch import Plan
 
 
@@ -35,9 +38,38 @@ def test_workers_run_the_python_that_runs_us(environment):
     assert environment(PATH="/usr/bin")["PATH"] == f"{folder}{os.pathsep}/usr/bin"
 
 
-def test_java_can_open_paths_that_are_not_ascii(environment):
-    assert environment(LC_ALL="C")["LC_ALL"] == "C.UTF-8"
-    assert environment(LC_ALL="de_DE.UTF-8")["LC_ALL"] == "de_DE.UTF-8"
+LOCALES = [
+    {},
+    {"LC_ALL": "C"},
+    {"LC_ALL": "xx_YY.UTF-8"},  # not installed
+    {"LANG": "xx_YY.UTF-8"},
+    {"LANG": "C.UTF-8", "LC_TIME": "xx_YY.UTF-8"},  # one missing name is enough
+    {"LC_ALL": "C.UTF-8"},
+    {"LANG": "C.UTF-8"},
+    {"LC_CTYPE": "C.UTF-8"},
+]
+
+
+def encoding_of_paths(variables):
+    """Java's own answer."""
+    told = subprocess.run(
+        [find_java(os.environ).executable, "-XshowSettings:properties", "-version"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return re.search(r"sun\.jnu\.encoding = (\S+)", told.stderr + told.stdout)[1]
+
+
+@pytest.mark.parametrize("names", LOCALES, ids=str)
+def test_java_can_open_paths_that_are_not_ascii(environment, names):
+    made = environment(**names)
+    assert encoding_of_paths(made) == "UTF-8"
+    if encoding_of_paths(names) == "UTF-8":  # the user's own locale is kept
+        assert {
+            name: made[name] for name in made if name in ("LC_ALL", "LC_CTYPE", "LANG")
+        } == names
 
 
 def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):

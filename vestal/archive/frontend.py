@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from vestal.archive.messages import Answer, Input, Refused
 from vestal.archive.run import LoadedArchive
 from vestal.archive.timing import Times
-from vestal.errors import UsageError
 from vestal.project import Project
 
 # TorchServe's own, where config.properties says nothing.
@@ -51,17 +50,14 @@ class Frontend:
 
         Raises:
             VestalError: it cannot be read.
+            UsageError: a setting is invalid.
         """
         from vestal.server.config import Configuration
 
         configuration = Configuration.load(project)
-        size = configuration.values.get("max_request_size", str(MAX_REQUEST_SIZE))
-        if not size.isdecimal():
-            raise UsageError(
-                f"{configuration.source}: max_request_size is {size!r}, expected a number of bytes"
-            )
-        decode = configuration.values.get("decode_input_request", "true").lower()
-        return cls(int(size), decode == "true")
+        return cls(
+            configuration.integer("max_request_size"), configuration.flag("decode_input_request")
+        )
 
     def receive(self, sent: Sent, *, explain: bool = False) -> Input:
         """The request as a worker gets it.

@@ -16,6 +16,7 @@ EXTRAS = {
     "model_archiver": "serve",
     "yaml": "serve",
     "packaging": "serve",
+    "javaproperties": "serve",
     "picklescan": "serve",
     "psutil": "serve",
     "PIL": "serve",

@@ -92,6 +92,8 @@ def _announce(ready: ReadyFile, root: Path) -> None:
     say(f"  inference   {ready.inference}")
     say(f"  management  {ready.management}")
     say(f"  metrics     {ready.metrics}")
+    if ready.key_file is not None:
+        say(f"  health      {ready.inference}/api-description (no token; /ping answers 400)")
     say("Call it from another terminal in this folder:")
     say(f"  vestal predict {name} IMAGE")
     say(f"  curl {_authorization(ready, root)}-T IMAGE {ready.inference}/predictions/{name}")

@@ -23,6 +23,7 @@ from vestal.client.errors import (
     TokenError,
     TokenExpired,
     TooLarge,
+    UnknownMetric,
     WorkerDied,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "TokenError",
     "TokenExpired",
     "TooLarge",
+    "UnknownMetric",
     "Worker",
     "WorkerDied",
 ]

@@ -2,10 +2,11 @@
 
 TorchServe counts what is queued, not what a worker has in work, and unregistering kills the workers
 at once. A describe with `customized=true` goes through one worker, behind what that one is doing: a
-fence. With several workers an idle one takes every fence, however busy its neighbour is. So each
-worker's own answer is needed: Vestal's handlers name their process in it (`"pid"`). Of a handler
-that does not, several workers are known to be idle only after `responseTimeout`, when TorchServe
-has killed whatever is still at work.
+fence. With several workers an idle one takes every fence, however busy its neighbour is. So as many
+different workers must answer as are READY, while no process is replaced. Vestal's handlers put a
+random id of their process in the description (`"worker"`; archives packed by 0.1 their `"pid"`). If
+a handler gives none, several workers are known to be idle only after `responseTimeout`, when
+TorchServe has killed whatever is still at work.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
 
     The version must get no new requests: it is no longer the default one, or nobody calls it.
     """
-    idle: set[int] = set()
+    idle: set[int | str] = set()
+    processes: set[int] = set()
     quiet_since: float | None = None
     while True:
         description = yield from describe(context, model, version)
         ready = {worker.pid for worker in description.ready_workers if worker.pid is not None}
+        if ready != processes:
+            # One of the workers that answered may be gone, and another one takes its place.
+            processes = ready
+            idle.clear()
         if description.queue_pending:
             idle.clear()
             quiet_since = None
@@ -44,24 +50,25 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
         if quiet_since is None:
             quiet_since = time.monotonic()
         # A worker that is not READY has nothing in work: what it had was answered as it died.
-        if ready <= idle:
+        quiet = time.monotonic() - quiet_since
+        if len(idle) >= len(ready) or quiet > description.response_timeout:
             return
         came_round, said = yield from probe(context, model, description.version)
-        pid = _who(description, said) if came_round else None
-        if pid is not None and pid not in idle:
-            idle.add(pid)
+        worker = _who(description, said) if came_round else None
+        if worker is not None and worker not in idle:
+            idle.add(worker)
             continue
-        if came_round and pid is None:
-            quiet = time.monotonic() - quiet_since
-            if quiet > description.response_timeout:
-                return
+        if came_round and worker is None:
             _check_provable(context, description, quiet)
         yield from pause(context, POLL, _state(description, "a worker that is still at work"))
 
 
-def _who(description: ModelDescription, said: Any) -> int | None:
-    """The process that answered; None where nobody can say which one it was."""
-    pid = said.get("pid") if isinstance(said, dict) else None
+def _who(description: ModelDescription, said: Any) -> int | str | None:
+    """What identifies the worker that answered; None if its handler does not tell."""
+    facts = said if isinstance(said, dict) else {}
+    worker, pid = facts.get("worker"), facts.get("pid")
+    if isinstance(worker, str):
+        return worker
     if isinstance(pid, int) and any(worker.pid == pid for worker in description.workers):
         return pid
     return description.workers[0].pid if len(description.workers) == 1 else None
@@ -80,7 +87,8 @@ def _check_provable(context: Context, description: ModelDescription, quiet: floa
             model=description.name,
             version=description.version,
             hint="Give a longer timeout=, or drain=False if nobody uses it; a handler whose "
-            'description holds {"pid": os.getpid()} is drained as soon as it is idle',
+            'description holds {"worker": ID}, with a random ID made as it loads, is drained as '
+            "soon as it is idle",
         ),
     )
 

@@ -3,6 +3,7 @@
 VestalError
  └─ ClientError           every error of this tree; carries the facts listed below
      ├─ InvalidInput      the input cannot be sent (a ValueError); nothing left this process
+     ├─ UnknownMetric     the metrics page has no such metric, or the metric no such label
      ├─ NoAddress         the call needs an address that this client was not given
      ├─ ConnectionFailed  no server there, or it went away (a ConnectionError)
      ├─ DeadlineExceeded  the call's time is up (a TimeoutError)
@@ -109,6 +110,12 @@ class InvalidInput(ClientError, UsageError, ValueError):
     """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
 
     usual_hint = "What can be sent, and how, stands in docs/client.md"
+
+
+class UnknownMetric(ClientError, UsageError, LookupError):
+    """The server's metrics page has no metric of that name, or the metric has no such label."""
+
+    usual_hint = "client.metrics_text() shows the page"
 
 
 class NoAddress(ClientError, UsageError):

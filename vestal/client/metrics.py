@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from vestal.client.errors import Facts, ServerFailed
+from vestal.client.errors import Facts, ServerFailed, UnknownMetric
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+_PARTS = {"histogram": ("_count", "_sum", "_bucket"), "summary": ("_count", "_sum")}
+_OWN_LABELS = ("model_name", "model_version", "hostname", "type", "le")
+"""Of TorchServe's ts_... and Vestal's vestal_... metrics, for one that has no samples yet."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of the page: `ts_inference_requests_total{model_name="mnist"} 7`."""
+    """One line of the page: `ts_inference_requests_total{model_name="mnist"} 7`.
+
+    TorchServe writes the label of the host as `hostname` or `Hostname`; here it is `hostname`.
+    """
 
     name: str
     labels: Mapping[str, str]
@@ -21,9 +33,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Every sample of a page, in its order."""
+    """Every sample of a page, in its order.
+
+    `names`: every name that `find` and `total` take, with the name of its samples. A metric
+    without samples yet is among them.
+    """
 
     samples: tuple[Sample, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
@@ -32,19 +49,45 @@ class Metrics:
         return len(self.samples)
 
     def find(self, name: str, /, **labels: str) -> tuple[Sample, ...]:
-        """The samples of that name whose labels have these values; none where there are none."""
-        return tuple(
-            sample
-            for sample in self.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        """The samples of that name whose labels have these values, if there are any yet.
+
+        Raises UnknownMetric for a metric that the server does not have, and for a label that the
+        metric does not have.
+        """
+        if name not in self.names:
+            raise self._unknown(name)
+        samples = [sample for sample in self.samples if sample.name == self.names[name]]
+        labels = {_label(label): value for label, value in labels.items()}
+        known = {label for sample in samples for label in sample.labels}
+        if not samples and name.startswith(("ts_", "vestal_")):
+            known = set(_OWN_LABELS)
+        for label in labels if known else ():
+            if label not in known:
+                raise UnknownMetric(
+                    f"metric {name} has no label {label!r}",
+                    Facts(hint=_suggest(label, known, "Its labels are")),
+                )
+        return tuple(sample for sample in samples if labels.items() <= sample.labels.items())
 
     def total(self, name: str, /, **labels: str) -> float:
-        """Their sum; 0 where there are none, since a counter is not on the page before its start.
+        """The sum of what `find` finds; 0 if the metric has no samples yet.
 
-        `metrics.total("ts_inference_requests_total", model_name="mnist")`
+        `metrics.total("ts_inference_requests_total", model_name="mnist")`. Raises as `find`.
         """
         return sum(sample.value for sample in self.find(name, **labels))
+
+    def _unknown(self, name: str) -> UnknownMetric:
+        if not self.names:
+            return UnknownMetric(
+                f"there is no metric {name}: the server's metrics page is empty",
+                Facts(hint="It needs metrics_mode=prometheus in config.properties"),
+            )
+        parts = [name + part for part in _PARTS["histogram"] if name + part in self.names]
+        if parts:
+            message = f"{name} is a histogram or a summary and has no single value"
+            return UnknownMetric(message, Facts(hint=f"Use {', '.join(parts)}"))
+        hint = _suggest(name, self.names, "The page has")
+        return UnknownMetric(f"the server has no metric {name}", Facts(hint=hint))
 
     @staticmethod
     def check_installed() -> None:
@@ -61,15 +104,42 @@ class Metrics:
         from prometheus_client.parser import text_string_to_metric_families
 
         try:
-            return cls(
-                tuple(
-                    Sample(sample.name, dict(sample.labels), float(sample.value))
-                    for family in text_string_to_metric_families(page)
-                    for sample in family.samples
+            families = list(text_string_to_metric_families(page))
+            samples = tuple(
+                Sample(
+                    sample.name,
+                    {_label(label): value for label, value in sample.labels.items()},
+                    float(sample.value),
                 )
+                for family in families
+                for sample in family.samples
             )
+            return cls(samples, dict(_names(families)))
         except (IndexError, KeyError, ValueError) as error:
             raise ServerFailed(
                 f"the metrics page is not in Prometheus' text format, it begins {page[:40]!r}",
                 Facts(hint="Is it the metrics address (usually port 8082)?"),
             ) from error
+
+
+def _names(families: Iterable[Metric]) -> Iterator[tuple[str, str]]:
+    for family in families:
+        if family.type == "counter":  # the parser adds the suffix to names that lack it
+            yield family.name, f"{family.name}_total"
+            yield f"{family.name}_total", f"{family.name}_total"
+        elif family.type not in _PARTS:
+            yield family.name, family.name
+        for part in _PARTS.get(family.type, ()):
+            yield family.name + part, family.name + part
+        for sample in family.samples:
+            yield sample.name, sample.name
+
+
+def _label(name: str) -> str:
+    return "hostname" if name == "Hostname" else name
+
+
+def _suggest(name: str, known: Iterable[str], those: str) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3) or [n for n in names if name in n][:3]
+    return f"Did you mean {' or '.join(near)}?" if near else f"{those} {', '.join(names)}"

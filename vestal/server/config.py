@@ -1,37 +1,43 @@
-"""config.properties: the user's settings, and what one start lays over them.
+"""config.properties: the user's settings over Vestal's, and what one start lays over both.
 
-The effective file is the user's text with our lines behind it: in Java's properties the last value
-of a key counts, so whatever TorchServe understands in the user's part stays as it was.
+TorchServe gets a file that is written from the values that were read, so it cannot read the user's
+text differently than Vestal does.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.errors import UsageError, VestalError
+from vestal.errors import UsageError
 from vestal.project import Project
 from vestal.server.ports import GRPC_SETTINGS, HTTP_SETTINGS, Endpoint, free_ports
+from vestal.server.properties import Properties, read_properties, write_properties
+from vestal.server.settings import FLAGS, PATHS, check, with_environment
 
 HERE = Path(__file__).parent
 METRICS = HERE / "metrics.yaml"
 LOG_CONFIG = HERE / "log4j2.xml"
-_METRICS_AS_SHIPPED = "vestal/server/metrics.yaml"
-_ADDRESS = re.compile(r"http://(?P<host>[\w.-]+):(?P<port>\d+)/?")
-_HTTP_PORTS = (8080, 8081, 8082)
-_GRPC_PORTS = (7070, 7071)
-_NOTHING = "nothing"
+_ADDRESS = re.compile(r"http://(?P<host>[\w.-]+):(?P<port>[0-9]{1,9})/?", re.ASCII | re.IGNORECASE)
+_LARGEST_PORT = 65534
+"""TorchServe refuses 65535."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A config.properties as read. `text` is Latin-1, as Java reads it."""
+    """The settings of a project.
 
-    source: Path
-    text: str
+    Attributes:
+        file: the settings that the user wrote, or Vestal's for a project without a file.
+        values: those, and Vestal's for every key that the user did not set.
+        folder: where relative paths start.
+    """
+
+    file: Properties
     values: Mapping[str, str]
     folder: Path
 
@@ -39,39 +45,59 @@ class Configuration:
     def load(cls, project: Project) -> Configuration:
         """The project's file, or the one that comes with the package where it has none.
 
-        Raises VestalError where it cannot be read.
+        Raises:
+            VestalError: it cannot be read.
+            UsageError: a setting is invalid; the message names its line.
         """
-        source = project.config if project.config.exists() else _packaged()
-        try:
-            text = source.read_text(encoding="latin-1")
-        except OSError as error:
-            raise VestalError(f"{source} cannot be read ({error.strerror})") from None
-        return cls(source, text, parse(text), project.root)
+        ours = read_properties(packaged())
+        file = read_properties(project.config) if project.config.exists() else ours
+        file = with_environment(file, os.environ)
+        check(file)
+        given = {k: v for k, v in file.values.items() if v.strip() or k not in PATHS}
+        values = {**ours.values, **given}
+        for key in FLAGS:
+            if key in values:  # a worker compares the text: "True" is not "true" to it
+                values[key] = values[key].lower()
+        if values["metrics_config"] == ours.values["metrics_config"]:
+            named = project.root / values["metrics_config"]
+            values["metrics_config"] = str(named if named.is_file() else METRICS)
+        # TorchServe runs in another folder.
+        values |= {key: str(project.root / values[key]) for key in PATHS if key in values}
+        return cls(file, values, project.root)
+
+    @property
+    def source(self) -> Path:
+        return self.file.source
 
     @property
     def model_store(self) -> Path:
-        return self.folder / self.values.get("model_store", "model_store")
+        return Path(self.values["model_store"])
 
     @property
     def metrics_config(self) -> Path:
-        """Raises UsageError where the file that the user named is not there."""
-        named = self.values.get("metrics_config", _METRICS_AS_SHIPPED)
-        path = self.folder / named
-        if path.is_file():
-            return path
-        if named == _METRICS_AS_SHIPPED:
-            return METRICS
-        raise UsageError(f"{self.source}: metrics_config names {path}, which is not there")
+        """Raises UsageError where the file that the user named does not exist."""
+        path = Path(self.values["metrics_config"])
+        if not path.is_file():
+            raise self.file.refuse("metrics_config", f"an existing file, but there is no {path}")
+        return path
 
     @property
     def tokens(self) -> bool:
-        return self.values.get("disable_token_authorization", "false").lower() != "true"
+        return not self.flag("disable_token_authorization")
 
     @property
     def java_options(self) -> list[str]:
         """`vmargs`, without a log configuration: failed workers are found through Vestal's own."""
-        words = shlex.split(self.values.get("vmargs", ""))
+        words = shlex.split(self.values["vmargs"])
         return [word for word in words if not word.startswith("-Dlog4j.configurationFile=")]
+
+    def flag(self, key: str) -> bool:
+        """A setting that is true or false, and false where it is not set."""
+        return self.values.get(key) == "true"
+
+    def integer(self, key: str) -> int:
+        """A setting of `settings.INTEGERS` that Vestal's own file or the user's sets."""
+        return int(self.values[key])
 
     def endpoints(self, port: int | None = None) -> list[Endpoint]:
         """The five listening addresses: inference, management, metrics, then the two of gRPC.
@@ -80,13 +106,11 @@ class Configuration:
         gRPC free ones; 0 gives free ones to all.
         Raises UsageError where a setting or the port is not one.
         """
-        http = [self._http(*pair) for pair in zip(HTTP_SETTINGS, _HTTP_PORTS, strict=True)]
-        grpc = [self._grpc(*pair) for pair in zip(GRPC_SETTINGS, _GRPC_PORTS, strict=True)]
-        endpoints = [*http, *grpc]
+        endpoints = [*map(self._http, HTTP_SETTINGS), *map(self._grpc, GRPC_SETTINGS)]
         if port is not None:
-            if not 0 <= port <= 65533:
+            if not 0 <= port <= _LARGEST_PORT - 2:
                 raise UsageError(
-                    f"--port {port}: expected 0 (free ports) or 1 to 65533; "
+                    f"--port {port}: expected 0 (free ports) or 1 to {_LARGEST_PORT - 2}; "
                     "management and metrics take the two ports after it"
                 )
             if port == 0:
@@ -113,62 +137,38 @@ class Configuration:
     def effective(self, endpoints: list[Endpoint], model_store: Path) -> str:
         """The text of the file that TorchServe gets."""
         http, grpc = endpoints[:3], endpoints[3:]
-        lines = {
-            **{each.setting: f"http://{each.host}:{each.port}" for each in http},
-            **{each.setting: str(each.port) for each in grpc},
-            "model_store": str(model_store),
-            "metrics_config": str(self.metrics_config),
-            # Off by default (405), and we register through it; its token guards it.
-            "enable_model_api": "true",
-            # TorchServe would load them with one worker a core; we register and watch each.
-            "load_models": "",
-            # Where nothing is said, TorchServe allows every URL (CVE-2023-43654).
-            "allowed_urls": self.values.get("allowed_urls", _NOTHING),
-        }
-        ours = "".join(f"{key}={_escape(value)}\n" for key, value in lines.items())
-        return f"{self.text}\n\n# Laid over it by vestal serve:\n{ours}"
+        return write_properties(
+            {
+                **self.values,
+                **{each.setting: f"http://{each.host}:{each.port}" for each in http},
+                **{each.setting: str(each.port) for each in grpc},
+                "model_store": str(model_store),
+                "metrics_config": str(self.metrics_config),
+                # Off by default (405), and we register through it; its token guards it.
+                "enable_model_api": "true",
+                # TorchServe would load them with one worker a core; we register and watch each.
+                "load_models": "",
+                # The environment's settings are in here already.
+                "enable_envvars_config": "false",
+            }
+        )
 
-    def _http(self, setting: str, default: int) -> Endpoint:
-        value = self.values.get(setting, f"http://127.0.0.1:{default}")
-        address = _ADDRESS.fullmatch(value)
-        if address is None:
-            raise UsageError(
-                f"{self.source}: {setting} is {value!r}, expected http://HOST:PORT "
-                "(TLS belongs to the gateway in front)"
+    def _http(self, setting: str) -> Endpoint:
+        address = _ADDRESS.fullmatch(self.values[setting])
+        if address is None or not 1 <= int(address["port"]) <= _LARGEST_PORT:
+            raise self.file.refuse(
+                setting,
+                f"http://HOST:PORT with a port from 1 to {_LARGEST_PORT} "
+                "(vestal serve has no TLS: put a proxy in front)",
             )
         return Endpoint(setting, address["host"], int(address["port"]))
 
-    def _grpc(self, setting: str, default: int) -> Endpoint:
-        value = self.values.get(setting, str(default))
-        if not value.isdecimal():
-            raise UsageError(f"{self.source}: {setting} is {value!r}, expected a port number")
-        host = self.values.get(setting.replace("_port", "_address"), "127.0.0.1")
-        return Endpoint(setting, host, int(value))
+    def _grpc(self, setting: str) -> Endpoint:
+        host = self.values[setting.replace("_port", "_address")]
+        return Endpoint(setting, host, self.integer(setting))
 
 
-def parse(text: str) -> dict[str, str]:
-    """The keys and values of a properties file, as far as one `key=value` a line goes."""
-    values = {}
-    for line in text.splitlines():
-        line = line.strip()
-        if line and line[0] not in "#!":
-            key, equals, value = line.partition("=")
-            if equals:
-                values[key.strip()] = value.strip()
-    return values
-
-
-def _packaged() -> Path:
-    """In a wheel it lies beside this module; in a checkout it is the repository's own."""
+def packaged() -> Path:
+    """Vestal's own config.properties: in a wheel beside this module, else in the repository."""
     beside = HERE / "config.properties"
     return beside if beside.exists() else HERE.parents[1] / "config.properties"
-
-
-def _escape(value: str) -> str:
-    """Java reads a properties file as Latin-1: everything else is written as UTF-16 escapes."""
-    units = value.encode("utf-16-be")
-    codes = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
-    return "".join(
-        chr(code) if 0x20 < code < 0x7F and chr(code) != "\\" else f"\\u{code:04x}"
-        for code in codes
-    )

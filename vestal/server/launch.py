@@ -191,7 +191,7 @@ def _environment(inherited: Mapping[str, str], folder: Path, logs: Path) -> dict
         for name, value in inherited.items()
         if name not in {"PYTHONPATH", "PYTHONHOME"} and not name.startswith("TS_")
     }
-    if kept.get("LC_ALL") in {"C", "POSIX"}:
+    if not _has_utf8_locale(kept):
         kept["LC_ALL"] = "C.UTF-8"  # else Java cannot open a path that is not ASCII
     # A worker is `python` from PATH, whatever started the server.
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
@@ -203,6 +203,23 @@ def _environment(inherited: Mapping[str, str], folder: Path, logs: Path) -> dict
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
     }
+
+
+def _has_utf8_locale(environment: Mapping[str, str]) -> bool:
+    """Whether a C program, as Java is one, gets UTF-8 from LC_ALL, LC_CTYPE, LANG and the others.
+
+    One name that is not installed on this machine, LC_TIME's too, leaves it with ASCII.
+    """
+    script = "import locale; locale.setlocale(locale.LC_ALL, ''); "
+    script += "print(locale.nl_langinfo(locale.CODESET))"
+    asked = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        env={**environment, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip().upper().replace("-", "") == "UTF8"
 
 
 def _temp() -> Path:

@@ -38,7 +38,7 @@ def check_free(endpoints: Iterable[Endpoint]) -> None:
             try:
                 probe.bind((endpoint.host, endpoint.port))
                 probe.listen(1)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: not a host name at all
                 raise VestalError(_why(endpoint, error)) from None
 
 
@@ -77,10 +77,11 @@ def free_ports(host: str, count: int) -> list[int]:
         return ports
 
 
-def _why(endpoint: Endpoint, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
+def _why(endpoint: Endpoint, error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return taken(endpoint)
+    reason = getattr(error, "strerror", None) or error
     return (
-        f"{endpoint.host}:{endpoint.port} ({endpoint.setting}) cannot be listened on "
-        f"({error.strerror or error}): choose another address or port in config.properties"
+        f"{endpoint.host}:{endpoint.port} ({endpoint.setting}) cannot be listened on ({reason}): "
+        "choose another address or port in config.properties"
     )

@@ -16,6 +16,7 @@ from vestal.server.java import find_java
 from vestal.server.launch import Plan, TorchServe, partial
 from vestal.server.lock import lock
 from vestal.server.logs import Logs
+from vestal.server.notices import notices
 from vestal.server.ports import Endpoint, check_free, taken
 from vestal.server.readiness import Readiness
 from vestal.server.spec import ModelSpec, find_models
@@ -102,6 +103,9 @@ class Server:
     def _start(self) -> None:
         project = self._project
         configuration = Configuration.load(project)
+        for notice in notices(configuration):
+            self._on_event(notice)
+        endpoints = configuration.endpoints(self._port)
         store = (self._model_store or configuration.model_store).resolve()
         specs = find_models(self._models, store)
         self._refuse_strange_ready_file()
@@ -109,7 +113,6 @@ class Server:
         if java.passed_over:
             self._on_event(f"{java.passed_over}: {java.executable} is taken")
         self._lock = lock(project)
-        endpoints = configuration.endpoints(self._port)
         check_free(endpoints)
         project.logs.mkdir(exist_ok=True)
         for stale in (*self._ready_files, project.key_file):

@@ -100,9 +100,9 @@ class Models:
                     if not found.workers:
                         raise Refused(*no_worker(found))
                     # One worker after the other, each naming itself.
-                    pid = found.first_worker + found.described % found.workers
+                    worker = f"worker-{found.described % found.workers}"
                     found.described += 1
-                    document["customizedMetadata"] = {"pid": pid}
+                    document["customizedMetadata"] = {"worker": worker}
                 return 200, [document]
             case "PUT", [model, version, "set-default"]:
                 self.find(model, version)

@@ -1,0 +1,140 @@
+"""Settings and surroundings that other people have, on the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import requests
+from doubling import write_doubler
+from serving import END_SECONDS, serving
+
+from vestal import Client, UnknownMetric
+from vestal.server.ports import free_ports
+
+# A locale that does not exist on this machine, as an SSH session brings it along.
+LOCALE = ("-u", "LANG", "-u", "LC_CTYPE", "LC_ALL=xx_YY.UTF-8")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A folder that is not ASCII, a locale that is missing, a file as Java people write it."""
+    with serving(tmp_path_factory.mktemp("settings") / "Größe ☃") as server:
+        inference, management, metrics = free_ports("127.0.0.1", 3)
+        server.project.config.write_bytes(
+            b"\xef\xbb\xbfinference_address: http\\://127.0.0.1\\:%d\n"
+            b"management_address http://127.0.0.1:%d\r\n"
+            b"metrics_address=http://127.0.0.1:\\\n    %d\n"
+            b"job_queue_sise=4\n" % (inference, management, metrics)
+        )
+        source = write_doubler(server.temp / "doubler")
+        server.project.model_store.mkdir()
+        archive = server.project.model_store / "doubler-1.0.mar"
+        shutil.make_archive(str(archive.with_suffix("")), "zip", source)
+        archive.with_suffix(".zip").rename(archive)
+        shutil.rmtree(source)
+        server.run("env", *LOCALE, sys.executable, "-m", "vestal", "serve")
+        ready = server.ready()
+        assert [int(url.rpartition(":")[2]) for url in (ready.inference, ready.management)] == [
+            inference,
+            management,
+        ]
+        assert ready.metrics == f"http://127.0.0.1:{metrics}"
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    ready = server.ready()
+    with Client(
+        ready.inference,
+        management=ready.management,
+        metrics=ready.metrics,
+        key_file=server.project.key_file,
+    ) as client:
+        yield client
+
+
+def test_the_start_reports_its_settings(server):
+    assert "job_queue_sise is unknown and has no effect; did you mean job_queue_size?" in server.err
+    assert "byte order mark" in server.err
+    assert "metrics_mode=prometheus" in server.err
+
+
+def test_requests_without_a_version_count_under_the_real_one(client):
+    before = client.metrics().total("vestal_batch_size_sum", model_version="1.0")
+    for _ in range(3):
+        assert client.predict("doubler", 2)["doubled"] == 4
+    metrics = client.metrics()
+    assert metrics.total("vestal_batch_size_sum", model_version="1.0") == before + 3
+    assert metrics.total("ts_inference_requests_total", model_version="default") >= 3
+
+
+def test_a_metric_without_samples_is_zero_and_a_misspelt_one_an_error(client):
+    metrics = client.metrics()
+    assert metrics.total("vestal_failures_total") == 0
+    with pytest.raises(UnknownMetric, match="Did you mean ts_inference_requests_total"):
+        metrics.total("ts_inference_request_total")
+    hosts = {sample.labels.get("hostname") for sample in metrics if "Hostname" in sample.labels}
+    assert hosts == set()
+
+
+def test_a_caller_learns_nothing_about_the_host(server, client):
+    described = requests.post(
+        f"{server.ready().inference}/predictions/doubler",
+        headers={**server.token(), "Describe": "True"},
+        data=b"1",
+        timeout=30,
+    ).json()
+    (worker,) = client.describe("doubler").workers
+    assert described["worker"]
+    assert str(worker.pid) not in json.dumps(described)
+    assert "pid" not in described
+
+
+def test_what_answers_without_a_token(server):
+    """docs/server.md names these for load balancers and probes."""
+    ready = server.ready()
+    assert requests.get(f"{ready.inference}/ping", timeout=30).status_code == 400
+    assert requests.get(f"{ready.inference}/ping", headers=server.token(), timeout=30).ok
+    assert requests.get(f"{ready.inference}/api-description", timeout=30).ok
+    assert requests.options(ready.inference, timeout=30).ok
+    assert requests.get(f"{ready.metrics}/metrics", timeout=30).ok
+
+
+def test_tokens_turned_off_in_another_syntax_are_not_waited_for(tmp_path):
+    with serving(tmp_path / "project") as server:
+        server.project.config.write_text("disable_token_authorization: true\n")
+        source = write_doubler(server.temp / "doubler")
+        server.project.model_store.mkdir()
+        shutil.make_archive(str(server.project.model_store / "doubler"), "zip", source)
+        (server.project.model_store / "doubler.zip").rename(
+            server.project.model_store / "doubler.mar"
+        )
+        server.start("--port", "0")
+        ready = server.ready()
+        assert ready.key_file is None
+        assert requests.get(f"{ready.inference}/ping", timeout=30).ok
+        server.close()
+        assert server.exit_code(END_SECONDS) == 0
+
+
+def test_an_invalid_setting_is_one_sentence(tmp_path):
+    (tmp_path / "model_store").mkdir()
+    (tmp_path / "config.properties").write_text("# ours\nvmargs=-Da='b\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "vestal", "serve"],
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "config.properties, line 2: vmargs is" in line

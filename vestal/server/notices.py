@@ -1,0 +1,87 @@
+"""What a start reports about its settings: ignored, overridden, added, or against a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vestal.server.config import METRICS, Configuration, packaged
+from vestal.server.ports import GRPC_SETTINGS, HTTP_SETTINGS
+from vestal.server.properties import read_properties
+
+# Settings of Vestal's file that TorchServe has anyway, or that every start sets.
+_NOT_ADDED = {
+    *HTTP_SETTINGS,
+    *GRPC_SETTINGS,
+    "default_workers_per_model",
+    "enable_model_api",
+    "grpc_inference_address",
+    "grpc_management_address",
+    "load_models",
+    "model_store",
+    "vmargs",
+}
+
+
+def notices(configuration: Configuration) -> list[str]:
+    """One sentence each.
+
+    Raises:
+        UsageError: the file of metrics_config does not exist or is not YAML.
+    """
+    return [*configuration.file.warnings, *_contrary(configuration), *_laid_over(configuration)]
+
+
+def _contrary(configuration: Configuration) -> Iterator[str]:
+    """Explicit settings of the user that turn a feature of Vestal off; they are respected."""
+    mode = "".join(configuration.values["metrics_mode"].split()).lower()
+    if mode != "prometheus":
+        yield f"metrics_mode is {mode}: /metrics and client.metrics() stay empty"
+    if configuration.values.get("enable_metrics_api") == "false":
+        yield "enable_metrics_api is false: the metrics address answers nothing"
+    if configuration.flag("decode_input_request"):
+        yield (
+            "decode_input_request is true: TorchServe decodes JSON before the handler, and the "
+            "handler gets malformed JSON as raw bytes instead of answering 400"
+        )
+    path = configuration.metrics_config
+    if missing := _names(METRICS) - _declared(configuration, path):
+        yield (
+            f"{path} does not declare {', '.join(sorted(missing))}: these are not counted "
+            f"({METRICS} has them)"
+        )
+
+
+def _laid_over(configuration: Configuration) -> Iterator[str]:
+    given = configuration.file.values
+    if given.get("enable_model_api", "true").lower() == "false":
+        yield "enable_model_api=false is overridden: vestal serve registers the models through it"
+    if given.get("load_models", "all").strip().lower() not in ("", "all"):
+        yield "load_models is ignored: name the archives with vestal serve --models"
+    ours = read_properties(packaged()).values
+    added = [
+        f"{key}={configuration.values[key]}"
+        for key in ours
+        if key not in given and key not in _NOT_ADDED
+    ]
+    if added:
+        yield f"added to {configuration.source}: {', '.join(added)}"
+
+
+def _declared(configuration: Configuration, path: Path) -> set[str]:
+    try:
+        return _names(path)
+    except (OSError, UnicodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise configuration.file.refuse(
+            "metrics_config", f"a file like {METRICS}; {path} cannot be read ({reason})"
+        ) from None
+
+
+def _names(path: Path) -> set[str]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    groups = [content.get(part) or {} for part in ("ts_metrics", "model_metrics")]
+    return {metric["name"] for group in groups for metrics in group.values() for metric in metrics}
