@@ -21,7 +21,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (CSV, *JSON_LINES)
 # What people and programs write where they have no value.
 MISSING = ("", "-", "?", "n/a", "na", "nan", "none", "null")
-_SEPARATORS = {";": "';'", "\t": "tabs"}
+SEPARATORS = {";": "';'", "\t": "tabs"}
 _MOST_NAMED = 20  # columns in a message
 
 
@@ -130,7 +130,7 @@ def _check_columns(file: Path, text: str, columns: Sequence[str]) -> None:
     if not any(columns):
         raise UsageError(f"{file} is empty: the first line must name the columns")
     header = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
-    for separator, name in _SEPARATORS.items():
+    for separator, name in SEPARATORS.items():
         if len(next(csv.reader([header], delimiter=separator))) > len(columns):
             raise UsageError(
                 f"{file}: the columns seem to be separated by {name}. Save the table with commas "

@@ -39,7 +39,7 @@ class Given:
     def read(self) -> list[Sent | Rows]:
         """Read the files as they are now.
 
-        A table is its rows, unless a Content-Type says that it is the body.
+        A table is its rows, unless it is in a folder or a Content-Type makes it a body.
 
         Raises:
             UsageError: a missing file, a table that cannot be read, invalid JSON, a header without
@@ -53,11 +53,11 @@ class Given:
             if name == STDIN:
                 bodies.append(("stdin", self._stdin, BYTES))
                 continue
-            for file in expand([Path(name)]):
-                rows = is_table(file) and kind is None
-                bodies.append(
-                    read_table(file) if rows else (str(file), _body(file), content_type_of(file))
-                )
+            path = Path(name)
+            if is_table(path) and path.is_file() and kind is None:
+                bodies.append(read_table(path))
+                continue
+            bodies += [(str(f), _body(f), content_type_of(f)) for f in expand([path])]
         bodies += [(_short(text), text.encode(), TEXT) for text in self.texts]
         bodies += [(_short(text), _json(text), JSON) for text in self.data]
         return [
