@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -12,6 +13,7 @@ from string import Template
 from vestal.errors import UsageError
 from vestal.models import NAME, zoo
 from vestal.project import Project
+from vestal.table_columns import Choice
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".template"  # no Python until it is filled in
@@ -28,7 +30,14 @@ class NewModel:
 
 
 def create(
-    project: Project, name: str, task: str, data: Path | None = None, target: str | None = None
+    project: Project,
+    name: str,
+    task: str,
+    data: Path | None = None,
+    target: str | None = None,
+    *,
+    ignore: Sequence[str] = (),
+    encode: Sequence[str] = (),
 ) -> NewModel:
     """Writes `models/<name>/`, whole or not at all.
 
@@ -36,6 +45,8 @@ def create(
         data: a table or text to begin with, copied into the folder; None: a small one that comes
             with Python or scikit-learn.
         target: a regressor's column of `data` that is predicted; None: the last one.
+        ignore: columns of `data` that are not used.
+        encode: columns of text that become columns of 0 and 1, one for each value.
 
     Raises:
         UsageError: a name or task that cannot be, or a folder that is there already.
@@ -45,8 +56,11 @@ def create(
         raise UsageError(f"no task {task!r}: the tasks are {', '.join(TASKS)}")
     folder = project.models / name
     _check_name(name, folder)
-    if target is not None and (task != "regressor" or data is None):
-        raise UsageError("--target names a column of a regressor's own table: say --data too")
+    choice = Choice(target, ignore, encode)
+    if choice.named and (task != "regressor" or data is None):
+        raise UsageError(
+            "--target, --ignore and --encode name columns of a regressor's table: add --data FILE"
+        )
     if data is not None and task == "image_classifier":
         raise UsageError(
             "a folder of images is named when it is trained on: "
@@ -60,7 +74,7 @@ def create(
         if task != "image_classifier":
             from vestal import starters
 
-            values |= starters.begin(task, made / "data", data, target)
+            values |= starters.begin(task, made / "data", data, choice)
         for template in sorted((TEMPLATES / task).glob(f"*{SUFFIX}")):
             # A name may hold what Python's may not: the test is a module.
             file = template.name.removesuffix(SUFFIX).replace("test_model", values["test"])

@@ -12,8 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 from vestal.errors import UsageError, VestalError
+from vestal.table_columns import Choice, choose
+from vestal.table_files import Table, read_table
 from vestal.training import tables
 
 # Of Python's own library: what the sentences of its documentation are about.
@@ -29,8 +32,11 @@ FEATURES = ("bmi", "bp", "s5")
 TARGET, UNITS = "progression", "progression one year after baseline"
 
 
-def begin(task: str, folder: Path, data: Path | None, target: str | None) -> dict[str, str]:
+def begin(task: str, folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
     """Fills a model's data folder, and gives what its templates need to know of it.
+
+    Args:
+        choice: the columns of a regressor's table.
 
     Raises:
         UsageError: no such file or column.
@@ -40,7 +46,7 @@ def begin(task: str, folder: Path, data: Path | None, target: str | None) -> dic
         raise UsageError(f"no file {data}")
     folder.mkdir()
     if task == "regressor":
-        return _table(folder, data, target)
+        return _table(folder, data, choice)
     if task == "text_classifier":
         file = _copy(data, folder / "texts") if data else _sentences(folder)
         tables.labelled_texts(data, file=file)
@@ -54,40 +60,42 @@ def _copy(data: Path, target: Path) -> Path:
     return Path(shutil.copyfile(data, f"{target}{data.suffix.lower()}"))
 
 
-def _table(folder: Path, data: Path | None, target: str | None) -> dict[str, str]:
+def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
     """Features, and the moments of the training rows: constants of transforms.py and model.py."""
-    file = _copy(data, folder / "rows") if data else _diabetes(folder)
-    source = data or file
-    found = tables.read_table(source)
-    columns = [name for name in (found[0] if found else {}) if name]
-    if target is not None and target not in columns:
-        raise UsageError(f"{source} has no column {target!r}: it has {', '.join(columns)}")
-    if len(columns) < 2:
-        raise VestalError(f"{source} has {len(columns)} columns: features and a target are needed")
-    target = target or columns[-1]
-    features = [name for name in columns if name != target]
-    train = tables.rows(source, file=file, features=features, target=target).train
+    source = data or _diabetes(folder)
+    chosen = choose(read_table(source), choice)
+    target = chosen.target
+    train = tables.split_rows(chosen.table, chosen.features, target).train
     assert isinstance(train, tables.Rows)
-    moments = list(zip(*tables.moments(train.rows), strict=True))
+    moments = dict(zip(chosen.features, zip(*tables.moments(train.rows), strict=True), strict=True))
+    # A value that no training row has is nothing to learn from.
+    moments = {n: m for n, m in moments.items() if m[1] > 0 or n not in chosen.encoded}
     ((mean, spread),) = zip(*tables.moments(train.targets[:, None]), strict=True)
-    for name, (_, deviation) in zip((*features, target), (*moments, (mean, spread)), strict=True):
+    for name, (_, deviation) in [*moments.items(), (target, (mean, spread))]:
         if not deviation > 0:
+            advice = (
+                "name another --target" if name == target else f"leave it out (--ignore {name})"
+            )
             raise VestalError(
                 f"{source}: column {name} is the same in every row of the training split, so "
-                "there is nothing to learn from it: leave it out"
+                f"there is nothing to learn from it: {advice}"
             )
+    if chosen.encoded:
+        file = _write_table(folder, chosen.table)
+    else:
+        file = _copy(data, folder / "rows") if data else source
     units = "" if data else f"\n  units: {UNITS}"
     return {
         "file": file.name,
         "moments": "\n".join(
             f"    {_quoted(name)}: ({mean:.6g}, {deviation:.6g}),"
-            for name, (mean, deviation) in zip(features, moments, strict=True)
+            for name, (mean, deviation) in moments.items()
         ),
-        "count": str(len(features)),
+        "count": str(len(moments)),
         "target": _quoted(target),
         "target_mean": f"{mean:.6g}",
         "target_deviation": f"{spread:.6g}",
-        "yaml_features": "\n".join(f"    - {_quoted(name)}" for name in features),
+        "yaml_features": "\n".join(f"    - {_quoted(name)}" for name in moments),
         "yaml_target": f"{_quoted(target)}{units}",
     }
 
@@ -95,6 +103,11 @@ def _table(folder: Path, data: Path | None, target: str | None) -> dict[str, str
 def _quoted(name: str) -> str:
     """A string of Python, JSON and YAML alike."""
     return json.dumps(name, ensure_ascii=False)
+
+
+def _write_table(folder: Path, table: Table) -> Path:
+    rows = [[row.values[name] for name in table.columns] for row in table.rows]
+    return _write(folder / "rows.csv", table.columns, rows)
 
 
 def _diabetes(folder: Path) -> Path:
@@ -157,7 +170,7 @@ def _reference(folder: Path) -> Path:
     return file
 
 
-def _write(file: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+def _write(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([header, *rows])

@@ -109,11 +109,3 @@ def check_text(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise InputError(400, "a string in the JSON is no Unicode text (lone surrogate)") from None
-
-
-def as_text(data: bytes | bytearray) -> str | bytes | bytearray:
-    """UTF-8 as a str; anything else stays bytes, for the task to judge."""
-    try:
-        return bytes(data).decode("utf-8")
-    except UnicodeDecodeError:
-        return data

@@ -38,7 +38,7 @@ class Classifier(BatchHandler):
     options: ClassifierOptions
 
     def setup(self) -> None:
-        names = json.loads((self.model_dir / "index_to_name.json").read_text("utf-8"))
+        names = json.loads((self.model_dir / "index_to_name.json").read_text("utf-8-sig"))
         self.labels = [names[str(index)] for index in range(len(names))]
 
     def probabilities(self, outputs: Tensor) -> Tensor:

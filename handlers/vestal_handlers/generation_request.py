@@ -94,20 +94,15 @@ def object_schema(options: TextGeneratorOptions) -> dict[str, Any]:
 def read_prompt(
     payload: Any, form: bool, language: LanguageModel, options: TextGeneratorOptions
 ) -> Prompt:
-    """A payload (a prompt as str or UTF-8 bytes, or an object) becomes a Prompt.
+    """A payload (a prompt as str, or an object) becomes a Prompt.
 
     Args:
         form: the object's values are a form's fields, so numbers and booleans are strings.
 
     Raises:
-        InputError: 400 not UTF-8, 413 too long, 415 another kind of thing, 422 a field that does
-            not fit, by name.
+        InputError: 413 too long, 415 another kind of thing, 422 a field that does not fit, by
+            name.
     """
-    if isinstance(payload, bytes | bytearray):
-        try:
-            payload = payload.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(400, f"the prompt is not UTF-8 (byte {error.start})") from None
     if isinstance(payload, str):
         payload = {"prompt": payload}
     if not isinstance(payload, Mapping):

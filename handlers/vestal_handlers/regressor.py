@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,10 +13,9 @@ from vestal_handlers.base import BatchHandler
 from vestal_handlers.errors import InputError
 from vestal_handlers.explaining import ExplainOptions, attribute
 from vestal_handlers.model_files import load_module
+from vestal_handlers.numerals import number_in
 from vestal_handlers.request import Instance
 from vestal_handlers.schema import FLOAT32, validate
-
-_NUMERAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ class Regressor(BatchHandler):
         """A row becomes float32 [features], standardized."""
         row = instance.payload
         if instance.form and isinstance(row, dict):
-            row = {name: _number_in(text) for name, text in row.items()}
+            row = {name: _number_or_text(text) for name, text in row.items()}
         validate(row, self.input_schema(), "the row")
         values = [row[name] for name in self.options.features] if isinstance(row, dict) else row
         sample = self.transform(torch.tensor(values, dtype=torch.float32))
@@ -123,6 +121,7 @@ class Regressor(BatchHandler):
         return dict.fromkeys(self.options.features, 0.0)
 
 
-def _number_in(text: Any) -> Any:
+def _number_or_text(value: Any) -> Any:
     """A form's numeral as a number; anything else as it came, for validation to name."""
-    return float(text) if isinstance(text, str) and _NUMERAL.fullmatch(text) else text
+    number = number_in(value) if isinstance(value, str) else None
+    return value if number is None else number

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Protocol
 
 from vestal_handlers import protocol_v2
 from vestal_handlers.bodies import (
-    as_text,
     check_depth,
     check_text,
     is_json,
@@ -22,6 +21,7 @@ from vestal_handlers.bodies import (
     parse_json,
     unzipped,
 )
+from vestal_handlers.charsets import codec_of, decoded, is_multipart, text_or_bytes, undeclared
 from vestal_handlers.errors import Failure, InputError
 from vestal_handlers.options import Options
 
@@ -139,9 +139,11 @@ def _read_form(
     request.many = request.many or len(files) > 1
     if fields:
         texts = {
-            name: as_text(unzipped(value, "", task.options)) if _is_bytes(value) else value
+            name: _text(unzipped(value, "", task.options), request) if _is_bytes(value) else value
             for name, value in fields.items()
         }
+        if is_multipart(request.headers) and any(map(_is_bytes, texts.values())):
+            raise undeclared("a field")
         request.instances.append(Instance(request, _opened(texts), form=True))
 
 
@@ -192,17 +194,34 @@ def _part_type(headers: Mapping[str, Any], name: str) -> str:
 def _value(value: Any, kind: str, request: Request, task: Task) -> Any:
     """bytes stay bytes, text becomes str, JSON is parsed."""
     options, encoding = task.options, request.headers.get("content-encoding", "")
+    is_text = kind.startswith("text/")
     if not _is_bytes(value):
         # The server parsed it, so it was not compressed, whatever it says.
         unzipped(b"", encoding, options)
         check_depth(value, options)
         check_text(value)
+        if is_text and isinstance(value, str):
+            value = _text(value.encode(), request)  # the server took it for UTF-8
         unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
         return parse_json(value.encode(), options) if unparsed else value
     data = unzipped(value, encoding, options)
     if task.json_bodies or is_json(kind):
-        return parse_json(data, options)
-    return as_text(data) if kind.startswith("text/") else data
+        codec = _codec(request) if is_text or is_json(kind) else None
+        return parse_json(decoded(data, codec).encode() if codec else data, options)
+    return _text(data, request) if is_text else data
+
+
+def _codec(request: Request) -> str | None:
+    """The codec that a body declares; the charset of a form is not that of its parts."""
+    multipart = is_multipart(request.headers)
+    return None if multipart else codec_of(request.headers.get("content-type", ""))
+
+
+def _text(data: bytes | bytearray, request: Request) -> str | bytes | bytearray:
+    text = text_or_bytes(data, _codec(request))
+    if isinstance(text, str) and "\0" in text and is_multipart(request.headers):
+        raise undeclared("the text")  # UTF-16 of ASCII, most likely
+    return text
 
 
 def _is_bytes(value: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from vestal_handlers.charsets import text_of
 from vestal_handlers.classes import Classifier, ClassifierOptions
 from vestal_handlers.errors import InputError
 from vestal_handlers.hashing import TextTransform
@@ -105,10 +106,7 @@ class TextClassifier(Classifier):
         """What was sent, checked: a text, or a vector (then the text is empty)."""
         given = instance.payload
         if isinstance(given, bytes | bytearray):
-            try:
-                given = bytes(given).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(400, f"the text is not UTF-8: {error.reason}") from None
+            given = text_of(given, instance.request.headers, "the text")
         text = given.get("text") if isinstance(given, dict) else given
         if isinstance(text, str) and len(text) > self.options.max_chars:
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 
 from vestal_handlers import generation_model
 from vestal_handlers.base import RESPONSE_TIMEOUT, BatchHandler
+from vestal_handlers.charsets import text_of
 from vestal_handlers.errors import Failure
 from vestal_handlers.generation import Row, generate
 from vestal_handlers.generation_answer import ANSWER_SCHEMA, Output, answer_of
@@ -54,7 +55,10 @@ class TextGenerator(BatchHandler):
         return Prompt(tokens=(self.engine.start or 0,), max_new_tokens=2)
 
     def decode(self, instance: Instance) -> Prompt:
-        return read_prompt(instance.payload, instance.form, self.engine, self.options)
+        payload = instance.payload
+        if isinstance(payload, bytes | bytearray):
+            payload = text_of(payload, instance.request.headers, "the prompt")
+        return read_prompt(payload, instance.form, self.engine, self.options)
 
     def inference(self, requests: list[Request]) -> None:
         # One for the whole batch, however often its halves are forwarded.

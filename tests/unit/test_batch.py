@@ -158,6 +158,33 @@ def test_a_csv_is_sent_by_column_name_and_keeps_its_columns(regression, tmp_path
     assert answer.json()["prediction"] == read["predicted"][0]
 
 
+def test_a_number_is_one_in_a_table_where_it_is_over_http(regression, tmp_path):
+    cells = ["25", "2_5", "٢٥", "nan", "", "9" * 5002, "0" * 5002, "1e999"]
+    table = tmp_path / "rows.csv"
+    table.write_text("s5,bmi,bp\n" + "".join(f"4.5,{cell},90\n" for cell in cells), "utf-8")
+    run(regression, [str(table)], tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["status"] for row in rows] == ["200", *["422"] * 5, "200", "422"]
+    assert all("'bmi'" in row["error_message"] for row in rows if row["status"] == "422")
+
+
+def test_json_lines_are_a_table(regression, tmp_path):
+    lines = [
+        {"s5": 4.5, "bmi": 25, "bp": 90, "progression": 150},
+        {"s5": 4.5, "bmi": "25", "bp": 90, "note": ["x"]},
+        {"s5": 4.5, "bp": 90},
+    ]
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    found = run(regression, [str(table)], tmp_path / "out.csv")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["status"] for row in rows] == ["200", "200", "422"]
+    assert "field 'bmi' is missing" in rows[2]["error_message"]
+    assert rows[0]["predicted"] == rows[1]["predicted"]
+    assert rows[1]["note"] == '["x"]'
+    assert found.mean_absolute_error is not None
+
+
 def test_every_line_of_a_text_file_is_a_text(simplenet, tmp_path):
     lines = [b"for x in y:", b"", b"It was a dark night.", b"\xff\xfe", b"return None\r"]
     (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + b"\n")
@@ -264,9 +291,10 @@ def test_two_runs_never_write_one_output(tmp_path):
     ("content", "message"),
     [
         ("bmi,bp\n1,2\n", r"has the columns bmi, bp; this model needs bmi \+ bp \+ s5"),
-        ("bmi,bp,s5\n1,2\n", "row 1 has not the 3 fields"),
+        ("bmi,bp,s5\n1,2\n", r"row 1 \(line 2\) has 2 fields; the first line names 3"),
         ("bmi,bp,s5,status\n1,2,3,4\n", "needs for itself: status"),
-        ("bmi,bmi\n1,2\n", "each another one"),
+        ("bmi,bmi\n1,2\n", "several columns named 'bmi'"),
+        ("bmi;bp;s5\n25;90;4,6\n", "columns seem to be separated by ';'"),
         ("bmi,bp,s5\n", "has no rows"),
         ("bmi,bp,s5\n\u00e4,1,2\n".encode("latin-1"), "save it as UTF-8"),
     ],

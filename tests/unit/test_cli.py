@@ -12,6 +12,7 @@ import pytest
 import vestal.cli
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
+from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError
 
 
@@ -121,9 +122,29 @@ def test_a_table_of_labels_wins(tmp_path):
     assert actual_labels(files, table, {"7"}) == ["3", "4"]
 
 
+def test_labels_are_read_with_a_byte_order_mark_and_any_character(tmp_path):
+    files = [tmp_path / "x.png", tmp_path / "y.png"]
+    table = tmp_path / "labels.csv"
+    table.write_text("\ufeffx.png,3\r\ny.png,a\u2028b\x0b\x85c\r\n", "utf-8", newline="")
+    assert actual_labels(files, table, ()) == ["3", "a\u2028b\x0b\x85c"]
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffcat\r\n a\u2028b\x0b\x0c\x85\n\n owl", "utf-8", newline="")
+    assert _read_labels(names) == ["cat", "a\u2028b\x0b\x0c\x85", "owl"]
+    names.write_bytes("cat\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"names\.txt is UTF-16: save it as UTF-8"):
+        _read_labels(names)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a,b,c\n", "line 1: expected FILE,LABEL"), ("other.png,3\n", "names none of the 1 files")],
+    [
+        ("a,b,c\n", "line 1: expected FILE,LABEL"),
+        ("other.png,3\n", "names none of the 1 files"),
+        ("x.png;3\n", r"line 1: the columns seem to be separated by ';'"),
+        ("x.png\t3\n", r"line 1: the columns seem to be separated by tabs"),
+        ("x.png,3\nx.png,4\n", r"line 2: x.png has the label 4, and 3 in an earlier line"),
+        ('x.png,"3\n', r"line 1, is not CSV"),
+    ],
 )
 def test_a_table_of_another_shape_is_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)

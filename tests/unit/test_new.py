@@ -18,6 +18,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.models import find_model, support_files
 from vestal.project import Project
 from vestal.scaffold import TASKS, create
+from vestal.table_files import read_table
 from vestal.training.recipe import load_recipe, load_transform
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,13 +136,28 @@ def test_a_text_without_line_ends_is_cut_to_what_the_model_takes(tmp_path):
 
 
 REFUSED = {
-    "text in a number": (prices, [*ROWS, "many,1,2"], r"prices\.csv, line 22, column area: 'many'"),
-    "NaN": (prices, [*ROWS, "nan,1,2"], r"column area: 'nan' is no finite number"),
-    "a row too short": (prices, [*ROWS, "1,2"], r"line 22: no 'price'"),
+    "text in a number": (prices, [*ROWS, "many,1,2"], r"row 21 \(line 22\), column area: 'many'"),
+    "an underscore": (prices, [*ROWS, "2_5,1,2"], r"column area: '2_5' is not a finite number"),
+    "other digits": (prices, [*ROWS, "٢٥,1,2"], r"column area: '٢٥' is not a finite number"),
+    "infinity": (prices, [*ROWS, "inf,1,2"], r"column area: 'inf' is not a finite number"),
+    "many digits": (
+        prices,
+        [*ROWS, f"{'9' * 5002},1,2"],
+        r"column area: '9{59}\.\.\. is not a fin",
+    ),
+    "beyond float32": (prices, [*ROWS, "1e39,1,2"], r"column area: '1e39' is beyond float32"),
+    "NaN": (
+        prices,
+        [*ROWS, "nan,1,2"],
+        r"column area has no value in 1 of 21 rows \(first in row 21,",
+    ),
+    "empty": (prices, [*ROWS, "5,,2"], r"column rooms has no value .* fill in a value .*mean"),
+    "a row too short": (prices, [*ROWS, "1,2"], r"row 21 \(line 22\) has 2 fields; .* names 3"),
+    "a row too long": (prices, [*ROWS, "1,2,3,4"], r"row 21 \(line 22\) has 4 fields"),
     "too few rows": (prices, ROWS[:3], r"has 3 rows: at least 12"),
     "rows for no R2": (prices, ROWS[:11], r"has 11 rows: at least 12"),
-    "nothing": (prices, [], r"has 0 columns"),
-    "no information": (prices, [f"1,{r}" for r in ROWS], r"column area is the same in every row"),
+    "nothing": (prices, [], r"has 0 rows"),
+    "no information": (prices, [f"1,{r}" for r in ROWS], r"area is the same .*--ignore area"),
 }
 
 
@@ -157,10 +173,15 @@ def test_a_table_that_cannot_be_learned_from_is_refused_by_place(kind, tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,class\na,b\n", r"line 2: no 'label' .*has text, class"),
+        ("text,class\na,b\n", r"has no column 'label'; .*it has text, class"),
+        ("text;label\na;b\n", r"the columns seem to be separated by ';'"),
+        ("text\tlabel\na\tb\n", r"the columns seem to be separated by tabs"),
         ("text,label\n" + "a,x\n" * 20, r"has 1 classes"),
         ("text,label\n" + "a,x\n" * 20 + "b,y\n" * 3, r"y has 3; at least 2 of 10"),
-        ("text,label\n" + "a,x\n" * 20 + " ,y\n", r"line 22: the text is empty"),
+        (
+            "text,label\n" + "a,x\n" * 20 + " ,y\n",
+            r"row 21 \(line 22\), column text: the text is empty",
+        ),
         (b"text,label\n\xff,x\n", r"is not UTF-8"),
     ],
 )
@@ -202,7 +223,8 @@ def test_a_folder_that_is_there_is_never_overwritten(tmp_path):
     [
         ({"task": "detector"}, r"no task 'detector': the tasks are image_classifier"),
         ({"task": "image_classifier", "data": Path("d")}, r"--dataset folder --data DIR"),
-        ({"task": "text_classifier", "target": "price"}, r"--target names a column"),
+        ({"task": "text_classifier", "target": "price"}, r"name columns of a regressor's table"),
+        ({"task": "regressor", "ignore": ["city"]}, r"name columns of a regressor's table"),
         ({"task": "regressor", "data": Path("nowhere.csv")}, r"no file nowhere\.csv"),
     ],
 )
@@ -215,6 +237,96 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
     table = prices(tmp_path, ROWS)
     with pytest.raises(UsageError, match=r"no column 'cost': it has area, rooms, price"):
         create(Project(tmp_path), "mine", "regressor", table, target="cost")
+
+
+CITIES = ["Paris", "Rome", "Oslo"]
+HOUSES = [
+    f"{row.rsplit(',', 1)[0]},{CITIES[n % 3]},{row.rsplit(',', 1)[1]}" for n, row in enumerate(ROWS)
+]
+COLUMNS = "area,rooms,city,price"
+
+
+def houses(tmp_path, *more):
+    return prices(tmp_path, [*HOUSES, *more], COLUMNS)
+
+
+def test_a_text_column_is_offered_to_be_ignored_or_encoded(tmp_path):
+    with pytest.raises(VestalError) as caught:
+        create(Project(tmp_path), "prices", "regressor", houses(tmp_path))
+    assert (
+        "column city holds text ('Paris', 'Rome', 'Oslo'): leave it out with --ignore city, or "
+        in (text := str(caught.value))
+    )
+    assert text.endswith("or turn its 3 values into columns of 0 and 1 with --encode city")
+    notes = [f"{row},note {n}" for n, row in enumerate(HOUSES * 4)]
+    with pytest.raises(VestalError) as caught:
+        create(
+            Project(tmp_path),
+            "prices",
+            "regressor",
+            prices(tmp_path, notes, f"{COLUMNS},note"),
+            target="price",
+            encode=["city"],
+        )
+    assert str(caught.value).endswith(
+        "('note 0', 'note 1', 'note 2', ...): leave it out with --ignore note"
+    )
+
+
+def test_a_text_to_predict_is_named(tmp_path):
+    with pytest.raises(VestalError, match=r"to predict, city, holds text .* another .*--target"):
+        create(Project(tmp_path), "prices", "regressor", houses(tmp_path), target="city")
+
+
+def test_every_missing_value_is_counted_by_column(tmp_path):
+    table = houses(tmp_path, "NA,1,Paris,5", ",2,Rome,6", "1,,Rome,7")
+    with pytest.raises(VestalError) as caught:
+        create(Project(tmp_path), "prices", "regressor", table, encode=["city"])
+    assert "area has no value in 2 of 23 rows (first in row 21, line 22)" in str(caught.value)
+    assert "rooms has no value in 1 of 23 rows (first in row 23, line 24)" in str(caught.value)
+
+
+def test_an_ignored_column_is_no_feature(tmp_path):
+    project = Project(tmp_path)
+    made = create(project, "prices", "regressor", houses(tmp_path), ignore=["city"])
+    config = yaml.safe_load((made.folder / "model-config.yaml").read_text())
+    assert config["handler"] == {"features": ["area", "rooms"], "target": "price"}
+    assert len(load_recipe(project, "prices").splits(None).train) == 14
+
+
+def test_an_encoded_column_becomes_one_of_0_and_1_for_each_value(tmp_path):
+    project = Project(tmp_path)
+    rare = "50,2,Atlantis,150000"
+    made = create(project, "prices", "regressor", houses(tmp_path, rare), encode=["city"])
+    config = yaml.safe_load((made.folder / "model-config.yaml").read_text())
+    features = config["handler"]["features"]
+    assert features[:2] == ["area", "rooms"]
+    assert {"city_Oslo", "city_Paris", "city_Rome"} <= set(features)
+    train = load_recipe(project, "prices").splits(None).train
+    transform = load_transform(project, "prices", "transforms")
+    standardized = transform(torch.stack([row for row, _ in train]))
+    assert (standardized.std(0) - 1).abs().max() < 1e-3
+    rows = read_table(made.folder / "data" / "rows.csv").rows
+    for row, source in zip(rows, HOUSES, strict=False):
+        city = source.split(",")[2]
+        assert [row.values[f"city_{name}"] for name in CITIES] == [
+            "01"[name == city] for name in CITIES
+        ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"ignore": ["town"]}, r"no column 'town': it has area, rooms, city, price"),
+        ({"ignore": ["city"], "encode": ["city"]}, r"city is named twice"),
+        ({"target": "city", "encode": ["city"]}, r"city is named twice"),
+        ({"ignore": ["area", "rooms", "city"]}, r"has 1 columns to learn from"),
+        ({"encode": ["area", "rooms", "city", "price"]}, r"a target of numbers"),
+    ],
+)
+def test_columns_that_cannot_be_chosen_are_refused(chosen, message, tmp_path):
+    with pytest.raises(VestalError, match=message):
+        create(Project(tmp_path), "prices", "regressor", houses(tmp_path), **chosen)
 
 
 def test_the_command_says_what_it_wrote_and_what_is_next(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from vestal.cli import predict
-from vestal.cli.inputs import gather
+from vestal.cli.inputs import fitted, gather
 from vestal.client.answers import answer
 from vestal.client.errors import Facts, RequestRefused
 from vestal.client.steps import Reply
@@ -29,24 +29,79 @@ def printed(monkeypatch):
     return stream.getvalue
 
 
+ROW = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {"bmi": {"type": "number"}, "bp": {"type": "number"}},
+            "required": ["bmi", "bp"],
+        },
+        {"type": "array"},
+    ]
+}
+TEXT = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "target": {"enum": ["code"]}},
+            "required": ["text"],
+        },
+    ]
+}
+
+
 def test_files_texts_and_rows_come_in_order(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "t.csv").write_text("bmi,bp\n25,90.5\nx,1\n")
     (tmp_path / "x.csv").write_text("id,text\n1,hello\n")
     files = [tmp_path / name for name in ("a.png", "t.csv", "x.csv")]
     given = gather(files, ["It rains.", "see photo.png"], ["bmi=25, bp=1e2", "25,90"])
+    given = fitted(given, {})  # of a model that describes nothing
     assert [one.value for one in given] == [
         tmp_path / "a.png",
         {"bmi": 25, "bp": 90.5},
         {"bmi": "x", "bp": 1},
         "hello",
         "It rains.",
-        b"see photo.png",  # a text, not that file
+        "see photo.png",  # a text, not that file
         {"bmi": 25, "bp": 100.0},
         [25, 90],
     ]
     assert given[2].fact == {"file": str(files[1]), "row": 2, "columns": {"bmi": "x", "bp": 1}}
     assert given[1].shown == "bmi=25, bp=90.5"
+    assert given[3].fact == {"file": str(files[2]), "row": 1, "text": "hello"}
+
+
+TRAINING_CSV = "id,s5,bmi,bp,progression\n7,4.5,25,90,150\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "schema", "value"),
+    [
+        ("t.csv", TRAINING_CSV, ROW, {"bmi": 25, "bp": 90}),
+        ("t.CSV", "\ufeff" + TRAINING_CSV, ROW, {"bmi": 25, "bp": 90}),
+        ("t.jsonl", '{"bmi": 25, "bp": 90.5, "progression": null}', ROW, {"bmi": 25, "bp": 90.5}),
+        ("t.csv", "text,label\na = 1,code\n", TEXT, {"text": "a = 1"}),
+        ("t.csv", "text,label\na = 1,code\n", {}, "a = 1"),
+        ("t.csv", "bmi,bp\n2_5,٢٥\n", ROW, {"bmi": "2_5", "bp": "٢٥"}),
+        ("t.csv", f"bmi,bp\n{'9' * 5002},{'0' * 5002}\n", ROW, {"bmi": "9" * 5002, "bp": 0}),
+        ("t.csv", "bmi,bp\nnan,\n", ROW, {"bmi": "nan", "bp": ""}),
+    ],
+)
+def test_a_model_gets_of_a_table_what_it_takes(name, content, schema, value, tmp_path):
+    (tmp_path / name).write_text(content, "utf-8")
+    (one,) = fitted(gather([tmp_path / name], [], []), schema)
+    assert one.value == value
+
+
+def test_a_table_without_the_columns_that_a_model_needs_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("bmi,s5\n1,2\n")
+    given = gather([tmp_path / "t.csv"], [], [])
+    with pytest.raises(UsageError, match=r"columns bmi, s5; this model needs bmi \+ bp"):
+        fitted(given, ROW)
+    with pytest.raises(UsageError, match=r"bmi, s5, but this model takes no input by column"):
+        fitted(given, {"anyOf": [{"type": "string"}, {"type": "array"}]})
 
 
 @pytest.mark.parametrize("row", ["bmi=1,2", "bmi=1,bmi=2", "", "1,,2"])

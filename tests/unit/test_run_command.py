@@ -21,7 +21,7 @@ from vestal.archive.watching import state_of, wait_for_change
 from vestal.batch.archives import find_archive, model_of
 from vestal.cli import run_output
 from vestal.cli.run import _Command
-from vestal.cli.run_inputs import Given
+from vestal.cli.run_inputs import Given, requests_of
 from vestal.errors import UsageError
 from vestal.models import find_model
 from vestal.project import Project
@@ -52,6 +52,30 @@ def test_texts_json_stdin_and_headers(monkeypatch):
             ("café".encode(), "text/plain; charset=utf-8", {"X-A": "b: c"}),
             (b"[1]", "application/json", {"X-A": "b: c"}),
         ]
+
+
+def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
+    number = {"type": "number"}
+    schema = {
+        "type": "object",
+        "properties": {"bmi": number, "bp": number},
+        "required": ["bmi", "bp"],
+    }
+    table = tmp_path / "rows.csv"
+    table.write_text("bp,bmi,progression\n90,25,150\n2_5,25,1\n")
+    read = Given([str(table)], ["text"], [], ["X-A: b"]).read()
+    sent = requests_of(read, lambda: schema)
+    assert [(one.name, json.loads(one.body)) for one in sent[:2]] == [
+        (f"{table}, row 1", {"bp": 90, "bmi": 25}),
+        (f"{table}, row 2", {"bp": "2_5", "bmi": 25}),
+    ]
+    assert [(one.content_type, one.headers) for one in sent] == [
+        ("application/json", {"X-A": "b"}),
+        ("application/json", {"X-A": "b"}),
+        ("text/plain; charset=utf-8", {"X-A": "b"}),
+    ]
+    (whole,) = Given([str(table)], headers=["Content-Type: text/csv"]).read()
+    assert whole.body == table.read_bytes()
 
 
 def test_a_content_type_that_is_said_replaces_the_others():

@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 
 from vestal.errors import VestalError
+from vestal.table_files import read_table
 from vestal.training import language
 from vestal.training.objectives import NextToken
 from vestal.training.recipe import Recipe
-from vestal.training.tables import plain_text, read_table, rows
+from vestal.training.tables import plain_text, rows
 
 CELL = "It\u2028rained\x0b,\x85all\x0cday"
 
@@ -24,7 +25,18 @@ def test_a_line_ends_where_the_format_says(suffix, tmp_path):
         texts = [{"text": CELL, "label": "wet"}, {"text": "No.", "label": "dry"}]
         lines = [json.dumps(text, ensure_ascii=False) for text in texts]
     file.write_text("\n".join(lines) + "\n", "utf-8")
-    assert [row["text"] for row in read_table(file, ("text", "label"))] == [CELL, "No."]
+    assert [row.values["text"] for row in read_table(file).rows] == [CELL, "No."]
+
+
+def test_a_plain_text_is_cut_at_its_lines_alone(tmp_path):
+    file = tmp_path / "t.txt"
+    lines = [f"{n} {CELL}\r\n" for n in range(80)]
+    file.write_text("\ufeff" + "".join(lines), "utf-8", newline="")
+    splits = plain_text(file=file, context=60)
+    pieces = [splits.train[n][0] for n in range(len(splits.train))]
+    assert all(piece.endswith("day\r\n") and piece.count(CELL) == 2 for piece in pieces)
+    held_out = [splits.test[n][0] for n in range(len(splits.test))]
+    assert all(passage.count(CELL) >= 1 for passage in held_out)
 
 
 def test_a_table_that_is_just_large_enough_has_two_rows_in_every_split(tmp_path):

@@ -1,22 +1,22 @@
-"""Inputs: a folder, a glob, files, a CSV's rows, a text file's lines."""
+"""Inputs: a folder, a glob, files, a table's rows, a text file's lines."""
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
-import math
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vestal.batch.columns import RESULTS
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 from vestal.errors import UsageError
+from vestal.table_files import is_table, read_table
 
-TABLE, LINES = ".csv", ".txt"
+LINES = ".txt"
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Item:
     """One input: a whole file, or one line of a file.
 
     `row`: from 1, a CSV's header not counted; a text file's line; None of a whole file.
-    `columns`: of a CSV's row. `text`: a line.
+    `columns`: of a table's row. `text`: a line.
     """
 
     file: str
     row: int | None = None
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, Any] | None = None
     text: bytes | None = None
 
     @property
@@ -44,7 +44,7 @@ class Item:
         place: dict[str, str | int | None] = {"file": name, "row": self.row}
         if self.text is not None:
             place["text"] = self.text.decode("utf-8", "backslashreplace")
-        return {**place, **(self.columns or {})}
+        return {**place, **{name: _shown(value) for name, value in (self.columns or {}).items()}}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Read:
 class Items:
     """All inputs of a run, as a map-style data set; read when they are asked for.
 
-    `columns`: of a CSV; `fingerprint`: changes when an input comes, goes or changes.
+    `columns`: of a table; `fingerprint`: changes when an input comes, goes or changes.
     """
 
     def __init__(self, items: Sequence[Item], fingerprint: str, columns: Sequence[str] = ()):
@@ -88,18 +88,18 @@ class Items:
 
 
 def find_inputs(given: Sequence[str], leave_out: Collection[Path] = ()) -> Items:
-    """What the user named: folders (all files below), globs, files; or one CSV or text file alone.
+    """What the user named: folders (all files below), globs, files; or one table or text file.
 
     Args:
         leave_out: files that are no inputs, wherever they are.
 
     Raises:
-        UsageError: nothing there, or a CSV or a text file that cannot be read.
+        UsageError: nothing there, or a table or a text file that cannot be read.
     """
     if len(given) == 1 and Path(given[0]).is_file():
-        suffix = Path(given[0]).suffix.lower()
-        if suffix == TABLE:
-            items = read_table(Path(given[0]))
+        file = Path(given[0])
+        if is_table(file):
+            items = _rows(file)
             clash = sorted(set(items.columns) & set(RESULTS))
             if clash:
                 raise UsageError(
@@ -107,8 +107,8 @@ def find_inputs(given: Sequence[str], leave_out: Collection[Path] = ()) -> Items
                     f"{', '.join(clash)}; rename them"
                 )
             return items
-        if suffix == LINES:
-            return _lines(Path(given[0]))
+        if file.suffix.lower() == LINES:
+            return _lines(file)
     others = {path.absolute() for path in leave_out}
     found = (file for one in given for file in _files(one))
     files = list(dict.fromkeys(file for file in found if file.absolute() not in others))
@@ -151,33 +151,10 @@ def files_in(folder: Path) -> list[Path]:
     )
 
 
-def read_table(file: Path) -> Items:
-    """A CSV's rows, as text; the first line names the columns.
-
-    Raises:
-        UsageError: it cannot be read, or a row has another number of fields.
-    """
-    content = _content(file)
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is no UTF-8 (byte {error.start}): save it as UTF-8") from None
-    # Not splitlines(), which ends a line at what is a character of a text (U+2028, \x0b) too.
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = list(rows.fieldnames or [])
-    if not columns or len(set(columns)) < len(columns):
-        raise UsageError(f"{file} needs a first line of column names, each another one")
-    items = []
-    try:
-        for number, row in enumerate(rows, 1):
-            if None in row or None in row.values():
-                raise csv.Error(f"row {number} has not the {len(columns)} fields of the first line")
-            items.append(Item(str(file), number, row))
-    except csv.Error as error:
-        raise UsageError(
-            f"{file} is no CSV that can be read (line {rows.line_num}): {error}"
-        ) from None
-    return _checked(items, file, content, columns)
+def _rows(file: Path) -> Items:
+    table = read_table(file)
+    items = [Item(str(file), row.number, row.values) for row in table.rows]
+    return _checked(items, file, _content(file), table.columns)
 
 
 def _lines(file: Path) -> Items:
@@ -204,12 +181,6 @@ def _content(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
-def number_in(text: str) -> int | float | None:
-    """The finite number that a cell holds; None where it holds something else."""
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    if not math.isfinite(found):
-        return None
-    return int(text) if text.strip().lstrip("+-").isdecimal() else found
+def _shown(value: Any) -> str:
+    """A cell as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -51,17 +52,17 @@ def diff(
     from vestal.archive.frontend import Frontend
     from vestal.archive.unpacking import unpacked
     from vestal.batch.archives import find_archive
-    from vestal.cli.run_inputs import Given
+    from vestal.cli.run_inputs import Given, requests_of
     from vestal.project import Project
 
     project = Project.here()
     given = Given(inputs or [])
-    sent = given.read()
+    read = given.read()
     archives = [find_archive(project, name) for name in (before, after)]
     with ExitStack() as opened:
         folders = [opened.enter_context(unpacked(archive)) for archive in archives]
         changes = compare(*folders)
-        sent = sent or _samples(folders)
+        sent = requests_of(read, lambda: _schema(folders[0])) or _samples(folders)
         err.print(Text(f"asking both for {len(sent)} inputs", style="dim"))
         names = (archives[0].name, archives[1].name)
         frontend = Frontend.of(project)
@@ -76,6 +77,16 @@ def diff(
         _show(changes, answers)
     if answers and answers.different:
         raise typer.Exit(1)
+
+
+def _schema(folder: Path) -> Mapping[str, Any]:
+    """The JSON Schema of what the first archive takes; empty where it describes nothing."""
+    from vestal.archive.run import LoadedArchive
+    from vestal.batch.bodies import described
+
+    with LoadedArchive(folder, batch_size=1) as loaded:
+        schema: Mapping[str, Any] = described(loaded).get("input", {})
+        return schema
 
 
 def _samples(folders: list[Path]) -> list[Sent]:

@@ -1,16 +1,18 @@
-"""What `vestal predict` is given: files, folders, rows of a CSV, texts, rows."""
+"""What `vestal predict` is given: files, folders, rows of a table, texts, rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vestal.batch.inputs import files_in, number_in, read_table
-from vestal.client.encoding import IMAGES
+from vestal.batch.fields import Fields
+from vestal.batch.inputs import files_in
 from vestal.errors import UsageError
+from vestal.table_files import Table, is_table, read_table
+from vestal_handlers.numerals import number_in
 
 SHORT = 60  # characters of a text in a table
 
@@ -20,13 +22,14 @@ class Given:
     """One input.
 
     `value`: what the client sends. `shown`: for a table; `fact`: for JSON. `file`: where it is a
-    whole file.
+    whole file. `table`: of which it is a row, all of whose columns are the value until `fitted`.
     """
 
     value: Any
     shown: str
     fact: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    table: Table | None = None
 
     @property
     def prompt(self) -> str:
@@ -35,9 +38,9 @@ class Given:
         try:
             if self.file is not None and self.file.suffix in (".txt", ".json"):
                 value = self.file.read_bytes()
-                value = json.loads(value) if self.file.suffix == ".json" else value.decode()
+                value = json.loads(value) if self.file.suffix == ".json" else value
             value = value.get("prompt") if isinstance(value, dict) else value
-            value = value.decode() if isinstance(value, bytes) else value
+            value = value.decode("utf-8-sig") if isinstance(value, bytes) else value
         except (OSError, ValueError):
             return self.shown
         return value if isinstance(value, str) else self.shown
@@ -79,24 +82,46 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     return files
 
 
+def fitted(given: Sequence[Given], schema: Mapping[str, Any]) -> list[Given]:
+    """The same inputs, where rows of tables are what a model takes of them.
+
+    Args:
+        schema: of the model's input, as its handler describes it; empty: not known.
+
+    Raises:
+        UsageError: a table without the columns that the model needs.
+    """
+    fields: dict[Path, Fields] = {}
+    found = []
+    for one in given:
+        if one.table is not None:
+            file = one.table.file
+            fields[file] = fields.get(file) or Fields(schema, one.table.columns)
+            one = _fitted(one, fields[file].value(one.value))
+        found.append(one)
+    return found
+
+
+def _fitted(row: Given, value: str | dict[str, Any]) -> Given:
+    if isinstance(value, str):
+        return replace(row, value=value, shown=_short(value), fact={**row.fact, "text": value})
+    return replace(row, value=value, shown=_short_row(value), fact={**row.fact, "columns": value})
+
+
 def _of_file(file: Path) -> list[Given]:
-    if file.suffix.lower() != ".csv":
+    if not is_table(file):
         return [Given(file, str(file), {"file": str(file)}, file)]
-    given = []
-    for item in read_table(file).items:
-        columns = dict(item.columns or {})
-        where = {"file": str(file), "row": item.row}
-        if "text" in columns:
-            text = columns["text"]
-            given.append(Given(_sent(text), _short(text), {**where, "text": text}))
-        else:
-            row = {name: _number_or_text(value) for name, value in columns.items()}
-            given.append(Given(row, _short_row(row), {**where, "columns": row}))
-    return given
+    table = read_table(file)
+    if not table.rows:
+        raise UsageError(f"{file} has no rows")
+    return [
+        Given(row.values, "", {"file": str(file), "row": row.number}, table=table)
+        for row in table.rows
+    ]
 
 
 def _of_text(text: str) -> Given:
-    return Given(_sent(text), _short(text), {"text": text})
+    return Given(text, _short(text), {"text": text})
 
 
 def _of_row(said: str) -> Given:
@@ -115,15 +140,10 @@ def _number_or_text(text: str) -> float | str:
     return text if number is None else number
 
 
-def _sent(text: str) -> str | bytes:
-    # To the client a str that ends as an image's name does is that file.
-    return text.encode() if text.lower().endswith(tuple(IMAGES)) else text
-
-
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= SHORT else f"{line[: SHORT - 1]}…"
 
 
-def _short_row(row: dict[str, Any]) -> str:
+def _short_row(row: Mapping[str, Any]) -> str:
     return _short(", ".join(f"{name}={value}" for name, value in row.items()))

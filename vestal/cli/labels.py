@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vestal.errors import UsageError
+from vestal.table_files import SEPARATORS
+from vestal.text_files import read_text
 
 
 def actual_labels(
@@ -34,12 +37,27 @@ def actual_labels(
 
 
 def _read(table: Path) -> dict[str, str]:
+    reader = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
+    truth: dict[str, str] = {}
     try:
-        with table.open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels in {table} cannot be read: {error}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2:
-            raise UsageError(f"{table}, line {number}: expected FILE,LABEL, got {','.join(row)!r}")
-    return {file.strip(): label.strip() for file, label in rows}
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != 2:
+                raise UsageError(f"{table}, line {reader.line_num}: {_wrong(row)}")
+            file, label = (cell.strip() for cell in row)
+            if truth.setdefault(file, label) != label:
+                raise UsageError(
+                    f"{table}, line {reader.line_num}: {file} has the label {label}, and "
+                    f"{truth[file]} in an earlier line"
+                )
+    except csv.Error as error:
+        raise UsageError(f"{table}, line {reader.line_num}, is not CSV: {error}") from None
+    return truth
+
+
+def _wrong(row: Sequence[str]) -> str:
+    seems = [name for separator, name in SEPARATORS.items() if separator in row[0]]
+    if len(row) == 1 and seems:
+        return f"the columns seem to be separated by {seems[0]}; expected FILE,LABEL"
+    return f"expected FILE,LABEL, got {','.join(row)!r}"

@@ -27,6 +27,18 @@ def new(
         str | None,
         typer.Option(help="A regressor's column of --data to predict; by default the last one."),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column of --data to leave out; repeat for several."),
+    ] = None,
+    encode: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Text column of --data to turn into columns of 0 and 1, one for each value; "
+            "repeat for several.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write models/MODEL: a model of your own that trains, packs and serves at once."""
@@ -34,7 +46,9 @@ def new(
         from vestal.project import Project
         from vestal.scaffold import create
 
-        made = create(Project.here(), model, task, data, target)
+        made = create(
+            Project.here(), model, task, data, target, ignore=ignore or (), encode=encode or ()
+        )
     if as_json:
         print_json({**vars(made), "folder": str(made.folder)})
         return

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError
+from vestal.text_files import lines_of, read_text
 
 
 def pack(
@@ -78,10 +79,7 @@ def _said(entry: Mapping[str, Any]) -> str:
 
 
 def _read_labels(file: Path) -> list[str]:
-    try:
-        found = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels in {file} cannot be read: {error}") from None
+    found = [label for line in lines_of(read_text(file)) if (label := line.strip(" \t"))]
     if not found:
         raise UsageError(f"{file} holds no labels: write one a line, in the classes' order")
     return found

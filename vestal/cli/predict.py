@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard
 
@@ -10,10 +10,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vestal.cli.inputs import Given, gather
+from vestal.cli.inputs import Given, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
 from vestal.client import Answer, Client, ClientError, NotFound
+from vestal.client.encoding import looks_like_path
+from vestal.client.inference import is_refusal
 from vestal.errors import UsageError
 
 Said = Answer | ClientError
@@ -24,7 +26,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="As it is served.")],
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files, or folders of files; of a .csv each row is an input."),
+        typer.Argument(
+            help="Files, or folders of files; of a table (.csv, .jsonl) each row is an input."
+        ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text; may be said again.")] = None,
     row: Annotated[
@@ -45,9 +49,12 @@ def predict(
     """Ask a served model; finds the server, its tokens and the truth by itself."""
     given = gather(inputs or [], text or [], row or [])
     with Client(url, timeout=timeout) as client:
+        schema = input_schema(client, model, version) if any(one.table for one in given) else {}
+        given = fitted(given, schema)
         said = client.predict_many(model, [one.value for one in given], version=version)
         if isinstance(said[0], NotFound):
             raise said[0]  # once, not for every input
+        _advise(given, said)
         known = () if labels else known_labels(client, model, version, said)
     actual = actual_labels([one.file or Path() for one in given], labels, known)
     if as_json:
@@ -82,14 +89,33 @@ def known_labels(
     """
     if not any(is_class(answer) for answer in said):
         return ()
-    try:
-        described = client.describe(model, version, customized=True, timeout=DESCRIBED_WITHIN)
-        labels = described.customized["labels"]
-        if isinstance(labels, list):
-            return {str(label) for label in labels}
-    except (ClientError, KeyError, TypeError):
-        pass  # the management API is not to be had from here, or the handler says nothing of itself
+    labels = _described(client, model, version).get("labels")
+    if isinstance(labels, list):
+        return {str(label) for label in labels}
     return {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
+
+
+def input_schema(client: Client, model: str, version: str | None) -> Mapping[str, Any]:
+    """The JSON Schema of a model's input; empty where it is not described."""
+    schema = _described(client, model, version).get("input")
+    return schema if isinstance(schema, dict) else {}
+
+
+def _described(client: Client, model: str, version: str | None) -> Mapping[str, Any]:
+    """What a handler says of itself; nothing where it does not, or has no reachable management."""
+    try:
+        found = client.describe(model, version, customized=True, timeout=DESCRIBED_WITHIN)
+    except ClientError:
+        return {}
+    return found.customized if isinstance(found.customized, dict) else {}
+
+
+def _advise(given: Sequence[Given], said: Sequence[Said]) -> None:
+    """Replace a hint for callers of the client by one for the command line."""
+    for one, error in zip(given, said, strict=True):
+        if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
+            hint = "The input was sent as text. To send a file, name it without --text"
+            error.facts = error.facts._replace(hint=hint)
 
 
 def _fact(given: Given, actual: str | None, said: Said) -> dict[str, Any]:

@@ -108,8 +108,10 @@ class _Command:
     def once(self, *, again: bool = False) -> bool:
         """Loads, asks and shows; False where an answer is an error."""
         from vestal.archive.frontend import Frontend
+        from vestal.batch.bodies import described
+        from vestal.cli.run_inputs import requests_of
 
-        sent = self.given.read()
+        read = self.given.read()
         frontend = Frontend.of(self.target.project)
         # No spinner: it would write over the prompt of a debugger.
         err.print(Text(f"loading {self.target.name}", style="dim"))
@@ -123,6 +125,7 @@ class _Command:
             )
             if self.describe:
                 facts["description"] = loaded.describe()
+            sent = requests_of(read, lambda: described(loaded).get("input", {}))
             batches = frontend.ask(loaded, sent, self.batch, explain=self.explain)
             operators = self._profiled(loaded, frontend, sent, facts) if self.profile else []
         self._show(facts, batches, operators)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import mimetypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from vestal.archive.frontend import Sent
+from vestal.batch.fields import Fields
 from vestal.cli.inputs import expand
 from vestal.client.encoding import BYTES, CONTENT_TYPES, JSON, TEXT
 from vestal.errors import UsageError
+from vestal.table_files import Table, is_table, read_table
 
 STDIN = "-"
 _TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
@@ -33,28 +36,72 @@ class Given:
         """The files and folders."""
         return [Path(name) for name in self.files if name != STDIN]
 
-    def read(self) -> list[Sent]:
-        """Reads the files as they are now.
+    def read(self) -> list[Sent | Rows]:
+        """Read the files as they are now.
+
+        A table is its rows, unless it is in a folder or a Content-Type makes it a body.
 
         Raises:
-            UsageError: a file that is not there, JSON that is none, a header without a colon.
+            UsageError: a missing file, a table that cannot be read, invalid JSON, a header without
+                a colon.
         """
         headers = dict(_header(line) for line in self.headers)
         kinds = [name for name in headers if name.lower() == "content-type"]
         kind = headers.pop(kinds[-1]) if kinds else None
-        found = []
+        bodies: list[tuple[str, bytes, str] | Table] = []
         for name in self.files:
             if name == STDIN:
-                found.append(("stdin", self._stdin, BYTES))
-            else:
-                found += [(str(f), _body(f), content_type_of(f)) for f in expand([Path(name)])]
-        found += [(_short(text), text.encode(), TEXT) for text in self.texts]
-        found += [(_short(text), _json(text), JSON) for text in self.data]
-        return [Sent(name, body, kind or own, headers) for name, body, own in found]
+                bodies.append(("stdin", self._stdin, BYTES))
+                continue
+            path = Path(name)
+            if is_table(path) and path.is_file() and kind is None:
+                bodies.append(read_table(path))
+                continue
+            bodies += [(str(f), _body(f), content_type_of(f)) for f in expand([path])]
+        bodies += [(_short(text), text.encode(), TEXT) for text in self.texts]
+        bodies += [(_short(text), _json(text), JSON) for text in self.data]
+        return [
+            Rows(one, headers)
+            if isinstance(one, Table)
+            else Sent(one[0], one[1], kind or one[2], headers)
+            for one in bodies
+        ]
 
     @cached_property
     def _stdin(self) -> bytes:
         return sys.stdin.buffer.read()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table whose rows are sent; their bodies depend on the model that gets them."""
+
+    table: Table
+    headers: Mapping[str, str]
+
+    def sent(self, schema: Mapping[str, Any]) -> list[Sent]:
+        """A request for each row.
+
+        Raises:
+            UsageError: the model needs columns that the table does not have.
+        """
+        fields = Fields(schema, self.table.columns)
+        found = []
+        for row in self.table.rows:
+            body, kind = fields.body(row.values)
+            found.append(Sent(f"{self.table.file}, row {row.number}", body, kind, self.headers))
+        return found
+
+
+def requests_of(read: Sequence[Sent | Rows], schema: Callable[[], Mapping[str, Any]]) -> list[Sent]:
+    """Every request, in order.
+
+    Args:
+        schema: gives that of the model's input, which is empty where it is not known; called only
+            where there is a table.
+    """
+    known = schema() if any(isinstance(one, Rows) for one in read) else {}
+    return [sent for one in read for sent in (one.sent(known) if isinstance(one, Rows) else [one])]
 
 
 def content_type_of(file: Path) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from typing import Any
+
+from vestal.client.errors import InvalidInput
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 """PNG's number for grey, RGB and RGBA, by channels."""
@@ -55,9 +58,10 @@ def png(image: Any) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of an array, a tensor, a pandas row or a table; raises TypeError.
+    """What JSON can hold of an array, a tensor, a pandas row or a table.
 
     A pandas row (Series) is an object by name, a table (DataFrame) `{"instances": [row, ...]}`.
+    Raises TypeError for anything else, InvalidInput where two columns have one name.
     """
     if comes_from(value, "torch"):
         return value.detach().cpu().tolist()
@@ -65,12 +69,37 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if comes_from(value, "pandas"):
         if hasattr(value, "to_dict") and hasattr(value, "columns"):
-            return {"instances": value.to_dict(orient="records")}
+            return {"instances": records(value)}
         if hasattr(value, "to_dict"):
+            _check_labels(value.index, "index label")
             return value.to_dict()
-        if hasattr(value, "isoformat"):
+        if hasattr(value, "isoformat") and value == value:  # NaT is not equal to itself
             return value.isoformat()
     raise TypeError(f"it holds a {type_name(value)}")
+
+
+def records(table: Any) -> list[dict[str, Any]]:
+    """Return the rows of a pandas table by column name; raises InvalidInput."""
+    _check_labels(table.columns, "column")
+    rows: list[dict[str, Any]] = table.to_dict(orient="records")
+    return rows
+
+
+def _check_labels(labels: Any, what: str) -> None:
+    """Raise InvalidInput where labels are no names, or where two of them have one name in JSON."""
+    names = Counter(map(str, labels))
+    several = [name for name, count in names.items() if count > 1]
+    if several:
+        raise InvalidInput(
+            f"several {what}s of the input have the same name in JSON ({', '.join(several)}), "
+            "which would keep one of their values; rename them"
+        )
+    other = [label for label in labels if not isinstance(label, (str, int, float))]
+    if other:
+        raise InvalidInput(
+            f"the {what} {other[0]!r} of the input is a {type_name(other[0])}: expected a str or a "
+            "number; rename it (of a MultiIndex, join the levels)"
+        )
 
 
 def type_name(value: Any) -> str:

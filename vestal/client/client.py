@@ -56,10 +56,10 @@ class Client(Base):
     ) -> Answer:
         """Sends one input to a model, its default version unless one is said.
 
-        `input`: a Path, or a str that ends in an image's suffix, is a file; any other str is text;
-        bytes, a file object, a PIL image or an image as uint8 array or tensor (PNG), any other
-        numpy array or torch tensor (JSON `{"data": ...}`), a pandas row, a dict, list or number
-        (JSON). `correlation_id`, `traceparent`: sent as they are; made up where not given.
+        `input`: a Path is a file; a str is text, whatever it looks like; bytes, a file object, a
+        PIL image or an image as uint8 array or tensor (PNG), any other numpy array or torch tensor
+        (JSON `{"data": ...}`), a pandas row, a dict, list or number (JSON). `correlation_id`,
+        `traceparent`: sent as they are; made up where not given.
         """
         asked = Asked("predict", model, version, correlation_id, traceparent)
         return self._infer(asked, input, timeout)

@@ -1,32 +1,30 @@
 """How an input becomes a request's body.
 
 Path                            the file's bytes; content type by its suffix
-str with an image's suffix      the same: "seven.png" is a file
-any other str                   text/plain
+str                             text/plain, also where a file has that name
 bytes, bytearray, memoryview    as they are
 file object                     what is left to read, as a file
-PIL image                       PNG
+PIL image                       PNG with its EXIF orientation; TIFF where PNG has no such mode
 array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
 other array or tensor           JSON: {"data": nested lists}
 pandas row, table               JSON: {"column": value}; {"instances": [row, ...]}
 dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes as base64
 
-Whether a str is a file depends on its spelling alone, never on which files exist: a service that
-passes its users' texts on would otherwise send any file that a user can name. Text that happens to
-end in ".png" goes as bytes: `text.encode()`.
+A str is never a file name: a service that passes on its users' texts must not send its own files.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from vestal.client.arrays import COMPRESSION, comes_from, is_image, plain, png, type_name
-from vestal.client.errors import Facts, InvalidInput
+from vestal.client.arrays import comes_from, is_image, png, type_name
+from vestal.client.errors import InvalidInput
+from vestal.client.json_body import json_body
+from vestal.client.pillow import encode_image
 
 BYTES = "application/octet-stream"
 TEXT = "text/plain; charset=utf-8"
@@ -44,6 +42,10 @@ IMAGES = {
 }
 CONTENT_TYPES = {**IMAGES, ".json": JSON, ".txt": TEXT}
 
+# One line that begins as an absolute or relative path does, or ends in a suffix.
+_PATH_LIKE = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[/\\].+|.*[^\s./\\]\.[A-Za-z]\w{0,7}")
+_LONGEST_PATH = 1024
+
 
 class Payload(NamedTuple):
     body: bytes
@@ -55,19 +57,21 @@ def encode(value: Any) -> Payload:
     if isinstance(value, Path):
         return _file(value)
     if isinstance(value, str):
-        return _file(Path(value), value) if _names_image(value) else _text(value)
+        return _text(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return Payload(bytes(value), BYTES)
     if comes_from(value, "PIL"):
-        return _png(value)
+        return Payload(*encode_image(value))
     if comes_from(value, "numpy") or comes_from(value, "torch"):
-        return Payload(png(value), IMAGES[".png"]) if is_image(value) else _json({"data": value})
+        if is_image(value):
+            return Payload(png(value), IMAGES[".png"])
+        return Payload(json_body({"data": value}), JSON)
     if comes_from(value, "pandas"):
-        return _json(value)
+        return Payload(json_body(value), JSON)
     if callable(getattr(value, "read", None)):
         return _stream(value)
     if isinstance(value, (dict, list, tuple, int, float)):
-        return _json(value)
+        return Payload(json_body(value), JSON)
     raise InvalidInput(
         f"an input of type {type_name(value)} cannot be sent: expected a path, bytes, a str, a "
         "file object, a PIL image, a numpy array, a torch tensor, a pandas row, a dict or a list"
@@ -77,7 +81,7 @@ def encode(value: Any) -> Payload:
 def takes_long(value: Any) -> bool:
     """Does encoding it read a file, or work long enough to hold an event loop up?"""
     if isinstance(value, (bytes, str)):
-        return isinstance(value, str) and _names_image(value)
+        return False
     is_file = isinstance(value, Path) or callable(getattr(value, "read", None))
     return is_file or _holds_arrays(value)
 
@@ -92,30 +96,24 @@ def _holds_arrays(value: Any, depth: int = 4) -> bool:
 
 def may_hang(value: Any) -> bool:
     """Does encoding it read from what may never end, as a pipe or a socket does?"""
-    if isinstance(value, str):
-        return _names_image(value) and not Path(value).is_file()
     if isinstance(value, Path):
         return not value.is_file()
     in_memory = isinstance(value, (io.BytesIO, io.StringIO)) or comes_from(value, "PIL")
     return callable(getattr(value, "read", None)) and not in_memory
 
 
-def _names_image(text: str) -> bool:
-    return text.lower().endswith(tuple(IMAGES)) and "\n" not in text and "\0" not in text
+def looks_like_path(value: Any) -> bool:
+    """Return whether an input is a text that its caller may have meant as a file name."""
+    short = isinstance(value, str) and len(value) <= _LONGEST_PATH and value.isprintable()
+    return short and _PATH_LIKE.fullmatch(value.strip()) is not None
 
 
-def _file(path: Path, spelled: str | None = None) -> Payload:
+def _file(path: Path) -> Payload:
     try:
         body = path.read_bytes()
     except OSError as error:
-        hint = None
-        if spelled is not None:
-            hint = "A str with an image's suffix names a file; text goes as text.encode()"
         reason = error.strerror or str(error)
-        raise InvalidInput(
-            f"the input file {path.absolute()} cannot be read: {reason}",
-            Facts(hint=hint),
-        ) from error
+        raise InvalidInput(f"the input file {path.absolute()} cannot be read: {reason}") from error
     return Payload(body, CONTENT_TYPES.get(path.suffix.lower(), BYTES))
 
 
@@ -139,29 +137,3 @@ def _stream(file: IO[Any]) -> Payload:
     if not isinstance(body, (bytes, bytearray)):
         raise InvalidInput(f"the input's read() gave {type_name(body)}: expected bytes or str")
     return Payload(bytes(body), CONTENT_TYPES.get(suffix, BYTES))
-
-
-def _png(image: Any) -> Payload:
-    buffer = io.BytesIO()
-    try:
-        if image.mode in ("CMYK", "HSV", "LAB", "YCbCr"):  # PNG has none of these
-            image = image.convert("RGB")
-        image.save(buffer, format="PNG", compress_level=COMPRESSION)
-    except (AttributeError, OSError, ValueError) as error:
-        raise InvalidInput(f"the input image cannot be written as PNG: {error}") from error
-    return Payload(buffer.getvalue(), IMAGES[".png"])
-
-
-def _json(value: Any) -> Payload:
-    try:
-        text = json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        # NaN and infinity are ValueErrors: JSON has no word for them.
-        raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
-    return Payload(text.encode(), JSON)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode()
-    return plain(value)

@@ -7,8 +7,15 @@ from typing import Any, Literal, NamedTuple
 from vestal.client.answers import Answer, answer
 from vestal.client.arrays import type_name
 from vestal.client.context import Context
-from vestal.client.encoding import Payload, encode, may_hang, takes_long
-from vestal.client.errors import ClientError, DeadlineExceeded, Facts, InvalidInput
+from vestal.client.encoding import Payload, encode, looks_like_path, may_hang, takes_long
+from vestal.client.errors import (
+    ClientError,
+    DeadlineExceeded,
+    Facts,
+    InvalidInput,
+    RequestRefused,
+    ServerFailed,
+)
 from vestal.client.retry import Attempts
 from vestal.client.steps import TOO_LATE, Call, Steps, Work, path
 from vestal.client.tracing import trace_of
@@ -17,6 +24,7 @@ from vestal.client.verdicts import named
 Operation = Literal["predict", "explain"]
 
 _FOLDERS = {"predict": "predictions", "explain": "explanations"}
+SHOWN = 100  # characters of an input in a hint
 
 
 class Asked(NamedTuple):
@@ -51,7 +59,12 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
         model=asked.model,
         version=asked.version,
     )
-    reply, attempts = yield from Attempts(call, context).run()
+    try:
+        reply, attempts = yield from Attempts(call, context).run()
+    except ClientError as error:
+        if is_refusal(error) and looks_like_path(value):
+            error.facts = error.facts._replace(hint=_path_hint(value))
+        raise
     context.span.event("answered", attempts=attempts, status=reply.status)
     return answer(
         reply,
@@ -60,6 +73,18 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
         attempts=attempts,
         trace=trace,
     )
+
+
+def is_refusal(error: ClientError) -> bool:
+    """Return whether the handler could not use the input: it refused it, or raised."""
+    if isinstance(error, RequestRefused):
+        return error.status in (400, 415, 422)
+    return isinstance(error, ServerFailed) and "Prediction failed" in (error.server_message or "")
+
+
+def _path_hint(text: str) -> str:
+    shown = text.strip() if len(text) <= SHOWN else f"{text.strip()[:SHOWN]}..."
+    return f"The input was sent as text. To send a file, pass pathlib.Path({shown!r})"
 
 
 def _encoded(value: Any) -> Payload | InvalidInput:

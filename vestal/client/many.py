@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 from vestal.client.answers import Answer
-from vestal.client.arrays import comes_from, type_name
+from vestal.client.arrays import comes_from, records, type_name
 from vestal.client.errors import ClientError
 from vestal.errors import UsageError
 
@@ -24,7 +24,7 @@ class Many:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise UsageError(f"concurrency is {concurrency!r}: expected a whole number from 1 on")
         if comes_from(inputs, "pandas") and hasattr(inputs, "columns"):
-            inputs = inputs.to_dict(orient="records")  # itself it gives its columns' names
+            inputs = records(inputs)  # itself it gives its columns' names
         self._source = enumerate(_iterator(inputs))
         self._total = len(inputs) if isinstance(inputs, Sized) else None
         self._results: dict[int, Answer | ClientError] = {}

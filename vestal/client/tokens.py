@@ -158,7 +158,7 @@ class KeyFile(Tokens):
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
-            keys = json.loads(self.path.read_text(encoding="utf-8"))
+            keys = json.loads(self.path.read_text(encoding="utf-8-sig"))
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
         except (OSError, ValueError) as error:

@@ -5,30 +5,27 @@ A recipe names its own file; `vestal train --data FILE` takes another one of the
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vestal.errors import VestalError
+from vestal.table_files import Row, Table, cell_number, is_missing, read_table
+from vestal.text_files import lines_of, read_text
 from vestal.training.recipe import Splits
 from vestal.training.splitting import SPLIT_SEED, split
 
 FEWEST_ROWS = 12  # of a table: R2 needs two of a split, and a tenth of these validates
 FEWEST = 10  # texts of a class: less cannot be split three ways
+SHOWN = 60  # characters of a cell in a message
 PIECES = 40  # of a plain text: what is held out is a 40th of it in one piece, several times
-JSON_LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -72,18 +69,27 @@ def rows(data: Path | None = None, *, file: Path, features: Sequence[str], targe
         data: another table of these columns than `file`.
 
     Raises:
-        VestalError: no such file or column, what is no finite number (line and column are named),
+        VestalError: no such file or column, what is no finite number (row and column are named),
             or too few rows.
     """
-    source = data or file
-    table = read_table(source, (*features, target))
-    if len(table) < FEWEST_ROWS:
-        raise VestalError(f"{source} has {len(table)} rows: at least {FEWEST_ROWS} can be split")
-    numbers = torch.tensor(
-        [[_number(row[name], source, row, name) for name in (*features, target)] for row in table]
-    )
+    return split_rows(read_table(data or file), features, target)
+
+
+def split_rows(table: Table, features: Sequence[str], target: str) -> Splits:
+    """Split a table that is read, as `rows` does."""
+    columns = (*features, target)
+    table.require(columns)
+    if len(table.rows) < FEWEST_ROWS:
+        raise VestalError(
+            f"{table.file} has {len(table.rows)} rows: at least {FEWEST_ROWS} can be split"
+        )
+    numbers = torch.tensor([[_number(table, row, name) for name in columns] for row in table.rows])
+    beyond = (~torch.isfinite(numbers)).nonzero()
+    if len(beyond):
+        row, name = table.rows[int(beyond[0][0])], columns[int(beyond[0][1])]
+        raise VestalError(f"{table.place(row, name)}: {row.values[name]!r} is beyond float32")
     everything = Rows(numbers[:, :-1], numbers[:, -1])
-    return split(everything, place=source)
+    return split(everything, place=table.file)
 
 
 def moments(values: Tensor) -> tuple[list[float], list[float]]:
@@ -99,12 +105,15 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
             few texts of one.
     """
     source = data or file
-    table = read_table(source, ("text", "label"))
-    for row in table:
+    table = read_table(source)
+    table.require(("text", "label"))
+    for row in table.rows:
         for name in ("text", "label"):
-            if not isinstance(row[name], str | int) or not str(row[name]).strip():
-                raise VestalError(f"{_place(source, row)}: the {name} is empty, or is no text")
-    count = Counter(str(row["label"]).strip() for row in table)
+            value = row.values[name]
+            if not isinstance(value, str | int) or not str(value).strip():
+                raise VestalError(f"{table.place(row, name)}: the {name} is empty, or is no text")
+    examples = [(str(row.values["text"]), str(row.values["label"]).strip()) for row in table.rows]
+    count = Counter(label for _, label in examples)
     labels = sorted(count)
     few = [f"{label} has {count[label]}" for label in labels if count[label] < FEWEST]
     if few or len(labels) < 2:
@@ -112,8 +121,8 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
             f"{source} has {len(labels)} classes{': ' * bool(few)}{', '.join(few[:4])}; "
             f"at least 2 of {FEWEST} texts each can be learned and split"
         )
-    classes = [labels.index(str(row["label"]).strip()) for row in table]
-    texts = Texts([(str(r["text"]), c) for r, c in zip(table, classes, strict=True)])
+    classes = [labels.index(label) for _, label in examples]
+    texts = Texts([(text, c) for (text, _), c in zip(examples, classes, strict=True)])
     return split(texts, classes, labels, source)
 
 
@@ -129,8 +138,7 @@ def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
             are enough for the model says `language.tokenize`.
     """
     source = data or file
-    text = _read(source)
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(read_text(source), ends=True)
     if len(lines) < PIECES:
         raise VestalError(f"{source} has {len(lines)} lines: at least {PIECES} can be split")
     edges = [round(index * len(lines) / PIECES) for index in range(PIECES + 1)]
@@ -143,75 +151,24 @@ def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
     return Splits(train, validation, test)
 
 
-def read_table(source: Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A CSV file with a header, or JSON Lines of objects (.jsonl, .ndjson), as it is written.
-
-    Each row also has its line, under the key "".
-
-    Raises:
-        VestalError: no such file, no table, or a column that is missing.
-    """
-    text = _read(source)
-    found: list[dict[str, Any]] = []
-    if source.suffix.lower() in JSON_LINES:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                found.append({**_object(line, f"{source}, line {number}"), "": number})
-        have = list(found[0]) if found else []
-    else:
-        # Not splitlines(), which ends a line at what is a character of a text (U+2028, \x0b) too.
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        have = list(reader.fieldnames or [])
-        found = [{**row, "": reader.line_num} for row in reader]
-    for row in found or [dict.fromkeys(have)]:
-        missing = [name for name in columns if row.get(name) is None and found]
-        missing = missing or [name for name in columns if name not in row]
-        if missing:
-            there = ", ".join(name for name in have if name)
-            raise VestalError(
-                f"{_place(source, row)}: no {missing[0]!r} (it needs the columns "
-                f"{', '.join(columns)}; {source.name} has {there or 'none'})"
-            )
-    return found
-
-
-def _object(line: str, place: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise VestalError(f"{place} is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise VestalError(f"{place} must be a JSON object, got a {type(value).__name__}")
-    return value
-
-
-def _read(source: Path) -> str:
-    try:
-        return source.read_text("utf-8-sig")  # spreadsheets begin a CSV with a BOM
-    except OSError as error:
-        raise VestalError(f"{source} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise VestalError(f"{source} is not UTF-8 ({error.reason}): save it so") from None
-
-
-def _number(given: Any, source: Path, row: Mapping[str, Any], name: str) -> float:
-    try:
-        value = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise VestalError(f"{_place(source, row)}, column {name}: {given!r} is no finite number")
-    return value
-
-
-def _place(source: Path, row: Mapping[str, Any]) -> str:
-    return f"{source}, line {row['']}" if row.get("") else str(source)
+def _number(table: Table, row: Row, column: str) -> float:
+    value = row.values[column]
+    number = cell_number(value)
+    if number is not None:
+        return float(number)
+    if is_missing(value):
+        raise VestalError(
+            f"{table.place(row, column)}: the value is missing ({value!r}). Remove the row, or "
+            "fill in a value such as the mean of the column"
+        )
+    shown = repr(value) if len(repr(value)) <= SHOWN else f"{repr(value)[:SHOWN]}..."
+    raise VestalError(f"{table.place(row, column)}: {shown} is not a finite number")
 
 
 def passages(text: str, size: int) -> Iterator[str]:
     """Whole lines, at most `size` bytes at once; a longer line is cut."""
     passage = ""
-    for line in text.splitlines(keepends=True):
+    for line in lines_of(text, ends=True):
         if passage and len((passage + line).encode()) > size:
             yield passage
             passage = ""

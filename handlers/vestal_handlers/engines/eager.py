@@ -84,7 +84,7 @@ def _asked(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
         return {}
     labels = folder / "index_to_name.json"
     if labels.is_file():
-        return {"classes": len(json.loads(labels.read_text("utf-8")))}
+        return {"classes": len(json.loads(labels.read_text("utf-8-sig")))}
     if classes.default is not inspect.Parameter.empty:
         return {}
     raise FileNotFoundError(

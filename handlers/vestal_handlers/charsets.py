@@ -1,0 +1,107 @@
+"""Bytes of a text become a str: by the charset that its Content-Type declares, else by UTF-8.
+
+TorchServe passes on the Content-Type of a request as it was sent, but not the charset of a form's
+part, whose text must therefore be UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.message import Message
+from encodings import normalize_encoding
+from encodings.aliases import aliases
+
+from vestal_handlers.errors import InputError
+
+# Python looks up any name that a caller sends and remembers it for good, so only known names are
+# looked up; these are no charsets, or let through what is no Unicode text.
+_OTHERS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec"}
+_OTHERS |= {"zlib_codec", "mbcs", "utf_7"}
+_CODECS = set(aliases.values()) - _OTHERS
+_BOM = "\ufeff"
+_MULTIPART = "multipart/"
+
+
+def codec_of(content_type: str) -> str | None:
+    """Return the Python codec of a Content-Type's charset; None where UTF-8 is right.
+
+    Raises:
+        InputError: 415 an unknown charset.
+    """
+    if "charset" not in content_type.lower():
+        return None
+    header = Message()
+    header["content-type"] = content_type
+    name = header.get_content_charset()
+    if not name:
+        return None
+    name = normalize_encoding(name)
+    codec = aliases.get(name, name)
+    if codec not in _CODECS:
+        raise InputError(415, f"charset {name[:40]!r} is not known: send UTF-8")
+    return None if codec in ("utf_8", "ascii") else codec
+
+
+def decoded(data: bytes | bytearray, codec: str) -> str:
+    """Return a text without its byte order mark.
+
+    Args:
+        codec: the declared one, from `codec_of`.
+
+    Raises:
+        InputError: 400 the declared charset does not fit.
+    """
+    try:
+        return bytes(data).decode(codec).removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            400, f"the text is not {codec} (byte {error.start}), which its Content-Type declares"
+        ) from None
+    except LookupError:  # a codec that this Python was built without
+        raise InputError(415, f"charset {codec} is not known: send UTF-8") from None
+
+
+def text_or_bytes(data: bytes | bytearray, codec: str | None) -> str | bytes | bytearray:
+    """Return a text; where no charset is declared, what is not UTF-8 stays bytes, for the task."""
+    if codec:
+        return decoded(data, codec)
+    try:
+        return bytes(data).decode("utf-8").removeprefix(_BOM)
+    except UnicodeDecodeError:
+        return data
+
+
+def text_of(payload: bytes | bytearray, headers: Mapping[str, str], what: str) -> str:
+    """Return a payload's bytes as text.
+
+    Args:
+        headers: of the request, their names in lower case.
+        what: names the text in a message: "the prompt".
+
+    Raises:
+        InputError: not UTF-8: 415 in a form, whose part may have declared another charset; 400
+            elsewhere.
+    """
+    try:
+        return bytes(payload).decode("utf-8").removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        if is_multipart(headers):
+            raise undeclared(what) from None
+        raise InputError(
+            400,
+            f"{what} is not UTF-8 (byte {error.start}): send it as UTF-8, or declare its charset, "
+            "for example Content-Type: text/plain; charset=iso-8859-1",
+        ) from None
+
+
+def is_multipart(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").strip().lower().startswith(_MULTIPART)
+
+
+def undeclared(what: str) -> InputError:
+    """Return the error for a part of a form that is not UTF-8."""
+    return InputError(
+        415,
+        f"{what} in this form is not UTF-8, and TorchServe does not pass on the charset of a "
+        "part: send it as UTF-8, or alone as the body with its charset in Content-Type",
+    )

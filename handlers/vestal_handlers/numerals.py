@@ -1,0 +1,24 @@
+"""Numbers written as text, in forms and tables: what JSON takes for one, and a few kinder forms."""
+
+from __future__ import annotations
+
+import math
+import re
+
+# No underscores, no digits but 0 to 9, no NaN, no infinity. Each character has one place only, so
+# a long text costs linear time.
+_NUMERAL = re.compile(r"\s*([+-]?)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+
+def number_in(text: str) -> int | float | None:
+    """Return the finite number that a text holds; None where it holds something else."""
+    match = _NUMERAL.fullmatch(text)
+    if match is None:
+        return None
+    number = float(text)
+    if not math.isfinite(number):
+        return None
+    sign, digits, fraction, exponent = match.groups()
+    if fraction is not None or exponent is not None or digits.startswith("."):
+        return number
+    return int(sign + (digits.lstrip("0") or "0"))  # int() refuses thousands of zeros
