@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vestal.children import end_with_parent
+
 
 def main(folder: Path, report: Path) -> None:
     def say(**facts: Any) -> None:
@@ -60,4 +62,5 @@ def _code(error: BaseException, otherwise: str = "load-failed") -> str:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(Path(sys.argv[1]), Path(sys.argv[2]))
