@@ -40,7 +40,7 @@ def handle(data, context):
         return None
     bodies = [bytes(row["body"]).decode() for row in data]
     with open(os.environ["SEEN"], "a") as seen:
-        seen.write("".join(body + "\\n" for body in bodies))
+        seen.write("".join(body.strip() + "\\n" for body in bodies))
     time.sleep(float(os.environ.get("SLOW", 0)))
     if "bad" in bodies:
         raise ValueError("bad")
@@ -197,7 +197,7 @@ def test_of_a_handler_that_fails_whole_batches_only_the_culprit_fails(other, tmp
 
 
 def inputs_of(kind, folder):
-    """60 inputs of eight letters: a text file, a CSV, or a folder of files in 20 folders."""
+    """60 inputs: a text file, a CSV, or a folder of files in 20 folders."""
     lines = [f"text {number:03}" for number in range(60)]
     if kind == "texts":
         (folder / "texts.txt").write_text("\n".join(lines))
@@ -208,7 +208,7 @@ def inputs_of(kind, folder):
     for number, line in enumerate(lines):
         file = folder / "photos" / str(number % 20) / f"{number:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(line)
+        file.write_text(line.ljust(200_000))  # more than a pipe between processes holds
     return folder / "photos"
 
 

@@ -22,7 +22,7 @@ def main(folder: Path, report: Path) -> None:
 
     say(step="import")
     from vestal.archive.run import Input, LoadedArchive
-    from vestal.archive.sample import matches, read_sample
+    from vestal.archive.sample import matches, read_sample, value_of
 
     say(step="load")
     os.chdir(folder)  # a worker's, for its whole life; now that all of ours is imported
@@ -42,7 +42,8 @@ def main(folder: Path, report: Path) -> None:
                     text = answer.body.decode("utf-8", "replace")
                     say(failed="answer-refused", meaning=f"status {answer.status}: {text}")
                     return
-                difference = matches(sample.answer, answer.json(), sample.tolerance)
+                value = value_of(answer.body, answer.headers.get("content-type", ""))
+                difference = matches(sample.answer, value, sample.tolerance)
                 if difference:
                     say(failed="answer-differs", meaning=difference)
         except Exception as error:
