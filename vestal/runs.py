@@ -13,9 +13,7 @@ While a training runs there are `settings.json` and `checkpoints/`, and no train
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
+from vestal.locks import FileLock
 from vestal.project import Project
 
 LABELS = "index_to_name.json"
@@ -161,16 +160,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is on the folder itself, and ends with the process, however it ends.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise VestalError(f"another vestal train is at {folder}: wait for it, or stop it") from None
-    try:
+        if not lock.acquire():
+            raise VestalError(f"another vestal train is at {folder}: wait for it, or stop it")
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def unfinished_run(project: Project, model: str) -> Path:

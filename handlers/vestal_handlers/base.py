@@ -72,6 +72,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
             asked.precision,
             asked.engine,
             channels_last=asked.channels_last,
+            output=asked.output,
         )
 
     def setup(self) -> None:

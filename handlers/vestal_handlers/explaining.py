@@ -114,7 +114,6 @@ def attribute(
     inputs = sample.detach().to(device).unsqueeze(0).clone().requires_grad_()
     baselines = baseline.detach().to(device).unsqueeze(0)
     module = getattr(engine, "module", None)
-    model = engine if module is None else module
 
     def forward(batch: Tensor) -> Tensor:
         if time.monotonic() > until:
@@ -122,7 +121,7 @@ def attribute(
                 "the explanation took too long: ask for fewer at once, lower handler.n_steps, or "
                 "raise responseTimeout"
             )
-        return score(model(batch))
+        return score(engine(batch))
 
     if module is not None:
         steps = max(1, _VALUES_A_PASS // inputs.numel())

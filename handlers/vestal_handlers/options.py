@@ -30,6 +30,7 @@ class Options:
     Attributes:
         engine: what computes the model; None: by the artifact's suffix.
         precision: what it computes in: fp32, bf16 or fp16, as far as the engine can.
+        output: the name or index of the model's output that is served; None: the only one.
         channels_last: memory layout of image models on the eager engine: faster convolutions.
         threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).
         warm_up: run the batch sizes that will come before the worker says READY.
@@ -41,6 +42,7 @@ class Options:
 
     engine: str | None = None
     precision: str = "fp32"
+    output: str | int | None = None
     channels_last: bool = False
     threads: int | None = number(None, at_least=1)
     warm_up: bool = True

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pandas
+import psutil
 import pytest
 import torch
 import typer
@@ -39,7 +40,7 @@ def handle(data, context):
         return None
     bodies = [bytes(row["body"]).decode() for row in data]
     with open(os.environ["SEEN"], "a") as seen:
-        seen.write("".join(body + "\\n" for body in bodies))
+        seen.write("".join(body.strip() + "\\n" for body in bodies))
     time.sleep(float(os.environ.get("SLOW", 0)))
     if "bad" in bodies:
         raise ValueError("bad")
@@ -222,35 +223,56 @@ def test_of_a_handler_that_fails_whole_batches_only_the_culprit_fails(other, tmp
     assert json.loads(rows[2]["answer"]) == {"length": 5}
 
 
-def test_a_killed_run_goes_on_where_it_was(other, tmp_path):
-    lines = [f"text {number:03}" for number in range(200)]
-    (tmp_path / "texts.txt").write_text("\n".join(lines))
+def inputs_of(kind, folder):
+    """60 inputs: a text file, a CSV, or a folder of files in 20 folders."""
+    lines = [f"text {number:03}" for number in range(60)]
+    if kind == "texts":
+        (folder / "texts.txt").write_text("\n".join(lines))
+        return folder / "texts.txt"
+    if kind == "table":
+        (folder / "texts.csv").write_text("\n".join(["text", *lines]))
+        return folder / "texts.csv"
+    for number, line in enumerate(lines):
+        file = folder / "photos" / str(number % 20) / f"{number:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(line.ljust(200_000))  # more than a pipe between processes holds
+    return folder / "photos"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("files", signal.SIGKILL),
+        ("files", signal.SIGTERM),
+        ("texts", signal.SIGKILL),
+        ("table", signal.SIGTERM),
+    ],
+)
+def test_a_killed_run_leaves_no_process_and_goes_on_where_it_was(kind, sent, other, tmp_path):
+    given = inputs_of(kind, tmp_path)
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
-    script = (
-        "import sys; from pathlib import Path; from vestal.batch.run import run; "
-        "run(Path(sys.argv[1]), [sys.argv[2]], Path(sys.argv[3]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(other), str(tmp_path / "texts.txt"), str(out)],
-        env={**os.environ, "SLOW": "0.2"},
-    )
+    command = [sys.executable, "-m", "vestal", "batch", str(other), str(given), "--out", str(out)]
+    process = subprocess.Popen([*command, "--workers", "2"], env={**os.environ, "SLOW": "0.3"})
     deadline = time.monotonic() + 90
     while not journal.exists() or journal.read_bytes().count(b"\n") < 9:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(sent)
+    assert process.wait(30) in (-sent, 128 + sent)
+    assert not psutil.wait_procs(children, timeout=15)[1]
     assert not out.exists()
-    with journal.open("ab") as stream:  # a row that was being written
-        stream.write(b'{"index": 199, "sta')
-    found = run(other, [str(tmp_path / "texts.txt")], out)
+    # A row that was being written.
+    with journal.open("ab") as stream:
+        stream.write(b'{"index": 59, "sta')
+    found = run(other, [str(given)], out)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["text"] for row in rows] == lines
-    assert all(row["answer"] == {"length": 8} for row in rows)
-    assert 8 <= found.before < 200
+    assert len(rows) == len({(row["file"], row.get("row")) for row in rows}) == 60
+    assert {row["status"] for row in rows} == {200}
+    assert 8 <= found.before < 60
     # Computed twice was at most the batch that was in work.
-    assert (tmp_path / "seen").read_text().count("\n") <= 204
+    assert (tmp_path / "seen").read_text().count("\n") <= 64
     assert not journal.exists()
 
 

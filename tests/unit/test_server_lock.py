@@ -16,7 +16,7 @@ from vestal.server.lock import lock
 def test_the_folder_is_made_for_its_owner_alone_and_no_file_in_it(tmp_path):
     project = Project(tmp_path)
     project.state.mkdir(mode=0o755)
-    os.close(lock(project))
+    lock(project).release()
     assert stat.S_IMODE(project.state.stat().st_mode) == 0o700
     assert list(project.state.iterdir()) == []
 
@@ -31,8 +31,8 @@ def test_the_second_names_the_first(tmp_path, ready):
         project.ready_file.write_text(ReadyFile(where, "", "", os.getpid(), None, []).to_json())
     with pytest.raises(VestalError, match=re.escape(f"(pid {os.getpid()}, {where})")):
         lock(project)
-    os.close(folder)
-    os.close(lock(project))
+    folder.release()
+    lock(project).release()
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):

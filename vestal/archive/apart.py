@@ -15,6 +15,7 @@ from typing import Any
 import vestal
 from vestal.archive.frontend import Frontend, Sent
 from vestal.archive.messages import Answer
+from vestal.children import parents_pid
 from vestal.errors import VestalError
 
 SECONDS = 300.0  # for a load, and for an answer
@@ -47,7 +48,12 @@ class ArchiveApart:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                **parents_pid(),
+                "PYTHONPATH": python_path(),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
         )
         self._waiting = "loading"
 

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+from vestal.children import end_with_parent
+
 
 def main(folder: Path, decode: bool, max_request_size: int) -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -63,4 +65,5 @@ def _say(channel: IO[str], **facts: Any) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(Path(sys.argv[1]).absolute(), sys.argv[2] == "decode", int(sys.argv[3]))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from vestal.archive.apart import python_path
+from vestal.children import end_with_parent, parents_pid
 from vestal.errors import UsageError, VestalError
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
@@ -52,6 +53,7 @@ def artifact_for(run: Run, engine: str, folder: Path) -> Path:
         [*command, str(folder.resolve()), *shape],
         env={
             **os.environ,
+            **parents_pid(),
             "PYTHONPATH": python_path(),
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",  # the run's folder stays as it is
@@ -82,5 +84,6 @@ def main(run: Path, weights: str, kind: str, folder: Path, shape: list[int]) -> 
 
 
 if __name__ == "__main__":
+    end_with_parent()
     _, run_, weights_, kind_, folder_, *shape_ = sys.argv
     main(Path(run_), weights_, kind_, Path(folder_), [int(side) for side in shape_])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
+from vestal.locks import FileLock
 
 INDEX = "index.json"
 Index = dict[str, dict[str, Any]]
@@ -71,9 +70,9 @@ def enter(index: Index, archive: str, **facts: Any) -> None:
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
     """A lock on the folder itself, so that no lock file is left."""
-    handle = os.open(store, os.O_RDONLY)
+    lock = FileLock(store)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.acquire(wait=True)
         yield
     finally:
-        os.close(handle)
+        lock.release()

@@ -22,10 +22,11 @@ from typing import Any
 
 import yaml
 
+from vestal.archive.golden import add_golden
 from vestal.archive.index import enter, sha256_of, updating
 from vestal.archive.layout import CONFIG, HANDLER, MANIFEST
 from vestal.archive.sample import tolerance_of
-from vestal.archive.stage import add_bill, add_golden, engine_of, stage
+from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
 from vestal.project import Project
@@ -39,7 +40,8 @@ class Packed:
     """An archive in the store; `new`: it was not there with these bytes before.
 
     `source`: where the weights are from. `replaced`: what stood there before, by its entry in the
-    index, or by its sha256 alone.
+    index, or by its sha256 alone. `no_sample`: why the archive has no sample; None where it has
+    one.
     """
 
     archive: Path
@@ -47,6 +49,7 @@ class Packed:
     new: bool
     source: str
     replaced: Mapping[str, Any] | None = None
+    no_sample: str | None = None
 
 
 def pack(
@@ -100,7 +103,8 @@ def pack(
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"
             stage(reference, project, run, name=name, version=version, precision="fp32")
-        add_golden(staged, reference, run, made_of, in_precision)
+        golden = add_golden(staged, reference, run, made_of, in_precision)
+        in_precision = golden.precision
         for bytecode in list(staged.rglob("__pycache__")):  # of the handler that has just answered
             shutil.rmtree(bytecode)
         add_bill(staged, run, artifact, made_of, in_precision)
@@ -134,7 +138,14 @@ def pack(
                 fresh.replace(target)
             enter(index, target.name, **facts)
     source = run.dataset if run.folder == scratch / "brought" else str(run.folder)
-    return Packed(target, sha256, before != sha256, source, replaced if before else None)
+    return Packed(
+        target,
+        sha256,
+        before != sha256,
+        source,
+        replaced if before else None,
+        golden.missing,
+    )
 
 
 def find_weights(

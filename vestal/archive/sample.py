@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import zipfile
@@ -90,6 +92,14 @@ def tolerance_of(precision: str, engine: str) -> float:
     return TOLERANCES[precision] if engine in TORCH else max(TOLERANCES[precision], OTHER_KERNELS)
 
 
+def value_of(body: bytes, content_type: str) -> Any:
+    """An answer's value: what its JSON says, or its bytes as `{"b64", "content_type"}`."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return {"b64": base64.b64encode(body).decode(), "content_type": content_type}
+
+
 def rounded(answer: Any) -> Any:
     """A JSON value with six significant digits of its numbers, the same on every machine."""
     if isinstance(answer, Mapping):
@@ -109,6 +119,8 @@ def matches(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | N
 
 
 def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str | None:
+    if _is_media(expected) and _is_media(actual):
+        return _media_difference(expected, actual, tolerance, place)
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         for key in expected:
             if key not in actual:
@@ -144,6 +156,43 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
         if difference is not None:
             return difference
     return None
+
+
+def _is_media(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"b64", "content_type"}
+
+
+def _media_difference(
+    expected: Mapping[str, str], actual: Mapping[str, str], tolerance: float, place: str
+) -> str | None:
+    """Images are compared by their pixels, everything else byte by byte."""
+    kinds = actual["content_type"], expected["content_type"]
+    if kinds[0] != kinds[1]:
+        return f"{place} is {kinds[0]}, expected {kinds[1]}"
+    if actual["b64"] == expected["b64"]:
+        return None
+    if kinds[0].startswith("image/"):
+        distance = _pixel_distance(expected["b64"], actual["b64"])
+        # Numbers that differ in their last digits may be rounded to the next of 256 levels.
+        if distance <= max(tolerance, 1 / 255):
+            return None
+    return f"{place} is another {kinds[0] or 'body'} than expected"
+
+
+def _pixel_distance(expected: str, actual: str) -> float:
+    """The mean difference of two images' values, which are 0 to 1; infinite for other sizes."""
+    try:
+        from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
+    except ImportError:
+        return math.inf
+    try:
+        left, right = (Image.open(io.BytesIO(base64.b64decode(b))) for b in (expected, actual))
+        if (left.size, left.mode) != (right.size, right.mode):
+            return math.inf
+        difference = ImageChops.difference(left.convert("RGBA"), right.convert("RGBA"))
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return math.inf
+    return max(ImageStat.Stat(difference).mean) / 255
 
 
 def by_label(values: Sequence[Any]) -> dict[str, Any] | None:

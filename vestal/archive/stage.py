@@ -18,20 +18,12 @@ import vestal_handlers
 from vestal.archive.converting import artifact_for
 from vestal.archive.index import sha256_of
 from vestal.archive.layout import BILL, CONFIG, HANDLER, MANIFEST
-from vestal.archive.run import Input, load_staged
-from vestal.archive.sample import Sample, matches, rounded, tolerance_of
-from vestal.errors import UsageError, VestalError
+from vestal.errors import UsageError
 from vestal.models import find_model
 from vestal.project import Project
-from vestal.runs import SAMPLE, Run
+from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
 
-CONTENT_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-    ".txt": "text/plain; charset=utf-8",
-}
 # What an archive needs beside TorchServe's own needs: always, by task, by the artifact's suffix.
 PACKAGES = ("torch", "numpy", "pyyaml")
 BY_TASK = {
@@ -112,47 +104,6 @@ def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None
         config["handler"] = {**(config.get("handler") or {}), **options}
         text = yaml.safe_dump(config, sort_keys=False)
     target.write_text(text, "utf-8")
-
-
-def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: str) -> None:
-    """Puts `sample/` into a staged folder: the run's input, and the answer that is right for it.
-
-    The answer is the reference's, a folder staged with the run's first artifact in fp32; the
-    staged one must give it too, within the tolerance of its engine and precision. So a pack whose
-    archive cannot serve fails here.
-
-    Raises:
-        VestalError: it does not load, refuses the input, or answers otherwise.
-    """
-    given, content_type, name = _sample_input(run, reference)
-    right = rounded(_answer(reference, run, given, content_type))
-    tolerance = tolerance_of(precision, engine)
-    if folder != reference:
-        difference = matches(right, _answer(folder, run, given, content_type), tolerance)
-        if difference:
-            raise VestalError(
-                f"the {engine} engine in {precision} answers the sample otherwise than the "
-                f"weights do: {difference}"
-            )
-    Sample(given, content_type, name, right, tolerance).write(folder)
-
-
-def _sample_input(run: Run, staged: Path) -> tuple[bytes, str, str]:
-    files = sorted((run.folder / SAMPLE).glob("input.*"))
-    if files:
-        return files[0].read_bytes(), CONTENT_TYPES[files[0].suffix], files[0].name
-    # Weights from elsewhere come without data: the handler knows an input that it takes.
-    with load_staged(staged, run.model, batch_size=1) as loaded:
-        example = loaded.describe()["example"]
-    return json.dumps(example).encode(), CONTENT_TYPES[".json"], "input.json"
-
-
-def _answer(folder: Path, run: Run, given: bytes, content_type: str) -> Any:
-    with load_staged(folder, run.model, batch_size=1) as loaded:
-        (answer,) = loaded.predict([Input.raw(given, content_type)])
-    if answer.status != 200:
-        raise VestalError(f"the handler refuses its own sample: {answer.body.decode()}")
-    return answer.json()
 
 
 def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:

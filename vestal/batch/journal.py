@@ -9,14 +9,15 @@ A process that is killed leaves at most one line that is not whole; it is cut of
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from vestal.errors import UsageError, VestalError
+from vestal.locks import FileLock
 
 
 class Journal:
@@ -29,6 +30,7 @@ class Journal:
         self.file, self.about = file, dict(about)
         self.done: dict[int, int | None] = {}  # status by index
         self._stream: IO[bytes] | None = None
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Journal:
         """Reads what is done.
@@ -38,17 +40,18 @@ class Journal:
             VestalError: another process is at it.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        stream = self.file.open("a+b")
+        self.file.touch()
+        self._lock = FileLock(self.file)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.close()
-            raise VestalError(f"another vestal batch writes {self.file}: wait for it") from None
-        self._stream = stream
-        try:
-            self._recover(stream)
+            locked = self._lock.acquire()
+            self._stream = self.file.open("a+b")
+            # A run that ended between the two removed the file that is locked here.
+            same = os.path.samestat(os.fstat(self._stream.fileno()), os.fstat(self._lock.fileno()))
+            if not locked or not same:
+                raise VestalError(f"another vestal batch writes {self.file}: wait for it")
+            self._recover(self._stream)
         except BaseException:
-            stream.close()
+            self._close()
             raise
         return self
 
@@ -58,8 +61,13 @@ class Journal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._stream is not None
-        self._stream.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows; they outlive this process when it returns."""

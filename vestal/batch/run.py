@@ -6,12 +6,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import DataLoader
 
 from vestal.archive.run import Answer, Input, LoadedArchive
 from vestal.batch.archives import config_of, loaded, model_of
@@ -19,6 +18,7 @@ from vestal.batch.bodies import Asking
 from vestal.batch.columns import columns_of, jsonl_of
 from vestal.batch.inputs import Items, Read, find_inputs
 from vestal.batch.journal import Journal
+from vestal.batch.reading import reading
 from vestal.batch.tables import check_format, write
 from vestal.errors import UsageError, VestalError
 from vestal_handlers.machine import sha256_of
@@ -74,7 +74,7 @@ def run(
         given: a folder, a glob, files; one CSV; one text file, a text a line.
         out: .csv, .parquet or .jsonl. While it runs there is `<out>.journal` in its place.
         batch_size: None: the archive's own (batchSize of its model-config.yaml).
-        workers: processes that read files.
+        workers: threads that read files ahead; 0: a batch is read when it is needed.
         overwrite: replace a finished `out`.
 
     Raises:
@@ -107,7 +107,7 @@ def run(
                 journal,
                 found,
                 out,
-                partial(_loader, items, size, workers),
+                partial(reading, items, batch_size=size, threads=workers),
                 progress,
             )
         except KeyboardInterrupt:
@@ -125,13 +125,12 @@ def _run(
     journal: Journal,
     found: Summary,
     out: Path,
-    load: Callable[[Sequence[int]], Iterator[list[Read]]],
+    read: Callable[[Sequence[int]], AbstractContextManager[Iterator[list[Read]]]],
     progress: Progress,
 ) -> None:
-    # The reading processes are forked before the handler has threads, and read while it loads.
-    batches = load([index for index in range(len(items)) if index not in journal.done])
+    todo = [index for index in range(len(items)) if index not in journal.done]
     failed = sum(status != 200 for status in journal.done.values())
-    with loaded(archive) as handler:
+    with read(todo) as batches, loaded(archive) as handler:
         asking = Asking(handler, items)
         begin = time.perf_counter()
         progress(len(journal.done), failed, len(items))
@@ -146,22 +145,6 @@ def _run(
     write(out, partial(_table, items, journal, asking, whole=out.suffix == ".jsonl"))
     _judge(found, _table(items, journal, asking, whole=False))
     found.unlabelled = sum(map(asking.is_unlabelled, items.items))
-
-
-def _loader(
-    items: Items, batch_size: int, workers: int, todo: Sequence[int]
-) -> Iterator[list[Read]]:
-    if not todo:
-        return iter(())
-    return iter(
-        DataLoader(
-            items,  # type: ignore[arg-type]  # map-style: __len__ and __getitem__ are enough
-            batch_size=batch_size,
-            sampler=todo,
-            collate_fn=list,
-            num_workers=workers if items.are_files else 0,
-        )
-    )
 
 
 def _rows(handler: LoadedArchive, asking: Asking, reads: Sequence[Read]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from vestal.errors import VestalError
@@ -43,6 +44,8 @@ def main() -> None:
 
     What a user can mend is one sentence on stderr, never a traceback.
     """
+    # What a killed command has begun (temporary folders, processes) is cleaned up as at Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         from vestal.cli.app import app
 

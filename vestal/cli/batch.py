@@ -36,7 +36,9 @@ def batch(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="By default the archive's own batchSize.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read files.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Threads that read files ahead; 0 for none.")
+    ] = 1,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a finished output.")
     ] = False,

@@ -66,6 +66,8 @@ def pack(
     if packed.replaced:
         out.print(Text(f"replaced: {_said(packed.replaced)}"), soft_wrap=True)
     out.print(f"weights: {packed.source}")
+    if packed.no_sample:
+        out.print(f"no sample: {packed.no_sample}, so a server cannot verify its answers")
     out.print(f"next: vestal serve --models {model}={packed.archive.name}", style="dim")
 
 

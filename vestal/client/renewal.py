@@ -11,7 +11,6 @@ nothing in the file (a copy), is not tried again until the file changes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from vestal.client.errors import TokenError
 from vestal.client.steps import Pause, Reply, Request, Steps
 from vestal.client.tokens import KeyFile, Plane
+from vestal.locks import FileLock
 
 if TYPE_CHECKING:
     from vestal.client.context import Context
@@ -136,34 +136,21 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> 
 def _lock(key_file: Path) -> Iterator[bool | None]:
     """Is the lock held here? None: it cannot be had at all (no such folder, no permission)."""
     try:
-        import fcntl  # Windows has none
-
-        descriptor = os.open(_lock_file(key_file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (ImportError, OSError):
+        lock = FileLock(_lock_file(key_file), create=True)
+    except OSError:
         yield None
         return
     try:
-        held = _flock(descriptor)
-        try:
-            yield held
-        finally:
-            if held:
-                # Said, since a process forked meanwhile has the descriptor too.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        yield _acquired(lock)
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
-def _flock(descriptor: int) -> bool | None:
-    import fcntl
-
+def _acquired(lock: FileLock) -> bool | None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a network's file system without locks
+        return lock.acquire()
+    except (ImportError, OSError):  # Windows, or a network's file system without locks
         return None
-    return True
 
 
 def _lock_file(key_file: Path) -> Path:

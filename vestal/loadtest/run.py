@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from vestal.children import parents_pid
 from vestal.errors import UsageError, VestalError
 
 SCENARIO = Path(__file__).with_name("scenario.py")
@@ -71,7 +72,7 @@ def run_load(
     command = [sys.executable, "-m", "locust", "--locustfile", str(SCENARIO), "--headless"]
     command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
     command += ["--html", str(report), "--csv", str(out / "load"), "--only-summary"]
-    environment = {**os.environ, "VESTAL_LOAD": json.dumps(settings)}
+    environment = {**os.environ, **parents_pid(), "VESTAL_LOAD": json.dumps(settings)}
     if token:
         environment["VESTAL_LOAD_TOKEN"] = token  # not an argument: `ps` shows those
     with (out / "locust.log").open("w", encoding="utf-8") as log:

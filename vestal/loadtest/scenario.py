@@ -15,6 +15,10 @@ from typing import Any
 from locust import FastHttpUser, events, task
 from locust.env import Environment
 
+from vestal.children import end_with_parent
+
+end_with_parent()
+
 SETTINGS: dict[str, Any] = json.loads(os.environ["VESTAL_LOAD"])
 BODIES = [Path(file).read_bytes() for file in SETTINGS["files"]]
 NEXT = itertools.cycle(BODIES)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,18 @@ class Plan:
     java: Path
 
 
+_running: weakref.WeakSet[TorchServe] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    # The guardian ends TorchServe when its input closes: a forked child must not keep that open.
+    for torchserve in list(_running):
+        torchserve.forget()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
 class TorchServe:
     """A TorchServe that runs until `stop` or until it dies; nothing of it outlives this process."""
 
@@ -61,9 +74,11 @@ class TorchServe:
             [sys.executable, "-I", guardian.__file__, str(_temp()), *self._files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # a fork would copy a buffer
             start_new_session=True,
             pass_fds=[lock],
         )
+        _running.add(self)
         try:
             self._folder = self._expect("folder")
             folder = Path(self._folder)
@@ -107,6 +122,11 @@ class TorchServe:
         if self._guardian.returncode != 0:
             self._end_without_guardian()
         stdout.close()
+
+    def forget(self) -> None:
+        """Close this process's end of the guardian's input: a fork of the owner owns nothing."""
+        assert self._guardian.stdin is not None
+        self._guardian.stdin.close()
 
     def _end_without_guardian(self) -> None:
         deadline = time.monotonic() + _END_SECONDS

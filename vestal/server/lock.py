@@ -1,33 +1,33 @@
 """One `vestal serve` in a project at a time: a lock on the .vestal folder itself.
 
 The lock belongs to the open folder, which the guardian inherits: it ends with the last of the two,
-when everything is cleaned up, and leaves no file behind.
+when everything is cleaned up, and leaves no file behind. A forked child does not hold it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from pathlib import Path
 
 from vestal.errors import VestalError
+from vestal.locks import FileLock
 from vestal.project import Project, ReadyFile
 
 _PATIENCE_SECONDS = 20.0
 """For a guardian that still ends what a killed `vestal serve` left; it takes some 10 s at most."""
 
 
-def lock(project: Project) -> int:
-    """Makes .vestal (mode 0700) and locks it; the file descriptor holds the lock until closed.
+def lock(project: Project) -> FileLock:
+    """Makes .vestal (mode 0700) and locks it until the lock is released.
 
     Raises VestalError where another `vestal serve` holds it, naming its pid and address.
     """
     try:
         project.state.mkdir(mode=0o700, exist_ok=True)
         project.state.chmod(0o700)
-        folder = os.open(project.state, os.O_RDONLY | os.O_DIRECTORY)
+        folder = FileLock(project.state)
     except OSError as error:
         raise VestalError(
             f"{project.state} cannot be the server's folder ({error.strerror}): it holds its keys "
@@ -36,28 +36,23 @@ def lock(project: Project) -> int:
     try:
         _wait_for(project, folder)
     except BaseException:
-        os.close(folder)
+        folder.release()
         raise
     return folder
 
 
-def _wait_for(project: Project, folder: int) -> None:
+def _wait_for(project: Project, folder: FileLock) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = _owner(folder) or _ready_pid(project)
-            if owner is not None and _alive(owner):
-                raise VestalError(_running(project, owner)) from None
-            if time.monotonic() > deadline:
-                raise VestalError(
-                    f"another `vestal serve` in {project.root} has not ended yet: "
-                    "wait for it, or serve in another folder"
-                ) from None
-            time.sleep(0.1)
-        else:
-            return
+    while not folder.acquire():
+        owner = _owner(project.state) or _ready_pid(project)
+        if owner is not None and _alive(owner):
+            raise VestalError(_running(project, owner))
+        if time.monotonic() > deadline:
+            raise VestalError(
+                f"another `vestal serve` in {project.root} has not ended yet: "
+                "wait for it, or serve in another folder"
+            )
+        time.sleep(0.1)
 
 
 def _running(project: Project, owner: int) -> str:
@@ -77,9 +72,9 @@ def _ready_pid(project: Project) -> int | None:
         return None
 
 
-def _owner(folder: int) -> int | None:
+def _owner(folder: Path) -> int | None:
     """The process that took the lock, which Linux tells; None where nobody says."""
-    status = os.fstat(folder)
+    status = folder.stat()
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/locks").read_text().splitlines():

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import requests
 
-from vestal.archive.sample import Sample, matches, read_sample
+from vestal.archive.sample import Sample, matches, read_sample, value_of
 from vestal.errors import VestalError
 from vestal.server.api import Api, left, reason
 from vestal.server.logs import Logs, exception_line, quote
@@ -121,10 +121,8 @@ class Readiness:
             raise self._failed(
                 f"model {spec} did not answer its sample {sample.name}: {reason(answer)}", spec
             )
-        try:
-            difference = matches(sample.answer, answer.json(), sample.tolerance)
-        except ValueError:
-            difference = f"answer is no JSON: {answer.text[:80]!r}"
+        value = value_of(answer.content, answer.headers.get("Content-Type", ""))
+        difference = matches(sample.answer, value, sample.tolerance)
         if difference is not None:
             raise VestalError(
                 f"model {spec} answers its sample {sample.name} otherwise than when it was packed: "

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vestal.errors import UsageError, VestalError
+from vestal.locks import FileLock
 from vestal.project import Project, ReadyFile
 from vestal.server.api import Api
 from vestal.server.config import Configuration
@@ -56,7 +57,7 @@ class Server:
         self._ready_files = [project.ready_file, *([ready_file.absolute()] if ready_file else [])]
         self._timeout = timeout
         self._on_event = on_event or (lambda _: None)
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self._torchserve: TorchServe | None = None
         self._ready: ReadyFile | None = None
         self._logs = Logs(project.logs, 0)
@@ -98,7 +99,7 @@ class Server:
             torchserve.stop()
         folder, self._lock = self._lock, None
         if folder is not None:
-            os.close(folder)
+            folder.release()
 
     def _start(self) -> None:
         project = self._project
@@ -122,7 +123,7 @@ class Server:
         self._endpoints = endpoints
         self._on_event(f"starting TorchServe on Java {java.version}")
         plan = Plan(project, configuration, endpoints, store, self._ready_files, java.executable)
-        self._torchserve = TorchServe(plan, self._lock)
+        self._torchserve = TorchServe(plan, self._lock.fileno())
         key_file = project.key_file if configuration.tokens else None
         api = Api(endpoints, key_file)
         try:

@@ -53,6 +53,7 @@ def load(
     name: str | None = None,
     *,
     channels_last: bool = False,
+    output: str | int | None = None,
 ) -> Engine:
     """Loads an artifact with the engine of that name (None: by the artifact's suffix).
 
@@ -61,6 +62,8 @@ def load(
 
     Args:
         channels_last: passed on to an engine whose `load` has such a keyword.
+        output: the name or index of the output that is served (None: the only one), passed on
+            in the same way.
 
     Raises:
         FileNotFoundError: no such artifact.
@@ -81,11 +84,21 @@ def load(
             f"no {wanted} ({artifact.name}): the engines are "
             + ", ".join(f"{engine} (*{suffix})" for suffix, engine in BY_SUFFIX.items())
         )
-    layout = {"channels_last": True} if channels_last else {}
-    if layout and "channels_last" not in inspect.signature(module.load).parameters:
-        raise ValueError(
-            f"handler.channels_last: true ({artifact.name}): the {name} engine has no such memory "
-            "layout, eager has; leave it out, or serve a state_dict"
-        )
-    engine: Engine = module.load(artifact, device, precision, **layout)
+    known = inspect.signature(module.load).parameters
+    further: dict[str, Any] = {}
+    if channels_last:
+        further["channels_last"] = True
+        if "channels_last" not in known:
+            raise ValueError(
+                f"handler.channels_last: true ({artifact.name}): the {name} engine has no such "
+                "memory layout, eager has; leave it out, or serve a state_dict"
+            )
+    if output is not None:
+        further["output"] = output
+        if "output" not in known:
+            raise ValueError(
+                f"handler.output: {output} ({artifact.name}): the load() of the {name} engine has "
+                "no parameter output; leave it out"
+            )
+    engine: Engine = module.load(artifact, device, precision, **further)
     return engine

@@ -32,11 +32,13 @@ def load(
     precision: str = "fp32",
     *,
     channels_last: bool = False,
+    output: str | int | None = None,
 ) -> ModuleEngine:
     """Builds the architecture, fills in the weights, moves it to the device, in eval mode.
 
     Args:
         channels_last: the memory layout of image batches and 2-d convolutions.
+        output: the name or index of the output that is served; None: the only one.
 
     Raises:
         FileNotFoundError: no model.py beside the artifact, or no labels that its build() needs.
@@ -56,6 +58,8 @@ def load(
         device,
         precision,
         channels_last=channels_last,
+        output=output,
+        artifact=artifact.name,
         architecture=type(module).__name__,
         memory="channels_last" if channels_last else "contiguous",
     )

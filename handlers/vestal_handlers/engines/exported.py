@@ -23,8 +23,17 @@ from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, 
 PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
 
 
-def load(artifact: Path, device: torch.device, precision: str = "fp32") -> ModuleEngine:
+def load(
+    artifact: Path,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    output: str | int | None = None,
+) -> ModuleEngine:
     """Loads an exported program onto a device.
+
+    Args:
+        output: the name or index of the output that is served; None: the only one.
 
     Raises:
         ValueError: not a .pt2 of torch.export, one that holds pickled objects, or a precision that
@@ -44,7 +53,8 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Modul
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    shape = _input_shape(program, artifact)
+    example = _input_of(program, artifact)
+    shape: tuple[Any, ...] = tuple(example.shape)
     batches = _batches(program, shape[0]).warn(artifact)
     return ModuleEngine(
         "exported",
@@ -52,6 +62,9 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Modul
         device,
         precision,
         batches=batches,
+        dtype=example.dtype,
+        output=output,
+        artifact=artifact.name,
         input=[side if isinstance(side, int) else None for side in shape[1:]],
     )
 
@@ -89,8 +102,8 @@ def _tensors_only() -> Iterator[None]:
             os.environ[key] = before
 
 
-def _input_shape(program: ExportedProgram, artifact: Path) -> tuple[Any, ...]:
-    """The one input's shape: numbers, and symbols where it may vary."""
+def _input_of(program: ExportedProgram, artifact: Path) -> torch.Tensor:
+    """The one input as it was traced; its sides are numbers, and symbols where they may vary."""
     names = program.graph_signature.user_inputs
     inputs = [
         node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
@@ -100,7 +113,8 @@ def _input_shape(program: ExportedProgram, artifact: Path) -> tuple[Any, ...]:
             f"{artifact.name} takes {len(names)} inputs ({', '.join(map(str, names))}), "
             "expected one tensor"
         )
-    return tuple(inputs[0].meta["val"].shape)
+    example: torch.Tensor = inputs[0].meta["val"]
+    return example
 
 
 def _batches(program: ExportedProgram, rows: Any) -> Batches:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: an .onnx file with one input and one output."""
+"""ONNX Runtime: an .onnx file with one input, of which one output is served."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.engines.batches import Batches
+from vestal_handlers.engines.outputs import choose
 from vestal_handlers.engines.torch_module import first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -27,16 +28,22 @@ class OnnxEngine:
 
     module = None
 
-    def __init__(self, session: Any, version: str, device: torch.device, artifact: Path) -> None:
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in INPUTS:
-            named = ", ".join(f"{item.name}: {item.type}" for item in [*inputs, *outputs])
+    def __init__(
+        self,
+        session: Any,
+        version: str,
+        device: torch.device,
+        artifact: Path,
+        output: str | int | None = None,
+    ) -> None:
+        inputs, outputs = session.get_inputs(), [item.name for item in session.get_outputs()]
+        if len(inputs) != 1 or inputs[0].type not in INPUTS:
+            named = ", ".join(f"{item.name}: {item.type}" for item in inputs)
             raise ValueError(
-                f"{artifact.name} has {len(inputs)} inputs and {len(outputs)} outputs ({named}), "
-                "expected one tensor in and one out"
+                f"{artifact.name} has {len(inputs)} inputs ({named}), expected one tensor"
             )
         self._session, self._version, self._device = session, version, device
-        self._input, self._output = inputs[0], outputs[0].name
+        self._input, self._output = inputs[0], choose(outputs, output, artifact.name)
         self._dtype = INPUTS[inputs[0].type]
         rows = inputs[0].shape[0] if inputs[0].shape else None
         # A dimension without a number is dynamic: a name, or None.
@@ -67,13 +74,23 @@ class OnnxEngine:
         return torch.from_numpy(output)
 
 
-def load(artifact: Path, device: torch.device, precision: str = "fp32") -> OnnxEngine:
+def load(
+    artifact: Path,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    output: str | int | None = None,
+) -> OnnxEngine:
     """Opens an .onnx file with the worker's share of threads (`torch.get_num_threads`).
+
+    Args:
+        output: the name or index of the output that is served; None: the only one.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ValueError: not a model that ONNX Runtime can run, more than one input or output, a
-            precision other than fp32, or a device that this onnxruntime does not know.
+        ValueError: not a model that ONNX Runtime can run, more than one input, several outputs
+            and none chosen, a precision other than fp32, or a device that this onnxruntime does
+            not know.
     """
     if precision != "fp32":
         raise ValueError(
@@ -110,4 +127,4 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> OnnxE
             f"{artifact.name} is not a model that ONNX Runtime {onnxruntime.__version__} can run: "
             f"{first_line(error)}"
         ) from error
-    return OnnxEngine(session, onnxruntime.__version__, device, artifact)
+    return OnnxEngine(session, onnxruntime.__version__, device, artifact, output)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vestal_handlers.engines.batches import Batches
+from vestal_handlers.engines.outputs import pick
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 
@@ -21,6 +23,9 @@ class ModuleEngine:
         name: of the engine.
         batches: what the module takes; one of a fixed size is split for and gives no `module`.
         channels_last: image batches [N, C, H, W] are laid out so before the forward.
+        dtype: of the module's input, which batches are turned into; None: they stay as they are.
+        output: the name or index of the output that is served; None: the only one.
+        artifact: the file's name, for errors.
         built_for: further facts for `describe`.
     """
 
@@ -33,12 +38,21 @@ class ModuleEngine:
         *,
         batches: Batches | None = None,
         channels_last: bool = False,
+        dtype: torch.dtype | None = None,
+        output: str | int | None = None,
+        artifact: str = "model.py",
         **built_for: Any,
     ) -> None:
+        if precision != "fp32" and dtype in NAMES:
+            raise ValueError(
+                f"the {name} engine cannot compute in {precision!r}: the precision of {artifact} "
+                f"is its own, {NAMES[dtype]}; leave handler.precision out"
+            )
         self.batches = batches or Batches()
         # Explanations run batches of their own sizes through it.
         self.module = module if self.batches == Batches() else None
-        self._forward = module
+        self._module = module
+        self._dtype, self._output, self._artifact = dtype, output, artifact
         self._name, self._device, self._precision = name, device, precision
         self._channels_last = channels_last
         self._built_for = built_for
@@ -48,7 +62,11 @@ class ModuleEngine:
             batch = batch.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             output = self.batches.run(self._forward, batch)
-        return output.float() if output.dtype in DTYPES.values() else output
+        return output.float() if output.dtype in NAMES else output
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        given = batch if self._dtype is None else batch.to(self._dtype)
+        return pick(self._module(given), self._output, self._artifact)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "fp32":
@@ -58,7 +76,9 @@ class ModuleEngine:
     def describe(self) -> dict[str, Any]:
         return {
             "name": self._name,
-            "precision": self._precision,
+            "precision": NAMES.get(self._dtype, self._precision)
+            if self._dtype
+            else self._precision,
             "device": str(self._device),
             "threads": torch.get_num_threads(),
             "runtime": f"torch {torch.__version__}",

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
 
 
-def load(artifact: Path, device: torch.device, precision: str = "fp32") -> ModuleEngine:
+def load(
+    artifact: Path,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    output: str | int | None = None,
+) -> ModuleEngine:
     """Loads a TorchScript file onto a device, in eval mode.
 
+    Args:
+        output: the name or index of the output that is served; None: the only one.
+
     Raises:
-        ValueError: not TorchScript, or a precision that the device cannot compute in.
+        ValueError: not TorchScript, one that only computes on another device, or a precision that
+            the device cannot compute in.
     """
     check_precision("torchscript", precision, device)
     with warnings.catch_warnings():
@@ -27,4 +41,57 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Modul
                 f"{artifact.name} is not a TorchScript file (torch.jit.save): {first_line(error)} "
                 "(weights alone, a state_dict, are for handler.engine: eager)"
             ) from error
-    return ModuleEngine("torchscript", module.eval(), device, precision)
+    module.eval()
+    _move_constants(module, device, artifact.name)
+    return ModuleEngine(
+        "torchscript",
+        module,
+        device,
+        precision,
+        dtype=_dtype_of(module),
+        output=output,
+        artifact=artifact.name,
+    )
+
+
+def _nodes(module: Any, kind: str) -> Iterator[Any]:
+    """The nodes of a kind in the graphs of a module, its parts, and their methods."""
+    for part in module.modules():
+        for name in part._c._method_names():
+            yield from part._c._get_method(name).graph.findAllNodes(kind)
+
+
+def _move_constants(module: Any, device: torch.device, artifact: str) -> None:
+    """Devices that tracing wrote into the graph (`x.to("cuda:0")`), which map_location leaves.
+
+    Raises:
+        ValueError: it moves tensors to CUDA by a call, and the device is another.
+    """
+    if device.type != "cuda" and any(_nodes(module, "aten::cuda")):
+        raise ValueError(
+            f"{artifact} moves tensors to CUDA (.cuda() in its code), but computes on "
+            f"{device.type} here: save it again with .to(x.device) in place of .cuda()"
+        )
+    for node in _nodes(module, "prim::Constant"):
+        if node.output().type().kind() == "DeviceObjType" and node.hasAttribute("value"):
+            if torch.device(node.s("value")).type != device.type:
+                node.s_("value", str(device))
+        elif node.output().type().kind() == "TensorType" and node.hasAttribute("value"):
+            value = node.t("value")
+            if value.device.type != device.type:
+                node.t_("value", value.to(device))
+
+
+def _dtype_of(module: Any) -> torch.dtype | None:
+    """The type of the first weight, which meets the input; None where there are none."""
+    weights = chain(module.parameters(), module.buffers(), _tensors(module))
+    return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
+
+
+def _tensors(module: Any) -> Iterator[Tensor]:
+    """The weights of a frozen module, which are constants of its graph."""
+    for node in _nodes(module, "prim::Constant"):
+        if node.output().type().kind() == "TensorType" and node.hasAttribute("value"):
+            value = node.t("value")
+            if value.dim() > 1:
+                yield value

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vestal.children import end_with_parent
+
 
 def main(folder: Path, report: Path) -> None:
     def say(**facts: Any) -> None:
@@ -20,7 +22,7 @@ def main(folder: Path, report: Path) -> None:
 
     say(step="import")
     from vestal.archive.run import Input, LoadedArchive
-    from vestal.archive.sample import matches, read_sample
+    from vestal.archive.sample import matches, read_sample, value_of
 
     say(step="load")
     os.chdir(folder)  # a worker's, for its whole life; now that all of ours is imported
@@ -40,7 +42,8 @@ def main(folder: Path, report: Path) -> None:
                     text = answer.body.decode("utf-8", "replace")
                     say(failed="answer-refused", meaning=f"status {answer.status}: {text}")
                     return
-                difference = matches(sample.answer, answer.json(), sample.tolerance)
+                value = value_of(answer.body, answer.headers.get("content-type", ""))
+                difference = matches(sample.answer, value, sample.tolerance)
                 if difference:
                     say(failed="answer-differs", meaning=difference)
         except Exception as error:
@@ -60,4 +63,5 @@ def _code(error: BaseException, otherwise: str = "load-failed") -> str:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -23,6 +23,7 @@ import psutil
 import vestal
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.opening import Contents
+from vestal.children import parents_pid
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes
@@ -101,6 +102,7 @@ def _environment(scratch: str) -> dict[str, str]:
     root = Path(vestal.__file__).parents[1]
     return {
         **os.environ,
+        **parents_pid(),
         # The child must find this vestal, whatever the folder that it starts in.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
         "PYTHONDONTWRITEBYTECODE": "1",  # a folder that is checked stays as it is
