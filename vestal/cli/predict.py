@@ -13,6 +13,7 @@ from rich.text import Text
 from vestal.cli.inputs import Given, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.waiting import wait_for_server
 from vestal.client import Answer, Client, ClientError, NotFound
 from vestal.errors import UsageError
 
@@ -44,6 +45,8 @@ def predict(
 ) -> None:
     """Ask a served model; finds the server, its tokens and the truth by itself."""
     given = gather(inputs or [], text or [], row or [])
+    if url is None:
+        wait_for_server(timeout)
     with Client(url, timeout=timeout) as client:
         said = client.predict_many(model, [one.value for one in given], version=version)
         if isinstance(said[0], NotFound):
