@@ -6,11 +6,13 @@ Only the standard library is imported here: the client reads these paths too.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vestal.errors import VestalError
+
+PHASE_FILE = "phase.json"
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class ReadyFile:
 
     `inference`, `management`, `metrics`: base addresses (`http://127.0.0.1:8080`).
     `pid`: of `vestal serve`. `key_file`: TorchServe's token file, None when tokens are off.
-    `models`: one `{"name", "version", "default"}` for each served version.
+    `models`: one `{"name", "version", "default"}` for each served version; kept up to date while
+    the server runs. `model_store`: the folder of the archives. `failed`: one
+    `{"archive", "reason"}` for each archive that is not served because it could not be.
     """
 
     inference: str
@@ -28,6 +32,8 @@ class ReadyFile:
     pid: int
     key_file: str | None
     models: list[dict[str, Any]]
+    model_store: str | None = None
+    failed: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> ReadyFile:
@@ -46,6 +52,17 @@ class ReadyFile:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+class Phase(NamedTuple):
+    """Contents of the phase file, which exists while a server is `starting` or `stopping`.
+
+    `pid`: of `vestal serve`. `since`: seconds since 1970.
+    """
+
+    phase: str
+    pid: int
+    since: float
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,10 @@ class Project:
     @property
     def ready_file(self) -> Path:
         return self.state / "ready.json"
+
+    @property
+    def phase_file(self) -> Path:
+        return self.state / PHASE_FILE
 
     @property
     def key_file(self) -> Path:

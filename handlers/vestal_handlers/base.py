@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from ts.torch_handler.base_handler import BaseHandler
 
-from vestal_handlers import engines
+from vestal_handlers import engines, packed_sample
 from vestal_handlers.answers import Media, Reply, reply_to, to_json
 from vestal_handlers.errors import Failure, HandlerError, InputError, OutOfMemory
 from vestal_handlers.forwarding import forward_each, is_sticky
@@ -276,7 +276,11 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def _reply(self, request: Request) -> Reply:
         if request.asks_for("describe"):
-            return Reply(to_json(self.describe()))
+            position = request.headers.get(packed_sample.HEADER)
+            if position is None:
+                return Reply(to_json(self.describe()))
+            sample = packed_sample.piece(self.model_dir, position)
+            return Reply(to_json({} if sample is None else {"sample": sample}))
         if request.error:
             raise request.error
         for instance in request.instances:

@@ -44,15 +44,18 @@ def archive(
     version: str = "1.0",
     sample: Any = None,
     beside: Mapping[str, str] | None = None,
+    config: str | None = None,
 ) -> Path:
     """What plain torch-model-archiver makes of a handler, and of texts `beside` it by their names;
-    `sample` is added as Vestal packs it."""
+    `sample` is added as Vestal packs it; `config` is its model-config.yaml."""
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{name}_handler.py"
         source.write_text(handler)
         for file, text in (beside or {}).items():
             (Path(folder) / file).write_text(text)
+        settings = Path(folder) / "model-config.yaml"
+        settings.write_text(config or "")
         extra = ",".join(f"{folder}/{file}" for file in beside or ())
         subprocess.run(
             [
@@ -60,6 +63,7 @@ def archive(
                 *("--model-name", name, "--version", version),
                 *("--handler", str(source), "--export-path", folder),
                 *(("--extra-files", extra) if extra else ()),
+                *(("--config-file", str(settings)) if config else ()),
             ],
             check=True,
             env={**os.environ, "TMPDIR": folder},  # it deletes <tmp>/<name>

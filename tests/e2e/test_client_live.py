@@ -268,12 +268,9 @@ def test_a_busy_worker_beside_an_idle_one_is_waited_for(client: Client) -> None:
     assert answers == [{"version": "1.0", "text": "3"}]
 
 
-def test_a_model_that_does_not_load_is_not_ready_and_holds_nobody(client: Client) -> None:
+def test_a_model_that_does_not_load_is_not_left_registered(client: Client) -> None:
     with pytest.raises(NotReady, match=r"broken 1\.0 does not load"):
         client.register("broken-1.0.mar", timeout=120)
     assert not client.ready("broken")
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"client\.ready"):
+    with pytest.raises(NotFound):
         client.predict("broken", b"x", timeout=1)
-    assert time.monotonic() - started <= 1.2
-    client.unregister("broken", "1.0", drain=False)

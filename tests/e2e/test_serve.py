@@ -99,6 +99,24 @@ def test_no_url_can_be_registered_and_files_of_the_store_can(server):
     assert (server.project.model_store / "echo-1.0.mar").exists()
 
 
+def test_the_ready_file_follows_what_is_registered(server):
+    def listed():
+        return [(e["name"], e["version"], e["default"]) for e in server.ready().models]
+
+    before = listed()
+    parameters = {"url": "echo-1.0.mar", "model_name": "later"}
+    assert manage(server, "POST", "/models", **parameters).status_code == 200
+    until(lambda: listed() == [*before, ("later", "1.0", True)], END_SECONDS, "the new model")
+    assert manage(server, "PUT", "/models/later", min_worker="0").ok
+    assert manage(server, "DELETE", "/models/later").status_code == 200
+    until(lambda: listed() == before, END_SECONDS, "its removal")
+    assert manage(server, "PUT", "/models/echo/2.0/set-default").ok
+    swapped = {("echo", "1.0", False), ("echo", "2.0", True), ("sampled", "1.0", True)}
+    until(lambda: set(listed()) == swapped, END_SECONDS, "the new default")
+    assert manage(server, "PUT", "/models/echo/1.0/set-default").ok
+    until(lambda: set(listed()) == set(before), END_SECONDS, "the first default")
+
+
 def test_a_body_of_twenty_megabytes_is_the_limit(server):
     assert post(server, "echo", b"0" * 19_999_999).json()["length"] == 19_999_999
     # TorchServe may close the connection while the body is still sent.
@@ -167,6 +185,15 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):
         archive(server.project.model_store, "echo")
         server.start("--port", "0")
         until(lambda: server.processes("model_service_worker"), START_SECONDS, "a worker")
+        asked = subprocess.run(
+            [sys.executable, "-m", "vestal", "predict", "echo", "--text", "x", "--timeout", "0.1"],
+            cwd=server.project.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "the server of this project is starting (since " in asked.stderr
+        assert asked.returncode == 1
         server.signal(signal.SIGINT)
         assert server.exit_code(END_SECONDS) == 0
         server.assert_nothing_left()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,8 @@ from vestal import (
     UsageError,
     VestalError,
 )
-from vestal.project import Project, ReadyFile
+from vestal.cli.waiting import wait_for_server
+from vestal.project import Phase, Project, ReadyFile
 
 
 @pytest.fixture
@@ -52,6 +56,50 @@ def test_no_server_is_said_with_how_to_start_one(project: Project) -> None:
     with pytest.raises(ConnectionFailed, match="`vestal serve` starts one") as caught:
         Client()
     assert str(project.ready_file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("phase", "hint"), [("starting", "prints Ready"), ("stopping", "when it has ended")]
+)
+def test_a_server_that_starts_or_stops_is_named_with_its_time(
+    project: Project, phase: str, hint: str
+) -> None:
+    since = time.mktime((2026, 11, 26, 12, 3, 11, 0, 0, -1))
+    project.phase_file.write_text(json.dumps(Phase(phase, os.getpid(), since)._asdict()))
+    with pytest.raises(ConnectionFailed, match=rf"is {phase} \(since 12:03:11.*{hint}"):
+        Client()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"phase": "starting", "pid": "x", "since": 0}', "dead"]
+)
+def test_an_invalid_phase_or_one_that_outlived_its_server_is_none(
+    project: Project, text: str
+) -> None:
+    if text == "dead":
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        text = json.dumps(Phase("starting", ended.pid, 0)._asdict())
+    project.phase_file.write_text(text)
+    with pytest.raises(ConnectionFailed, match="no server runs here: there is no"):
+        Client()
+
+
+def test_a_command_waits_for_a_server_that_is_starting(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.phase_file.write_text(json.dumps(Phase("starting", os.getpid(), 0)._asdict()))
+    timer = threading.Timer(0.3, write_ready_file, [project, "http://127.0.0.1:1"], {"pid": 1})
+    timer.start()
+    wait_for_server(30)
+    assert project.ready_file.exists()
+    assert "has been starting since" in capsys.readouterr().err
+    project.ready_file.unlink()
+    wait_for_server(0.01)
+    with pytest.raises(ConnectionFailed, match="is starting"):
+        Client()
+    project.phase_file.unlink()
+    wait_for_server(30)  # none is starting
 
 
 def test_a_ready_file_that_outlived_its_server_is_told(project: Project) -> None:

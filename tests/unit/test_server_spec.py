@@ -90,6 +90,39 @@ def test_a_zip_without_a_manifest(store):
         find_models(["one.mar"], store)
 
 
+def test_archives_that_cannot_be_read_are_collected(store):
+    archive(store, "one.mar")
+    (store / "half.mar").write_bytes(b"PK")
+    archive(store, "beta.mar", name="other", version="1.0 beta")
+    archive(store, "a.mar", name="twin")
+    archive(store, "b.mar", name="twin")
+    failed = []
+    assert [str(spec) for spec in find_models([], store, failed)] == ["mnist 1.0"]
+    assert [each.archive for each in failed] == ["b.mar", "beta.mar", "half.mar"]
+    failed = []
+    assert [str(s) for s in find_models(["half.mar", "one.mar"], store, failed)] == ["mnist 1.0"]
+    assert [each.archive for each in failed] == ["half.mar"]
+    with pytest.raises(UsageError, match=r"no gone\.mar|there is no gone\.mar"):
+        find_models(["gone.mar", "one.mar"], store, [])
+
+
+def test_all_archives_bad_is_an_error_that_names_each(store):
+    for name in ("a", "b"):
+        (store / f"{name}.mar").write_bytes(b"PK")
+    with pytest.raises(VestalError, match=r"no archive can be served:\n.*a\.mar.*\n.*b\.mar"):
+        find_models([], store, [])
+
+
+def test_a_damaged_manifest_is_no_traceback(store):
+    content = bytearray(archive(store, "one.mar").read_bytes())
+    content[8:10] = b"\x08\x00"  # deflated, it claims
+    at = content.index(b"PK\x01\x02") + 10
+    content[at : at + 2] = b"\x08\x00"
+    (store / "one.mar").write_bytes(content)
+    with pytest.raises(VestalError, match=r"one\.mar is not a model archive"):
+        find_models([], store)
+
+
 def test_one_version_in_two_archives(store):
     archive(store, "one.mar")
     archive(store, "copy.mar")

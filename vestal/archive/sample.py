@@ -11,7 +11,9 @@ import base64
 import io
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ TOLERANCE = 1e-4
 TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 5e-2}
 TORCH = {"eager", "torchscript", "exported", "transformers"}  # engines that compute in torch
 OTHER_KERNELS = 1e-3  # of another engine, which adds up in another order
+# What Python's reader makes of a damaged zip.
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
 DIGITS = 6  # significant ones, of a number in an answer: the rest is the machine's noise
 
 
@@ -63,7 +67,7 @@ def read_sample(archive: Path) -> Sample | None:
             return _read(archive / FOLDER)
         with zipfile.ZipFile(archive) as content:
             return _read(zipfile.Path(content) / FOLDER)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (OSError, KeyError, TypeError, OverflowError, *_BROKEN) as error:
         raise VestalError(
             f"{FOLDER}/{DESCRIPTION} in {archive} cannot be read ({error}): pack the archive again"
         ) from None
@@ -73,8 +77,21 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
     if not (place / DESCRIPTION).is_file():
         return None
     description = json.loads((place / DESCRIPTION).read_text("utf-8"))
+    return _made(description, (place / description["input"]).read_bytes())
+
+
+def parse_sample(text: str) -> Sample:
+    """A sample as a Vestal handler sends it: `sample.json` with its input's bytes in base64.
+
+    Raises KeyError, TypeError, ValueError or OverflowError for anything else.
+    """
+    description = json.loads(text)
+    return _made(description, base64.b64decode(description["base64"], validate=True))
+
+
+def _made(description: Any, body: bytes) -> Sample:
     return Sample(
-        input=(place / description["input"]).read_bytes(),
+        input=body,
         content_type=description["content_type"],
         name=description["input"],
         answer=description["answer"],

@@ -14,8 +14,11 @@ from rich.table import Table
 
 from vestal.cli.inputs import expand
 from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.waiting import wait_for_server
 from vestal.client.settings import resolve
 from vestal.loadtest.run import LoadResult, run_load
+
+START_SECONDS = 120.0
 
 
 def load(
@@ -30,6 +33,7 @@ def load(
 ) -> None:
     """Load-test the server of this project with Locust."""
     folder = out_ or Path("load") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    wait_for_server(START_SECONDS)
     addresses, tokens = resolve(None, None, None, None, None)
     with err.status(f"{users} users for {seconds} s"):
         result = run_load(

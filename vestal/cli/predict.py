@@ -13,6 +13,7 @@ from rich.text import Text
 from vestal.cli.inputs import Given, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.waiting import wait_for_server
 from vestal.client import Answer, Client, ClientError, NotFound
 from vestal.client.encoding import looks_like_path
 from vestal.client.inference import is_refusal
@@ -48,6 +49,8 @@ def predict(
 ) -> None:
     """Ask a served model; finds the server, its tokens and the truth by itself."""
     given = gather(inputs or [], text or [], row or [])
+    if url is None:
+        wait_for_server(timeout)
     with Client(url, timeout=timeout) as client:
         schema = input_schema(client, model, version) if any(one.table for one in given) else {}
         given = fitted(given, schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,14 +45,27 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds until every model must be ready.")
     ] = 120.0,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Time limit for the requests in work when the server is stopped, in seconds. "
+            "0 stops at once.",
+        ),
+    ] = 30.0,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Fail if one archive cannot be served, instead of serving the others."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve models with TorchServe until Ctrl-C; says when every one has answered."""
+    """Serve models with TorchServe until Ctrl-C, and print when all of them answer."""
     from vestal.project import Project
     from vestal.server import Server
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    _on_signal(_stop)
     project = Project.here()
     try:
         with Server(
@@ -61,21 +75,38 @@ def serve(
             port=port,
             ready_file=ready_file,
             timeout=timeout,
+            strict=strict,
             on_event=lambda event: err.print(event, style="dim", markup=False, soft_wrap=True),
         ) as server:
-            if as_json:
-                print_json(asdict(server.ready))
-            else:
-                _announce(server.ready, project.root)
-            sys.stdout.flush()
-            server.wait()
+            if drain:
+                _on_signal(_drain)
+            try:
+                if as_json:
+                    print_json(asdict(server.ready))
+                else:
+                    _announce(server.ready, project.root)
+                sys.stdout.flush()
+                server.wait()
+            except KeyboardInterrupt:
+                if drain:
+                    server.drain(drain)
     except KeyboardInterrupt:
-        err.print("stopped", style="dim")
+        pass  # while it starts, or the second one
+    err.print("stopped", style="dim")
+
+
+def _on_signal(handler: Callable[..., None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _stop(*_: object) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # once: a second one would stop the cleaning up
+    _on_signal(signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    raise KeyboardInterrupt
+
+
+def _drain(*_: object) -> None:
+    _on_signal(_stop)
     raise KeyboardInterrupt
 
 

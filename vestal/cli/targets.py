@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from vestal.archive.pack import find_weights
 from vestal.archive.unpacking import is_unpacked
 from vestal.batch.archives import find_archive, model_of
+from vestal.cli.waiting import wait_for_server
 from vestal.client import Client
 from vestal.client.settings import read_ready_file
 from vestal.errors import UsageError, VestalError
@@ -102,6 +103,7 @@ def _served(project: Project, asked: Asked) -> Iterator[Target]:
         own = _own_server(project)
         mine = own is not None and _where(own.inference) == _where(base)
     else:
+        wait_for_server(asked.timeout)
         base = read_ready_file(project.ready_file).inference
         name, version, mine = asked.model or asked.target, asked.version, True
     recipe = _recipe(project, name, asked)

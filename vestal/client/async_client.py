@@ -13,6 +13,7 @@ from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
+from vestal.client.registering import UNDO_SECONDS, Registration
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
@@ -148,9 +149,16 @@ class AsyncClient(Base):
     ) -> ModelInfo:
         """As `Client.register`."""
         context = self._begin(timeout, "register", None)
-        return await self._transport.carry_out(
-            lifecycle.register(context, archive, model, workers), context
-        )
+        registration = Registration(context, archive, model, workers)
+        try:
+            return await self._transport.carry_out(registration.steps(), context)
+        except GeneratorExit:  # nothing can be awaited any more
+            raise
+        except BaseException as error:  # a cancelled task too
+            undoing = self._begin(UNDO_SECONDS, "unregister", None)
+            steps = registration.undo(undoing, error)
+            await self._transport.carry_out_whole(steps, undoing)
+            raise
 
     async def scale(
         self,

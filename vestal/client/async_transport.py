@@ -132,6 +132,7 @@ class AsyncTransport:
             raise ValueError(str(error)) from error
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._inherited: list[object] = []
+        self._background: set[asyncio.Future[Any]] = set()
         self._pid = os.getpid()
 
     async def carry_out(self, steps: Steps[T], context: Context) -> T:
@@ -156,6 +157,13 @@ class AsyncTransport:
             raise
         finally:
             finish(steps, context, error)
+
+    async def carry_out_whole(self, steps: Steps[T], context: Context) -> T:
+        """As `carry_out`, and goes on in the background where its caller is cancelled."""
+        task = asyncio.ensure_future(self.carry_out(steps, context))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return await asyncio.shield(task)
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once, or a second copy beside it; never raises for what the network does."""

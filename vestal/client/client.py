@@ -13,6 +13,7 @@ from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
+from vestal.client.registering import UNDO_SECONDS, Registration
 from vestal.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -194,18 +195,27 @@ class Client(Base):
         workers: int = 1,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
-        """Registers an archive of the server's store and waits until every worker is ready.
+        """Registers an archive of the server's store and verifies that it answers.
+
+        Returns when every worker is READY and the version has answered the sample in its archive
+        as it was packed. Where it does not, and where the call ends early (deadline, Ctrl-C), the
+        version is unregistered again, so it never stays the default.
 
         `archive`: a file name such as "mnist-1.0.mar". `model`: another name than the archive's
         own. `workers`: how many, unless the archive's model-config.yaml says (it wins). The first
         version of a model is its default; later ones become it by `set_default`.
-        Raises NotFound (no such archive), Conflict (that version is there), NotReady,
-        DeadlineExceeded; after the last two the version is still registered.
+        Raises NotFound (no such archive), Conflict (that version is registered already), NotReady
+        (it does not load, or does not answer its sample as packed), DeadlineExceeded, NoAddress (a
+        sample is sent to the inference address).
         """
         context = self._begin(timeout, "register", None)
-        return self._transport.carry_out(
-            lifecycle.register(context, archive, model, workers), context
-        )
+        registration = Registration(context, archive, model, workers)
+        try:
+            return self._transport.carry_out(registration.steps(), context)
+        except BaseException as error:  # Ctrl-C too
+            undoing = self._begin(UNDO_SECONDS, "unregister", None)
+            self._transport.carry_out(registration.undo(undoing, error), undoing)
+            raise
 
     def scale(
         self,

@@ -16,7 +16,7 @@ VestalError
      ├─ ServerFailed      5xx: the handler or the server failed
      │   ├─ Overloaded    503 ServiceUnavailable, 429: queue full or no worker
      │   └─ WorkerDied    twice in a row: this input may be what kills it
-     └─ NotReady          a version that does not come up
+     └─ NotReady          a version that does not load, or answers its packed sample wrongly
 
 Each says what to do: what fits its case, else what fits its class (`usual_hint`).
 """
@@ -185,4 +185,4 @@ class WorkerDied(ServerFailed):
 
 
 class NotReady(ClientError):
-    """A version's workers die while they load it."""
+    """A version does not load, or does not answer its packed sample as it was packed."""

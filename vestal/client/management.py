@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # a service that only predicts needs none of these
 
 T = TypeVar("T")
 
+SAMPLE_HEADER = "x-vestal-sample"
+"""Asks a Vestal handler's describe for its packed sample, from this position on."""
 PAGE = 100
 """Models a page; the server's own default too."""
 
@@ -92,6 +94,38 @@ def probe(context: Context, model: str, version: str | None) -> Steps[tuple[bool
         # "Worker died." and no description within responseTimeout are other statuses.
         return error.status == 503, None
     return True, description.customized
+
+
+def sample_text(context: Context, model: str, version: str | None) -> Steps[str | None]:
+    """The packed sample as JSON text, from a Vestal handler; None where the handler has none.
+
+    Raises ServerFailed where the handler sends something else.
+    """
+    text, length = "", 1
+    while len(text) < length:
+        call = Call(
+            "management",
+            "GET",
+            path("models", model, version),
+            {"customized": "true"},
+            headers={SAMPLE_HEADER: str(len(text))},
+            model=model,
+            version=version,
+        )
+        try:
+            reply = yield from send(context, call)
+        except ServerFailed as error:
+            if error.status == 503 and not isinstance(error, Overloaded):
+                return None  # a handler that does not describe itself
+            raise
+        said = _parsed(context, reply, _descriptions)[0].customized
+        if not isinstance(said, dict) or "sample" not in said:
+            return None
+        piece, length = said["sample"]["text"], said["sample"]["length"]
+        if not piece:
+            raise ServerFailed(f"{model} {version} sent an incomplete sample")
+        text += piece
+    return text
 
 
 def set_default(context: Context, model: str, version: str) -> Steps[None]:

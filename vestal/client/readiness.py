@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 POLL = 0.1
 """Seconds between two looks."""
 LOST_PROCESSES = 2
-"""A worker that lost so many processes before it was READY once will lose the next one too."""
+"""A worker that lost so many processes before it answered once will lose the next one too."""
 
 
 def ready(context: Context, model: str | None, version: str | None) -> Steps[bool]:
@@ -87,7 +87,7 @@ def wait_ready(
                 answered, _ = yield from probe(context, model, version)
                 if answered:
                     return description
-            lost.look(description)
+            lost.look(description, silent=description.ready)
             up, wanted = len(description.ready_workers), max(1, description.min_workers)
             state = f"{up} of {wanted} workers READY"
             if description.ready:
@@ -116,31 +116,30 @@ def pause(
 
 
 class LostProcesses:
-    """Counts the processes each worker has had before it was READY.
+    """Counts the processes each worker has had before it served.
 
-    TorchServe starts a worker again whose load failed, for five minutes, and says nothing of it
-    but the new process id.
+    TorchServe starts a worker again that died, for five minutes if it was loading, and shows it
+    only by the new process id.
     """
 
     def __init__(self) -> None:
         self._pids: defaultdict[str, set[int]] = defaultdict(set)
 
-    def look(self, description: ModelDescription) -> None:
-        """Raises NotReady where a worker keeps dying."""
+    def look(self, description: ModelDescription, *, silent: bool = False) -> None:
+        """Raises NotReady where a worker keeps dying. `silent`: READY workers did not answer."""
         for worker in description.workers:
             pids = self._pids[worker.id]
-            if worker.ready:
+            if worker.ready and not silent:
                 pids.clear()
             elif worker.pid is not None:
                 pids.add(worker.pid)
             if len(pids) > LOST_PROCESSES:
                 raise NotReady(
                     f"{description.name} {description.version} does not load: worker {worker.id} "
-                    f"lost {LOST_PROCESSES} processes before it was READY",
+                    f"lost {LOST_PROCESSES} processes before it answered",
                     Facts(
                         model=description.name,
                         version=description.version,
-                        hint="It stays registered and takes requests that it never answers: see "
-                        "the model's log for the reason, then unregister it (drain=False)",
+                        hint="The model's log has the reason",
                     ),
                 )

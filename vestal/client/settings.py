@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from vestal.client.errors import ConnectionFailed, Facts, NoAddress
 from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
-from vestal.errors import UsageError
+from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.project import ReadyFile
+    from vestal.project import Phase, ReadyFile
 
 TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
@@ -86,7 +88,7 @@ def read_ready_file(path: Path) -> ReadyFile:
     try:
         ready = ReadyFile.read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ConnectionFailed(f"no server runs here: there is no {path}", _START) from None
+        raise _not_ready(path) from None
     if not _alive(ready.pid):
         raise ConnectionFailed(
             f"no server runs here: the one of {path} (process {ready.pid}) has ended",
@@ -96,6 +98,50 @@ def read_ready_file(path: Path) -> ReadyFile:
         # A relative path is meant from the project's folder.
         ready = replace(ready, key_file=str(path.parent.parent / ready.key_file))
     return ready
+
+
+def phase_near(ready_file: Path) -> Phase | None:
+    """The phase of a server that is starting or stopping; None where there is none."""
+    from vestal.project import PHASE_FILE, Phase
+
+    try:
+        phase = Phase(**json.loads(ready_file.with_name(PHASE_FILE).read_text(encoding="utf-8")))
+        return phase if _alive(phase.pid) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _not_ready(ready_file: Path) -> ConnectionFailed:
+    phase = phase_near(ready_file)
+    if phase is None:
+        return ConnectionFailed(f"no server runs here: there is no {ready_file}", _START)
+    since = time.strftime("%H:%M:%S", time.localtime(phase.since))
+    return ConnectionFailed(
+        f"the server of this project is {phase.phase} (since {since}, process {phase.pid})",
+        Facts(
+            hint="Try again when `vestal serve` prints Ready"
+            if phase.phase == "starting"
+            else "`vestal serve` starts another one when it has ended"
+        ),
+    )
+
+
+def model_store_of(addresses: Addresses, tokens: Tokens) -> Path | None:
+    """The folder of the server's archives, if its ready file is on this machine: beside the key
+    file, or in the current folder's project."""
+    from vestal.project import Project, ReadyFile
+
+    here = Project.here().ready_file
+    beside = [tokens.path.with_name(here.name)] if isinstance(tokens, KeyFile) else []
+    for path in (*beside, here):
+        try:
+            ready = ReadyFile.read(path)
+        except (OSError, VestalError):
+            continue
+        same = ready.management == addresses.management
+        if same and ready.model_store is not None:
+            return Path(ready.model_store)
+    return None
 
 
 def _alive(pid: int) -> bool:

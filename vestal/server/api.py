@@ -1,9 +1,10 @@
-"""The few calls of TorchServe's HTTP interface that a start needs."""
+"""The few calls of TorchServe's HTTP interface that `vestal serve` needs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from vestal.server.ports import Endpoint
 from vestal.server.spec import ModelSpec
 
 _STEP_SECONDS = 5.0
+_ARRIVALS = re.compile(r"^ts_inference_requests_total\{.*\} ([\d.eE+]+)$", re.MULTILINE)
 
 
 class Api:
     """Calls TorchServe at its own addresses with the keys from its key file (None: tokens off)."""
 
     def __init__(self, endpoints: list[Endpoint], key_file: Path | None) -> None:
-        self._inference, self._management = (endpoint.url for endpoint in endpoints[:2])
+        addresses = (endpoint.url for endpoint in endpoints[:3])
+        self._inference, self._management, self._metrics = addresses
         self._key_file = key_file
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy for the web is none for this machine
@@ -64,9 +67,60 @@ class Api:
         description: dict[str, Any] = answer.json()[0]
         return description
 
-    def fence(self, spec: ModelSpec, timeout: float) -> requests.Response:
+    def described(self, name: str, version: str, timeout: float) -> dict[str, Any] | None:
+        """A version as it runs; None where it is not registered any more."""
+        answer = self._management_call("GET", f"/models/{name}/{version}", timeout)
+        if answer.status_code == 404:
+            return None
+        answer.raise_for_status()
+        description: dict[str, Any] = answer.json()[0]
+        return description
+
+    def served(self, timeout: float) -> list[dict[str, Any]]:
+        """`{"name", "version", "default"}` of every registered version."""
+        found: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"nextPageToken": "0"}
+        while token := page.get("nextPageToken"):
+            answer = self._management_call(
+                "GET", "/models", timeout, limit="100", next_page_token=token
+            )
+            answer.raise_for_status()
+            page = answer.json()
+            for model in page["models"]:
+                found += self._versions(model["modelName"], timeout)
+        return found
+
+    def _versions(self, name: str, timeout: float) -> list[dict[str, Any]]:
+        every = self._management_call("GET", f"/models/{name}/all", timeout)
+        default = self._management_call("GET", f"/models/{name}", timeout)
+        if 404 in (every.status_code, default.status_code):  # unregistered since it was listed
+            return []
+        every.raise_for_status()
+        default.raise_for_status()
+        chosen = default.json()[0]["modelVersion"]
+        versions = [each["modelVersion"] for each in every.json()]
+        return [{"name": name, "version": v, "default": v == chosen} for v in versions]
+
+    def set_default(self, spec: ModelSpec, timeout: float) -> None:
+        path = f"/models/{spec.name}/{spec.version}/set-default"
+        self._management_call("PUT", path, timeout).raise_for_status()
+
+    def unregister(self, spec: ModelSpec, timeout: float) -> None:
+        """Removes a version at once; one that is not registered is fine."""
+        answer = self._management_call("DELETE", f"/models/{spec.name}/{spec.version}", timeout)
+        if answer.status_code != 404:
+            answer.raise_for_status()
+
+    def arrivals(self, timeout: float) -> float:
+        """How many predictions TorchServe has been asked for since its start."""
+        page = self._session.get(
+            f"{self._metrics}/metrics", headers=self._authorization("management"), timeout=timeout
+        )
+        return sum(map(float, _ARRIVALS.findall(page.text)))
+
+    def fence(self, name: str, version: str, timeout: float) -> requests.Response:
         """A describe that goes through a worker."""
-        path = f"/models/{spec.name}/{spec.version}"
+        path = f"/models/{name}/{version}"
         return self._management_call("GET", path, timeout, customized="true")
 
     def predict(

@@ -7,7 +7,8 @@ requests to a model that failed to load hang without an answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import requests
@@ -16,12 +17,13 @@ from vestal.archive.sample import Sample, matches, read_sample, value_of
 from vestal.errors import VestalError
 from vestal.server.api import Api, left, reason
 from vestal.server.logs import Logs, exception_line, quote
-from vestal.server.spec import ModelSpec
+from vestal.server.spec import Failed, ModelSpec
 
 _POLL_SECONDS = 0.1
 _END_SECONDS = 10.0
 """Until the end of TorchServe is reported, after its connections broke."""
 _LOG_LAG_SECONDS = 1.0
+_LEAST_SECONDS = 5.0
 
 
 HANDLER_RAISED = "Prediction failed"
@@ -33,10 +35,15 @@ NO_EXCEPTION = (
 Answer = TypeVar("Answer")
 
 
+class ServerEnded(VestalError):
+    """TorchServe has ended, so no version can be served."""
+
+
 class Readiness:
     """Brings models up within one deadline (time.monotonic).
 
-    `check`: raises when TorchServe ends within so many seconds; `on_event` hears each step.
+    `check`: raises ServerEnded when TorchServe ends within so many seconds. `on_event`: gets each
+    step as a sentence.
     """
 
     def __init__(
@@ -53,48 +60,85 @@ class Readiness:
         self._deadline = deadline
         self._check = check
         self._on_event = on_event
+        self._failures: dict[ModelSpec, VestalError] = {}
 
-    def bring_up(self, specs: Sequence[ModelSpec]) -> None:
+    def bring_up(self, specs: Sequence[ModelSpec], *, strict: bool) -> list[Failed]:
         """Registers all, waits until every worker is READY, and probes every version.
 
-        Raises VestalError with the last lines of the right log as soon as one of them fails.
+        Returns the versions that failed, each with the last lines of the right log; they are not
+        registered any more. Raises the error of the first one if `strict`, and ServerEnded.
         """
         self._wait(self._api.answers, lambda: "TorchServe does not answer", self._logs.why_ended)
-        samples = [(spec, read_sample(spec.archive)) for spec in specs]
+        loading: dict[ModelSpec, Sample | None] = {}
         for spec in specs:
-            self._on_event(f"loading {spec} from {spec.archive.name}")
-            self._register(spec)
-        for spec, sample in samples:
-            self._wait_for_workers(spec, specs)
-            self._probe(spec, sample)
-            self._on_event(f"{spec} is ready")
+            with self._each(spec, specs, strict):
+                loading[spec] = read_sample(spec.archive)
+                self._on_event(f"loading {spec} from {spec.archive.name}")
+                self._register(spec)
+        while loading := {s: sample for s, sample in loading.items() if s not in self._failures}:
+            self._check(0)
+            died = self._logs.died()
+            for spec, sample in list(loading.items()):
+                with self._each(spec, specs, strict):
+                    if self._loaded(spec, died):
+                        self._probe(spec, sample)
+                        self._on_event(f"{spec} is ready")
+                        del loading[spec]
+            time.sleep(_POLL_SECONDS)
+        return [Failed(spec.archive.name, error) for spec, error in self._failures.items()]
 
     def _register(self, spec: ModelSpec) -> None:
-        self._call(spec, lambda: self._api.register(spec, left(self._deadline)))
+        self._call(spec, lambda: self._api.register(spec, self._left()))
 
-    def _wait_for_workers(self, spec: ModelSpec, specs: Sequence[ModelSpec]) -> None:
-        states: list[str] = []
+    @contextmanager
+    def _each(self, spec: ModelSpec, specs: Sequence[ModelSpec], strict: bool) -> Iterator[None]:
+        """What fails for one version is that version's failure, and it is removed."""
+        try:
+            yield
+        except ServerEnded:
+            raise
+        except VestalError as error:
+            if strict:
+                raise
+            self._failures[spec] = error
+            self._on_event(f"{spec.archive.name} is not served: {error}")
+            self._remove(spec, [other for other in specs if other not in self._failures])
 
-        def loaded() -> bool:
-            self._raise_if_died(specs)
-            description = self._call(spec, lambda: self._api.describe(spec, left(self._deadline)))
-            states[:] = [worker["status"] for worker in description["workers"]]
-            ready = states.count("READY")
-            return ready == len(states) and ready >= max(1, int(description["minWorkers"]))
+    def _remove(self, spec: ModelSpec, others: Sequence[ModelSpec]) -> None:
+        """Unregisters a version; if it is the default, the next one of its model becomes it."""
+        following = [other for other in others if other.name == spec.name][:1]
+        try:
+            if not self._registered(spec):
+                return
+            for other in filter(self._registered, following):
+                self._api.set_default(other, _END_SECONDS)
+            self._api.unregister(spec, _END_SECONDS)
+        except requests.RequestException as error:
+            self._check(_END_SECONDS)
+            self._on_event(f"{spec} could not be unregistered: {error}")
 
-        self._wait(
-            loaded,
-            lambda: f"model {spec}: {states.count('READY')} of {len(states)} workers are READY",
+    def _registered(self, spec: ModelSpec) -> bool:
+        return self._api.described(spec.name, spec.version, _END_SECONDS) is not None
+
+    def _left(self) -> float:
+        """Seconds for a call; a few, where one version has used up the time of all."""
+        return max(left(self._deadline), _LEAST_SECONDS)
+
+    def _loaded(self, spec: ModelSpec, died: set[str]) -> bool:
+        if _key(spec) in died:
+            cause, lines = self._cause(spec)
+            quoted = quote(self._logs.workers, lines)
+            raise VestalError("\n".join([f"model {spec} did not load: {cause}", *quoted]))
+        description = self._call(spec, lambda: self._api.describe(spec, self._left()))
+        states = [worker["status"] for worker in description["workers"]]
+        ready = states.count("READY")
+        if ready == len(states) and ready >= max(1, int(description["minWorkers"])):
+            return True
+        self._raise_if_late(
+            lambda: f"model {spec}: {ready} of {len(states)} workers are READY",
             lambda: quote(self._logs.workers, self._logs.worker_lines(_key(spec))),
         )
-
-    def _raise_if_died(self, specs: Sequence[ModelSpec]) -> None:
-        died = self._logs.died()
-        for spec in specs:
-            if _key(spec) in died:
-                cause, lines = self._cause(spec)
-                quoted = quote(self._logs.workers, lines)
-                raise VestalError("\n".join([f"model {spec} did not load: {cause}", *quoted]))
+        return False
 
     def _cause(self, spec: ModelSpec) -> tuple[str, list[str]]:
         """The worker's exception, and its lines up to there."""
@@ -113,9 +157,7 @@ class Readiness:
             return
         answer = self._call(
             spec,
-            lambda: self._api.predict(
-                spec, sample.input, sample.content_type, left(self._deadline)
-            ),
+            lambda: self._api.predict(spec, sample.input, sample.content_type, self._left()),
         )
         if not answer.ok:
             raise self._failed(
@@ -131,7 +173,7 @@ class Readiness:
 
     def _probe_foreign(self, spec: ModelSpec) -> None:
         """An archive without a sample: one of its workers must answer, whatever it says."""
-        answer = self._call(spec, lambda: self._api.fence(spec, left(self._deadline)))
+        answer = self._call(spec, lambda: self._api.fence(spec.name, spec.version, self._left()))
         if not answer.ok and HANDLER_RAISED not in answer.text:  # many cannot describe themselves
             raise self._failed(f"model {spec} did not answer: {reason(answer)}", spec)
 
@@ -160,11 +202,14 @@ class Readiness:
     ) -> None:
         while not condition():
             self._check(0)
-            if time.monotonic() > self._deadline:
-                waited = time.monotonic() - self._started
-                sentence = f"{complaint()} after {waited:.0f} s (--timeout gives it longer)"
-                raise VestalError("\n".join([sentence, *lines()]))
+            self._raise_if_late(complaint, lines)
             time.sleep(_POLL_SECONDS)
+
+    def _raise_if_late(self, complaint: Callable[[], str], lines: Callable[[], list[str]]) -> None:
+        if time.monotonic() > self._deadline:
+            waited = time.monotonic() - self._started
+            sentence = f"{complaint()} after {waited:.0f} s (--timeout gives it longer)"
+            raise VestalError("\n".join([sentence, *lines()]))
 
 
 def _key(spec: ModelSpec) -> str:

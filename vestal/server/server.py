@@ -7,20 +7,27 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+import requests
 
 from vestal.errors import UsageError, VestalError
 from vestal.locks import FileLock
 from vestal.project import Project, ReadyFile
 from vestal.server.api import Api
 from vestal.server.config import Configuration
+from vestal.server.draining import Draining, counted
 from vestal.server.java import find_java
-from vestal.server.launch import Plan, TorchServe, partial
+from vestal.server.launch import Plan, TorchServe
 from vestal.server.lock import lock
 from vestal.server.logs import Logs
 from vestal.server.notices import notices
 from vestal.server.ports import Endpoint, check_free, taken
-from vestal.server.readiness import Readiness
-from vestal.server.spec import ModelSpec, find_models
+from vestal.server.publishing import Publishing
+from vestal.server.readiness import Readiness, ServerEnded
+from vestal.server.spec import Failed, ModelSpec, find_models, none_served
+
+_CALL_SECONDS = 5.0
 
 
 class Server:
@@ -29,8 +36,9 @@ class Server:
     `models`: `NAME=ARCHIVE` or `ARCHIVE` in the model store, or nothing for the newest version of
     every model; the first version of a model is its default. `port`: None takes those of
     config.properties, 0 free ones, N takes N, N+1 and N+2. `ready_file`: written beside the
-    project's own, when all are ready. `timeout`: seconds until then.
-    `on_event` hears each step as a sentence.
+    project's own, when all are ready. `timeout`: seconds until then. `strict`: one archive that
+    cannot be read, does not load, or answers its sample wrongly is an error, as all of them are;
+    without it the others are served. `on_event` gets each step as a sentence.
 
     Entering raises UsageError where an argument or a setting cannot be, and VestalError where the
     server does not become ready: no Java, a port in use, another server in this project, a model
@@ -47,6 +55,7 @@ class Server:
         port: int | None = None,
         ready_file: Path | None = None,
         timeout: float = 120,
+        strict: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         self._project = project
@@ -55,20 +64,22 @@ class Server:
         self._port = port
         # The project's own always: by it every command finds the server.
         self._ready_files = [project.ready_file, *([ready_file.absolute()] if ready_file else [])]
+        self._publishing = Publishing(project, self._ready_files)
+        self._api: Api | None = None
         self._timeout = timeout
+        self._strict = strict
         self._on_event = on_event or (lambda _: None)
         self._lock: FileLock | None = None
         self._torchserve: TorchServe | None = None
-        self._ready: ReadyFile | None = None
         self._logs = Logs(project.logs, 0)
         self._endpoints: list[Endpoint] = []
 
     @property
     def ready(self) -> ReadyFile:
-        """What the ready file says. Raises VestalError outside the `with`."""
-        if self._ready is None:
+        """What the ready file contains. Raises VestalError outside the `with`."""
+        if self._publishing.ready is None:
             raise VestalError("the server is not running: use it inside `with Server(...)`")
-        return self._ready
+        return self._publishing.ready
 
     def __enter__(self) -> Server:
         try:
@@ -91,12 +102,40 @@ class Server:
         while True:
             self._check(3600)
 
+    def drain(self, seconds: float) -> None:
+        """Stops being ready, and returns when no request is in work or the time is over.
+
+        New requests are served meanwhile. Raises VestalError when TorchServe dies.
+        """
+        assert self._api is not None
+        self._publishing.withdraw()
+        self._publishing.phase("stopping")
+        self._on_event(
+            f"stopping: waiting for the requests in work, at most {seconds:g} s "
+            "(Ctrl-C or SIGTERM again stops at once)"
+        )
+        try:
+            unfinished = Draining(self._api, self._check, seconds).wait()
+        except (requests.RequestException, OSError, ValueError) as error:
+            self._check(1)
+            self._on_event(f"unknown whether requests were cut off: {error}")
+            return
+        if unfinished:
+            self._on_event(f"after {seconds:g} s, cut off: {counted(unfinished)}")
+        else:
+            self._on_event("every request was answered")
+
     def stop(self) -> None:
         """Ends everything; once is enough."""
-        self._ready = None
+        if self._lock is not None:
+            self._publishing.withdraw()
+            self._publishing.end()
         torchserve, self._torchserve = self._torchserve, None
         if torchserve is not None:
             torchserve.stop()
+        api, self._api = self._api, None
+        if api is not None:
+            api.close()
         folder, self._lock = self._lock, None
         if folder is not None:
             folder.release()
@@ -108,7 +147,8 @@ class Server:
             self._on_event(notice)
         endpoints = configuration.endpoints(self._port)
         store = (self._model_store or configuration.model_store).resolve()
-        specs = find_models(self._models, store)
+        failed: list[Failed] = []
+        specs = find_models(self._models, store, None if self._strict else failed)
         self._refuse_strange_ready_file()
         java = find_java(os.environ)
         if java.passed_over:
@@ -116,36 +156,42 @@ class Server:
         self._lock = lock(project)
         check_free(endpoints)
         project.logs.mkdir(exist_ok=True)
-        for stale in (*self._ready_files, project.key_file):
+        for stale in (*self._publishing.files, project.key_file):
             stale.unlink(missing_ok=True)  # of a machine that lost its power
+        self._publishing.phase("starting")
+        for each in failed:
+            self._on_event(f"{each.archive} is not served: {each.error}")
         self._logs = Logs(project.logs, time.time())
         deadline = time.monotonic() + self._timeout
         self._endpoints = endpoints
         self._on_event(f"starting TorchServe on Java {java.version}")
-        plan = Plan(project, configuration, endpoints, store, self._ready_files, java.executable)
+        plan = Plan(
+            project, configuration, endpoints, store, self._publishing.files, java.executable
+        )
         self._torchserve = TorchServe(plan, self._lock.fileno())
         key_file = project.key_file if configuration.tokens else None
-        api = Api(endpoints, key_file)
-        try:
-            Readiness(api, self._logs, deadline, self._check, self._on_event).bring_up(specs)
-        finally:
-            api.close()
-        self._ready = self._write_ready_files(specs, key_file)
-
-    def _write_ready_files(self, specs: Sequence[ModelSpec], key_file: Path | None) -> ReadyFile:
-        inference, management, metrics = (endpoint.url for endpoint in self._endpoints[:3])
+        self._api = Api(endpoints, key_file)
+        readiness = Readiness(self._api, self._logs, deadline, self._check, self._on_event)
+        failed += readiness.bring_up(specs, strict=self._strict)
+        models = self._api.served(_CALL_SECONDS)
+        if not models:
+            raise none_served(failed)
+        inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
         ready = ReadyFile(
             inference=inference,
             management=management,
             metrics=metrics,
             pid=os.getpid(),
             key_file=str(key_file) if key_file else None,
-            models=_listed(specs),
+            models=_in_order(models, specs),
+            model_store=str(store),
+            failed=[
+                {"archive": each.archive, "reason": str(each.error).splitlines()[0]}
+                for each in failed
+            ],
         )
-        for file in self._ready_files:
-            partial(file).write_text(ready.to_json(), encoding="utf-8")
-            partial(file).replace(file)
-        return ready
+        self._publishing.publish(ready)
+        self._publishing.follow(self._api)
 
     def _check(self, seconds: float) -> None:
         """Raises VestalError when TorchServe ends within so many seconds."""
@@ -157,8 +203,8 @@ class Server:
         port = self._logs.unbound_port()
         for endpoint in self._endpoints:
             if endpoint.port == port:  # somebody took it after we looked
-                raise VestalError(taken(endpoint))
-        raise VestalError("\n".join([f"TorchServe ended ({how})", *self._logs.why_ended()]))
+                raise ServerEnded(taken(endpoint))
+        raise ServerEnded("\n".join([f"TorchServe ended ({how})", *self._logs.why_ended()]))
 
     def _refuse_strange_ready_file(self) -> None:
         """A ready file is removed at start and end: the user must not name another file."""
@@ -176,15 +222,8 @@ class Server:
                 ) from None
 
 
-def _listed(specs: Sequence[ModelSpec]) -> list[dict[str, object]]:
-    defaults: dict[str, str] = {}
-    for spec in specs:
-        defaults.setdefault(spec.name, spec.version)
-    return [
-        {
-            "name": spec.name,
-            "version": spec.version,
-            "default": defaults[spec.name] == spec.version,
-        }
-        for spec in specs
-    ]
+def _in_order(models: Sequence[dict[str, Any]], specs: Sequence[ModelSpec]) -> list[dict[str, Any]]:
+    """The models as they are served, in the order in which they were named."""
+    order = {(spec.name, spec.version): position for position, spec in enumerate(specs)}
+    last = len(order)  # registered by somebody else meanwhile
+    return sorted(models, key=lambda model: order.get((model["name"], model["version"]), last))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from vestal.archive.checking.zips import BROKEN
 from vestal.errors import UsageError, VestalError
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
@@ -29,21 +30,39 @@ class ModelSpec:
         return f"{self.name} {self.version}"
 
 
-def find_models(wanted: Sequence[str | ModelSpec], store: Path) -> list[ModelSpec]:
+@dataclass(frozen=True)
+class Failed:
+    """An archive that is not served, by its file name, and why not."""
+
+    archive: str
+    error: VestalError
+
+
+def find_models(
+    wanted: Sequence[str | ModelSpec], store: Path, failed: list[Failed] | None = None
+) -> list[ModelSpec]:
     """What to serve, in the order of registration: the first version of a model is its default.
 
     `wanted`: `NAME=ARCHIVE` or `ARCHIVE`; nothing means the newest version of every model.
-    Raises UsageError where one is not in the store or named twice, VestalError where one is no
-    archive or the store is empty.
+    `failed`: gets the archives that cannot be read; without it the first one is an error.
+    Raises UsageError where one is not in the store or named twice, VestalError where none is a
+    readable archive or the store is empty.
     """
+    reading = _Reading(failed)
     if not store.is_dir():
         raise VestalError(
             f"there is no model store {store}: make an archive first (`vestal pack MODEL`) "
             "or say where they are (--model-store DIR)"
         )
     if not wanted:
-        return _newest(store)
-    specs = [each if isinstance(each, ModelSpec) else _named(each, store) for each in wanted]
+        return _newest(store, reading)
+    specs = []
+    for each in wanted:
+        if isinstance(each, ModelSpec):
+            specs.append(each)
+        else:
+            archive, name = _named(each, store)
+            specs += reading.read(archive, name, fatal=UsageError)
     for index, spec in enumerate(specs):
         for other in specs[:index]:
             if (spec.name, spec.version) == (other.name, other.version):
@@ -51,7 +70,41 @@ def find_models(wanted: Sequence[str | ModelSpec], store: Path) -> list[ModelSpe
                     f"{spec} is named twice ({other.archive.name} and {spec.archive.name}): "
                     "name one of them, or give one another name (NAME=ARCHIVE)"
                 )
+    if not specs:
+        raise none_served(reading.failed)
     return specs
+
+
+def none_served(failed: Sequence[Failed]) -> VestalError:
+    """The error where every archive failed."""
+    if len(failed) == 1:
+        return failed[0].error
+    return VestalError("\n".join(["no archive can be served:", *(str(f.error) for f in failed)]))
+
+
+class _Reading:
+    """Reads archives; those that cannot be read are collected, or raised where nobody collects."""
+
+    def __init__(self, failed: list[Failed] | None) -> None:
+        self._raises = failed is None
+        self.failed: list[Failed] = [] if failed is None else failed
+
+    def read(
+        self, archive: Path, name: str | None = None, fatal: type[VestalError] | None = None
+    ) -> list[ModelSpec]:
+        """One spec, or none; errors of the type `fatal` are raised in any case."""
+        try:
+            return [read_spec(archive, name)]
+        except VestalError as error:
+            if fatal is not None and isinstance(error, fatal):
+                raise
+            self.fail(archive, error)
+            return []
+
+    def fail(self, archive: Path, error: VestalError) -> None:
+        if self._raises:
+            raise error
+        self.failed.append(Failed(archive.name, error))
 
 
 def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
@@ -63,7 +116,7 @@ def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
         with zipfile.ZipFile(archive) as content:
             model = json.loads(content.read(_MANIFEST))["model"]
         manifest_name, version = str(model["modelName"]), str(model["modelVersion"])
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, *BROKEN) as error:
         raise VestalError(
             f"{archive} is not a model archive ({_short(error)}): pack it again or remove it"
         ) from None
@@ -75,7 +128,8 @@ def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
     return ModelSpec(name or manifest_name, version, archive)
 
 
-def _named(text: str, store: Path) -> ModelSpec:
+def _named(text: str, store: Path) -> tuple[Path, str | None]:
+    """The archive, and the name that is given to its model."""
     name, equals, file = text.rpartition("=")
     if not file or (equals and not name):
         raise UsageError(f"--models {text!r}: expected NAME=ARCHIVE or ARCHIVE")
@@ -93,21 +147,28 @@ def _named(text: str, store: Path) -> ModelSpec:
     if not archive.is_file():
         there = ", ".join(sorted(each.name for each in store.glob("*.mar"))) or "no archive"
         raise UsageError(f"there is no {path} in the model store {store}; it holds {there}")
-    return read_spec(archive, name or None)
+    return archive, name or None
 
 
-def _newest(store: Path) -> list[ModelSpec]:
+def _newest(store: Path, reading: _Reading) -> list[ModelSpec]:
     newest: dict[str, ModelSpec] = {}
-    for archive in sorted(store.glob("*.mar")):
-        spec = read_spec(archive)
+    twice: set[str] = set()
+    for spec in (spec for archive in sorted(store.glob("*.mar")) for spec in reading.read(archive)):
         best = newest.get(spec.name)
         if best is not None and best.version == spec.version:
-            raise VestalError(
-                f"{best.archive.name} and {archive.name} in {store} are both {spec}: "
+            error = VestalError(
+                f"{best.archive.name} and {spec.archive.name} in {store} are both {spec}: "
                 "remove one, or name what to serve with --models"
             )
-        if best is None or _order(spec.version) > _order(best.version):
+            reading.fail(spec.archive, error)
+            twice.add(spec.name)
+        elif best is None or _order(spec.version) > _order(best.version):
             newest[spec.name] = spec
+            twice.discard(spec.name)
+    for name in twice:
+        del newest[name]
+    if not newest and reading.failed:
+        raise none_served(reading.failed)
     if not newest:
         raise VestalError(
             f"the model store {store} holds no archive: make one first (`vestal pack MODEL`)"

@@ -1,0 +1,29 @@
+"""The sample that was packed into this archive, sent to a client that verifies the version."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+HEADER = "x-vestal-sample"
+"""Its value is a position in the text: a worker's response has a limited size."""
+PIECE = 1 << 20
+"""Characters in one response; TorchServe kills a worker whose response is over its limit."""
+
+
+def piece(folder: Path, position: str) -> dict[str, Any] | None:
+    """`{"text": ..., "length": ...}`: a part of the sample as JSON, and the length of the whole.
+
+    The JSON is `sample/sample.json` with its input's bytes in base64. None where the archive has
+    no sample.
+    """
+    place = folder / "sample"
+    if not (place / "sample.json").is_file():
+        return None
+    description = json.loads((place / "sample.json").read_text("utf-8"))
+    body = (place / description["input"]).read_bytes()
+    text = json.dumps({**description, "base64": base64.b64encode(body).decode()})
+    start = int(position)
+    return {"text": text[start : start + PIECE], "length": len(text)}

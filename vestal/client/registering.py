@@ -1,0 +1,207 @@
+"""Registering a version: it is verified before it stays, and removed again where that fails.
+
+Verified means: every worker is READY, one of them answers, and the version answers the sample that
+was packed into its archive as it was packed. The sample comes from the archive itself where this
+client can read the server's model store, else from the version's handler. An archive without a
+sample (not packed by Vestal), or registered with 0 workers, is verified as far as it can be.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from vestal.client.context import Context
+from vestal.client.errors import (
+    ClientError,
+    ConnectionFailed,
+    Facts,
+    NotFound,
+    NotReady,
+    RequestRefused,
+    ServerFailed,
+    TokenError,
+)
+from vestal.client.lifecycle import archive_name, unregister, worker_count
+from vestal.client.management import describe, model_versions, models, sample_text, set_default
+from vestal.client.readiness import POLL, wait_ready
+from vestal.client.retry import send
+from vestal.client.settings import model_store_of
+from vestal.client.steps import Call, Pause, Reply, Steps, Work, path
+
+if TYPE_CHECKING:
+    from vestal.archive.sample import Sample
+    from vestal.client.descriptions import ModelInfo
+
+UNDO_SECONDS = 15.0
+"""What removing a version may take, after the call's own deadline too."""
+LATE_SECONDS = 5.0
+"""TorchServe unpacks an archive whose caller has gone, and registers it then."""
+
+
+class Registration:
+    """One archive on its way into service: `steps`, and `undo` where they do not finish."""
+
+    def __init__(self, context: Context, archive: str, model: str | None, workers: int) -> None:
+        self._context = context
+        self._archive, self._model = archive_name(archive), model
+        self._workers = worker_count(workers)
+        self._before: set[tuple[str, str]] = set()
+        self._sent = self._accepted = False
+
+    def steps(self) -> Steps[ModelInfo]:
+        """Registers and verifies; raises NotReady where the version fails."""
+        context = self._context
+        self._before = set((yield from self._registered(context)))
+        yield from self._register(context)
+        # TorchServe does not say which model and version an archive turned out to hold.
+        new = (yield from self._registered(context)).keys() - self._before
+        if not new:
+            raise ServerFailed(
+                f"{self._archive} was registered, but no new version of it is served",
+                Facts(model=self._model, hint="Was it unregistered at the same time?"),
+            )
+        name, version = min(new)
+        if (yield from describe(context, name, version)).min_workers > 0:
+            yield from wait_ready(context, name, version, registered=True)
+            yield from _verify(context, self._archive, name, version)
+        return (yield from self._registered(context))[name, version]
+
+    def _register(self, context: Context) -> Steps[None]:
+        query = {
+            "url": self._archive,
+            "initial_workers": str(self._workers),
+            # Synchronously, TorchServe would unzip and wait on a thread that inference needs.
+            "synchronous": "false",
+        }
+        if self._model is not None:
+            query["model_name"] = self._model
+        call = Call("management", "POST", "/models", query, model=self._model, repeatable=False)
+        self._sent = True
+        try:
+            yield from send(context, call)
+        except (RequestRefused, TokenError):
+            self._sent = False  # what is served there is not ours
+            raise
+        self._accepted = True
+
+    def undo(self, context: Context, error: BaseException) -> Steps[None]:
+        """Removes the version that `steps` registered; the error's hint tells the result."""
+        if not self._sent:
+            return
+        try:
+            result = yield from self._remove(context)
+        except ClientError as failure:
+            result = (
+                f"{self._archive} may still be registered, because removing it failed too "
+                f"({failure.args[0]}): see client.models()"
+            )
+        if result and isinstance(error, ClientError):
+            hint = f"{error.hint}. {result}" if error.hint else result
+            error.facts = error.facts._replace(hint=hint)
+
+    def _remove(self, context: Context) -> Steps[str | None]:
+        new = yield from self._find_new(context)
+        if not new:
+            return None
+        if len(new) > 1:  # another client registered this archive at the same time
+            listed = ", ".join(f"{name} {version}" for name, version in sorted(new))
+            return f"One of {listed} is still registered: unregister it"
+        ((name, version),) = new
+        served = yield from model_versions(context, name)
+        others = [info.version for info in served if info.version != version]
+        if others and any(info.default and info.version == version for info in served):
+            yield from set_default(context, name, (yield from _fittest(context, name, others)))
+        yield from unregister(context, name, version, drained=False)
+        return f"{name} {version} was unregistered again"
+
+    def _find_new(self, context: Context) -> Steps[set[tuple[str, str]]]:
+        while True:
+            new = set((yield from self._registered(context))) - self._before
+            if new or self._accepted or context.deadline.elapsed > LATE_SECONDS:
+                return new
+            yield Pause(POLL)
+
+    def _registered(self, context: Context) -> Steps[dict[tuple[str, str], ModelInfo]]:
+        """What is served of the archive, by name and version."""
+        try:
+            if self._model is None:
+                served = yield from models(context)
+            else:
+                served = yield from model_versions(context, self._model)
+        except NotFound:
+            return {}
+        return {(info.name, info.version): info for info in served if info.archive == self._archive}
+
+
+def _fittest(context: Context, name: str, versions: list[str]) -> Steps[str]:
+    """The version that becomes the default: one that is ready, if there is one."""
+    for version in versions:
+        if (yield from describe(context, name, version)).ready:
+            return version
+    return versions[0]
+
+
+def _verify(context: Context, archive: str, name: str, version: str) -> Steps[None]:
+    """Sends the packed sample as a prediction; raises NotReady where its answer is not the packed
+    one."""
+    from vestal.archive.sample import matches
+
+    known = Facts(name, version, hint="Pack it again, or see the model's log for the reason")
+    sample = yield from _sample(context, archive, known)
+    if sample is None:
+        return
+    call = Call(
+        "inference",
+        "POST",
+        path("predictions", name, version),
+        body=sample.input,
+        headers={"Content-Type": sample.content_type},
+        model=name,
+        version=version,
+        repeatable=False,  # a version that dies of its sample need not die twice
+    )
+    try:
+        reply: Reply = yield from send(context, call)
+    except (ConnectionFailed, RequestRefused, ServerFailed) as error:
+        facts = error.facts._replace(model=name, version=version, hint=known.hint)
+        raise NotReady(
+            f"{name} {version} does not answer its sample {sample.name}: {error.args[0]}", facts
+        ) from error
+    try:
+        difference = matches(sample.answer, json.loads(reply.body), sample.tolerance)
+    except ValueError:
+        difference = f"answer is not JSON: {reply.body[:80]!r}"
+    if difference is not None:
+        raise NotReady(
+            f"{name} {version} answers its sample {sample.name} differently than when it was "
+            f"packed: {difference}",
+            known,
+        )
+
+
+def _sample(context: Context, archive: str, known: Facts) -> Steps[Sample | None]:
+    """The sample in the archive, from the store or from the handler; None where it has none."""
+    from vestal.archive.sample import Sample, parse_sample, read_sample
+    from vestal.errors import VestalError
+
+    def read() -> Sample | VestalError | None:
+        store = model_store_of(context.addresses, context.tokens)
+        try:
+            return read_sample(store / archive) if store and (store / archive).is_file() else None
+        except VestalError as error:
+            return error
+
+    found = yield Work(read, may_hang=False)
+    if isinstance(found, VestalError):
+        raise NotReady(str(found), known)
+    if isinstance(found, Sample):
+        return found
+    assert known.model is not None
+    text = yield from sample_text(context, known.model, known.version)
+    try:
+        return None if text is None else parse_sample(text)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise NotReady(
+            f"the sample that {archive} was packed with is invalid: {error}", known
+        ) from None
