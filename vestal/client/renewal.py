@@ -15,8 +15,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from vestal.client.errors import TokenError
 from vestal.client.steps import Pause, Reply, Request, Steps
@@ -132,6 +134,19 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> 
         return True
 
 
+_lock_files: WeakSet[FileIO] = WeakSet()
+
+
+def _after_fork() -> None:
+    # A lock is the parent's: its copy in a child must neither outlive it nor be released there.
+    for file in list(_lock_files):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def _lock(key_file: Path) -> Iterator[bool | None]:
     """Is the lock held here? None: it cannot be had at all (no such folder, no permission)."""
@@ -142,16 +157,15 @@ def _lock(key_file: Path) -> Iterator[bool | None]:
     except (ImportError, OSError):
         yield None
         return
-    try:
+    with FileIO(descriptor, "r+") as file:
+        _lock_files.add(file)
         held = _flock(descriptor)
         try:
             yield held
         finally:
-            if held:
-                # Said, since a process forked meanwhile has the descriptor too.
+            if held and not file.closed:
+                # Explicitly: a process forked meanwhile may not have closed its copy yet.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
 
 
 def _flock(descriptor: int) -> bool | None:
