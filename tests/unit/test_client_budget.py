@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 
@@ -118,17 +117,6 @@ def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
     while shared.budget.spend(0) == 0.0:
         free += 1
     assert free == FLOOR
-
-
-def test_a_client_after_a_fork_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        client = Client(f"http://127.0.0.1:{bound.getsockname()[1]}")
-        before = client._shared
-        monkeypatch.setattr("vestal.client.base.os.getpid", lambda: -1)
-        with pytest.raises(DeadlineExceeded):
-            client.predict("m", b"x", timeout=0.1)
-        assert client._shared is not before
 
 
 def test_one_suspect_of_a_model_is_on_its_way() -> None:

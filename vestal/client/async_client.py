@@ -16,6 +16,7 @@ from vestal.client.many import Many, Progress
 from vestal.client.registering import UNDO_SECONDS, Registration
 
 if TYPE_CHECKING:
+    from vestal.client.async_transport import AsyncTransport
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import Metrics
 
@@ -27,6 +28,8 @@ class AsyncClient(Base):
     own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
     Files are read, and images and arrays encoded, in a thread.
     """
+
+    _transport: AsyncTransport
 
     def _open(self) -> None:
         # httpx and asyncio are imported by those who need them.

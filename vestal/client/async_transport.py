@@ -121,9 +121,9 @@ class AsyncTransport:
     """Each event loop, and a child after a fork, gets connections of its own."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
-        secure = any(address.startswith("https:") for address in addresses)
-        # One for all: httpx takes 5 ms to make its own. Without any CA it trusts nobody.
-        self._trusted = _trusted() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._secure = any(address.startswith("https:") for address in addresses)
+        # One for all: httpx takes 5 ms to make its own.
+        self._trusted: ssl.SSLContext | None = _trusted(self._secure)
         try:
             _client(self._trusted)  # now, since it reads the environment's proxies
             for address in addresses:
@@ -133,7 +133,6 @@ class AsyncTransport:
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._inherited: list[object] = []
         self._background: set[asyncio.Future[Any]] = set()
-        self._pid = os.getpid()
 
     async def carry_out(self, steps: Steps[T], context: Context) -> T:
         """Takes a call's steps one by one in this task, and gives its result."""
@@ -226,16 +225,18 @@ class AsyncTransport:
             await asyncio.gather(*workers, return_exceptions=True)
 
     def _pool(self) -> _Pool:
-        if self._pid != os.getpid():
-            # The parent's sockets are its own: kept, not closed.
-            self._pid = os.getpid()
-            self._inherited.append(self._pools)
-            self._pools = WeakKeyDictionary()
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            self._trusted = self._trusted or _trusted(self._secure)
             pool = self._pools[loop] = _Pool(self._trusted)
         return pool
+
+    def after_fork(self) -> None:
+        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        self._inherited += [self._pools, self._trusted]
+        self._pools = WeakKeyDictionary()
+        self._trusted = None  # another thread of the parent may hold its locks
 
     async def close(self) -> None:
         """Closes this event loop's connections; a second call does nothing."""
@@ -290,8 +291,10 @@ def _client(trusted: ssl.SSLContext) -> httpx.AsyncClient:
     )
 
 
-def _trusted() -> ssl.SSLContext:
-    """The CA bundle that requests takes, too: a file, or a folder."""
+def _trusted(secure: bool) -> ssl.SSLContext:
+    """Trusts the CA bundle that requests takes (a file or a folder); nobody if not `secure`."""
+    if not secure:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         if bundle := os.environ.get(name):
             if Path(bundle).is_dir():

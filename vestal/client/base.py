@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
@@ -15,8 +16,15 @@ from vestal.client.tracing import span
 from vestal.errors import UsageError
 
 
+class _Transport(Protocol):
+    def after_fork(self) -> None:
+        """Runs in a child process, before it has any other thread."""
+
+
 class Base:
     """Pickled, a client is its configuration: addresses, where the token comes from, timeout."""
+
+    _transport: _Transport
 
     def __init__(
         self,
@@ -33,7 +41,7 @@ class Base:
 
     def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
         self._addresses, self._tokens = addresses, tokens
-        self._shared, self._pid = Shared(), os.getpid()
+        self._shared = Shared()
         try:
             self._open()
         except (ImportError, OSError, ValueError) as error:
@@ -43,10 +51,15 @@ class Base:
                 "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
                 "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment right?"
             ) from error
+        _clients.add(self)
 
     def _open(self) -> None:
         """Makes the transport; no connection yet."""
         raise NotImplementedError
+
+    def _after_fork(self) -> None:
+        self._shared.reset()
+        self._transport.after_fork()
 
     def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
         return _restore, (type(self), self._addresses, self._tokens, self._timeout)
@@ -63,8 +76,6 @@ class Base:
         *,
         traceparent: str | None = None,
     ) -> Context:
-        if self._pid != os.getpid():  # a fork: another thread of the parent may hold the locks
-            self._shared, self._pid = Shared(), os.getpid()
         seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
         return Context(
@@ -76,6 +87,18 @@ class Base:
             model=model,
             version=version,
         )
+
+
+_clients: WeakSet[Base] = WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _restore(kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None) -> Base:

@@ -42,6 +42,8 @@ class Client(Base):
     an argument that cannot be.
     """
 
+    _transport: Transport
+
     def _open(self) -> None:
         self._transport = Transport(self._addresses.known())
 

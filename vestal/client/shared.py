@@ -127,6 +127,10 @@ class Shared:
     """One for each client, and for each of its processes."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts afresh after a fork, when another thread of the parent may hold the locks."""
         self.budget = Budget()
         self.outages = Outages()
         self.suspects = Suspects()

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from queue import Empty, Full, LifoQueue
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -161,6 +162,27 @@ class _Connection:
             current.phase = "sending the request"
 
 
+class _Idle(LifoQueue[Any]):
+    """Idle connections, without a lock: held during a fork, it would never be free in the child.
+
+    urllib3 takes every connection out at the end of the process, so the child could not end.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise Empty from None
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self.queue) >= self.maxsize:
+            raise Full
+        self.queue.append(item)
+
+    def qsize(self) -> int:
+        return len(self.queue)
+
+
 class _HTTPConnection(_Connection, HTTPConnection):
     pass
 
@@ -171,10 +193,12 @@ class _HTTPSConnection(_Connection, HTTPSConnection):
 
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
+    QueueCls = _Idle
 
 
 class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
+    QueueCls = _Idle
 
 
 POOLS = {"http": _HTTPPool, "https": _HTTPSPool}

@@ -7,9 +7,9 @@ cost more than to send it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import requests
@@ -93,9 +93,10 @@ class Transport:
                 address: session.merge_environment_settings(address, {}, None, None, None)
                 for address in addresses
             }
-        self._inherited: list[_Adapter] = []
         self._adapter: _Adapter | None = _Adapter(self._environment)
-        self._pid = os.getpid()
+        self._closed = False
+        self._inherited: list[_Adapter | None] = []
+        self._lock = Lock()
 
     def carry_out(self, steps: Steps[T], context: Context) -> T:
         """Takes a call's steps one by one in this thread, and gives its result."""
@@ -157,20 +158,26 @@ class Transport:
         return Reply(response.status, response.reason or "", headers, body)
 
     def _open(self) -> _Adapter:
-        if self._pid != os.getpid():
-            # The parent's sockets are its own: kept, not closed, since its pool may be locked.
-            self._pid = os.getpid()
-            if self._adapter is not None:
-                self._inherited.append(self._adapter)
-                self._adapter = _Adapter(self._environment)
-        if self._adapter is None:
-            raise UsageError("this client is closed: make a new one")
-        return self._adapter
+        adapter = self._adapter
+        if adapter is None:  # closed, or in a child process
+            with self._lock:
+                if self._closed:
+                    raise UsageError("this client is closed: make a new one")
+                adapter = self._adapter = self._adapter or _Adapter(self._environment)
+        return adapter
+
+    def after_fork(self) -> None:
+        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        self._inherited.append(self._adapter)
+        self._adapter = None
+        self._lock = Lock()
 
     def close(self) -> None:
         """Closes idle connections; a second call does nothing."""
-        adapter, self._adapter = self._adapter, None
-        if adapter is not None and self._pid == os.getpid():
+        with self._lock:
+            self._closed = True
+            adapter, self._adapter = self._adapter, None
+        if adapter is not None:
             adapter.close()
 
 
