@@ -54,7 +54,7 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
         if len(idle) >= len(ready) or quiet > description.response_timeout:
             return
         came_round, said = yield from probe(context, model, description.version)
-        worker = _who(description, said) if came_round else None
+        worker = worker_that_described(said, ready) if came_round else None
         if worker is not None and worker not in idle:
             idle.add(worker)
             continue
@@ -63,15 +63,20 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
         yield from pause(context, POLL, _state(description, "a worker that is still at work"))
 
 
-def _who(description: ModelDescription, said: Any) -> int | str | None:
-    """What identifies the worker that answered; None if its handler does not tell."""
-    facts = said if isinstance(said, dict) else {}
+def worker_that_described(description: Any, processes: set[int]) -> int | str | None:
+    """What identifies the worker that sent a custom description; None if its handler does not tell.
+
+    Args:
+        description: the handler's, `customizedMetadata` of TorchServe's.
+        processes: of the version's workers.
+    """
+    facts = description if isinstance(description, dict) else {}
     worker, pid = facts.get("worker"), facts.get("pid")
     if isinstance(worker, str):
         return worker
-    if isinstance(pid, int) and any(worker.pid == pid for worker in description.workers):
+    if isinstance(pid, int) and pid in processes:
         return pid
-    return description.workers[0].pid if len(description.workers) == 1 else None
+    return next(iter(processes)) if len(processes) == 1 else None
 
 
 def _check_provable(context: Context, description: ModelDescription, quiet: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import requests
 
+from vestal.client.draining import worker_that_described
 from vestal.server.api import Api
 
 QUIET_SECONDS = 0.3
@@ -80,16 +81,24 @@ class Draining:
 
     def _version(self, named: tuple[str, str]) -> Unfinished | None:
         """None as soon as the version is idle, else what it has when the time is over."""
-        idle: set[int] = set()
+        idle: set[int | str] = set()  # workers that described themselves, by their ids
+        processes: set[int] = set()
         asked = 0  # 1 while a description of ours waits in the queue
         quiet_since = time.monotonic()
         while (described := self._api.described(*named, _CALL_SECONDS)) is not None:
             pending = described["jobQueueStatus"]["pendingRequests"] - asked
             ready = {w["pid"] for w in described["workers"] if w["status"] == "READY"}
+            if ready != processes:
+                # One of the workers that answered may be gone, and another one takes its place.
+                processes = ready
+                idle.clear()
             if pending > 0:
                 idle.clear()
                 quiet_since = time.monotonic()
-            elif ready <= idle or time.monotonic() - quiet_since > described["responseTimeout"]:
+            elif (
+                len(idle) >= len(ready)
+                or time.monotonic() - quiet_since > described["responseTimeout"]
+            ):
                 return None
             late = self._left() <= 0
             if pending <= 0:
@@ -98,21 +107,21 @@ class Draining:
                 except requests.Timeout:
                     late, asked = True, 1
             if late:
-                return _unfinished(described, max(0, pending), len(ready - idle))
-            if pending > 0 or not ready <= idle:
+                return _unfinished(described, max(0, pending), max(0, len(ready) - len(idle)))
+            if pending > 0 or len(idle) < len(ready):
                 time.sleep(_POLL_SECONDS)
         return None
 
-    def _came_round(self, name: str, version: str, ready: set[int]) -> set[int]:
+    def _came_round(self, name: str, version: str, ready: set[int]) -> set[int | str]:
         """The worker that describes itself, behind its work; none where no one can tell which."""
         reply = self._api.fence(name, version, max(0.1, self._left()))
         if reply.ok:
-            said: Any = reply.json()[0].get("customizedMetadata")
-            if isinstance(said, dict) and said.get("pid") in ready:
-                return {said["pid"]}
-        elif reply.status_code != 503 or "ServiceUnavailable" in reply.text:
+            described: Any = reply.json()[0].get("customizedMetadata")
+            worker = worker_that_described(described, ready)
+            return set() if worker is None else {worker}
+        if reply.status_code != 503 or "ServiceUnavailable" in reply.text:
             return set()  # the worker died, or there is none; else its handler raised
-        return ready if len(ready) == 1 else set()
+        return set(ready) if len(ready) == 1 else set()
 
     def _left(self) -> float:
         return self._deadline - time.monotonic()
