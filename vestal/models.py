@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -25,10 +26,12 @@ def find_model(project: Project, name: str) -> Path:
     """The folder of a model.
 
     Raises:
-        UsageError: there is none of that name; the message names those there are.
+        UsageError: there is none of that name, and the message names those there are; or a file of
+            it is a link that leads out of the project.
     """
     for parent in (project.models, zoo()):
         if NAME.fullmatch(name) and (parent / name / "recipe.py").is_file():
+            _check_links(parent / name, (parent / name).iterdir())
             return parent / name
     known = model_names(project)
     near = difflib.get_close_matches(name, known, n=1)
@@ -43,6 +46,19 @@ def model_names(project: Project) -> list[str]:
     """Every model that `find_model` finds."""
     recipes = [*project.models.glob("*/recipe.py"), *zoo().glob("*/recipe.py")]
     return sorted({recipe.parent.name for recipe in recipes})
+
+
+def _check_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raises UsageError for a link out of the project: what it leads to would run or be packed."""
+    places = (folder.resolve(), folder.absolute().parents[1].resolve())
+    for file in files:
+        if file.name == "data":  # often a link to another disk; it is read, and never run or packed
+            continue
+        if file.is_symlink() and not any(file.resolve().is_relative_to(place) for place in places):
+            raise UsageError(
+                f"{file} is a link to {file.readlink()}, outside of the project: "
+                "put a copy of it in its place"
+            )
 
 
 # Of a model folder, what says how to train, test and serve it: it stays at home. So does the data,
@@ -72,6 +88,7 @@ def support_files(folder: Path, transforms: str = "transforms") -> dict[str, Pat
         stays = hidden or any(fnmatch(parts[0], pattern) for pattern in STAYS)
         another = parts[0] == "transforms.py" and transforms != "transforms"
         if file.is_file() and not stays and not another:
+            _check_links(folder, [file])
             name = "/".join(parts)
             found[own.get(name, name)] = file
     return found

@@ -30,6 +30,7 @@ RECORD = "training.json"
 SETTINGS = "settings.json"
 SAMPLE = "sample"
 CURVE = "curve.png"
+ARTIFACTS = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +88,63 @@ class Run:
             raise VestalError(
                 f"{folder / RECORD} is not a record of `vestal train` ({error}): train again"
             ) from None
+        run._check(folder / RECORD)
         missing = [file for file in (*run.artifacts, *run.support) if not (folder / file).is_file()]
         if missing:
             raise VestalError(f"{folder} is not whole (no {', '.join(missing)}): train again")
         return run
 
+    def _check(self, record: Path) -> None:
+        """Raises VestalError for a record that `vestal train` does not write."""
+        texts: tuple[Any, ...] = (self.model, self.task, self.dataset)
+        lists: tuple[Any, ...] = (self.artifacts, self.support)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(files, list) and all(isinstance(file, str) for file in files)
+            for files in lists
+        ):
+            raise VestalError(f"{record} is not a record of `vestal train`: train again")
+        suffixes = {Path(file).suffix for file in self.artifacts}
+        if not suffixes or suffixes - set(ARTIFACTS):
+            raise VestalError(
+                f"{record} names the artifacts {', '.join(self.artifacts) or 'nothing'}; "
+                f"expected {', '.join(f'*{suffix}' for suffix in ARTIFACTS)}"
+            )
+        for file in (*self.artifacts, *self.support):
+            if not stays_inside(self.folder, file):
+                raise VestalError(
+                    f"{record} names {file}, which is outside of {self.folder}: every file of a "
+                    "training is in its folder; copy it there"
+                )
+
     @property
     def labels(self) -> list[str] | None:
-        """The names of the classes, in order; None where there are none."""
-        if not (self.folder / LABELS).is_file():
+        """The names of the classes, in order; None where there are none.
+
+        Raises:
+            VestalError: the file is not what `vestal train` writes.
+        """
+        file = self.folder / LABELS
+        if not file.is_file():
             return None
-        names = json.loads((self.folder / LABELS).read_text("utf-8"))
-        return [names[str(index)] for index in range(len(names))]
+        try:
+            names = json.loads(file.read_text("utf-8"))
+            return [names[str(index)] for index in range(len(names))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise VestalError(
+                f'{file} cannot be read ({error!r}): expected {{"0": "first label", ...}}'
+            ) from None
 
     def figures(self) -> str:
         """The test figures for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
         return ", ".join(f"{name} {shown(name, value)}" for name, value in self.test.items())
+
+
+def stays_inside(folder: Path, name: str) -> bool:
+    """Whether a file of that name is inside of a folder, after links are followed."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        return False
+    return (folder / path).resolve().is_relative_to(folder.resolve())
 
 
 def shown(name: str, value: float) -> str:

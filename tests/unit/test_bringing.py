@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
 import json
 import os
+import pathlib
 import pickle
 import shutil
+import subprocess
+import types
 import warnings
 import zipfile
+from collections import OrderedDict, defaultdict
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -134,6 +145,156 @@ def test_a_checkpoint_of_lightning_itself_is_read(project, module, state, tmp_pa
     now = {k.removeprefix("net."): v for k, v in task.state_dict().items()}
     module.load_state_dict(state)
     assert same(brought(project, tmp_path / "last.ckpt", tmp_path), now)
+
+
+@dataclasses.dataclass
+class Config:
+    width: int = 3
+    mode: object = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots:
+    width: int = 3
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+
+class Settings(dict):
+    """As EasyDict, CfgNode and AttributeDict are."""
+
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.frozen = True
+
+
+PLAIN = {
+    "argparse": argparse.Namespace(lr=0.1, device=torch.device("cpu"), data=pathlib.Path("/data")),
+    "SimpleNamespace": types.SimpleNamespace(a=1),
+    "dataclass": Config(mode=Mode.FAST),
+    "dataclass with slots": [Slots()],
+    "enum": {Mode.FAST: 1},
+    "dict of its own class": Settings(a=Settings(b=1)),
+    "numpy": {"best": np.float64(0.9), "epoch": np.int64(3), "curve": np.arange(3.0)},
+    "numpy dtype": [np.dtype("float32"), np.float32],
+    "numpy text": np.array(["a", "b"]),
+    "paths": [pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("C:/a")],
+    "torch": [torch.Size([1]), torch.float16, torch.device("cpu")],
+    "collections": [OrderedDict(a=1), defaultdict(list, a=[1]), {1, 2}, frozenset((1,))],
+    "time": [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(1)],
+    "decimal": decimal.Decimal("0.1"),
+    "a loss": {"hyper_parameters": {"criterion": nn.CrossEntropyLoss(torch.ones(3))}},
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("new", [True, False])
+def test_plain_data_beside_the_weights_is_no_hindrance(kind, new, project, state, tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save({"args": PLAIN[kind], "model": state}, file, _use_new_zipfile_serialization=new)
+    assert same(brought(project, file, tmp_path), state)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_call_in_plain_data_is_refused_and_never_run(new, project, state, tmp_path):
+    class Popen:
+        def __reduce__(self):
+            return subprocess.Popen, (["touch", str(tmp_path / "ran")],)
+
+    class Evaluated:
+        def __reduce__(self):
+            return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    for number, hidden in enumerate(
+        (Popen(), Evaluated(), Evil(tmp_path / "ran"), functools.partial(print))
+    ):
+        file = tmp_path / f"{number}.pth"
+        content = {"args": argparse.Namespace(a=hidden), "model": state}
+        torch.save(content, file, _use_new_zipfile_serialization=new)
+        with pytest.raises(VestalError, match=r"holds more than tensors \(.*nothing of it was run"):
+            brought(project, file, tmp_path / file.stem)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_model_beside_settings_is_refused_with_the_way_to_read_it(project, tmp_path):
+    file = saved(tmp_path, {"model": nn.Linear(2, 2), "args": argparse.Namespace(a=1)})
+    with pytest.raises(VestalError, match=r"save it as torch\.save\(module\.state_dict"):
+        brought(project, file, tmp_path)
+
+
+def averaged(state):
+    return {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+
+
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+# What is saved, its part that is taken, and the other one.
+AVERAGES = {
+    "timm": (lambda s, e: {"state_dict": s, "state_dict_ema": e}, "state_dict", "state_dict_ema"),
+    "torchvision": (
+        lambda s, e: {
+            "model": s,
+            "model_ema": {**prefixed("module.", e), "n_averaged": torch.ones(())},
+        },
+        "model",
+        "model_ema",
+    ),
+    "in a key": (lambda s, e: {"model": s, "ema": {"state_dict": e}}, "model", "ema"),
+    "of Lightning": (
+        lambda s, e: {"state_dict": {**prefixed("net.", s), **prefixed("ema_net.", e)}},
+        "net",
+        "ema_net",
+    ),
+    "the average first": (
+        lambda s, e: {"state_dict": {**prefixed("ema_net.", e), **prefixed("net.", s)}},
+        "net",
+        "ema_net",
+    ),
+    "self-distillation": (
+        lambda s, e: {"model": {**prefixed("student.", s), **prefixed("teacher.", e)}},
+        "student",
+        "teacher",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_of_weights_and_their_average_it_is_said_which_are_taken(
+    kind, project, state, tmp_path, caplog
+):
+    make, taken, other = AVERAGES[kind]
+    average = averaged(state)
+    file = saved(tmp_path, make(state, average))
+    assert same(brought(project, file, tmp_path / "a"), state)
+    assert f"the weights under {taken} are taken; it also holds {other}" in caplog.text
+    assert same(brought(project, f"{file}:{other}", tmp_path / "b"), average)
+    assert same(brought(project, f"{file}:{taken}", tmp_path / "c"), state)
+
+
+def test_a_part_that_is_not_there_is_named_with_those_that_are(project, state, tmp_path):
+    file = saved(tmp_path, {"state_dict": state, "state_dict_ema": state})
+    with pytest.raises(VestalError, match=r"no part 'ema': it holds state_dict, state_dict_ema"):
+        brought(project, f"{file}:ema", tmp_path)
+
+
+OUTSIDE = {
+    "a loss of Lightning": (lambda s: prefixed("net.", s), "criterion.pos_weight"),
+    "a metric of Lightning": (lambda s: prefixed("net.", s), "train_metrics.acc.total"),
+    "a loss beside the layers": (lambda s: s, "loss_fn.weight"),
+    "a count of averages": (lambda s: prefixed("module.", s), "n_averaged"),
+}
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_what_is_no_part_of_the_model_is_left_out_and_named(kind, project, state, tmp_path, caplog):
+    make, key = OUTSIDE[kind]
+    file = saved(tmp_path, {"state_dict": {**make(state), key: torch.ones(1)}})
+    assert same(brought(project, file, tmp_path), state)
+    assert f"not part of the model, left out: {key}" in caplog.text
 
 
 def test_a_prefix_of_the_model_itself_is_kept():

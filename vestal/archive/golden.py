@@ -19,7 +19,7 @@ from vestal.archive.sample import (
     value_of,
 )
 from vestal.errors import VestalError
-from vestal.runs import SAMPLE, Run
+from vestal.runs import SAMPLE, Run, stays_inside
 
 CONTENT_TYPES = {
     ".png": "image/png",
@@ -96,7 +96,11 @@ def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: 
 
 def _sample_of(run: Run) -> _Asked | None:
     """An input of the run's test split; weights from elsewhere come without."""
-    files = sorted((run.folder / SAMPLE).glob("input.*"))
+    files = [
+        file
+        for file in sorted((run.folder / SAMPLE).glob("input.*"))
+        if file.suffix in CONTENT_TYPES and stays_inside(run.folder, f"{SAMPLE}/{file.name}")
+    ]
     if not files:
         return None
     return _asked(files[0].read_bytes(), CONTENT_TYPES[files[0].suffix], files[0].name)

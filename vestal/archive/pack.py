@@ -30,7 +30,8 @@ from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
 from vestal.project import Project
-from vestal.runs import Run, latest_run
+from vestal.runs import RECORD, Run, latest_run
+from vestal.trust import is_own, trusted
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
 
@@ -75,7 +76,8 @@ def pack(
 
     Raises:
         UsageError: no such model, engine or weights, or a name or version that cannot be.
-        VestalError: the run is incomplete, the handler does not load with it, its answer is not
+        VestalError: the run is incomplete, or from outside the project with other code than the
+            project's; the handler does not load with it, its answer is not
             that of the weights, or the store holds other content under this version.
     """
     find_model(project, name)
@@ -137,7 +139,9 @@ def pack(
                 replaced = known if known.get("sha256") == before else {"sha256": before}
                 fresh.replace(target)
             enter(index, target.name, **facts)
-    source = run.dataset if run.folder == scratch / "brought" else str(run.folder)
+    source = str(run.folder)
+    if run.folder == scratch / "brought":
+        source = str(weights) if (Path(str(weights)) / RECORD).is_file() else run.dataset
     return Packed(
         target,
         sha256,
@@ -155,10 +159,19 @@ def find_weights(
     folder: Path,
     labels: Sequence[str] | None = None,
 ) -> Run:
-    """The run that is meant; what is from elsewhere becomes one, in `folder`."""
+    """The run that is meant; what is from elsewhere becomes one, in `folder`, with no code of it.
+
+    Raises:
+        UsageError, VestalError: as from `bring` and `trusted`.
+    """
     given = Path(weights) if weights is not None else latest_run(project, name)
-    if (given / "training.json").is_file() or (given.is_dir() and weights is None):
-        return Run.read(given)
+    if (given / RECORD).is_file() or weights is None:
+        run = Run.read(given)
+        if is_own(project, given):
+            return run
+        from vestal.training.recipe import load_recipe
+
+        return trusted(project, run, load_recipe(project, run.model).task, folder)
     from vestal.training.bringing import bring
 
     return bring(project, name, str(weights), folder, labels)

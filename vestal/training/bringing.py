@@ -17,7 +17,7 @@ from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import saving
-from vestal.training.checkpoints import fill, read_checkpoint
+from vestal.training.checkpoints import fill, read_checkpoint, split_part
 from vestal.training.recipe import Recipe, load_recipe, load_transform
 from vestal.training.run_files import versions, write_support
 
@@ -35,8 +35,9 @@ def bring(
     """Makes a run of weights from elsewhere, in a new folder.
 
     Args:
-        source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, safetensors), a Hugging
-            Face folder, or the name of weights that the recipe can fetch.
+        source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, safetensors), `FILE:PART`
+            for one of several state_dicts in a checkpoint, a Hugging Face folder, or the name of
+            weights that the recipe can fetch.
         labels: of the classes, in order; None: the recipe's.
 
     Raises:
@@ -56,7 +57,7 @@ def bring(
         return _run(
             project, name, recipe, folder, artifacts, labels, found.source, found.transforms
         )
-    path = Path(source)
+    path, part = split_part(source)
     if not path.exists():
         names = ", ".join(recipe.weights)
         raise UsageError(
@@ -70,10 +71,11 @@ def bring(
             "the classes, or labels= in its recipe.py"
         )
     try:
-        artifacts = _from_path(path, recipe, folder, labels)
+        artifacts = _from_path(path, part, recipe, folder, labels)
     except ValueError as error:
         raise VestalError(str(error)) from None
-    return _run(project, name, recipe, folder, artifacts, labels, path.name, "transforms")
+    taken = f"{path.name}:{part}" if part else path.name
+    return _run(project, name, recipe, folder, artifacts, labels, taken, "transforms")
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -86,7 +88,9 @@ def _check_labels(labels: Sequence[str]) -> None:
             )
 
 
-def _from_path(path: Path, recipe: Recipe, folder: Path, labels: Sequence[str] | None) -> list[str]:
+def _from_path(
+    path: Path, part: str, recipe: Recipe, folder: Path, labels: Sequence[str] | None
+) -> list[str]:
     if recipe.task == LANGUAGE:
         if not path.is_dir():
             raise ValueError(f"a language model is brought as a folder ({FOLDER}), not as {path}")
@@ -103,20 +107,37 @@ def _from_path(path: Path, recipe: Recipe, folder: Path, labels: Sequence[str] |
     if kind in ("torchscript", "exported"):
         shutil.copyfile(path, folder / saving.ARTIFACTS[kind])
         return [saving.ARTIFACTS[kind]]
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, part)
     module = recipe.make(labels)
     fill(module, state, path.name, labels)
     return _save(module, recipe, folder)
 
 
 def _copy_language_model(path: Path, folder: Path) -> list[str]:
-    shards = sorted(path.glob("*.safetensors"))
-    if len(shards) > 1:
+    weights = path / "model.safetensors"  # variants and adapters may stand beside it
+    shards = sorted(path.glob("model*-of-*.safetensors"))
+    adapters = sorted(path.glob("adapter_*.safetensors"))
+    variants = sorted(set(path.glob("*.safetensors")) - {weights, *shards, *adapters})
+    if weights.is_file():
+        pass
+    elif shards:
         raise ValueError(
             f"{path} holds {len(shards)} shards: save it as one file "
             "(model.save_pretrained(folder, max_shard_size='100GB'))"
         )
-    if not shards:
+    elif len(variants) == 1:
+        (weights,) = variants
+    elif variants:
+        raise ValueError(
+            f"{path} holds {', '.join(file.name for file in variants)}: "
+            "rename the one to take to model.safetensors"
+        )
+    elif adapters:
+        raise ValueError(
+            f"{path} holds an adapter without its model ({adapters[0].name}): merge them and save "
+            "the model (peft: model.merge_and_unload().save_pretrained(folder))"
+        )
+    else:
         raise ValueError(
             f"{path} is neither a run nor a Hugging Face folder of safetensors: it has no "
             "model.safetensors (model.save_pretrained(folder) of transformers writes it)"
@@ -127,12 +148,25 @@ def _copy_language_model(path: Path, folder: Path) -> list[str]:
             f"{path} has no {' and no '.join(missing)}: save_pretrained(folder) of the model and "
             "of its AutoTokenizer writes them"
         )
+    for file in (weights.name, *saving.LANGUAGE_MODEL):
+        _check_link(path / file)
     # Only these: code that stands beside them is neither copied nor run.
     for file in saving.LANGUAGE_MODEL:
         if (path / file).is_file():
             shutil.copyfile(path / file, folder / file)
-    shutil.copyfile(shards[0], folder / "model.safetensors")
+    shutil.copyfile(weights, folder / "model.safetensors")
     return ["model.safetensors"]
+
+
+def _check_link(file: Path) -> None:
+    """Raises ValueError for a link out of a downloaded folder; a hub's cache links its blobs."""
+    places = [file.parent.resolve()]
+    if file.parent.resolve().parent.name == "snapshots":
+        places.append(file.parent.resolve().parents[1] / "blobs")
+    if not any(file.resolve().is_relative_to(place) for place in places):
+        raise ValueError(
+            f"{file} is a link to {file.resolve()}, outside of its folder: put a copy in its place"
+        )
 
 
 def _kind(path: Path) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from vestal.training.objectives import NextToken
 from vestal.training.pruning import prune
 from vestal.training.recipe import DataSet, Recipe, as_it_is, load_recipe
 from vestal.training.settings import Settings
+from vestal.trust import trusted
 from vestal_handlers import engines
 from vestal_handlers.engines import eager
 from vestal_handlers.model_files import load_module
@@ -95,24 +98,28 @@ def taught_by(project: Project, run: Run, labels: Sequence[str] | None) -> Compr
 
     Raises:
         UsageError: it knows other labels, or its artifact is no torch module.
+        VestalError: it is from outside the project, with other code.
     """
     if run.labels != list(labels or ()):
         raise UsageError(
             f"the teacher {run.folder} knows other labels ({run.labels}) than this recipe "
             f"({list(labels or ())})"
         )
-    engine = engines.load(run.folder / run.artifacts[0], torch.device("cpu"))
+    recipe = load_recipe(project, run.model)
+    prepare: Any = as_it_is
+    with tempfile.TemporaryDirectory(prefix="vestal-teacher-") as scratch:
+        folder = trusted(project, run, recipe.task, Path(scratch) / "run").folder
+        engine = engines.load(folder / run.artifacts[0], torch.device("cpu"))
+        if (folder / TRANSFORMS).is_file():
+            prepare = load_module(folder, TRANSFORMS.removesuffix(".py")).transform
     if engine.module is None:
         raise UsageError(f"the teacher {run.folder} must be a torch module, not {run.artifacts[0]}")
-    prepare: Any = as_it_is
-    if (run.folder / TRANSFORMS).is_file():
-        prepare = load_module(run.folder, TRANSFORMS.removesuffix(".py")).transform
     return Compression(
         kind="distillation",
         run=run,
         large=engine.module,
         transform=lambda given: prepare(in_mode_of(prepare, given)),
-        teacher=logits_of(engine, load_recipe(project, run.model).objective),
+        teacher=logits_of(engine, recipe.objective),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 from vestal.runs import Run, find_run
-from vestal.training.checkpoints import COUNTER, read_checkpoint, unwrapped
+from vestal.training.checkpoints import COUNTER, read_checkpoint, split_part, unwrapped
 from vestal.training.recipe import DataSet, Recipe
 from vestal.training.settings import Settings
 from vestal_handlers.engines import eager
@@ -49,8 +49,9 @@ def resolve(project: Project, recipe: Recipe, named: str) -> str:
     """
     if named in recipe.weights:
         return named
-    if Path(named).is_file():
-        return str(Path(named).resolve())
+    file, part = split_part(named)
+    if file.is_file():
+        return f"{file.resolve()}:{part}" if part else str(file.resolve())
     if Path(named).is_dir() or (project.runs / named).is_dir():
         return str(find_run(project, named).folder.resolve())
     names = f", or one of the recipe's own: {', '.join(recipe.weights)}" if recipe.weights else ""
@@ -70,14 +71,15 @@ def find_state(project: Project, recipe: Recipe, named: str) -> tuple[Mapping[st
     if named in recipe.weights:
         found = recipe.weights[named]()
         return found.module.state_dict(), found.source
-    if Path(named).is_file():
+    file, part = split_part(named)
+    if file.is_file():
         try:
-            return read_checkpoint(Path(named)), named
+            return read_checkpoint(file, part), named
         except ValueError as error:
             raise VestalError(str(error)) from None
     run = find_run(project, named)
-    file = weights_of(run)
-    return eager.read(file), str(file)
+    weights = weights_of(run)
+    return eager.read(weights), str(weights)
 
 
 def weights_of(run: Run) -> Path:
@@ -100,7 +102,7 @@ def transfer(state: Mapping[str, Tensor], module: nn.Module, source: str) -> Non
         VestalError: less than half of the model's tensors find theirs, so it is another model.
     """
     places = {key: place for key, place in module.state_dict().items() if not key.endswith(COUNTER)}
-    found = unwrapped(state, set(module.state_dict()))
+    found = unwrapped(state, set(module.state_dict()), source)
     fresh = [k for k, place in places.items() if k not in found or found[k].shape != place.shape]
     if 2 * len(fresh) > len(places):
         raise VestalError(
