@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
+from shlex import quote
 from typing import Any
 
 from vestal.errors import UsageError, VestalError
@@ -74,7 +75,9 @@ def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
     for name, (_, deviation) in [*moments.items(), (target, (mean, spread))]:
         if not deviation > 0:
             advice = (
-                "name another --target" if name == target else f"leave it out (--ignore {name})"
+                "name another --target"
+                if name == target
+                else f"leave it out (--ignore {quote(name)})"
             )
             raise VestalError(
                 f"{source}: column {name} is the same in every row of the training split, so "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 
 from vestal.errors import UsageError, VestalError
 from vestal.table_files import Row, Table, cell_number, is_missing
@@ -105,14 +106,14 @@ def _check_values(table: Table, columns: Sequence[str], target: str, encode: Seq
     problems += [
         f"column {name} has no value in {len(rows):,} of {len(table.rows):,} rows (first in row "
         f"{rows[0].number}, line {rows[0].line}): remove these rows, fill in a value such as the "
-        f"mean of the column, or leave the column out with --ignore {name}"
+        f"mean of the column, or leave the column out with --ignore {quote(name)}"
         for name in columns
         if (rows := [row for row in table.rows if is_missing(row.values[name])])
     ]
     many = [name for name in encode if len(_values(table, name)) > MOST_VALUES]
     problems += [
         f"column {name} has {len(_values(table, name)):,} different values, and --encode takes at "
-        f"most {MOST_VALUES}: leave it out with --ignore {name}"
+        f"most {MOST_VALUES}: leave it out with --ignore {quote(name)}"
         for name in many
     ]
     if problems:
@@ -133,8 +134,10 @@ def _shown(table: Table, name: str) -> str:
 
 
 def _what_to_do(table: Table, name: str) -> str:
-    advice = f"leave it out with --ignore {name}"
+    advice = f"leave it out with --ignore {quote(name)}"
     count = len(_values(table, name))
     if count <= MOST_VALUES:
-        advice += f", or turn its {count} values into columns of 0 and 1 with --encode {name}"
+        advice += (
+            f", or turn its {count} values into columns of 0 and 1 with --encode {quote(name)}"
+        )
     return f"column {name} holds {_shown(table, name)}: {advice}"

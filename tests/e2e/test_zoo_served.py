@@ -16,7 +16,7 @@ from serving import serving
 from vestal.archive.frontend import Frontend
 from vestal.archive.run import LoadedArchive
 from vestal.archive.sample import matches, read_sample
-from vestal.client import Client
+from vestal.client import Client, RequestRefused
 from vestal.models import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
@@ -155,3 +155,40 @@ def test_rows_and_texts_are_refused_by_name(client):
     assert len(many["predictions"]) == 2
     vector = client.predict("simplenet", {"vector": [0.0] * 2048})
     assert vector["label"] in ("code", "prose")
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "predicted"),
+    [
+        ("regression", "\ufeffid,s5,bmi,bp,progression\n7,4.5,25,90,150\n", "prediction"),
+        ("simplenet", "text,label\nIt rains.,prose\n", "label"),
+    ],
+)
+def test_predict_and_run_take_a_training_table(server, zoo_project, name, table, predicted):
+    """The target is a column that the model does not take."""
+    (zoo_project.root / f"{name}.csv").write_text(table, "utf-8")
+    found = []
+    for command in ("predict", "run"):
+        model = name if command == "predict" else f"{name}-1.0.mar"
+        done = subprocess.run(
+            [sys.executable, "-m", "vestal", command, model, f"{name}.csv", "--json"],
+            cwd=zoo_project.root,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    (by_predict,) = json.loads(found[0])
+    answer = by_predict["answer"]
+    assert answer[predicted]
+    assert by_predict["row"] == 1
+    assert matches(answer, json.loads(found[1])["answers"][0]["json"]) is None
+
+
+def test_a_text_that_looks_like_a_file_is_advice_to_the_caller(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seven.png").write_bytes(b"secret")
+    with pytest.raises(RequestRefused, match=r"pass pathlib\.Path\('seven\.png'\)"):
+        client.predict("mnist", "seven.png")

@@ -13,6 +13,7 @@ import torch
 from imaging import bomb, encoded, seven
 from PIL import Image, ImageOps
 
+from vestal.client.encoding import encode
 from vestal_handlers.decoding import bytes_of, read_image
 from vestal_handlers.errors import InputError
 
@@ -187,3 +188,23 @@ def test_no_corrupt_image_crashes_the_process():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.count("400") >= 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("image_mode", ["L", "RGB", "LA", "RGBA", "P", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_an_image_that_the_client_encodes_is_decoded_as_its_file(kind, image_mode, mode):
+    if image_mode == "I;16":
+        image = Image.fromarray(np.asarray(seven((40, 28))).astype(np.uint16) * 257)
+    else:
+        image = seven((40, 28)).convert("RGB").convert(image_mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = BytesIO()
+    try:
+        image.save(file, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    except OSError:
+        return  # this format has no such mode
+    with Image.open(file) as opened:
+        sent = encode(opened).body
+    assert torch.equal(read_image(sent, mode), read_image(file.getvalue(), mode))

@@ -10,8 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from vestal.batch.inputs import find_inputs
+from vestal.cli.inputs import expand
 from vestal.errors import VestalError
-from vestal.training.datasets import cifar10, digits, fashion_mnist, image_folder, mnist
+from vestal.folders import files_in
+from vestal.training.datasets import (
+    ImageFiles,
+    cifar10,
+    digits,
+    fashion_mnist,
+    image_folder,
+    mnist,
+)
 
 
 def write_idx(folder, name, array):
@@ -159,6 +169,89 @@ def test_a_split_of_another_name_is_not_left_out_without_a_word(tmp_path):
     (tmp_path / ".cache").mkdir()
     with pytest.raises(VestalError, match=r"holds valid beside train: name the splits train, val"):
         image_folder(tmp_path)
+
+
+def litter(folder):
+    """What desktops and tools leave behind, with images in it."""
+    for name in (".ipynb_checkpoints", "__MACOSX", "__pycache__", ".git", "cat/.ipynb_checkpoints"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 8)).save(folder / name / "0-checkpoint.png")
+    for name in ("cat/._0.png", "cat/Thumbs.db", "dog/desktop.ini", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
+    write_images(tmp_path, ("cat", "dog"), 20)
+    litter(tmp_path)
+    splits = image_folder(tmp_path)
+    assert splits.labels == ["cat", "dog"]
+    parts = (splits.train, splits.validation, splits.test)
+    assert sorted(file for part in parts for file in part.files) == sorted(
+        tmp_path / name / f"{n}.png" for name in ("cat", "dog") for n in range(20)
+    )
+    assert files_in(tmp_path) == sorted(file for part in parts for file in part.files)
+    assert [item.file for item in find_inputs([str(tmp_path)]).items] == list(
+        map(str, files_in(tmp_path))
+    )
+    assert expand([tmp_path]) == files_in(tmp_path)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_images(tmp_path / "real", ("cat",), 2)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "real" / "cat")
+    (tmp_path / "real" / "cat" / "again").symlink_to(tmp_path / "photos")
+    assert [file.name for file in files_in(tmp_path / "photos")] == ["0.png", "1.png"]
+
+
+def test_hidden_folders_are_no_splits(tmp_path):
+    write_images(tmp_path / "train", ("cat", "dog"), 20)
+    write_images(tmp_path / "val", ("cat", "dog"), 3)
+    for name in (".", "train", "val"):
+        litter(tmp_path / name) if name != "." else (tmp_path / "__MACOSX" / "train").mkdir(
+            parents=True
+        )
+    splits = image_folder(tmp_path)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [36, 4, 6]
+
+
+@pytest.mark.parametrize("folders", [("test",), ("val",), ("test", "val")])
+def test_a_folder_without_train_is_for_evaluation_alone(tmp_path, folders):
+    for number, name in enumerate(folders):
+        write_images(tmp_path / name, ("cat", "dog"), 3 + number)
+    splits = image_folder(tmp_path)
+    assert splits.labels == ["cat", "dog"]
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [0, 0, 6]
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    write_images(tmp_path, ("exam", "test"), 20)
+    assert image_folder(tmp_path).labels == ["exam", "test"]
+
+
+def test_a_class_without_images_is_named(tmp_path):
+    write_images(tmp_path, ("cat", "dog"), 20)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VestalError, match=r"is no image folder: empty holds no image"):
+        image_folder(tmp_path)
+    with pytest.raises(VestalError, match=r"nowhere is not an image folder: No such file"):
+        image_folder(tmp_path / "nowhere")
+
+
+def test_files_that_are_no_images_are_named_at_once(tmp_path):
+    write_images(tmp_path, ("cat", "dog"), 20)
+    for number in range(5):
+        (tmp_path / "cat" / f"{number}.png").write_bytes(b"<html>" * number)
+    (tmp_path / "dog" / "7.png").write_bytes((tmp_path / "dog" / "7.png").read_bytes()[:20])
+    files = [file for name in ("cat", "dog") for file in sorted((tmp_path / name).iterdir())]
+    with pytest.raises(VestalError) as caught:
+        ImageFiles(files, [0] * 40, "RGB").check()
+    assert str(caught.value).startswith("6 of 40 files are not images that can be read: ")
+    assert "cat/0.png" in str(caught.value)
+    assert "and 3 more; remove or replace them" in str(caught.value)
+    images = [file for file in files if file.stat().st_size > 50]
+    ImageFiles(images, [0] * len(images), "RGB").check()
+    assert len(images) == 34
 
 
 def test_images_are_decoded_at_once_as_one_by_one(tmp_path):

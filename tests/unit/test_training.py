@@ -250,8 +250,68 @@ def test_a_corrupt_image_is_named_when_it_is_trained_on(recipe, transform, tmp_p
     (tmp_path / "2.png").write_bytes(b"no image")
     files = ImageFiles([tmp_path / f"{n}.png" for n in range(4)], [0, 1, 0, 1], "L")
     splits = Splits(files, files, files, labels=("a", "b"))
-    with pytest.raises(VestalError, match=r"2\.png cannot be trained on \(.*take it out"):
+    with pytest.raises(VestalError, match=r"2\.png cannot be trained on \(.*remove or replace it"):
         fit(learner_of(recipe, splits), splits, transform, tmp_path / "run", epochs=1, device="cpu")
+
+
+FOLDER = """
+
+from vestal.training.datasets import image_folder
+
+recipe = replace(
+    recipe, datasets={"folder": DataSet(load=partial(image_folder, mode="L"), epochs=1)}
+)
+"""
+
+
+@pytest.fixture
+def folder_project(tmp_path):
+    """mnist, whose build() has ten outputs, on folders of images."""
+    project = Project(tmp_path)
+    folder = project.models / "ten"
+    folder.mkdir(parents=True)
+    for file in ("recipe.py", "model.py", "transforms.py"):
+        text = (find_model(project, "mnist") / file).read_text()
+        imports = "from dataclasses import replace\nfrom functools import partial\n"
+        (folder / file).write_text(imports + text + FOLDER if file == "recipe.py" else text)
+    return project
+
+
+def write_photos(folder, classes, count):
+    from PIL import Image
+
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            shade = 60 * number + index
+            Image.new("L", (28, 28), shade).save(folder / name / f"{index}.png")
+
+
+def test_a_folder_of_other_classes_than_build_makes_is_one_sentence(folder_project, tmp_path):
+    photos = tmp_path / "photos"
+    write_photos(photos, ("cat", "dog"), 10)
+    with pytest.raises(
+        VestalError,
+        match=r"build\(\) in .*ten/model\.py makes 10 outputs, but the data set folder has 2 "
+        r"classes \(cat, dog\): write build\(classes: int\)",
+    ):
+        train(folder_project, "ten", Settings(data=str(photos)))
+    assert not folder_project.runs.exists()
+
+
+def test_what_is_wrong_with_a_folder_is_named_before_it_is_trained_on(folder_project, tmp_path):
+    photos = tmp_path / "photos"
+    write_photos(photos, map(str, range(10)), 10)
+    (photos / "3" / "7.png").write_bytes(b"no image")
+    with pytest.raises(VestalError, match=r"1 of 70 files .*3/7\.png; remove"):
+        train(folder_project, "ten", Settings(data=str(photos)))
+    write_photos(tmp_path / "one", ("cat",), 10)
+    with pytest.raises(VestalError, match=r"folder has one class \(cat\): a classifier needs two"):
+        train(folder_project, "ten", Settings(data=str(tmp_path / "one")))
+    write_photos(tmp_path / "test_only" / "test", ("cat", "dog"), 10)
+    with pytest.raises(VestalError, match=r"folder has no train/, so there is nothing to train on"):
+        train(folder_project, "ten", Settings(data=str(tmp_path / "test_only")))
+    assert not folder_project.runs.exists()
 
 
 def test_a_data_set_that_is_at_hand_takes_no_data(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 from vestal.batch.columns import RESULTS
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 from vestal.errors import UsageError
+from vestal.folders import files_in
 from vestal.table_files import is_table, read_table
 
 LINES = ".txt"
@@ -136,19 +137,6 @@ def _files(given: str) -> list[Path]:
     if not seen:
         raise UsageError(f"no files in {given}: name a folder, a glob ('photos/*.jpg') or files")
     return sorted(seen)
-
-
-def files_in(folder: Path) -> list[Path]:
-    """All files below it, sorted, without hidden ones and those in hidden folders.
-
-    A link to nothing is one of them: who reads it will say so.
-    """
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if not file.is_dir()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
 
 
 def _rows(file: Path) -> Items:

@@ -22,9 +22,9 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="FOLDER|GLOB|CSV|TXT",
-            help="A folder (of folders named by label), a glob or files; or a CSV of rows; or a "
-            "text file, a text a line.",
+            metavar="FOLDER|GLOB|TABLE|TXT",
+            help="A folder (of folders named by label), a glob or files; or a table (.csv, "
+            ".jsonl); or a text file with a text in each line.",
         ),
     ],
     out_: Annotated[
@@ -44,7 +44,7 @@ def batch(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict a folder, a CSV or a text file at once, without a server.
+    """Predict a folder, a table or a text file at once, without a server.
 
     A bad input is a row with its error. Interrupted, the same command goes on where it was.
     """

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vestal.batch.fields import Fields
-from vestal.batch.inputs import files_in
 from vestal.errors import UsageError
+from vestal.folders import files_in
 from vestal.table_files import Table, is_table, read_table
 from vestal_handlers.numerals import number_in
 

@@ -34,7 +34,10 @@ def run(
     ],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUT]...", help="Files or folders; - is stdin."),
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="Files or folders; of a table (.csv, .jsonl) each row; - is stdin.",
+        ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text as a body.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="JSON as a body.")] = None,

@@ -18,18 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.datasets import CIFAR10, MNIST, FashionMNIST, ImageFolder
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vestal.errors import VestalError
+from vestal.folders import files_in, folders_in
 from vestal.training.recipe import Splits
 from vestal.training.splitting import divide, split
-from vestal_handlers.decoding import Mode, read_image
+from vestal_handlers.decoding import FORMATS, Mode, read_image
 from vestal_handlers.errors import InputError
 
 SPLIT_FOLDERS = ("train", "val", "test")
+NAMED = 3  # files in a message
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -70,18 +73,45 @@ class ImageFiles:
         with ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(self._for_training, indices))
 
+    def _is_image(self, file: Path) -> bool:
+        try:
+            with Image.open(file, formats=FORMATS):  # the header alone
+                return True
+        except Exception:  # nearly anything, also of metadata that a handler does without
+            try:
+                read_image(file.read_bytes(), self.mode)
+            except (InputError, OSError):
+                return False
+            return True
+
     def _for_training(self, index: int) -> tuple[Tensor, int]:
         try:
             return self[index]
         except (InputError, OSError) as error:
             reason = error.message if isinstance(error, InputError) else error.strerror
             raise VestalError(
-                f"{self.files[index]} cannot be trained on ({reason}): take it out, or mend it"
+                f"{self.files[index]} cannot be trained on ({reason}): remove or replace it"
             ) from None
 
     def pick(self, indices: np.ndarray) -> ImageFiles:
-        files, classes = zip(*((self.files[i], self.classes[i]) for i in indices), strict=True)
+        files, classes = [self.files[i] for i in indices], [self.classes[i] for i in indices]
         return ImageFiles(files, classes, self.mode)
+
+    def check(self) -> None:
+        """Read the header of every file, so that a training does not end at one that is no image.
+
+        Raises:
+            VestalError: files that are not images; the first ones are named.
+        """
+        with ThreadPoolExecutor(THREADS) as pool:
+            good = list(pool.map(self._is_image, self.files))
+        wrong = [file for file, is_image in zip(self.files, good, strict=True) if not is_image]
+        if wrong:
+            more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
+            raise VestalError(
+                f"{len(wrong):,} of {len(self.files):,} files are not images that can be read: "
+                f"{', '.join(map(str, wrong[:NAMED]))}{more}; remove or replace them"
+            )
 
 
 def digits(*, size: int = 28, channels: int = 1) -> Splits:
@@ -104,67 +134,79 @@ def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
     """A folder of images with one folder a class, in torchvision's ImageFolder layout.
 
     Where it holds `train/` of such folders, and `val/` (and `test/`), those are the splits; without
-    `test/` the test split is `val/`, and a tenth of `train/` validates. Else everything is split
-    70 : 10 : 20.
+    `test/` the test split is `val/`, and a tenth of `train/` validates. Without `train/` there is
+    nothing to train on, and `test/` (or else `val/`) can be evaluated. Where it holds none of the
+    three, everything is split 70 : 10 : 20.
 
     Raises:
         VestalError: no folder, no classes in it, splits of other names, or too few images.
     """
     if data is None:
         raise VestalError("an image folder must be named: --data DIR (one folder a class in it)")
-    if not _has_splits(data):
+    found = _splits_in(data)
+    if not found:
         everything, labels = _read_folder(data, mode)
         return split(everything, everything.classes, labels, data)
+    if "train" not in found:
+        held, labels = _read_folder(data / found[-1], mode)
+        nothing = held.pick(np.arange(0))
+        return Splits(nothing, nothing, held, labels)
     full, labels = _read_folder(data / "train", mode)
-    held = [
-        _read_folder(data / part, mode, labels)[0]
-        for part in SPLIT_FOLDERS[1:]
-        if (data / part).is_dir()
-    ]
-    if not held:
+    held_out = [_read_folder(data / part, mode, labels)[0] for part in found[1:]]
+    if not held_out:
         return split(full, full.classes, labels, data)
-    if len(held) == 2:
-        return Splits(full, held[0], held[1], labels)
+    if len(held_out) == 2:
+        return Splits(full, held_out[0], held_out[1], labels)
     train, validation = divide(np.arange(len(full)), 0.1, full.classes, data)
-    return Splits(full.pick(train), full.pick(validation), held[0], labels)
+    return Splits(full.pick(train), full.pick(validation), held_out[0], labels)
 
 
-def _has_splits(data: Path) -> bool:
-    """Whether its folders are splits: of a class named `train` the images stand right in it.
+def _splits_in(data: Path) -> list[str]:
+    """Which splits it holds, in order; of a class named `train` the images are right in it.
 
     Raises:
-        VestalError: beside `train/` stands what would be left out without a word.
+        VestalError: it cannot be read, or holds folders beside its splits.
     """
-    if not any(child.is_dir() for child in (data / "train").glob("[!.]*")):
-        return False
-    found = sorted(child.name for child in data.glob("[!.]*") if child.is_dir())
-    others = [name for name in found if name not in SPLIT_FOLDERS]
-    if others:
+    try:
+        folders = folders_in(data)
+        splits = [
+            name for name in SPLIT_FOLDERS if (data / name) in folders and folders_in(data / name)
+        ]
+    except OSError as error:
+        raise VestalError(f"{data} is not an image folder: {error.strerror}") from None
+    others = [folder.name for folder in folders if folder.name not in SPLIT_FOLDERS]
+    if splits and others:
         raise VestalError(
-            f"{data} holds {', '.join(others)} beside train: name the splits "
-            f"{', '.join(SPLIT_FOLDERS)} (test may be left out), with one folder a class in each"
+            f"{data} holds {', '.join(others)} beside {splits[0]}: name the splits "
+            f"{', '.join(SPLIT_FOLDERS)}, with one folder a class in each"
         )
-    return True
+    return splits
 
 
 def _read_folder(
     folder: Path, mode: Mode, labels: Sequence[str] | None = None
 ) -> tuple[ImageFiles, list[str]]:
+    """The images of a folder by class; `labels`: what its classes must be."""
     try:
-        found = ImageFolder(str(folder), is_valid_file=_is_image)
-    except (FileNotFoundError, OSError) as error:
+        classes = {child.name: _images_in(child) for child in folders_in(folder)}
+    except OSError as error:
+        raise VestalError(f"{folder} is not an image folder: {error.strerror}") from None
+    empty = [name for name, files in classes.items() if not files]
+    if empty or not classes:
+        wrong = f"{empty[0]} holds no image" if empty else "it holds no folders"
         raise VestalError(
-            f"{folder} is no image folder ({str(error).splitlines()[0]}): it must hold one folder "
-            "a class, with the images in them"
-        ) from None
-    if labels is not None and found.classes != list(labels):
-        raise VestalError(f"{folder} has the classes {found.classes}, train/ has {list(labels)}")
-    files = [Path(file) for file, _ in found.samples]
-    return ImageFiles(files, [index for _, index in found.samples], mode), list(found.classes)
+            f"{folder} is no image folder: {wrong}; one folder for each class, with its images, is "
+            "expected"
+        )
+    found = list(classes)
+    if labels is not None and found != list(labels):
+        raise VestalError(f"{folder} has the classes {found}, train/ has {list(labels)}")
+    pairs = [(file, index) for index, name in enumerate(found) for file in classes[name]]
+    return ImageFiles([f for f, _ in pairs], [index for _, index in pairs], mode), found
 
 
-def _is_image(file: str) -> bool:
-    return file.lower().endswith(IMG_EXTENSIONS)
+def _images_in(folder: Path) -> list[Path]:
+    return [file for file in files_in(folder) if file.suffix.lower() in IMG_EXTENSIONS]
 
 
 def _torchvision(kind: Any, name: str, inside: str, data: Path | None = None) -> Splits:

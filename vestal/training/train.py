@@ -20,6 +20,7 @@ from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import compressing, language, saving
+from vestal.training.checking import check_outputs, check_splits
 from vestal.training.comparison import Compression
 from vestal.training.distilling import Distiller
 from vestal.training.loading import Transform, fetch
@@ -116,6 +117,7 @@ class _Ready:
 def _prepare(project: Project, name: str, recipe: Recipe, settings: Settings) -> _Ready:
     _, chosen = recipe.dataset(settings.dataset)
     given = recipe.splits(settings.dataset, Path(settings.data) if settings.data else None)
+    check_splits(recipe, given, str(settings.dataset))
     labels = given.labels
     transform = load_transform(project, name, chosen.transforms)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
@@ -125,6 +127,8 @@ def _prepare(project: Project, name: str, recipe: Recipe, settings: Settings) ->
     module, compression = compressing.begin(
         project, recipe, chosen, labels, transform, example, settings
     )
+    source = str(find_model(project, name) / "model.py")
+    check_outputs(recipe, module, labels, example, source, str(settings.dataset))
     formats = (compression and compression.formats) or recipe.saves
     saving.check(module, formats, example)
     learner = Learner(recipe, module, labels, settings.seed)
