@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from vestal_handlers.errors import InputError
@@ -23,7 +24,8 @@ _ENLARGED = 10  # what a transform enlarges may have a tenth of max_pixels
 _MAX_ASPECT = 32  # of an image whose size after the transform is not known
 # A marker that is neither a stuffed byte nor a restart (ITU-T T.81, B.1.1).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_END, _SCAN = 0xD9, 0xDA
+_END = 0xD9
+TILEWIDTH, TILELENGTH = 322, 323  # TIFF 6.0, section 15
 
 Shape = tuple[int, ...]
 
@@ -53,7 +55,8 @@ def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -
         image: opened, not loaded, from a reader that stands where Pillow left it.
 
     Raises:
-        InputError: 413 too many pixels, also on one side or times the scans of a JPEG.
+        InputError: 413 too many pixels: in all, on one side, in a TIFF's tile, or times the scans
+            of a JPEG.
     """
     pixels, what = (
         image.width * image.height,
@@ -65,6 +68,13 @@ def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -
         )
     if max(image.size) > MAX_SIDE:
         raise InputError(413, f"{what}: more than {MAX_SIDE:,} pixels on one side; send it smaller")
+    if isinstance(image, TiffImageFile):
+        # libtiff unpacks whole tiles, whatever the image's own size.
+        width, height = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+        if width * height > max_pixels:
+            raise InputError(
+                413, f"{what}: tiles of {width} x {height}, more than {max_pixels:,} pixels"
+            )
     if image.info.get("progressive") and isinstance(image, JpegImageFile) and image.fp:
         # Each scan passes over the whole image, however few bytes it has.
         most = _SCANS * max_pixels // max(pixels, 1)

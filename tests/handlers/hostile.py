@@ -36,6 +36,17 @@ def progressive(side: int, scans: int) -> bytes:
     return image[:-2] + image[last:-2] * scans + image[-2:]
 
 
+def tiled(side: int) -> bytes:
+    """A TIFF of 16 x 16 pixels in a tile of `side` x `side`, packed a thousand to one."""
+    tile = zlib.compress(bytes(side * side), 9)
+    fields = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    start = 8 + 2 + 12 * 10 + 4
+    entries = [*fields.items(), (324, start), (325, len(tile))]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    return head + directory + bytes(4) + tile
+
+
 def tensor(shape: list[Any], data: tuple[Any, ...] = (), **more: Any) -> bytes:
     one = {"name": "x", "shape": shape, "datatype": "UINT8", "data": list(data)}
     return json.dumps({"inputs": [one], **more}).encode()

@@ -266,6 +266,12 @@ def test_scans_of_a_progressive_jpeg_are_counted(monkeypatch):
         read_image(hidden, "L", max_pixels=50_000)
 
 
+def test_a_tile_larger_than_its_image_counts():
+    assert read_image(hostile.tiled(64), "L").shape == (1, 16, 16)
+    with pytest.raises(InputError, match="16 x 16: tiles of 1024 x 1024, more than 1,000,000"):
+        read_image(hostile.tiled(1024), "L", max_pixels=1_000_000)
+
+
 @pytest.mark.parametrize("kind", hostile.PIECES)
 def test_a_file_in_too_many_pieces_is_refused(kind, monkeypatch):
     monkeypatch.setattr(image_limits, "_READS", 5_000)
