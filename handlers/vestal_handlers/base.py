@@ -12,11 +12,8 @@ A task adds `decode(instance) -> sample` and `encode(output, instance) -> answer
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import secrets
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,19 +26,19 @@ from ts.torch_handler.base_handler import BaseHandler
 
 from vestal_handlers import engines, packed_sample
 from vestal_handlers.answers import Media, Reply, reply_to, to_json
-from vestal_handlers.errors import Failure, HandlerError, InputError, OutOfMemory
-from vestal_handlers.forwarding import forward_each, is_sticky
-from vestal_handlers.machine import device_of, sha256_of, share_of_cores
+from vestal_handlers.errors import Failure, HandlerError, InputError
+from vestal_handlers.failures import failure_of
+from vestal_handlers.forwarding import NO_TIME, forward_each
+from vestal_handlers.machine import device_of, response_timeout, sha256_of, share_of_cores
 from vestal_handlers.metrics import Metrics
 from vestal_handlers.options import Options, read_options
-from vestal_handlers.request import Instance, Request, read_request
+from vestal_handlers.request import Instance, Request, in_turn, read_request
 
 if TYPE_CHECKING:
     from ts.context import Context
 
-logger = logging.getLogger(__name__)
-
-RESPONSE_TIMEOUT = 120.0  # TorchServe's default (default_response_timeout), seconds
+# Parts of responseTimeout after which nothing is begun: past all of it TorchServe kills the worker.
+DECODE_SHARE, FORWARD_SHARE = 0.5, 0.75
 
 
 class BatchHandler(BaseHandler):  # type: ignore[misc]
@@ -55,7 +52,8 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
     json_bodies: ClassVar[bool] = False  # a body is JSON, whatever type it is sent as
     options: Any
-    until: float = math.inf  # time.monotonic() after which this batch looks for nothing more
+    started: float = 0.0  # time.monotonic() when this batch came
+    until: float = float("inf")  # time.monotonic() after which nothing more of it is begun
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +79,9 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     def blank(self) -> Any:
         """A sample for the warm-up."""
         raise NotImplementedError(f"{type(self).__name__} must define blank()")
+
+    def admit(self, request: Request) -> None:
+        """Gives an `error` to instances that are too much together; none is decoded yet."""
 
     def decode(self, instance: Instance) -> Any:
         """`instance.payload` (bytes, str or a JSON value) becomes a sample.
@@ -124,7 +125,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def limits(self) -> dict[str, Any]:
         """What is refused for its size, by option."""
-        names = ("max_bytes", "max_instances", "max_depth")
+        names = ("max_bytes", "max_json_bytes", "max_values", "max_instances", "max_depth")
         return {name: getattr(self.options, name) for name in names}
 
     def describe(self) -> dict[str, Any]:
@@ -198,21 +199,25 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[Request]:
         """Reads every request and decodes every instance, each for itself."""
+        self.started = time.monotonic()
+        self.until = self.started + DECODE_SHARE * response_timeout(self.config)
+        requests: list[Request] = []
+        done = 0
         with self.metrics.timed("decode_seconds"):
-            requests = [self._read(index, row, context) for index, row in enumerate(data)]
-            waiting = [i for request in requests if not request.error for i in request.instances]
-            # One instance, or one thread: decoded here, as a pool would only add its own work.
-            run = self.pool.map if min(len(waiting), self.threads) > 1 else map
-            list(run(self._decode_one, waiting))
+            for index, row in enumerate(data):
+                requests.append(self._read(index, row, context))
+                # Parsed JSON takes many times its size: little of it waits to be decoded.
+                if sum(r.size for r in requests[done:]) > self.options.max_json_bytes:
+                    self._decode(requests[done:])
+                    done = len(requests)
+            self._decode(requests[done:])
         return requests
 
     def inference(self, requests: list[Request]) -> None:
         """Forwards what was decoded; what fails is found by halving the batch."""
-        timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
-        # Past responseTimeout TorchServe kills the worker: half of it is for finding culprits.
-        self.until = time.monotonic() + timeout / 2
+        self.until = self.started + FORWARD_SHARE * response_timeout(self.config)
         with self.metrics.timed("forward_seconds"):
-            ready = [i for r in requests if not r.error for i in r.instances if not i.error]
+            ready = in_turn(requests)
             predicted = [i for i in ready if not i.request.asks_for("explain")]
             for start in range(0, len(predicted), self.options.max_forward):
                 group = predicted[start : start + self.options.max_forward]
@@ -232,17 +237,28 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         request_id = context.get_request_id(index) or ""
         headers = context.get_all_request_header(index)
         try:
-            return read_request(index, request_id, row, headers, self)
+            request = read_request(index, request_id, row, headers, self)
+            self.admit(request)
+            return request
         except Exception as error:
             request = Request(index, request_id, {})
             request.error = self._failure(error, request, "read")
             return request
 
+    def _decode(self, requests: list[Request]) -> None:
+        waiting = in_turn(requests)
+        # One instance, or one thread: decoded here, as a pool would only add its own work.
+        run = self.pool.map if min(len(waiting), self.threads) > 1 else map
+        list(run(self._decode_one, waiting))
+
     def _decode_one(self, instance: Instance) -> None:
         try:
+            if time.monotonic() > self.until:
+                raise HandlerError(NO_TIME)
             instance.sample = self.decode(instance)
         except Exception as error:
             instance.error = self._failure(error, instance.request, "decode")
+            instance.payload = None  # parsed JSON takes many times its size
 
     def _explain_one(self, instance: Instance) -> None:
         try:
@@ -292,17 +308,4 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         return self._failure(error, instance.request, "forward")
 
     def _failure(self, error: Exception, request: Request, step: str) -> Failure:
-        """What the caller is told; what is not the caller's fault is logged with its traceback."""
-        if isinstance(error, Failure):
-            return error
-        logger.error("request %s failed at %s", request.id, step, exc_info=error)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return OutOfMemory(f"not enough memory to {step} this request")
-        if is_sticky(error):
-            # Nothing more can be computed here: answer this batch, then let TorchServe restart.
-            threading.Timer(1.0, os._exit, (1,)).start()
-        # The text of an exception can hold anything: the caller gets its kind, the log the rest.
-        return HandlerError(
-            f"model {self.name} {self.version} failed at {step} ({type(error).__name__}); "
-            "the server's log has the reason under this request id"
-        )
+        return failure_of(error, f"{self.name} {self.version}", request.id, step)

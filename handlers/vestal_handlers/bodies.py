@@ -36,7 +36,7 @@ def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes 
     Raises:
         InputError: 400 not gzip, 413 too large before or after, 415 another encoding.
     """
-    _check_size(len(data), options)
+    check_size(len(data), options)
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return data
@@ -47,27 +47,36 @@ def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes 
         unpacked = unpacker.decompress(data, options.max_bytes + 1)
     except zlib.error:
         unpacked = b""
-    _check_size(len(unpacked), options)
+    check_size(len(unpacked), options)
     if not unpacker.eof:
         raise InputError(400, "the body says it is gzip but is not, or it ends too early")
     return unpacked
 
 
-def _check_size(size: int, options: Options) -> None:
+def check_size(size: int, options: Options) -> None:
+    """Raises InputError 413 for a request of more than `handler.max_bytes`."""
     if size > options.max_bytes:
         raise InputError(
-            413, f"more than {options.max_bytes:,} bytes in one input (handler.max_bytes)"
+            413, f"more than {options.max_bytes:,} bytes in one request (handler.max_bytes)"
         )
 
 
 def parse_json(data: bytes | bytearray, options: Options) -> Any:
-    """Parses JSON of limited depth.
+    """Parses JSON of limited size, number of values and depth.
 
     NaN and infinity pass, as they do where TorchServe parses: validation names their field.
 
     Raises:
-        InputError: 400 not JSON, 413 too deep.
+        InputError: 400 not JSON, 413 too large, too many values or too deep.
     """
+    if len(data) > options.max_json_bytes:
+        raise InputError(
+            413,
+            f"JSON of {len(data):,} bytes, at most {options.max_json_bytes:,} "
+            "(handler.max_json_bytes); send an image as the body itself",
+        )
+    # Each value follows a comma or opens its array or object, so there are no more than this.
+    check_values(1 + sum(map(data.count, (b",", b"[", b"{"))), options)
     try:
         value = _fast_loads(data)
     except (ValueError, RecursionError):
@@ -82,12 +91,23 @@ def parse_json(data: bytes | bytearray, options: Options) -> Any:
     return value
 
 
+def check_values(count: int, options: Options) -> None:
+    """Raises InputError 413 for more than `handler.max_values`."""
+    if count > options.max_values:
+        raise InputError(
+            413, f"more than {options.max_values:,} values in one request (handler.max_values)"
+        )
+
+
 def check_depth(value: Any, options: Options) -> None:
-    """Raises InputError 413 where arrays and objects stand deeper than `handler.max_depth`."""
+    """Raises InputError 413 for deeper nesting than `handler.max_depth`, or too many values."""
     level = [value] if isinstance(value, dict | list) else []
+    count = 1
     for _ in range(options.max_depth):
         if not level:
             return
+        count += sum(map(len, level))
+        check_values(count, options)
         level = [
             child
             for parent in level

@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +18,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from vestal_handlers.errors import InputError
+from vestal_handlers.errors import InputError, is_out_of_memory
 from vestal_handlers.frames import has_more_frames
+from vestal_handlers.image_limits import LimitedReader, check_header
 from vestal_handlers.pixels import read_pixels
 
 # torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
@@ -119,10 +119,7 @@ def read_image(
     image = _open(data, max_pixels)
     full = image.size
     what = f"{image.format} image, {image.width} x {image.height}"
-    if image.width * image.height > max_pixels:
-        raise InputError(
-            413, f"{what}: more than {max_pixels:,} pixels (handler.max_pixels); send it smaller"
-        )
+    check_header(image, data, max_pixels)
     if has_more_frames(image, data, max_frames):
         raise InputError(
             413, f"{what}: more than {max_frames:,} frames (handler.max_frames); send one image"
@@ -138,16 +135,18 @@ def read_image(
             decoded: Tensor = decode_image(encoded, _READ_MODES[mode], apply_exif_orientation=True)
             return decoded
         return _read_with_pillow(image, mode)
-    except (InputError, MemoryError):
+    except InputError:
         raise
     except Exception as error:  # decoders raise nearly anything for a corrupt file
+        if is_out_of_memory(error):
+            raise
         raise InputError(400, f"{what}: cannot be decoded ({_first_line(error)})") from None
 
 
 def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
     """Reads the header only."""
     try:
-        return Image.open(BytesIO(data), formats=FORMATS)
+        return Image.open(LimitedReader(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(
             413, f"the image has more than {max_pixels:,} pixels (handler.max_pixels)"
@@ -157,6 +156,8 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
             415, f"not an image that can be read ({len(data):,} bytes): send JPEG or PNG"
         ) from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(400, f"the image cannot be decoded ({_first_line(error)})") from None
 
 

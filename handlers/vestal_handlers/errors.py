@@ -13,7 +13,12 @@ Failure
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
+
+# A message repeats parts of a request; TorchServe kills a worker whose response is too large.
+_MAX_MESSAGE = 1000
+# How PyTorch, ONNX Runtime, OpenVINO and Pillow report a failed allocation on the CPU.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to allocate memory")
 
 
 class Failure(Exception):
@@ -22,6 +27,7 @@ class Failure(Exception):
     status: int = 500
 
     def __init__(self, message: str, status: int | None = None) -> None:
+        message = message[:_MAX_MESSAGE]
         super().__init__(message)
         self.message = message
         self.status = self.status if status is None else status
@@ -34,6 +40,11 @@ class Failure(Exception):
             "message": self.message,
             "request_id": request_id,
         }
+
+    def detached(self) -> Self:
+        """Drop the traceback, whose frames would keep the rejected input in memory."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
     @property
     def phrase(self) -> str:
@@ -64,3 +75,9 @@ class OutOfMemory(Failure):
     """The request does not fit into memory, even alone."""
 
     status = 507
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU or on a GPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _NO_MEMORY)

@@ -12,6 +12,8 @@ from torch import Tensor
 from vestal_handlers.errors import Failure, HandlerError
 from vestal_handlers.request import Instance
 
+NO_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
+
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
 Blame = Callable[[Exception, Instance], Failure]
 
@@ -24,9 +26,13 @@ def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, unti
     Args:
         forward: samples to as many outputs; an output may itself be a Failure.
         blame: what an exception means for an instance.
-        until: time.monotonic() after which no culprit is looked for any more.
+        until: time.monotonic() after which no forward is begun and no culprit looked for.
     """
     if not group:
+        return
+    if time.monotonic() > until:
+        for instance in group:
+            instance.error = HandlerError(NO_TIME)
         return
     try:
         outputs = forward([instance.sample for instance in group])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
 from PIL import Image
+
+from vestal_handlers.image_limits import LimitedReader
 
 _GIF_HEADER = 13
 _EXTENSION, _IMAGE = 0x21, 0x2C
@@ -24,7 +24,7 @@ def has_more_frames(image: Image.Image, data: bytes | bytearray, most: int) -> b
         return False
     try:
         # Reads directories, no pixels; in a copy, as the image stays at its first page.
-        Image.open(BytesIO(data), formats=["TIFF"]).seek(most)
+        Image.open(LimitedReader(data), formats=["TIFF"]).seek(most)
     except Exception:  # Pillow raises nearly anything for a corrupt page
         return False
     return True

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from vestal_handlers.answers import Media
 from vestal_handlers.classes import Classifier, ClassifierOptions
-from vestal_handlers.decoding import MAX_FRAMES, MAX_PIXELS, ImageTransform, bytes_of
+from vestal_handlers.decoding import FORMATS, MAX_FRAMES, MAX_PIXELS, ImageTransform, bytes_of
+from vestal_handlers.errors import InputError
 from vestal_handlers.explaining import heat_map, seen
+from vestal_handlers.image_limits import TransformLimit, size_of
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
 from vestal_handlers.pixels import PIXELS_SCHEMA
-from vestal_handlers.request import Instance
+from vestal_handlers.request import Instance, Request
 from vestal_handlers.schema import validate
 
 PNG = "image/png"
@@ -27,7 +29,9 @@ PNG = "image/png"
 class ImageClassifierOptions(ClassifierOptions):
     """
     Attributes:
-        max_pixels: of one image, read from its header before anything is decoded.
+        max_pixels: of one image, read from its header before anything is decoded; what the
+            transform enlarges may have a tenth of it.
+        max_request_pixels: of all images of one request, before or after the transform.
         fast_jpeg: scale a JPEG while it is decoded, down to what the transform resizes it to;
             faster, and not quite the pixels of training.
         max_frames: of one file; the first is classified, and no other is decoded.
@@ -35,6 +39,7 @@ class ImageClassifierOptions(ClassifierOptions):
 
     fast_jpeg: bool = False
     max_pixels: int = number(MAX_PIXELS, at_least=1)
+    max_request_pixels: int = number(2 * MAX_PIXELS, at_least=1)
     max_frames: int = number(MAX_FRAMES, at_least=1)
 
 
@@ -49,14 +54,31 @@ class ImageClassifier(Classifier):
         # Pillow's own limit gives way to ours, which is an option and checked from the header.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
         self.transform: ImageTransform = load_module(self.model_dir, "transforms").transform
+        self.limit = TransformLimit(self.transform.steps, self.options.max_pixels)
         if self.options.fast_jpeg and self.transform.scale_to is None:
             raise ValueError("handler.fast_jpeg needs a transform whose first step is v2.Resize")
 
     def blank(self) -> Tensor:
         return self.transform.blank()
 
+    def admit(self, request: Request) -> None:
+        """Counts the pixels of several images in their order; those past the limit are 413."""
+        if len(request.instances) == 1:
+            return
+        left = self.options.max_request_pixels
+        for instance in request.instances:
+            left -= self._pixels_of(instance)
+            if left < 0:
+                instance.error = InputError(
+                    413,
+                    f"more than {self.options.max_request_pixels:,} pixels in one request "
+                    "(handler.max_request_pixels); send fewer images at once",
+                )
+
     def decode(self, instance: Instance) -> Tensor:
-        return self.transform(self._image(instance))
+        image = self._image(instance)
+        self.limit.check(tuple(image.shape))
+        return self.transform(image)
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any] | Media:
         """The answer with `attributions`, at most 32 x 32 cells of the model's input, or a PNG.
@@ -99,8 +121,22 @@ class ImageClassifier(Classifier):
         return {"b64": base64.b64encode(stream.getvalue()).decode()}
 
     def limits(self) -> dict[str, Any]:
-        own = {"max_pixels": self.options.max_pixels, "max_frames": self.options.max_frames}
-        return {**super().limits(), **own}
+        names = ("max_pixels", "max_request_pixels", "max_frames")
+        return {**super().limits(), **{name: getattr(self.options, name) for name in names}}
+
+    def _pixels_of(self, instance: Instance) -> int:
+        """Of an image or of what the transform makes of it; 0 where decoding will refuse it."""
+        payload = instance.payload
+        payload = payload.get("data", payload) if isinstance(payload, dict) else payload
+        if isinstance(payload, list):
+            width = len(payload[0]) if payload and isinstance(payload[0], list) else 0
+            size = (width, len(payload))
+        else:
+            try:
+                size = size_of(bytes_of(payload, "an image"), FORMATS)
+            except InputError:
+                return 0
+        return self.limit.most_pixels(size, 1 if self.transform.mode == "L" else 3)
 
     def _image(self, instance: Instance) -> Tensor:
         payload = instance.payload

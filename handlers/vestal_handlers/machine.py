@@ -39,6 +39,11 @@ def share_of_cores(config: dict[str, Any]) -> int:
     return max(1, len(os.sched_getaffinity(0)) // int(workers))
 
 
+def response_timeout(config: dict[str, Any]) -> float:
+    """Seconds that TorchServe gives a batch before it kills the worker."""
+    return float(config.get("responseTimeout") or 120)  # its default_response_timeout
+
+
 def device_of(gpu_id: Any) -> torch.device:
     """The device that TorchServe gave this worker."""
     # On a CPU server gpu_id is None or -1.

@@ -8,6 +8,7 @@ worker's stdout, so the phases are observed once a batch.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,15 @@ COUNTER = "failures_total"
 
 
 class Metrics:
-    """Finds the declared ones once and observes; never raises."""
+    """Finds the declared ones once and observes; never raises.
+
+    A metric that cannot be observed, as its declaration has other dimensions, is logged once.
+    """
 
     def __init__(self, cache: Any, model: str, version: str) -> None:
         self._labels = [model, version]
         self._found: dict[str, Any] = {}
+        self._reported: set[str] = set()
         for name in (*HISTOGRAMS, COUNTER):
             kind = MetricTypes.COUNTER if name == COUNTER else MetricTypes.HISTOGRAM
             try:
@@ -36,8 +41,7 @@ class Metrics:
 
     def observe(self, name: str, value: float) -> None:
         """One observation of a histogram: seconds, or requests for `batch_size`."""
-        if name in self._found:
-            self._found[name].add_or_update(value, self._labels)
+        self._add(name, value, self._labels)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -47,5 +51,26 @@ class Metrics:
         self.observe(name, time.perf_counter() - start)
 
     def count_failure(self, kind: str) -> None:
-        if COUNTER in self._found:
-            self._found[COUNTER].add_or_update(1, [*self._labels, kind])
+        self._add(COUNTER, 1, [*self._labels, kind])
+
+    def _add(self, name: str, value: float, labels: list[str]) -> None:
+        if name not in self._found:
+            return
+        try:
+            if not math.isfinite(value):
+                raise ValueError(f"{value} is not finite")
+            metric = self._found[name]
+            # TorchServe would log an error for every observation.
+            names = getattr(metric, "dimension_names", labels)
+            if len(names) != len(labels):
+                raise ValueError(f"its dimensions are {', '.join(names)}")
+            metric.add_or_update(value, labels)
+        except Exception as error:  # metrics never raise
+            if name not in self._reported:
+                self._reported.add(name)
+                logger.error(
+                    "metric vestal_%s cannot be observed: %s. Declare it in metrics_config with "
+                    "the dimensions that vestal/server/metrics.yaml gives it.",
+                    name,
+                    error,
+                )

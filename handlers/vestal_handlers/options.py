@@ -35,7 +35,9 @@ class Options:
         threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).
         warm_up: run the batch sizes that will come before the worker says READY.
         max_forward: instances in one forward; more are forwarded in turn.
-        max_bytes: of one input, as sent and unzipped.
+        max_bytes: of one request, all its parts together, as sent and unzipped.
+        max_json_bytes: of one JSON body, which takes up to 30 times its size in memory.
+        max_values: numbers, strings, arrays and objects in one JSON body; fields of one form.
         max_instances: of one request.
         max_depth: of arrays and objects in a JSON body.
     """
@@ -48,6 +50,8 @@ class Options:
     warm_up: bool = True
     max_forward: int = number(64, at_least=1)
     max_bytes: int = number(20_000_000, at_least=1)
+    max_json_bytes: int = number(10_000_000, at_least=1)
+    max_values: int = number(2_000_000, at_least=1)
     max_instances: int = number(256, at_least=1)
     max_depth: int = number(32, at_least=1, at_most=500)
 

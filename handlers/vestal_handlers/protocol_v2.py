@@ -7,6 +7,7 @@ Source: https://github.com/kserve/open-inference-protocol (inference REST API).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,9 @@ _NUMBERS = {
     "FP64": np.float64,
 }
 
+_MAX_DIMENSIONS = 32  # of a tensor; NumPy has at most 64
+_MAX_ID = 256  # characters; the response repeats them
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -44,6 +48,13 @@ def is_v2(value: Any) -> bool:
     return isinstance(inputs, list) and all(
         isinstance(tensor, dict) and "datatype" in tensor for tensor in inputs
     )
+
+
+def count_of(document: dict[str, Any]) -> int:
+    """How many rows a request states, before any of them is built; 1 where it states none."""
+    shapes = [tensor.get("shape") for tensor in document["inputs"]]
+    stated = [shape[0] for shape in shapes if isinstance(shape, list) and shape]
+    return max((count for count in stated if _is_size(count)), default=1)
 
 
 def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
@@ -61,8 +72,7 @@ def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
         raise InputError(422, f"the inputs have {sorted(lengths)} rows: their batch must be one")
-    identity = document.get("id")
-    frame = Frame(None if identity is None else str(identity))
+    frame = Frame(_id_of(document))
     if len(columns) == 1:
         return frame, next(iter(columns.values()))
     names = list(columns)
@@ -71,14 +81,28 @@ def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
     ]
 
 
+def _id_of(document: dict[str, Any]) -> str | None:
+    identity = document.get("id")
+    if isinstance(identity, list | dict) or len(str(identity)) > _MAX_ID:
+        raise InputError(422, f'"id" must be a string of at most {_MAX_ID} characters')
+    return None if identity is None else str(identity)
+
+
 def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
     name, kind = tensor.get("name"), tensor["datatype"]
     shape, data = tensor.get("shape"), tensor.get("data")
-    what = f"input {name!r}"
+    what = f"input {str(name)[:40]!r}" if isinstance(name, str) else "an input"
     if not isinstance(name, str) or not isinstance(data, list):
         raise InputError(422, f"{what}: expected a name and a list as data")
+    if isinstance(shape, list) and len(shape) > _MAX_DIMENSIONS:
+        raise InputError(
+            422, f"{what}: {len(shape)} dimensions in its shape, at most {_MAX_DIMENSIONS}"
+        )
     if not isinstance(shape, list) or not shape or not all(_is_size(size) for size in shape):
         raise InputError(422, f"{what}: shape must be a list of sizes, not {str(shape)[:60]}")
+    # [1000000, 0] holds no values, and would become a million empty lists.
+    if 0 in shape[1:]:
+        raise InputError(422, f"{what}: shape {shape} has no values; only the batch may be 0")
     if kind != "BYTES" and kind not in _NUMBERS:
         raise InputError(
             422, f"{what}: datatype {str(kind)[:40]!r} is none of BYTES, {', '.join(_NUMBERS)}"
@@ -91,10 +115,9 @@ def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
         raise InputError(422, f"{what}: data is not {kind}: {error}"[:200]) from None
     if kind == "BYTES" and not all(isinstance(item, str) for item in array.flat):
         raise InputError(422, f"{what}: data of BYTES must be strings")
-    if array.size != np.prod(shape, dtype=object):
+    if array.size != math.prod(shape):
         raise InputError(
-            422,
-            f"{what}: shape {shape} wants {np.prod(shape, dtype=object)} values, got {array.size}",
+            422, f"{what}: shape {shape} wants {math.prod(shape)} values, got {array.size}"
         )
     found: list[Any] = array.reshape(shape).tolist()
     # [N, 1] is how clients write a column of texts, and of one feature among several.

@@ -8,14 +8,16 @@ under their names. Values are bytes, or what the server has parsed already
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from vestal_handlers import protocol_v2
 from vestal_handlers.bodies import (
     check_depth,
+    check_size,
     check_text,
+    check_values,
     is_json,
     media_type,
     parse_json,
@@ -63,7 +65,8 @@ class Request:
     """One HTTP request of a batch.
 
     `many`: it asked for several predictions, so its answer is a list. `v2`: it speaks the Open
-    Inference Protocol, and so does its answer. `error`: it failed whole.
+    Inference Protocol, and so does its answer. `error`: it failed whole. `size`: bytes of its
+    parts, unzipped.
     """
 
     index: int
@@ -73,6 +76,7 @@ class Request:
     many: bool = False
     v2: protocol_v2.Frame | None = None
     error: Failure | None = None
+    size: int = 0
 
     def asks_for(self, what: str) -> bool:
         """TorchServe marks each `describe` and `explain` request by a header of that name."""
@@ -81,6 +85,12 @@ class Request:
     def echoes(self) -> dict[str, str]:
         found = {name: self.headers.get(name, "") for name in ECHOED_HEADERS}
         return {name: _UNPRINTABLE.sub("", value)[:256] for name, value in found.items() if value}
+
+
+def in_turn(requests: Iterable[Request]) -> list[Instance]:
+    """Instances without an error; a request of many does not keep the others waiting."""
+    going_on = [i for r in requests if not r.error for i in r.instances if not i.error]
+    return sorted(going_on, key=lambda instance: len(instance.request.instances))
 
 
 def read_request(
@@ -102,15 +112,17 @@ def read_request(
     if request.asks_for("describe"):
         return request
     try:
+        check_values(len(row), task.options)
         if media_type(lowered.get("content-type")) in _FORMS:
             _read_form(request, row, headers, task)
         else:
             for name, value in row.items():
-                _add(request, _value(value, _part_type(headers, name), request, task), task.rows)
+                _add(request, _value(value, _part_type(headers, name), request, task), task)
             request.many = request.many or len(row) > 1
-        _check_count(request, task.options)
+        _check_count(len(request.instances), task.options)
     except Failure as failure:
-        request.error = failure
+        request.error = failure.detached()
+        request.instances.clear()
     return request
 
 
@@ -123,6 +135,7 @@ def _read_form(
     """Every file is an instance; fields without a file are one, an object of strings."""
     files = {name: value for name, value in row.items() if _part_type(headers, name)}
     fields = {name: value for name, value in row.items() if name not in files}
+    _check_count(max(1, len(files)), task.options)
     if files and fields:
         raise InputError(
             422, f"a form with files takes no other fields; this has {', '.join(fields)}"[:200]
@@ -135,7 +148,7 @@ def _read_form(
             "Content-Type (curl -H 'Content-Type: application/json' -d ..., or curl -T FILE)",
         )
     for name, value in files.items():
-        _add(request, _value(value, _part_type(headers, name), request, task), task.rows)
+        _add(request, _value(value, _part_type(headers, name), request, task), task)
     request.many = request.many or len(files) > 1
     if fields:
         texts = {
@@ -147,21 +160,27 @@ def _read_form(
         request.instances.append(Instance(request, _opened(texts), form=True))
 
 
-def _add(request: Request, value: Any, rows: bool) -> None:
-    """Adds the instances in a value: one, or those of `{"instances": [...]}` or of v2's tensors."""
+def _add(request: Request, value: Any, task: Task) -> None:
+    """Adds the instances in a value: one, or those of `{"instances": [...]}` or of v2's tensors.
+
+    They are counted before anything is made of them.
+    """
     if protocol_v2.is_v2(value):
+        _check_count(protocol_v2.count_of(value), task.options)
         request.v2, payloads = protocol_v2.rows(value)
     elif isinstance(value, Mapping) and "instances" in value:
         payloads = value["instances"]
         if not isinstance(payloads, list) or not payloads:
             raise InputError(422, '"instances" must be a list of at least one instance')
+        _check_count(len(request.instances) + len(payloads), task.options)
         payloads = [_opened(payload) for payload in payloads]
     else:
         value = _opened(value)
-        if not (rows and isinstance(value, list) and value and _all_rows(value)):
+        if not (task.rows and isinstance(value, list) and value and _all_rows(value)):
             request.instances.append(Instance(request, value))
             return
         payloads = value
+        _check_count(len(request.instances) + len(payloads), task.options)
     request.many = True
     request.instances += [Instance(request, payload) for payload in payloads]
 
@@ -174,8 +193,7 @@ def _opened(value: Any) -> Any:
     return value["data"] if isinstance(value, Mapping) and set(value) == {"data"} else value
 
 
-def _check_count(request: Request, options: Options) -> None:
-    count = len(request.instances)
+def _check_count(count: int, options: Options) -> None:
     if not count:
         raise InputError(400, "the request has no body: send the input as the body")
     if count > options.max_instances:
@@ -205,6 +223,8 @@ def _value(value: Any, kind: str, request: Request, task: Task) -> Any:
         unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
         return parse_json(value.encode(), options) if unparsed else value
     data = unzipped(value, encoding, options)
+    request.size += len(data)
+    check_size(request.size, options)
     if task.json_bodies or is_json(kind):
         codec = _codec(request) if is_text or is_json(kind) else None
         return parse_json(decoded(data, codec).encode() if codec else data, options)

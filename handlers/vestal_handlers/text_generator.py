@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from vestal_handlers import generation_model
-from vestal_handlers.base import RESPONSE_TIMEOUT, BatchHandler
+from vestal_handlers.base import BatchHandler
 from vestal_handlers.charsets import text_of
 from vestal_handlers.errors import Failure
 from vestal_handlers.generation import Row, generate
@@ -24,6 +23,7 @@ from vestal_handlers.generation_request import (
 )
 from vestal_handlers.generation_scoring import score
 from vestal_handlers.generation_stops import Stops
+from vestal_handlers.machine import response_timeout
 from vestal_handlers.request import Instance, Request
 from vestal_handlers.sampling import Sampler
 
@@ -46,9 +46,8 @@ class TextGenerator(BatchHandler):
                 f"handler.max_new_tokens is {options.max_new_tokens}, more than "
                 f"handler.max_new_tokens_limit, {options.max_new_tokens_limit}"
             )
-        timeout = float(self.config.get("responseTimeout") or RESPONSE_TIMEOUT)
         # Past responseTimeout TorchServe kills the worker, and nobody gets anything.
-        self.max_seconds = self.options.max_seconds or 0.8 * timeout
+        self.max_seconds = self.options.max_seconds or 0.8 * response_timeout(self.config)
         self.deadline = float("inf")
 
     def blank(self) -> Prompt:
@@ -62,7 +61,7 @@ class TextGenerator(BatchHandler):
 
     def inference(self, requests: list[Request]) -> None:
         # One for the whole batch, however often its halves are forwarded.
-        self.deadline = time.monotonic() + self.max_seconds
+        self.deadline = self.started + self.max_seconds
         super().inference(requests)
 
     @torch.inference_mode()

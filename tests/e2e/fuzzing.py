@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import hostile
+
 
 @dataclass(frozen=True)
 class Fuzzed:
@@ -34,7 +36,10 @@ VALUES: Sequence[Any] = (
 def bodies(count: int, images: Sequence[bytes], seed: int) -> Iterator[Fuzzed]:
     """`count` requests for the models `mnist` and `doubler`."""
     rng = random.Random(seed)
-    makers = (_image, _image, _json, _json, _mutated_json, _multipart, _compressed, _noise)
+    makers = (
+        *(_image, _image, _json, _json, _mutated_json, _multipart, _compressed, _noise),
+        *(_tensor, _narrow_image, _past_a_limit),
+    )
     for _ in range(count):
         yield rng.choice(makers)(rng, images)
 
@@ -118,3 +123,59 @@ def _noise(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
     body = rng.randbytes(rng.choice((0, 1, 10, 1000, 100_000)))
     # TorchServe's own 500, before any handler, where it cannot decode a form.
     return Fuzzed("mnist", {"Content-Type": kind} if kind else {}, body, may_fail=kind == FORM)
+
+
+# One more and one fewer than limits of handlers and of number types, sizes of 0, sizes past memory.
+SIZES: Sequence[Any] = (0, 1, 2, 3, 255, 256, 257, 10**7, 2**31 - 1, 2**31, 2**63, -1, 1.5, True)
+DATATYPES = ("BOOL", "UINT8", "INT64", "FP16", "FP32", "FP64", "BYTES", "COMPLEX")
+
+
+def _tensor(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
+    dimensions = rng.choice((1, 1, 2, 2, 3, 4, 32, 33, 64, 65))
+    tensors = [
+        {
+            "name": rng.choice(("x", "y", "n" * 3000)),
+            "shape": [rng.choice(SIZES) for _ in range(dimensions)],
+            "datatype": rng.choice(DATATYPES),
+            "data": [rng.choice((0, 1, 2.5, "a", [], [1], None))] * rng.choice((0, 1, 2, 256, 257)),
+        }
+        for _ in range(rng.choice((1, 1, 2)))
+    ]
+    body = json.dumps({"inputs": tensors, "id": rng.choice(("a", "i" * 300, 7, []))}).encode()
+    model = rng.choice(("mnist", "doubler"))
+    return Fuzzed(model, {"Content-Type": JSON}, body, may_fail=model == "doubler")
+
+
+def _narrow_image(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
+    """Wide or tall: alone, or many in one request."""
+    sides = [rng.choice((1, 2, 30)), rng.choice((100, 5000, 20_000, 65_535, 70_000))]
+    rng.shuffle(sides)
+    image = hostile.png(*sides)
+    if rng.random() < 0.5:
+        return Fuzzed("mnist", {}, image)
+    text = base64.b64encode(image).decode()
+    body = json.dumps({"instances": [text] * rng.choice((2, 40, 256, 257))}).encode()
+    return Fuzzed("mnist", {"Content-Type": JSON}, body)
+
+
+def _past_a_limit(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
+    """As large as a default limit of a handler allows, or a little larger."""
+    more = rng.choice((-1, 0, 1))
+    packed = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    match rng.randrange(7):
+        case 0:  # max_instances
+            return Fuzzed("mnist", packed, hostile.zipped_instances(256 + more))
+        case 1:  # max_values; each empty list is counted twice
+            return Fuzzed("mnist", packed, hostile.zipped_instances(1_000_000 - 2 + more))
+        case 2:  # max_json_bytes
+            text = b'"' + b"A" * (10_000_000 - 2 + more) + b'"'
+            return Fuzzed("mnist", packed, gzip.compress(text, mtime=0))
+        case 3:  # max_depth
+            return Fuzzed("mnist", packed, gzip.compress(b"[" * (32 + more) + b"]" * (32 + more)))
+        case 4:  # max_bytes
+            zeros = gzip.compress(bytes(20_000_000 + more), mtime=0)
+            return Fuzzed("mnist", {"Content-Encoding": "gzip"}, zeros)
+        case 5:  # max_pixels, one bit each
+            return Fuzzed("mnist", {}, hostile.png(10_000, 5_000 + more))
+        case _:
+            return Fuzzed("mnist", {}, rng.choice(list(hostile.PIECES.values()))(100_000))

@@ -18,18 +18,23 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
+import torch
 from doubling import write_doubler
 from fuzzing import bodies
+from hostile import peak_of, png, reset_peak, zipped_instances
+from hostile import tensor as tensor_body
 from imaging import encoded, seven
 from serving import plain_torchserve, python_without_vestal
 from test_requests import tensor
 
 import vestal_handlers
+from vestal.archive.pack import pack
 from vestal.archive.sample import matches, read_sample
 from vestal.client import Client
-from vestal.demo import save_test_images
+from vestal.models import zoo
 from vestal.project import Project
 from vestal.server import Server
+from vestal_handlers.model_files import load_module
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -108,13 +113,29 @@ TABLE = {
 }
 
 
+# What images are fuzzed with: small ones are enlarged, so narrow ones would become very large.
+TRANSFORMS = """
+import torch
+from torchvision.transforms import v2
+from vestal_handlers.decoding import ImageTransform
+
+steps = (v2.Resize(256), v2.CenterCrop(28), v2.ToDtype(torch.float32, scale=True))
+transform = ImageTransform(mode="L", steps=steps)
+"""
+
+
 @pytest.fixture(scope="module")
-def project(trained_project, tmp_path_factory):
-    """A store with the trained mnist and the doubler."""
+def project(tmp_path_factory):
+    """A store with an mnist of random weights and the doubler."""
     root = tmp_path_factory.mktemp("any-body")
     own = Project(root)
-    own.model_store.mkdir()
-    shutil.copy(trained_project.model_store / "mnist-1.0.mar", own.model_store)
+    model = own.models / "mnist"
+    shutil.copytree(zoo() / "mnist", model)
+    (model / "transforms.py").write_text(TRANSFORMS)
+    torch.manual_seed(0)
+    weights = load_module(model, "model").build().state_dict()
+    torch.save(weights, root / "weights.pt")
+    pack(own, "mnist", version="1.0", weights=root / "weights.pt")
     folder = root / "doubler"
     folder.mkdir()
     write_doubler(folder)
@@ -174,9 +195,7 @@ def ask(address, caller, model, headers, body):
     return reply.status_code, kept, said
 
 
-def test_the_same_answers_with_and_without_configuration(
-    project, address, caller, tmp_path, trained_project
-):
+def test_the_same_answers_with_and_without_configuration(project, address, caller, tmp_path):
     """Also: an archive serves on a TorchServe that has neither Vestal nor a configuration."""
     models = ("mnist=mnist-1.0.mar", "doubler=doubler-1.0.mar")
     root = tmp_path / "plain"
@@ -280,10 +299,40 @@ def test_nothing_that_was_said_reaches_a_header_or_the_status_line(address, call
     connection.close()
 
 
-def test_fuzzed_bodies_never_harm_the_worker(address, caller, workers, trained_project):
-    """A short run; `make fuzz` sends 10,000 and looks at the workers' memory too."""
+LARGE = base64.b64encode(png(7000, 7000)).decode()
+WIDE = base64.b64encode(png(8000, 1)).decode()
+KILLERS = {
+    "a tensor without values": (JSON, tensor_body([2**31, 0])),
+    "many instances": ({**JSON, **GZIP}, zipped_instances(6_600_000)),
+    "wide images": as_json({"instances": [WIDE] * 40}),
+    "large images": as_json({"instances": [LARGE] * 250}),
+}
+
+
+@pytest.mark.parametrize("kind", KILLERS)
+def test_a_small_body_kills_no_worker(address, caller, workers, kind):
+    """Four at once with eight neighbours, which are answered; the worker's memory stays."""
+    headers, body = KILLERS[kind]
+    assert len(body) < 3_000_000
+    before = workers()
+    (pid,) = before["mnist"]
+    reset_peak(pid)
+    start = peak_of(pid)
+    with ThreadPoolExecutor(12) as pool:
+        hostile = [pool.submit(ask, address, caller, "mnist", headers, body) for _ in range(4)]
+        good = [pool.submit(ask, address, caller, "mnist", {}, PNG) for _ in range(8)]
+        assert [future.result()[0] for future in good] == [200] * 8
+        statuses = {future.result()[0] for future in hostile}
+    # The first two large images are within the limits.
+    assert statuses == ({200} if kind == "large images" else {413})
+    assert workers() == before
+    assert peak_of(pid) - start < 500_000_000
+
+
+def test_fuzzed_bodies_never_harm_the_worker(address, caller, workers):
+    """A short run; `make fuzz` sends 10,000. The workers' peak memory is part of the verdict."""
     count = int(os.environ.get("FUZZ", "300"))
-    seeds = [image.file.read_bytes() for image in save_test_images(trained_project)[:8]]
+    seeds = [encoded(seven((28, 40)), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF")]
     before = workers()
     with ThreadPoolExecutor(8) as pool, requests.Session() as session:
 
@@ -298,6 +347,8 @@ def test_fuzzed_bodies_never_harm_the_worker(address, caller, workers, trained_p
 
         warm_up = list(pool.map(send, bodies(count // 5, seeds, seed=0)))
         sizes = memory(before)
+        for pid in sizes:
+            reset_peak(pid)
         answers = warm_up + list(pool.map(send, bodies(count - count // 5, seeds, seed=1)))
     wrong = [
         (fuzzed.headers, fuzzed.body[:80], reply.text)
@@ -309,6 +360,9 @@ def test_fuzzed_bodies_never_harm_the_worker(address, caller, workers, trained_p
     assert len(mine) > len(answers) / 2, "most should reach a handler"
     assert {reply.status_code for _, reply in answers} >= {200, 400, 415}
     assert workers() == before
+    peaks = {pid: peak_of(pid) - size for pid, size in sizes.items()}
+    print("peak above the size after warm-up:", {p: f"{n / 1e6:.0f} MB" for p, n in peaks.items()})
+    assert max(peaks.values()) < 1_000_000_000
     if count >= 10_000:  # in a short run an allocator has not settled
         grown = {pid: size / sizes[pid] - 1 for pid, size in memory(before).items()}
         print("growth of RSS after warm-up:", {pid: f"{part:.2%}" for pid, part in grown.items()})

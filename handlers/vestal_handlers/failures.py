@@ -1,0 +1,36 @@
+"""An exception becomes the failure of one request; what is not the caller's fault is logged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import torch
+
+from vestal_handlers.errors import Failure, HandlerError, OutOfMemory, is_out_of_memory
+from vestal_handlers.forwarding import is_sticky
+
+logger = logging.getLogger(__name__)
+
+
+def failure_of(error: Exception, model: str, request_id: str, step: str) -> Failure:
+    """What the caller is told.
+
+    Args:
+        model: name and version, for the message.
+        step: read, decode, forward, explain, encode or answer.
+    """
+    if isinstance(error, Failure):
+        return error.detached()
+    logger.error("request %s failed at %s", request_id, step, exc_info=error)
+    if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
+        return OutOfMemory(f"not enough memory to {step} this request")
+    if is_sticky(error):
+        # Nothing more can be computed here: answer this batch, then let TorchServe restart.
+        threading.Timer(1.0, os._exit, (1,)).start()
+    # The text of an exception can hold anything: the caller gets its kind, the log the rest.
+    return HandlerError(
+        f"model {model} failed at {step} ({type(error).__name__}); "
+        "the server's log has the reason under this request id"
+    )

@@ -1,0 +1,149 @@
+"""What an image costs, worked out before it is decoded and before its transform enlarges it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from torch import Tensor
+
+from vestal_handlers.errors import InputError
+
+MAX_SIDE = 65_535  # pixels; what JPEG and GIF can hold
+# Pixels times scans of a progressive JPEG: max_pixels in 20 scans (cameras and browsers use 10).
+_SCANS = 20
+_READS = 1_000_000
+_ENLARGED = 10  # what a transform enlarges may have a tenth of max_pixels
+_MAX_ASPECT = 32  # of an image whose size after the transform is not known
+# A marker that is neither a stuffed byte nor a restart (ITU-T T.81, B.1.1).
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_END = 0xD9
+TILEWIDTH, TILELENGTH = 322, 323  # TIFF 6.0, section 15
+
+Shape = tuple[int, ...]
+
+
+class LimitedReader(BytesIO):
+    """A file in memory that can be read so many times: some of Pillow's parsers are Python loops.
+
+    20 MB of padding, empty chunks or comments of a byte each would take them a minute.
+
+    Raises:
+        OSError: after a million reads.
+    """
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _READS:
+            raise OSError("the file is in too many pieces")
+        return super().read(size)
+
+
+def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -> None:
+    """Refuses an image by what its header states.
+
+    Args:
+        image: opened, not loaded, from a reader that stands where Pillow left it.
+
+    Raises:
+        InputError: 413 too many pixels: in all, on one side, in a TIFF's tile, or times the scans
+            of a JPEG.
+    """
+    pixels, what = (
+        image.width * image.height,
+        f"{image.format} image, {image.width} x {image.height}",
+    )
+    if pixels > max_pixels:
+        raise InputError(
+            413, f"{what}: more than {max_pixels:,} pixels (handler.max_pixels); send it smaller"
+        )
+    if max(image.size) > MAX_SIDE:
+        raise InputError(413, f"{what}: more than {MAX_SIDE:,} pixels on one side; send it smaller")
+    if isinstance(image, TiffImageFile):
+        # libtiff unpacks whole tiles, whatever the image's own size.
+        width, height = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+        if width * height > max_pixels:
+            raise InputError(
+                413, f"{what}: tiles of {width} x {height}, more than {max_pixels:,} pixels"
+            )
+    if image.info.get("progressive") and isinstance(image, JpegImageFile) and image.fp:
+        # Each scan passes over the whole image, however few bytes it has.
+        most = _SCANS * max_pixels // max(pixels, 1)
+        if _has_more_scans(data, image.fp.tell(), most):
+            raise InputError(413, f"{what}: more than {most:,} scans; send it as a baseline JPEG")
+
+
+def _has_more_scans(data: bytes | bytearray, at: int, most: int) -> bool:
+    """Whether more markers follow the first scan, which ends its header at `at`."""
+    # Tables stand between the scans, so three markers are counted as a scan.
+    for _ in range(3 * most):
+        found = _MARKER.search(data, at)
+        if not found or found[0][1] == _END:
+            return False
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return True
+
+
+def size_of(data: bytes | bytearray, formats: tuple[str, ...]) -> tuple[int, int]:
+    """Width and height that a file's header states; (0, 0) where it cannot be read."""
+    try:
+        with Image.open(LimitedReader(data), formats=formats) as image:
+            return image.size
+    except Exception:  # Pillow raises nearly anything; decoding names it
+        return 0, 0
+
+
+class TransformLimit:
+    """Works out what a transform makes of an image, from the image's shape.
+
+    The steps run on a tensor without memory (PyTorch's "meta" device), so every step of torchvision
+    is exact. A step that cannot run there ends the calculation: behind it nothing is known, and
+    images that are 32 times as long as wide, or more, are refused.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[Tensor], Tensor]], max_pixels: int) -> None:
+        self._steps, self._max_pixels = tuple(steps), max_pixels
+        self._sizes = lru_cache(1024)(self._calculate)
+
+    def most_pixels(self, size: tuple[int, int], channels: int) -> int:
+        """Pixels of an image of this width and height, or of what a step makes of it if more."""
+        width, height = size
+        return max(width * height, self._sizes((channels, height, width))[0])
+
+    def check(self, shape: Shape) -> None:
+        """Raises InputError 413 where the transform would enlarge the image too much."""
+        (_, height, width), (pixels, known) = shape, self._sizes(shape)
+        most = self._max_pixels // _ENLARGED
+        if pixels > max(height * width, most):
+            raise InputError(
+                413,
+                f"an image of {width} x {height}, which the model's transform enlarges to "
+                f"{pixels:,} pixels: at most {most:,} (a tenth of handler.max_pixels); crop it",
+            )
+        if not known and max(height, width) >= _MAX_ASPECT * min(height, width):
+            raise InputError(
+                413,
+                f"an image of {width} x {height}: one side is at least {_MAX_ASPECT} times the "
+                "other, and the size after the model's transform is not known; crop it",
+            )
+
+    def _calculate(self, shape: Shape) -> tuple[int, bool]:
+        """The most pixels after any step, and whether every step could be calculated."""
+        image: Any = torch.empty(shape, dtype=torch.uint8, device="meta")
+        most = 0
+        for step in self._steps:
+            try:
+                image = step(image)
+                most = max(most, image.shape[-1] * image.shape[-2])
+            except Exception:  # a step of the user's own can raise anything
+                return most, False
+        return most, True

@@ -1,0 +1,83 @@
+"""Small bodies that would make a worker allocate gigabytes or spend minutes, made on the spot."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imaging import encoded
+from PIL import Image
+
+
+def png(width: int, height: int) -> bytes:
+    """A black image of one bit a pixel: 6 kB for 7000 x 7000."""
+    row = bytes((width + 7) // 8 + 1)
+    packer = zlib.compressobj(9)
+    pixels = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
+    header = struct.pack("!IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
+
+
+def progressive(side: int, scans: int) -> bytes:
+    """A grey JPEG whose last scan is repeated: some 100 bytes each, a pass over all pixels each."""
+    image = encoded(Image.new("L", (side, side)), "JPEG", progressive=True)
+    last = image.rindex(b"\xff\xda")
+    return image[:-2] + image[last:-2] * scans + image[-2:]
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of 16 x 16 pixels in a tile of `side` x `side`, packed a thousand to one."""
+    tile = zlib.compress(bytes(side * side), 9)
+    fields = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    start = 8 + 2 + 12 * 10 + 4
+    entries = [*fields.items(), (324, start), (325, len(tile))]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    return head + directory + bytes(4) + tile
+
+
+def tensor(shape: list[Any], data: tuple[Any, ...] = (), **more: Any) -> bytes:
+    one = {"name": "x", "shape": shape, "datatype": "UINT8", "data": list(data)}
+    return json.dumps({"inputs": [one], **more}).encode()
+
+
+def zipped_instances(count: int) -> bytes:
+    """`{"instances": [[], [], ...]}`, packed a thousand to one."""
+    return gzip.compress(b'{"instances":[' + b"[]," * (count - 1) + b"[]]}", mtime=0)
+
+
+# Pillow reads these in Python, a few bytes at a time.
+PIECES: dict[str, Callable[[int], bytes]] = {
+    "JPEG padding": lambda count: b"\xff\xd8\xff" + bytes(count),
+    "PNG chunks": lambda count: png(8, 8)[:33] + chunk(b"prVt", b"") * count + png(8, 8)[33:],
+    "GIF comments": lambda count: (
+        b"GIF89a\x08\0\x08\0\0\0\0" + b"\x21\xfe" + b"\1A" * count + b"\0;"
+    ),
+    "PPM comment": lambda count: b"P5 #" + b"A" * count,
+}
+
+
+def peak() -> int:
+    """The most resident bytes of this process since the last `reset_peak`."""
+    return peak_of("self")
+
+
+def peak_of(pid: int | str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def reset_peak(pid: int | str = "self") -> None:
+    """Starts VmHWM anew (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
