@@ -12,7 +12,6 @@ A task adds `decode(instance) -> sample` and `encode(output, instance) -> answer
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
