@@ -13,7 +13,7 @@ from rich.text import Text
 from vestal.cli.inputs import Given, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
-from vestal.client import Answer, Client, ClientError, NotFound
+from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
 from vestal.errors import UsageError
 
 Said = Answer | ClientError
@@ -46,7 +46,7 @@ def predict(
     given = gather(inputs or [], text or [], row or [])
     with Client(url, timeout=timeout) as client:
         said = client.predict_many(model, [one.value for one in given], version=version)
-        if isinstance(said[0], NotFound):
+        if isinstance(said[0], (ConnectionFailed, NotFound)):
             raise said[0]  # once, not for every input
         known = () if labels else known_labels(client, model, version, said)
     actual = actual_labels([one.file or Path() for one in given], labels, known)

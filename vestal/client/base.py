@@ -8,11 +8,13 @@ from typing import Any
 
 from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
+from vestal.client.errors import InvalidAddress
+from vestal.client.proxies import find_proxies
+from vestal.client.reached import Reached
 from vestal.client.settings import Addresses, resolve
 from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import span
-from vestal.errors import UsageError
 
 
 class Base:
@@ -33,12 +35,15 @@ class Base:
 
     def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
         self._addresses, self._tokens = addresses, tokens
-        self._shared, self._pid = Shared(), os.getpid()
+        # A server that wrote a ready file has been there: connections it refuses are an outage.
+        reached = Reached(addresses.known() if addresses.own else ())
+        self._shared, self._pid = Shared(reached), os.getpid()
         try:
+            self._proxies = {} if addresses.own else find_proxies(addresses.known())
             self._open()
         except (ImportError, OSError, ValueError) as error:
             # Those of the libraries, for what they read of the environment.
-            raise UsageError(
+            raise InvalidAddress(
                 f"no client can be made for {' '.join(addresses.known())}: {error}. Are the "
                 "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
                 "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment right?"
@@ -64,7 +69,7 @@ class Base:
         traceparent: str | None = None,
     ) -> Context:
         if self._pid != os.getpid():  # a fork: another thread of the parent may hold the locks
-            self._shared, self._pid = Shared(), os.getpid()
+            self._shared, self._pid = Shared(self._shared.reached), os.getpid()
         seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
         return Context(
@@ -72,6 +77,7 @@ class Base:
             tokens=self._tokens,
             deadline=deadline,
             shared=self._shared,
+            proxies=self._proxies,
             span=span(operation, model, traceparent),
             model=model,
             version=version,

@@ -13,6 +13,7 @@ from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
+from vestal.client.steps import Work
 from vestal.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Client(Base):
     """
 
     def _open(self) -> None:
-        self._transport = Transport(self._addresses.known())
+        self._transport = Transport(self._addresses.known(), self._proxies)
 
     def predict(
         self,
@@ -82,9 +83,10 @@ class Client(Base):
         `inputs` is read as the calls go on, so a generator need not fit into memory; a pandas
         table is its rows.
         `progress(done, total)` is called after each result, never twice at once; total is None for
-        a generator.
+        a generator. Ctrl-C, and whatever `inputs` or `progress` raise, end it at once: the requests
+        that are on their way are no longer waited for.
         """
-        from concurrent.futures import ThreadPoolExecutor, as_completed
+        from concurrent.futures import as_completed
 
         many = Many(inputs, concurrency, progress)
 
@@ -104,13 +106,13 @@ class Client(Base):
                     result = error
                 many.put(position, result)
 
-        with ThreadPoolExecutor(max(1, many.concurrency), "vestal-predict") as pool:
-            workers = [pool.submit(work) for _ in range(many.concurrency)]
-            try:
-                for worker in as_completed(workers):
-                    worker.result()
-            finally:
-                many.stop()
+        # Threads that nothing waits for: Ctrl-C ends the call, and the process, at once.
+        workers = [Work(work, may_hang=True).start() for _ in range(many.concurrency)]
+        try:
+            for worker in as_completed(workers):
+                worker.result()
+        finally:
+            many.stop()
         return many.results()
 
     def explain(

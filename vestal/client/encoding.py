@@ -9,7 +9,8 @@ PIL image                       PNG
 array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
 other array or tensor           JSON: {"data": nested lists}
 pandas row, table               JSON: {"column": value}; {"instances": [row, ...]}
-dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes as base64
+dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes and the
+                                files of Paths as base64
 
 Whether a str is a file depends on its spelling alone, never on which files exist: a service that
 passes its users' texts on would otherwise send any file that a user can name. Text that happens to
@@ -87,6 +88,8 @@ def _holds_arrays(value: Any, depth: int = 4) -> bool:
         # A few items tell: to look at all of them would take long, too.
         items = islice(value.values() if isinstance(value, dict) else value, 8)
         return depth > 0 and any(_holds_arrays(each, depth - 1) for each in items)
+    if isinstance(value, Path):
+        return True
     return any(comes_from(value, package) for package in ("PIL", "numpy", "torch", "pandas"))
 
 
@@ -155,6 +158,8 @@ def _png(image: Any) -> Payload:
 def _json(value: Any) -> Payload:
     try:
         text = json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
+    except InvalidInput:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         # NaN and infinity are ValueErrors: JSON has no word for them.
         raise InvalidInput(f"the input cannot be written as JSON: {error}") from error
@@ -164,4 +169,8 @@ def _json(value: Any) -> Payload:
 def _plain(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
+    if isinstance(value, Path):
+        if value.exists() and not value.is_file():
+            raise InvalidInput(f"{value.absolute()} is not a file: inside JSON only files are read")
+        return base64.b64encode(_file(value).body).decode()
     return plain(value)
