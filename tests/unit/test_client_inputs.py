@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from client_both import both
+from client_wire import HTTPServer, http
 from PIL import Image
 
-from vestal import InvalidInput
+from vestal import Client, InvalidInput
 from vestal.client.encoding import encode, may_hang, takes_long
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -238,3 +240,30 @@ def test_an_image_is_compressed_the_quickest_way() -> None:
     quick = io.BytesIO()
     Image.fromarray(pixels).save(quick, format="PNG", compress_level=1)
     assert encode(Image.fromarray(pixels)).body == quick.getvalue()
+
+
+@both
+@pytest.mark.parametrize("nest", [lambda each: {"data": each}, lambda each: [{"a": [each]}]])
+def test_a_path_inside_json_is_read(kind: type[Client], nest: Any, tmp_path: Path) -> None:
+    file = tmp_path / "seven.png"
+    file.write_bytes(b"\x89PNG...")
+    with HTTPServer(lambda _: http(200, {})) as server, kind(server.url) as client:
+        client.predict("m", nest(file))
+        client.predict("m", nest(b"\x89PNG..."))
+    first, second = server.received
+    assert first.body == second.body
+    assert b"seven.png" not in first.body
+
+
+@both
+def test_a_path_inside_json_that_cannot_be_read_is_named(
+    kind: type[Client], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with kind("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidInput, match=r"missing\.png cannot be read: No such file"):
+            client.predict("m", {"data": tmp_path / "missing.png"})
+        for other in (tmp_path, pipe):  # a pipe would be waited for
+            with pytest.raises(InvalidInput, match="is not a file"):
+                client.predict("m", [0] * 100 + [other])
