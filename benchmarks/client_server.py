@@ -50,7 +50,14 @@ token_expiration_min={minutes}
 
 
 def pack(
-    store: Path, name: str, version: str, *, workers: int = 1, batch: int = 1, code: str = HANDLER
+    store: Path,
+    name: str,
+    version: str,
+    *,
+    workers: int = 1,
+    batch: int = 1,
+    queue: int = 1000,
+    code: str = HANDLER,
 ) -> str:
     """A plain archive as torch-model-archiver makes it; the file's name."""
     store.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,7 @@ def pack(
     }
     config = (
         f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\nmaxBatchDelay: 5\n"
-        "responseTimeout: 30\n"
+        f"responseTimeout: 30\njobQueueSize: {queue}\n"
     )
     file = f"{name}-{version}.mar"
     with zipfile.ZipFile(store / file, "w") as archive:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vestal.client import Conflict as Conflict
     from vestal.client import ConnectionFailed as ConnectionFailed
     from vestal.client import DeadlineExceeded as DeadlineExceeded
+    from vestal.client import InvalidAddress as InvalidAddress
     from vestal.client import InvalidInput as InvalidInput
     from vestal.client import Metrics as Metrics
     from vestal.client import ModelDescription as ModelDescription
@@ -42,6 +43,7 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "InvalidAddress",
     "InvalidInput",
     "Metrics",
     "ModelDescription",

@@ -18,7 +18,15 @@ from client_both import both
 from client_wire import Connection, HTTPServer, Received, WireServer, error, http, until
 
 import vestal
-from vestal import AsyncClient, Client, ClientError, RequestRefused, UsageError
+from vestal import (
+    AsyncClient,
+    Client,
+    ClientError,
+    DeadlineExceeded,
+    RequestRefused,
+    ServerFailed,
+    UsageError,
+)
 from vestal.client.tokens import FixedToken, KeyFile
 
 
@@ -345,3 +353,41 @@ def test_many_read_their_inputs_late(kind: type[Client]) -> None:
     with HTTPServer(echo) as server, kind(server.url) as client:
         client.predict_many("m", inputs(), concurrency=3)
     assert ahead <= 3
+
+
+def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vestal.client.async_transport.CONNECTIONS", 4)
+    now = most = 0
+    lock = threading.Lock()
+
+    def behave(connection: Connection) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        while (request := connection.receive()) is not None:
+            if request.body == b"silent":
+                connection.hang()
+            connection.send(http(500 if request.body == b"bad" else 200, {}))
+        with lock:
+            now -= 1
+
+    async def main(url: str) -> None:
+        async with AsyncClient(url, timeout=20) as client:
+            inputs = [b"bad", b"good"] * 20
+            results = await asyncio.gather(
+                *(client.predict("m", each) for each in inputs), return_exceptions=True
+            )
+            assert [type(result) is ServerFailed for result in results] == [True, False] * 20
+            silent = [asyncio.create_task(client.predict("m", b"silent")) for _ in range(4)]
+            await asyncio.sleep(0.3)
+            with pytest.raises(DeadlineExceeded, match="waiting for one of 4 connections"):
+                await client.predict("m", b"good", timeout=0.3)
+            for task in silent:
+                task.cancel()
+            await asyncio.gather(*silent, return_exceptions=True)
+            assert await client.predict("m", b"good") == {}
+
+    with WireServer(behave) as server:
+        asyncio.run(main(server.url))
+    assert most <= 5  # a connection that was closed here may not be closed there yet

@@ -81,7 +81,7 @@ def test_an_outage_gets_no_more_than_the_floor(kind: type[Client]) -> None:
         seconds = time.monotonic() - started
         retries = len(server.received) - 32
     assert {type(result) for result in results} == {DeadlineExceeded}
-    assert seconds <= 2.2
+    assert seconds < 5
     assert FLOOR <= retries <= FLOOR + FLOOR * seconds + 1
 
 

@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 import torch
 from client_both import both
+from client_wire import HTTPServer, http
 from PIL import Image, ImageOps
 
-from vestal import ClientError, InvalidInput, ServerFailed
+from vestal import Client, ClientError, InvalidInput, ServerFailed
 from vestal.client.encoding import encode, looks_like_path, may_hang, takes_long
 from vestal.client.many import Many
 from vestal.testing import Failure, FakeServer
@@ -418,3 +419,30 @@ def test_where_a_text_that_looks_like_a_path_is_refused_the_hint_names_path(kind
         server.fail("m", Failure.HANDLER_RAISED)  # as a handler of others fails
         with pytest.raises(ServerFailed, match=r"pathlib\.Path\('seven\.png'\)"):
             client.predict("m", "seven.png")
+
+
+@both
+@pytest.mark.parametrize("nest", [lambda each: {"data": each}, lambda each: [{"a": [each]}]])
+def test_a_path_inside_json_is_read(kind: type[Client], nest: Any, tmp_path: Path) -> None:
+    file = tmp_path / "seven.png"
+    file.write_bytes(b"\x89PNG...")
+    with HTTPServer(lambda _: http(200, {})) as server, kind(server.url) as client:
+        client.predict("m", nest(file))
+        client.predict("m", nest(b"\x89PNG..."))
+    first, second = server.received
+    assert first.body == second.body
+    assert b"seven.png" not in first.body
+
+
+@both
+def test_a_path_inside_json_that_cannot_be_read_is_named(
+    kind: type[Client], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with kind("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidInput, match=r"missing\.png cannot be read: No such file"):
+            client.predict("m", {"data": tmp_path / "missing.png"})
+        for other in (tmp_path, pipe):  # a pipe would be waited for
+            with pytest.raises(InvalidInput, match="is not a file"):
+                client.predict("m", [0] * 100 + [other])

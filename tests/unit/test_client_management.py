@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
-from client_wire import HTTPServer, error, http
+from client_wire import HTTPServer, Received, error, http
 
 from vestal import (
     Client,
@@ -252,3 +252,22 @@ def test_the_default_is_not_removed_while_others_are_served() -> None:
         client.unregister("m", "1.0", drain=False)  # the last one may go
         with pytest.raises(NotFound):
             client.unregister("m", "1.0", drain=False)
+
+
+@both
+def test_a_version_that_is_there_is_waited_for_and_not_removed(kind: type[Client]) -> None:
+    conflict = error(
+        409,
+        "ConflictStatusException",
+        "Model version 1.0 is already registered for model m",
+    )
+
+    def answer(request: Received) -> bytes:
+        return conflict if request.method == "POST" else http(200, {"models": []})
+
+    with (
+        HTTPServer(answer) as server,
+        kind(management=server.url) as client,
+        pytest.raises(Conflict, match=r'already registered.*client\.wait_ready\("m", "1\.0"\)'),
+    ):
+        client.register("m-1.0.mar")

@@ -26,10 +26,11 @@ from vestal import (
 )
 from vestal.client.context import Context
 from vestal.client.deadline import Deadline
+from vestal.client.reached import Reached
 from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
 from vestal.client.settings import Addresses
 from vestal.client.shared import Shared
-from vestal.client.steps import Broken, Call, Pause, Reply, Request
+from vestal.client.steps import Broken, Call, Pause, Reply, Request, Wait
 from vestal.client.tokens import NoToken
 
 OK = http(200, {"label": "7"})
@@ -58,7 +59,7 @@ class Played:
         try:
             while True:
                 step = steps.send(outcome)
-                if isinstance(step, Pause):
+                if isinstance(step, (Pause, Wait)):
                     self.pauses.append(step.seconds)
                     outcome = None
                 elif step.url.endswith("/ping"):
@@ -91,9 +92,10 @@ def test_a_busy_server_or_proxy_is_asked_again(status: int) -> None:
     assert len(played.pauses) == 5
 
 
-def test_a_refused_connection_is_tried_until_the_deadline() -> None:
-    assert Played(*[REFUSED] * 50, FINE, call=PREDICT).reply is FINE
-    assert Played(*[REFUSED] * 50, FINE, call=REGISTER).reply is FINE
+def test_a_server_that_was_reached_is_tried_until_the_deadline() -> None:
+    for call in (PREDICT, REGISTER):
+        shared = Shared(Reached([ADDRESSES.inference]))
+        assert Played(*[REFUSED] * 50, FINE, call=call, shared=shared).reply is FINE
 
 
 @pytest.mark.parametrize("outcome", [DIED, CUT_LATE])

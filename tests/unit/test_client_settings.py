@@ -16,7 +16,9 @@ from client_wire import HTTPServer, http
 from vestal import (
     AsyncClient,
     Client,
+    ClientError,
     ConnectionFailed,
+    InvalidAddress,
     NoAddress,
     RequestRefused,
     UsageError,
@@ -131,20 +133,70 @@ def test_an_address_given_leaves_the_ready_file_alone(project: Project) -> None:
         client.predict("m", b"x")
 
 
+WRONG = {
+    "127.0.0.1:9180": "expected http://127.0.0.1:9180",
+    "localhost": "expected http://localhost",
+    "localhost:8080/serve": "expected http://localhost:8080/serve",
+    "": "expected http://",
+    "8080": "expected http://",
+    ":8080": "expected http://",
+    "ftp://host": "expected http:// or https://",
+    "http:/host:1": "expected a host",
+    "http://": "expected a host",
+    "http://:8080": "expected a host",
+    "http://h:x": "a port from 1 to 65535",
+    "http://h:": "a port from 1 to 65535",
+    "http://h:0": "a port from 1 to 65535",
+    "http://h:-1": "a port from 1 to 65535",
+    "http://h:65536": "a port from 1 to 65535",
+    "http://h:80:90": "a port from 1 to 65535",
+    f"http://h:{'9' * 5000}": "a port from 1 to 65535",
+    "http://[::1:80": "expected a URL such as",
+    "http://[nonsense]:80": "expected a URL such as",
+    "http://h /a": "without spaces",
+    " http://h": "without spaces",
+    "http://h/\n": "without spaces",
+    "http://h\u00fc:1": "without spaces",
+    "http://h/\0": "without spaces",
+    "http://h/?a=1": "expected no ?",
+    "http://h/#": "expected no ?",
+    "http://h/a/../b": "a path without",
+    "http://h\\a": "a path without",
+    f"http://{'a' * 64}:1": "1 to 63 letters",
+    "http://a..b:1": "1 to 63 letters",
+    "http://a_b*c:1": "a host of letters",
+    "http://256.1.1.1:1": "an IPv4 address",
+    "http://127.0.0:1": "an IPv4 address",
+    8080: "expected a str",
+    b"http://h:1": "expected a str",
+    Path("http://h:1"): "expected a str",
+    True: "expected a str",
+}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("name", ["url", "management", "metrics"])
+@pytest.mark.parametrize("address", WRONG)
+def test_a_wrong_address_is_an_error_of_the_clients_tree(
+    kind: type[Client], name: str, address: object
+) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        kind(**{name: address})
+    assert isinstance(caught.value, (ClientError, UsageError, ValueError))
+    assert WRONG[address] in str(caught.value)
+    assert str(caught.value).startswith(name)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1:8080", "localhost", "ftp://host", "http://", "http://h:x", "http://h/?a=1", ""],
+    [
+        *("http://h", "HTTP://H:1/", "https://a-b.c_d.test.:65535", "http://[::1]:1"),
+        *("http://127.0.0.1:1/a/b%20c", "http://[fe80::1%25eth0]:1", "http://0.0.0.0:1"),
+    ],
 )
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="url is"):
-        Client(address)
-
-
-@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_host_that_no_resolver_takes_is_refused(kind: type[Client], host: str) -> None:
-    with pytest.raises(UsageError, match="1 to 63 letters"):
-        kind(f"http://{host}:1")
+def test_a_right_address_is_taken(kind: type[Client], address: str) -> None:
+    kind(address)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -160,7 +212,8 @@ def test_an_environment_that_cannot_be_used_is_refused(
     kind: type[Client], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(UsageError, match=r"no client can be made for https://h:1: .*HTTPS_PROXY"):
+    match = r"no client can be made for https://h:1: .*HTTPS_PROXY"
+    with pytest.raises(InvalidAddress, match=match):
         kind("https://h:1")
 
 

@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vestal.children import parents_pid
 from vestal.errors import VestalError
 
 SECONDS = 300.0  # for a load, and for an answer
+_TO_END = 10.0  # for a process that closed its pipe
 _TAIL = 2000  # bytes of what it wrote last
 
 
@@ -48,6 +50,7 @@ class ArchiveApart:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            bufsize=0,
             env={
                 **os.environ,
                 **parents_pid(),
@@ -55,37 +58,36 @@ class ArchiveApart:
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._waiting = "loading"
 
     def ready(self) -> None:
         """Waits until it is loaded: several load at the same time."""
-        said = self._read()
+        said = self._exchange(b"")
         if "failed" in said:
             raise VestalError(f"{self.name}: {said['failed']}")
 
     def ask(self, sent: Sent) -> tuple[Answer, float | None]:
         """Its answer, and the seconds that the handler took; None where none was asked."""
-        assert self._process.stdin is not None
         self._waiting = f"answering {sent.name}"
         question = {
             "body": base64.b64encode(sent.body).decode(),
             "content_type": sent.content_type,
             "headers": dict(sent.headers),
         }
-        try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._died() from None
-        said = self._read()
+        said = self._exchange(json.dumps(question).encode() + b"\n")
         body = base64.b64decode(said["body"])
         answer = Answer(said["status"], said["headers"], body, said["reached"])
         return answer, said["seconds"]
 
     def close(self) -> None:
         self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        self._process.wait()
+        # Not read to their end: a process that the handler started may hold them open.
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe is not None:
+                pipe.close()
 
     def __enter__(self) -> ArchiveApart:
         return self
@@ -93,18 +95,39 @@ class ArchiveApart:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self) -> dict[str, Any]:
-        stream = self._process.stdout
-        assert stream is not None
-        if not select.select([stream], [], [], self._seconds)[0]:
-            raise VestalError(f"{self.name}: {self._waiting} took longer than {self._seconds:g} s")
-        line = stream.readline()
-        if not line:
-            raise self._died()
+    def _exchange(self, question: bytes) -> dict[str, Any]:
+        """Writes the question and reads a line; neither pipe blocks for longer than the limit."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        end = time.monotonic() + self._seconds
+        left, line = memoryview(question), bytearray()
+        while not line.endswith(b"\n"):
+            writing = [stdin] if left else []
+            seconds = max(0.0, end - time.monotonic())
+            readable, writable, _ = select.select([stdout], writing, [], seconds)
+            if not readable and not writable:
+                raise VestalError(
+                    f"{self.name}: {self._waiting} took longer than {self._seconds:g} s"
+                )
+            try:
+                if writable:
+                    left = left[os.write(stdin.fileno(), left) :]
+                if readable:
+                    piece = os.read(stdout.fileno(), 1 << 16)
+                    if not piece:
+                        raise self._died()
+                    line += piece
+            except BrokenPipeError:
+                raise self._died() from None
         return dict(json.loads(line))
 
     def _died(self) -> VestalError:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_TO_END)
+        except subprocess.TimeoutExpired:  # it closed its pipe and lives on
+            self._process.kill()
+            code = self._process.wait()
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _TAIL))
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()

@@ -14,7 +14,7 @@ from vestal.cli.inputs import Given, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.waiting import wait_for_server
-from vestal.client import Answer, Client, ClientError, NotFound
+from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
 from vestal.client.encoding import looks_like_path
 from vestal.client.inference import is_refusal
 from vestal.errors import UsageError
@@ -55,7 +55,7 @@ def predict(
         schema = input_schema(client, model, version) if any(one.table for one in given) else {}
         given = fitted(given, schema)
         said = client.predict_many(model, [one.value for one in given], version=version)
-        if isinstance(said[0], NotFound):
+        if isinstance(said[0], (ConnectionFailed, NotFound)):
             raise said[0]  # once, not for every input
         _advise(given, said)
         known = () if labels else known_labels(client, model, version, said)

@@ -142,7 +142,7 @@ def decode(reply: Reply) -> Any:
     if is_json or not content_type:
         try:
             return json.loads(reply.body)
-        except ValueError:
+        except (RecursionError, ValueError):
             pass
     if content_type.startswith("text/"):
         return reply.body.decode("utf-8", "replace")

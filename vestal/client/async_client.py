@@ -35,7 +35,7 @@ class AsyncClient(Base):
         # httpx and asyncio are imported by those who need them.
         from vestal.client.async_transport import AsyncTransport
 
-        self._transport = AsyncTransport(self._addresses.known())
+        self._transport = AsyncTransport(self._addresses.known(), self._proxies)
 
     async def predict(
         self,

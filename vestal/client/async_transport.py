@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from vestal.client.steps import (
     Reply,
     Request,
     Steps,
+    Wait,
     Work,
     broken,
     patience,
@@ -40,7 +42,10 @@ except ImportError:
 T = TypeVar("T")
 
 CONNECTIONS = 256
-"""Idle connections kept for an event loop; they are made one by one, as calls need them."""
+"""Connections to one address at a time, in each event loop; made one by one, as calls need them.
+
+More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
+"""
 PIECE = 65536
 """Bytes of an upload handed over at a time: more, and its break would be seen too late."""
 
@@ -78,32 +83,48 @@ class _Pool:
     costs more than the request. Here the one that was used last is taken, so few are kept busy.
     """
 
-    def __init__(self, trusted: ssl.SSLContext) -> None:
+    def __init__(self, trusted: ssl.SSLContext, proxies: Mapping[str, str]) -> None:
         self._trusted = trusted
-        self._idle: list[httpx.AsyncClient] = []
+        self._proxies = proxies
+        self._idle: defaultdict[str, list[httpx.AsyncClient]] = defaultdict(list)
+        self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(CONNECTIONS)
+        )
         self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
 
-    def take(self) -> httpx.AsyncClient:
+    async def take(self, base: str, deadline: Deadline) -> httpx.AsyncClient:
+        """A connection to an address, or one to be made; raises TimeoutError."""
+        if self._free[base].locked():
+            async with asyncio.timeout(deadline.timeout()):
+                await self._free[base].acquire()
+        else:
+            await self._free[base].acquire()
         if self._closed:
+            self._free[base].release()
             raise UsageError("this client is closed: make a new one")
-        return self._idle.pop() if self._idle else _client(self._trusted)
+        idle = self._idle[base]
+        return idle.pop() if idle else _client(self._trusted, self._proxies.get(base))
 
-    async def give_back(self, client: httpx.AsyncClient) -> None:
+    async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
         """After a whole answer: only then is the connection fit for another request."""
-        if self._closed or len(self._idle) >= CONNECTIONS:
+        if self._closed:
             await client.aclose()
         else:
-            self._idle.append(client)
+            self._idle[base].append(client)
+        self._free[base].release()
 
-    async def drop(self, client: httpx.AsyncClient, upload: _Upload) -> None:
+    async def drop(self, base: str, client: httpx.AsyncClient, upload: _Upload) -> None:
         """After an exchange that was cut: closes what it held, although its task is cancelled."""
 
         async def close() -> None:
             # httpcore forgets a connection that is cancelled in its TLS handshake.
-            if upload.connection is not None:
-                await upload.connection.aclose()
-            await client.aclose()
+            try:
+                if upload.connection is not None:
+                    await upload.connection.aclose()
+                await client.aclose()
+            finally:
+                self._free[base].release()
 
         closing = asyncio.ensure_future(close())
         self._closing.add(closing)
@@ -112,24 +133,26 @@ class _Pool:
 
     async def close(self) -> None:
         self._closed = True
-        while self._idle:
-            await self._idle.pop().aclose()
+        for idle in self._idle.values():
+            while idle:
+                await idle.pop().aclose()
         await asyncio.gather(*self._closing)
 
 
 class AsyncTransport:
     """Each event loop, and a child after a fork, gets connections of its own."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
         # One for all: httpx takes 5 ms to make its own.
         self._trusted: ssl.SSLContext | None = _trusted(self._secure)
         try:
-            _client(self._trusted)  # now, since it reads the environment's proxies
             for address in addresses:
                 _url(address)
+                _client(self._trusted, proxies.get(address))  # it fails for what it cannot use
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from error
+        self._proxies = proxies
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
         self._inherited: list[object] = []
         self._background: set[asyncio.Future[Any]] = set()
@@ -145,6 +168,9 @@ class AsyncTransport:
                     outcome = await self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
+                    outcome = None
+                elif isinstance(step, Wait):
+                    await _wait(step, context.deadline)
                     outcome = None
                 else:
                     outcome = await _work(step, context.deadline)
@@ -191,7 +217,10 @@ class AsyncTransport:
 
     async def _exchange(self, request: Request, deadline: Deadline) -> Reply | Broken:
         pool = self._pool()
-        client = pool.take()
+        try:
+            client = await pool.take(request.base, deadline)
+        except TimeoutError as error:
+            return Broken(f"waiting for one of {CONNECTIONS} connections", error, sent=False)
         upload = _Upload(request.body)
         outcome: Reply | Broken | None = None
         try:
@@ -199,9 +228,9 @@ class AsyncTransport:
             return outcome
         finally:
             if isinstance(outcome, Reply):
-                await pool.give_back(client)
+                await pool.give_back(request.base, client)
             else:
-                await pool.drop(client, upload)
+                await pool.drop(request.base, client, upload)
 
     async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
         """Asks for every input, as many at a time as may be."""
@@ -229,7 +258,7 @@ class AsyncTransport:
         pool = self._pools.get(loop)
         if pool is None:
             self._trusted = self._trusted or _trusted(self._secure)
-            pool = self._pools[loop] = _Pool(self._trusted)
+            pool = self._pools[loop] = _Pool(self._trusted, self._proxies)
         return pool
 
     def after_fork(self) -> None:
@@ -273,6 +302,11 @@ async def _send(
     return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
 
 
+async def _wait(wait: Wait, deadline: Deadline) -> None:
+    seconds = min(wait.seconds, deadline.remaining())
+    await asyncio.wait([asyncio.wrap_future(wait.until)], timeout=seconds)
+
+
 async def _work(work: Work, deadline: Deadline) -> Any:
     try:
         async with asyncio.timeout(deadline.timeout()):
@@ -283,9 +317,11 @@ async def _work(work: Work, deadline: Deadline) -> Any:
         return TOO_LATE
 
 
-def _client(trusted: ssl.SSLContext) -> httpx.AsyncClient:
+def _client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         verify=trusted,
+        proxy=proxy,
+        trust_env=False,  # `vestal.client.proxies` has read it
         timeout=None,  # noqa: S113  each call has a deadline around all of it
         follow_redirects=False,
     )

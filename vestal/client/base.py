@@ -9,11 +9,13 @@ from weakref import WeakSet
 
 from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
+from vestal.client.errors import InvalidAddress
+from vestal.client.proxies import find_proxies
+from vestal.client.reached import Reached
 from vestal.client.settings import Addresses, resolve
 from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import span
-from vestal.errors import UsageError
 
 
 class _Transport(Protocol):
@@ -41,12 +43,14 @@ class Base:
 
     def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
         self._addresses, self._tokens = addresses, tokens
-        self._shared = Shared()
+        # A server that wrote a ready file has been there: connections it refuses are an outage.
+        self._shared = Shared(Reached(addresses.known() if addresses.own else ()))
         try:
+            self._proxies = {} if addresses.own else find_proxies(addresses.known())
             self._open()
         except (ImportError, OSError, ValueError) as error:
             # Those of the libraries, for what they read of the environment.
-            raise UsageError(
+            raise InvalidAddress(
                 f"no client can be made for {' '.join(addresses.known())}: {error}. Are the "
                 "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
                 "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment right?"
@@ -83,6 +87,7 @@ class Base:
             tokens=self._tokens,
             deadline=deadline,
             shared=self._shared,
+            proxies=self._proxies,
             span=span(operation, model, traceparent),
             model=model,
             version=version,

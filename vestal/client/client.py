@@ -14,6 +14,7 @@ from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
 from vestal.client.many import Many, Progress
 from vestal.client.registering import UNDO_SECONDS, Registration
+from vestal.client.steps import Work
 from vestal.client.transport import Transport
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Client(Base):
     _transport: Transport
 
     def _open(self) -> None:
-        self._transport = Transport(self._addresses.known())
+        self._transport = Transport(self._addresses.known(), self._proxies)
 
     def predict(
         self,
@@ -85,9 +86,10 @@ class Client(Base):
         `inputs` is read as the calls go on, so a generator need not fit into memory; a pandas
         table is its rows.
         `progress(done, total)` is called after each result, never twice at once; total is None for
-        a generator.
+        a generator. Ctrl-C, and whatever `inputs` or `progress` raise, end it at once: the requests
+        that are on their way are no longer waited for.
         """
-        from concurrent.futures import ThreadPoolExecutor, as_completed
+        from concurrent.futures import as_completed
 
         many = Many(inputs, concurrency, progress)
 
@@ -107,13 +109,13 @@ class Client(Base):
                     result = error
                 many.put(position, result)
 
-        with ThreadPoolExecutor(max(1, many.concurrency), "vestal-predict") as pool:
-            workers = [pool.submit(work) for _ in range(many.concurrency)]
-            try:
-                for worker in as_completed(workers):
-                    worker.result()
-            finally:
-                many.stop()
+        # Threads that nothing waits for: Ctrl-C ends the call, and the process, at once.
+        workers = [Work(work, may_hang=True).start() for _ in range(many.concurrency)]
+        try:
+            for worker in as_completed(workers):
+                worker.result()
+        finally:
+            many.stop()
         return many.results()
 
     def explain(

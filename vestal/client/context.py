@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
+from vestal.client.proxies import without_credentials
 from vestal.client.settings import Addresses
 from vestal.client.shared import Shared
 from vestal.client.steps import Steps
@@ -20,6 +23,7 @@ class Context(NamedTuple):
 
     `patient`: False for a question about this very moment (is it ready?): no retries.
     `model`, `version`: what the whole call is about, for its errors.
+    `proxies`: the proxy of each address that is called through one.
     """
 
     addresses: Addresses
@@ -30,9 +34,15 @@ class Context(NamedTuple):
     patient: bool = True
     model: str | None = None
     version: str | None = None
+    proxies: Mapping[str, str] = MappingProxyType({})
 
     def impatient(self) -> Context:
         return self._replace(patient=False)
+
+    def place(self, address: str) -> str:
+        """An address for an error's text, with the proxy that it is called through."""
+        proxy = self.proxies.get(address)
+        return f"{address} through the proxy {without_credentials(proxy)}" if proxy else address
 
 
 def finish(steps: Steps[T], context: Context, error: BaseException | None) -> None:

@@ -75,17 +75,23 @@ class ModelDescription:
             name=raw["modelName"],
             version=raw["modelVersion"],
             archive=raw["modelUrl"],
-            min_workers=raw["minWorkers"],
-            max_workers=raw["maxWorkers"],
-            batch_size=raw["batchSize"],
-            max_batch_delay=raw["maxBatchDelay"],
-            response_timeout=raw["responseTimeout"],
+            min_workers=_whole(raw["minWorkers"]),
+            max_workers=_whole(raw["maxWorkers"]),
+            batch_size=_whole(raw["batchSize"]),
+            max_batch_delay=_whole(raw["maxBatchDelay"]),
+            response_timeout=_whole(raw["responseTimeout"]),
             workers=tuple(_worker(worker) for worker in raw["workers"]),
-            queue_pending=queue.get("pendingRequests", 0),
-            queue_remaining=queue.get("remainingCapacity", 0),
+            queue_pending=_whole(queue.get("pendingRequests", 0)),
+            queue_remaining=_whole(queue.get("remainingCapacity", 0)),
             customized=raw.get("customizedMetadata"),
             raw=raw,
         )
+
+
+def _whole(number: Any) -> int:
+    if not isinstance(number, int):
+        raise TypeError(f"{number!r} is not a whole number")
+    return number
 
 
 def _worker(raw: Mapping[str, Any]) -> Worker:

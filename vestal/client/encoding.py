@@ -8,7 +8,8 @@ PIL image                       PNG with its EXIF orientation; TIFF where PNG ha
 array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
 other array or tensor           JSON: {"data": nested lists}
 pandas row, table               JSON: {"column": value}; {"instances": [row, ...]}
-dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes as base64
+dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes and the
+                                files of Paths as base64
 
 A str is never a file name: a service that passes on its users' texts must not send its own files.
 """
@@ -23,7 +24,7 @@ from typing import IO, Any, NamedTuple
 
 from vestal.client.arrays import comes_from, is_image, png, type_name
 from vestal.client.errors import InvalidInput
-from vestal.client.json_body import json_body
+from vestal.client.json_body import json_body, read_file
 from vestal.client.pillow import encode_image
 
 BYTES = "application/octet-stream"
@@ -55,7 +56,7 @@ class Payload(NamedTuple):
 def encode(value: Any) -> Payload:
     """The body and content type of an input; raises InvalidInput."""
     if isinstance(value, Path):
-        return _file(value)
+        return Payload(read_file(value), CONTENT_TYPES.get(value.suffix.lower(), BYTES))
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -91,6 +92,8 @@ def _holds_arrays(value: Any, depth: int = 4) -> bool:
         # A few items tell: to look at all of them would take long, too.
         items = islice(value.values() if isinstance(value, dict) else value, 8)
         return depth > 0 and any(_holds_arrays(each, depth - 1) for each in items)
+    if isinstance(value, Path):
+        return True
     return any(comes_from(value, package) for package in ("PIL", "numpy", "torch", "pandas"))
 
 
@@ -106,15 +109,6 @@ def looks_like_path(value: Any) -> bool:
     """Return whether an input is a text that its caller may have meant as a file name."""
     short = isinstance(value, str) and len(value) <= _LONGEST_PATH and value.isprintable()
     return short and _PATH_LIKE.fullmatch(value.strip()) is not None
-
-
-def _file(path: Path) -> Payload:
-    try:
-        body = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidInput(f"the input file {path.absolute()} cannot be read: {reason}") from error
-    return Payload(body, CONTENT_TYPES.get(path.suffix.lower(), BYTES))
 
 
 def _text(text: str) -> Payload:

@@ -4,6 +4,7 @@ VestalError
  └─ ClientError           every error of this tree; carries the facts listed below
      ├─ InvalidInput      the input cannot be sent (a ValueError); nothing left this process
      ├─ UnknownMetric     the metrics page has no such metric, or the metric no such label
+     ├─ InvalidAddress    an address that is not http://host:port (a ValueError)
      ├─ NoAddress         the call needs an address that this client was not given
      ├─ ConnectionFailed  no server there, or it went away (a ConnectionError)
      ├─ DeadlineExceeded  the call's time is up (a TimeoutError)
@@ -110,6 +111,10 @@ class InvalidInput(ClientError, UsageError, ValueError):
     """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
 
     usual_hint = "What can be sent, and how, stands in docs/client.md"
+
+
+class InvalidAddress(ClientError, UsageError, ValueError):
+    """An address cannot be used: no URL of a server, or a proxy or CA bundle that is wrong."""
 
 
 class UnknownMetric(ClientError, UsageError, LookupError):

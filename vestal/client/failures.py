@@ -17,7 +17,9 @@ from vestal.client.errors import (
 from vestal.client.steps import Broken, Call, Reply
 from vestal.client.tokens import KeyFile, NoToken, Plane
 from vestal.client.tracing import CORRELATION_ID
-from vestal.client.verdicts import failure, named
+from vestal.client.verdicts import failure, from_handler, named
+
+_DIRECTLY = "Add the host to NO_PROXY to call it without the proxy"
 
 
 class Failures:
@@ -26,19 +28,39 @@ class Failures:
     def __init__(self, call: Call, base: str, context: Context) -> None:
         self._call = call
         self._base = base
+        self._place = context.place(base)
         self._context = context
         self._named = named(call.model, call.version)
         self.last: ClientError | None = None
 
     def reply(self, reply: Reply, attempts: int) -> ClientError:
         """What an answer says that is none."""
-        return failure(reply, url=self._base, known=self._facts(attempts))
+        error = failure(reply, url=self._place, known=self._facts(attempts))
+        if self._base in self._context.proxies and not (error.server_type or from_handler(reply)):
+            error.facts = error.facts._replace(hint=f"{_DIRECTLY}, if the proxy is what answered")
+        return error
 
     def broken(self, broken: Broken, attempts: int, hint: str) -> ConnectionFailed:
         reason = _reason(broken.error)
         error = ConnectionFailed(
-            f"{self._named}{self._base}, {broken.phase}: {reason}", self._facts(attempts, hint)
+            f"{self._named}{self._place}, {broken.phase}: {reason}", self._facts(attempts, hint)
         )
+        error.__cause__ = broken.error
+        return error
+
+    def never_reached(self, broken: Broken, attempts: int) -> ConnectionFailed:
+        """Every connection was refused, from the first one on."""
+        proxy = self._context.proxies.get(self._base)
+        if proxy is not None:
+            what = f"{self._place} cannot be reached: {_reason(broken.error)}"
+            hint = f"Is the proxy right? {_DIRECTLY}"
+        elif isinstance(broken.error, ConnectionRefusedError):
+            what = f"nothing listens at {self._base}; is the server running there?"
+            hint = "Start it (`vestal serve`), or pass the address and port where it listens"
+        else:
+            what = f"{self._base} cannot be reached: {_reason(broken.error)}"
+            hint = "Is the host in this address right, and its network up?"
+        error = ConnectionFailed(f"{self._named}{what}", self._facts(attempts, hint))
         error.__cause__ = broken.error
         return error
 
@@ -59,13 +81,16 @@ class Failures:
             phase += " again"
         last = f"; before that: {self.last.args[0]}" if self.last else ""
         text = (
-            f"{self._named}no answer from {self._base} within "
+            f"{self._named}no answer from {self._place} within "
             f"{self._context.deadline.seconds:g} s ({phase}, {tries}){last}"
         )
         hint = None
         if phase == "waiting for the answer" and self._call.plane == "inference":
             # TorchServe queues requests for a model that failed to load, and never answers them.
             hint = "client.ready(model) says whether its workers are up; timeout= gives more time"
+        if self._call.model is not None:
+            served = self._call.model, self._call.version
+            hint = self._context.shared.lines.states.get(served, hint)
         return DeadlineExceeded(text, self._facts(attempts, hint, of=self.last))
 
     def token_refused(self, reply: Reply, attempts: int) -> TokenError:
@@ -84,10 +109,10 @@ class Failures:
             request_id=reply.headers.get("x-request-id"),
         )
         if isinstance(tokens, NoToken):
-            return TokenError(f"{self._base} asks for a token, and this client has none", facts)
+            return TokenError(f"{self._place} asks for a token, and this client has none", facts)
         kind = TokenExpired if expired else TokenError
         why = f"; {expired}" if expired else ""
-        return kind(f"{self._base} refused the token from {tokens.origin}{why}", facts)
+        return kind(f"{self._place} refused the token from {tokens.origin}{why}", facts)
 
     def _facts(
         self, attempts: int, hint: str | None = None, *, of: ClientError | None = None

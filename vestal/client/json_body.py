@@ -6,14 +6,24 @@ import base64
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vestal.client.arrays import plain
 from vestal.client.errors import InvalidInput
 
 
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes; raises InvalidInput if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidInput(f"the input file {path.absolute()} cannot be read: {reason}") from error
+
+
 def json_body(value: Any) -> bytes:
-    """Return a value as JSON; arrays become nested lists, bytes base64, tables instances.
+    """Return a value as JSON: arrays as nested lists, bytes and files as base64.
 
     Raises:
         InvalidInput: JSON cannot hold it (an object, NaN), or two names in it become one.
@@ -33,7 +43,15 @@ def json_body(value: Any) -> bytes:
 def _plain(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
+    if isinstance(value, Path):
+        return base64.b64encode(_content(value)).decode()
     return plain(value)
+
+
+def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise InvalidInput(f"{path.absolute()} is not a file: inside JSON only files are read")
+    return read_file(path)
 
 
 def _check_names(value: Any) -> None:

@@ -156,7 +156,8 @@ def _parsed(context: Context, reply: Reply, parse: Callable[[Any], T]) -> T:
     try:
         return parse(reply.json())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        place = context.place(context.addresses.of("management"))
         raise ServerFailed(
-            f"{context.addresses.management} did not answer as TorchServe's management API does",
+            f"{place} did not answer as TorchServe's management API does",
             Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
         ) from error

@@ -41,7 +41,7 @@ class Many:
     def put(self, position: int, result: Answer | ClientError) -> None:
         with self._putting:
             self._results[position] = result
-            if self._progress is not None:
+            if self._progress is not None and not self._stopped:
                 self._progress(len(self._results), self._total)
 
     def stop(self) -> None:

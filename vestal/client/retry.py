@@ -20,15 +20,19 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 import time
 from urllib.parse import urlencode
 
 from vestal.client import renewal
 from vestal.client.context import Context
+from vestal.client.deadline import LONGEST
 from vestal.client.errors import ClientError
 from vestal.client.failures import Failures
+from vestal.client.pace import Served, wait_in_line
+from vestal.client.reached import GIVE_UP, PING, Contact
 from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
-from vestal.client.verdicts import Verdict, judge, retry_after
+from vestal.client.verdicts import Verdict, full_or_idle, judge, retry_after
 
 BASE, FACTOR, CAP = 0.1, 2.0, 2.0
 """Seconds: the n-th pause is anything from 0 to min(CAP, BASE * FACTOR**n): full jitter."""
@@ -38,8 +42,6 @@ LAST_TRY = 0.02
 """Seconds: with less than this left, another attempt would end at the deadline unanswered."""
 WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
-PING = 5.0
-"""Seconds that a sign of life may take."""
 TURN = 0.01
 """Seconds between two looks of a suspect at whether it is its turn."""
 PATIENCE = 30.0
@@ -74,7 +76,11 @@ class Attempts:
         self.sent = 0.0
         self.refused: set[str | None] = set()
         self.broken_while_sending = 0
+        self.contact = Contact(context.shared.reached, self.base)
         self.failed = Failures(call, self.base, context)
+        self.served: Served | None = None
+        if call.plane == "inference" and call.model is not None:
+            self.served = call.model, call.version
 
     def run(self) -> Steps[tuple[Reply, int]]:
         """The answer and the number of attempts; raises ClientError."""
@@ -87,10 +93,15 @@ class Attempts:
                 yield from self.sign_of_life(token)
             self.count += 1
             outcome = yield from self.send(token)
+            self.contact.note(outcome)
             if isinstance(outcome, Broken):
                 if not self.deadline.expired:  # else it is no word on the server
                     self.context.shared.outages.broke()
-                yield from self.wait(self.after_break(outcome))
+                seconds = self.after_break(outcome)
+                if outcome.refused and (left := (yield from self.contact.refused())) < math.inf:
+                    self.failed.last = self.failed.never_reached(outcome, self.count)
+                    seconds = min(seconds, left)
+                yield from self.wait(seconds)
                 continue
             verdict = judge(outcome)
             if verdict is Verdict.ANSWER:
@@ -101,7 +112,11 @@ class Attempts:
                 if not (yield from renewal.another(self.context, plane, self.refused)):
                     raise self.failed.token_refused(outcome, self.count)
                 continue
-            yield from self.wait(self.after_reply(outcome, verdict))
+            seconds = self.after_reply(outcome, verdict)
+            if self.served is not None and full_or_idle(outcome):
+                yield from wait_in_line(self.context, self.served, seconds, self.time_left)
+            else:
+                yield from self.wait(seconds)
 
     def send(self, token: str | None) -> Steps[Reply | Broken]:
         model = self.call.model
@@ -132,10 +147,16 @@ class Attempts:
     def sign_of_life(self, token: str | None) -> Steps[None]:
         """Returns when the server answers a ping, whatever it says; raises where it does not."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        pings = 0
-        while isinstance((yield Request("GET", self.base, "/ping", headers, limit=PING)), Broken):
+        pings, began = 0, time.monotonic()
+        while True:
+            outcome = yield Request("GET", self.base, "/ping", headers, limit=PING)
+            if not isinstance(outcome, Broken):
+                break
             pings += 1
             assert self.failed.last is not None
+            if self.contact.takes_connections_only(outcome) and time.monotonic() - began > GIVE_UP:
+                hint = "It takes connections, but sends no HTTP response: is the port right?"
+                raise self.failed.broken(outcome, self.count, hint)
             yield from self.wait(self.pause(self.failed.last, None, pings))
         self.sign_wanted = False
 
@@ -174,6 +195,8 @@ class Attempts:
             return self.pause(error, None)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
             self.context.shared.budget.earn()
+            if self.served is not None and verdict is Verdict.FINAL:
+                self.context.shared.lines.answered(self.served)
             raise error
         if not self.context.patient:
             raise error
@@ -189,6 +212,7 @@ class Attempts:
         if self.call.plane == "inference" and self.call.model is not None:
             self.context.shared.outages.answered(self.call.model)
             self.context.shared.latest.answered(self.call.model, self.sent)
+            self.context.shared.lines.answered((self.call.model, self.call.version))
 
     def may_come_back(self) -> bool:
         """Is the model unknown since the server was started again, perhaps a moment ago?"""
@@ -203,7 +227,12 @@ class Attempts:
         if self.deadline.expired:
             cause = self.failed.last or broken.error
             raise self.failed.too_late(broken.phase, self.count) from cause
-        error = self.failed.broken(broken, self.count, "Is a server running at that address?")
+        hint = "Is a server running at that address?"
+        if isinstance(broken.error, ssl.SSLError):
+            hint = "Does that port speak HTTPS, with a certificate that this machine trusts?"
+        elif broken.final and broken.phase == "reading the answer":
+            hint = "The response's length makes no sense: is a proxy in between?"
+        error = self.failed.broken(broken, self.count, hint)
         if broken.final or not self.context.patient:
             raise error
         if broken.sent:
@@ -232,6 +261,8 @@ class Attempts:
         failures = failures or self.count
         self.context.span.event("retry", attempts=self.count, reason=str(error.args[0]))
         seconds = max(backoff(failures), asked or 0.0)
+        if seconds > LONGEST:
+            raise error
         if self.deadline.seconds is None:
             if failures >= WITHOUT_DEADLINE:
                 raise error
@@ -241,13 +272,21 @@ class Attempts:
             raise error
         return max(asked or 0.0, min(seconds, left / 2))
 
+    def time_left(self) -> float:
+        """Seconds left for another attempt; raises where there are none."""
+        left = self.deadline.remaining()
+        if left < LAST_TRY:
+            raise self.failed.too_late("waiting to try again", self.count) from self.failed.last
+        until_given_up = self.contact.give_up_at - time.monotonic()
+        if until_given_up <= 0:
+            assert self.failed.last is not None
+            raise self.failed.last
+        return min(left, until_given_up)
+
     def wait(self, seconds: float) -> Steps[None]:
         """Pauses so long, and for the client's budget; raises where no time would be left."""
         while True:
-            left = self.deadline.remaining()
-            if left < LAST_TRY:
-                raise self.failed.too_late("waiting to try again", self.count) from self.failed.last
-            turn = self.context.shared.budget.spend(left)
+            turn = self.context.shared.budget.spend(self.time_left())
             if turn is not None:
                 break
             yield Pause(LOOK_AGAIN)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from vestal.client.errors import ConnectionFailed, Facts, NoAddress
+from vestal.client.errors import ConnectionFailed, Facts, InvalidAddress, NoAddress
 from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
 from vestal.errors import UsageError, VestalError
 
@@ -18,15 +20,21 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
+_EXAMPLE = "http://127.0.0.1:8080"
+_PRINTABLE = re.compile(r"[\x21-\x7e]*")
 _START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
 
 
 class Addresses(NamedTuple):
-    """Base addresses without a trailing slash; None where this client has none."""
+    """Base addresses without a trailing slash; None where this client has none.
+
+    `own`: they come from the ready file, so the server runs on this machine.
+    """
 
     inference: str | None
     management: str | None
     metrics: str | None
+    own: bool = False
 
     def of(self, plane: Plane) -> str:
         """The address of a plane; raises NoAddress where it was not given."""
@@ -60,7 +68,10 @@ def resolve(
         ready = read_ready_file(Project.here().ready_file)
         url, management, metrics = ready.inference, ready.management, ready.metrics
     addresses = Addresses(
-        _address("url", url), _address("management", management), _address("metrics", metrics)
+        _address("url", url),
+        _address("management", management),
+        _address("metrics", metrics),
+        own=ready is not None,
     )
     return addresses, _tokens(key_file, token, ready)
 
@@ -157,19 +168,55 @@ def _alive(pid: int) -> bool:
 
 
 def _address(name: str, address: str | None) -> str | None:
+    """Without a trailing slash; raises InvalidAddress."""
     if address is None:
         return None
+    if not isinstance(address, str):
+        raise InvalidAddress(f"{name} is {address!r}: expected a str such as {_EXAMPLE}")
+    if wrong := _what_is_wrong(address):
+        # Not shown where it may hold a password.
+        shown = name if "@" in address else f"{name} is {address!r}"
+        raise InvalidAddress(f"{shown}: {wrong}")
+    return address.rstrip("/")
+
+
+def _what_is_wrong(address: str) -> str | None:
+    if not _PRINTABLE.fullmatch(address):
+        return "expected ASCII characters without spaces; write others as %XX, hosts as xn--..."
     try:
         parts = urlsplit(address)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        raise UsageError(f"{name} is {address!r}: its port is no number") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
-        raise UsageError(f"{name} is {address!r}: expected http://host:port or https://host:port")
-    if not all(0 < len(label) < 64 for label in parts.hostname.removesuffix(".").split(".")):
-        raise UsageError(f"{name} is {address!r}: a host's name has 1 to 63 letters to a dot")
+        host = (parts.hostname or "").removesuffix(".")
+    except ValueError as error:
+        return f"{error}; expected a URL such as {_EXAMPLE}"
+    if parts.scheme not in ("http", "https"):
+        meant = f"http://{address}"
+        bare = "://" not in address and _what_is_wrong(meant) is None
+        return f"expected {meant}" if bare else f"expected http:// or https://, as in {_EXAMPLE}"
     if parts.username is not None or parts.password is not None:
-        raise UsageError(f"{name} carries a user or a password: give a token by token= instead")
-    if parts.query or parts.fragment:
-        raise UsageError(f"{name} is {address!r}: expected no ? and no #")
-    return address.rstrip("/")
+        return "expected no user and no password; pass a token with token="
+    if not host:
+        return f"expected a host, as in {_EXAMPLE}"
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or parts.netloc.endswith(":"):
+        return "expected a port from 1 to 65535"
+    if parts.query or parts.fragment or "?" in address or "#" in address:
+        return "expected no ? and no #"
+    if "\\" in address or {".", ".."} & set(parts.path.split("/")):
+        return "expected a path without backslashes, '.' and '..'"
+    return None if ":" in host else _what_is_wrong_with_host(host)
+
+
+def _what_is_wrong_with_host(host: str) -> str | None:
+    if not all(0 < len(label) < 64 for label in host.split(".")):
+        return "expected a host whose parts between dots have 1 to 63 letters"
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        return "expected a host of letters, digits, dots and hyphens"
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            return "expected an IPv4 address of four numbers from 0 to 255"
+    return None

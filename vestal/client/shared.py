@@ -24,6 +24,9 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+from vestal.client.pace import Lines
+from vestal.client.reached import Reached
+
 FLOOR = 10.0
 """Retries a second that are always allowed."""
 RATIO = 0.2
@@ -126,12 +129,14 @@ class Latest:
 class Shared:
     """One for each client, and for each of its processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, reached: Reached | None = None) -> None:
+        self.reached = reached or Reached()
         self.reset()
 
     def reset(self) -> None:
         """Starts afresh after a fork, when another thread of the parent may hold the locks."""
         self.budget = Budget()
+        self.lines = Lines(self.budget)
         self.outages = Outages()
         self.suspects = Suspects()
         self.latest = Latest()

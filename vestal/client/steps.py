@@ -1,13 +1,14 @@
 """What is asked of the server, and of whoever carries it out: send this request, pause, or work.
 
-A call is a generator of steps: it yields a `Request`, a `Pause` or a `Work`, is sent a `Reply` or a
-`Broken` for each request and the result of each work, and returns its own. All rules (retries,
-tokens, readiness, draining) are such generators, so they are written once for the blocking client
-and for the asynchronous one.
+A call is a generator of steps: it yields a `Request`, a `Pause`, a `Wait` or a `Work`, is sent a
+`Reply` or a `Broken` for each request and the result of each work, and returns its own. All rules
+(retries, tokens, readiness, draining) are such generators, so they are written once for the
+blocking client and for the asynchronous one.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import socket
@@ -98,6 +99,13 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class Wait(NamedTuple):
+    """Wait until another call ends the wait, so many seconds, or until the deadline."""
+
+    until: Future[None]
+    seconds: float
+
+
 class Work(NamedTuple):
     """Reads a file or compresses an image: what must not hold an event loop.
 
@@ -121,7 +129,7 @@ class Work(NamedTuple):
             except BaseException as error:
                 future.set_exception(error)
 
-        Thread(target=run, name="vestal-input", daemon=True).start()
+        Thread(target=run, name="vestal-work", daemon=True).start()
         return future
 
 
@@ -152,8 +160,11 @@ class Reply(NamedTuple):
         """The body parsed, None where it is no JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (RecursionError, ValueError):
             return None
+
+
+_OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Broken(NamedTuple):
@@ -169,6 +180,13 @@ class Broken(NamedTuple):
     sent: bool
     final: bool = False
 
+    @property
+    def refused(self) -> bool:
+        """No connection could be made, for a reason that does not lie in this process."""
+        error = self.error
+        own = isinstance(error, OSError) and error.errno in _OWN_LIMITS
+        return self.phase == "connecting" and not isinstance(error, TimeoutError) and not own
+
 
 def broken(phase: str, error: BaseException, sent: bool) -> Broken:
     """What either transport makes of a library's error."""
@@ -177,10 +195,12 @@ def broken(phase: str, error: BaseException, sent: bool) -> Broken:
     # A TLS server that is killed says nothing at its end, which is no word on its certificate.
     gone = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     untrusted = isinstance(root, ssl.SSLError) and not gone
-    return Broken(phase, root, sent, final=unresolved or untrusted)
+    # urllib3 passes on what Python raises for a body of 10**18 bytes, or of less than none.
+    absurd = isinstance(root, (MemoryError, OverflowError, ValueError)) and root is error
+    return Broken(phase, root, sent, final=unresolved or untrusted or absurd)
 
 
-Steps = Generator[Request | Pause | Work, Any, T]
+Steps = Generator[Request | Pause | Wait | Work, Any, T]
 
 
 def root_of(error: BaseException) -> BaseException:

@@ -161,7 +161,7 @@ class KeyFile(Tokens):
             keys = json.loads(self.path.read_text(encoding="utf-8-sig"))
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
-        except (OSError, ValueError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             # TorchServe writes its key file in place: what was read before stays until the
             # new one is whole.
             if self._keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -28,6 +29,7 @@ from vestal.client.steps import (
     Reply,
     Request,
     Steps,
+    Wait,
     Work,
     broken,
     patience,
@@ -85,12 +87,15 @@ class _Adapter(HTTPAdapter):
 class Transport:
     """Thread-safe. A child after a fork gets connections of its own."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
         # requests' Session would read proxies and .netrc again for every request, and a .netrc
         # entry would replace our token; so the environment is read once, here.
         with requests.Session() as session:
             self._environment: dict[str, Mapping[str, Any]] = {
-                address: session.merge_environment_settings(address, {}, None, None, None)
+                address: {
+                    **session.merge_environment_settings(address, {}, None, None, None),
+                    "proxies": {"all": proxies[address]} if address in proxies else {},
+                }
                 for address in addresses
             }
         self._adapter: _Adapter | None = _Adapter(self._environment)
@@ -109,6 +114,9 @@ class Transport:
                     outcome = self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     time.sleep(min(step.seconds, context.deadline.remaining()))
+                    outcome = None
+                elif isinstance(step, Wait):
+                    _wait(step, context.deadline)
                     outcome = None
                 else:
                     outcome = _work(step, context.deadline)
@@ -151,7 +159,7 @@ class Transport:
                 )
                 current.phase = "reading the answer"
                 body = response.read()
-            except (HTTPError, OSError) as error:
+            except (HTTPError, MemoryError, OSError, OverflowError, ValueError) as error:
                 return broken(current.phase, error, current.sent)
         response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -211,6 +219,11 @@ class _Copy:
         except TimeoutError:
             return None
         return outcome if isinstance(outcome, Reply) else None
+
+
+def _wait(wait: Wait, deadline: Deadline) -> None:
+    with suppress(TimeoutError):
+        wait.until.result(min(wait.seconds, deadline.remaining()))
 
 
 def _work(work: Work, deadline: Deadline) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
@@ -18,6 +19,8 @@ from vestal.client.errors import (
     TooLarge,
 )
 from vestal.client.steps import Reply
+
+_REGISTERED = re.compile(r"version (\S+) is already registered for model (\S+?)\.?$")
 
 
 class Verdict(Enum):
@@ -54,6 +57,16 @@ def judge(reply: Reply) -> Verdict:
     return Verdict.RETRY if reply.status in (429, 502, 504) else Verdict.FINAL
 
 
+def full_or_idle(reply: Reply) -> bool:
+    """TorchServe's 503 for a full queue; its text is the same for a version without workers."""
+    kind, _, _ = error_body(reply)
+    return (
+        reply.status == 503
+        and kind == "ServiceUnavailableException"
+        and "retry-after" not in reply.headers
+    )
+
+
 def from_handler(reply: Reply) -> bool:
     """Our handlers name their model in a header and the request in an error's body."""
     body = reply.json()
@@ -83,7 +96,7 @@ def retry_after(reply: Reply) -> float | None:
         try:
             now = parsedate_to_datetime(reply.headers["date"])
             seconds = (parsedate_to_datetime(asked) - now).total_seconds()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
@@ -134,14 +147,21 @@ def _hint(status: int, kind: str, message: str) -> str | None:
         return "client.models() says what is served"
     if "Cannot remove default version" in message:
         return "Make another version the default first: client.set_default(model, version)"
-    if status == 409 and "already registered" in message:
-        return "Unregister that version first, or pack a new one"
+    if status == 409 and (there := _REGISTERED.search(message)):
+        version, model = there.groups()
+        return (
+            f'client.wait_ready("{model}", "{version}") waits until it is ready; to replace it, '
+            "unregister it first or pack a new version"
+        )
     if status == 405:
         return "TorchServe's model API may be off: it needs enable_model_api=true"
     if status == 413 and not kind:
         return "TorchServe takes max_request_size bytes, 6.5 MB unless configured"
     if kind == "ServiceUnavailableException":
-        return "Its queue is full or it has no worker: client.describe(model) says which"
+        return (
+            "Its queue is full or it has no worker (client.describe(model) shows both); "
+            "client.scale(model, 1) starts a worker"
+        )
     if status == 422:
         return "It is not of the form that this model takes: see its handler's transforms"
     if status in (502, 504):

@@ -1,0 +1,63 @@
+"""The process of an archive that stops in the middle of a line, or reads nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vestal.archive.apart import ArchiveApart
+from vestal.archive.frontend import Frontend, Sent
+from vestal.errors import VestalError
+
+LOADED = 'print(\'{"name": "m", "version": "1.0"}\', flush=True)\n'
+ANSWER = '{"status": 200, "headers": {}, "body": "", "reached": true, "seconds": 0.1}'
+CHILDREN = {
+    "stops in the middle of its first line": 'os.write(1, b"{")\ntime.sleep(60)',
+    "stops in the middle of an answer": (
+        LOADED + 'sys.stdin.readline()\nos.write(1, b"{")\ntime.sleep(60)'
+    ),
+    "writes a byte now and then": 'while True:\n    os.write(1, b"x")\n    time.sleep(0.1)',
+    "reads nothing": LOADED + "time.sleep(60)",
+    "closes its output and lives on": LOADED + "os.close(1)\ntime.sleep(60)",
+    "ends in the middle of a line": LOADED + 'os.write(1, b"{")',
+}
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest):
+    """A process that does what the parameter says, instead of holding an archive."""
+    script = tmp_path / "child.py"
+    script.write_text(f"import os, sys, time\n{request.param}\n")
+    starter = tmp_path / "python"
+    starter.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
+    starter.chmod(0o755)
+    monkeypatch.setattr("vestal.archive.apart.sys.executable", str(starter))
+    monkeypatch.setattr("vestal.archive.apart._TO_END", 0.2)
+    frontend = Frontend(max_request_size=10_000_000, decode=False)
+    with ArchiveApart(tmp_path, "m-1.0.mar", frontend, seconds=3) as apart:
+        yield apart
+
+
+@pytest.mark.parametrize("apart", CHILDREN.values(), ids=CHILDREN, indirect=True)
+def test_a_process_that_goes_no_further_is_given_up(apart: ArchiveApart) -> None:
+    with pytest.raises(VestalError, match=r"^m-1\.0\.mar: .*(took longer than 3 s|ended with)"):
+        load_and_ask(apart)
+
+
+def load_and_ask(apart: ArchiveApart) -> None:
+    apart.ready()
+    apart.ask(Sent("big", b"x" * 5_000_000, "image/png", {}))  # more than a pipe holds
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [f"{LOADED}while sys.stdin.readline():\n    os.write(1, b'{ANSWER}' + b'\\n')"],
+    indirect=True,
+)
+def test_a_question_larger_than_a_pipe_is_answered(apart: ArchiveApart) -> None:
+    apart.ready()
+    for _ in range(2):
+        answer, seconds = apart.ask(Sent("big", b"x" * 5_000_000, "image/png", {}))
+        assert (answer.status, seconds) == (200, 0.1)

@@ -1,0 +1,134 @@
+"""Calls that a full queue refuses go at the pace of the version's answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from client_both import both
+from client_torchserve import FakeTorchServe, Version, ready
+from client_wire import QUEUE_FULL, HTTPServer, Received, http
+
+from vestal import Client, DeadlineExceeded
+from vestal.client.pace import Lines
+from vestal.client.shared import FLOOR, Budget
+
+M = ("m", None)
+
+
+class Queue:
+    """Answers one request after another; refuses those that find `places` others waiting."""
+
+    def __init__(self, places: int, seconds: float = 0.005) -> None:
+        self._places = threading.Semaphore(places)
+        self._worker = threading.Lock()
+        self._seconds = seconds
+        self.refused = 0
+
+    def __call__(self, _: Received) -> bytes:
+        if not self._places.acquire(blocking=False):
+            self.refused += 1
+            return QUEUE_FULL
+        try:
+            with self._worker:
+                time.sleep(self._seconds)
+        finally:
+            self._places.release()
+        return http(200, {})
+
+
+@pytest.fixture
+def lines() -> Lines:
+    budget = Budget()
+    while budget.spend(0) is not None:
+        pass
+    return Lines(budget)
+
+
+@pytest.fixture
+def slow_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only answers let a call go: the budget alone would need minutes."""
+    monkeypatch.setattr("vestal.client.shared.FLOOR", 1.0)
+    monkeypatch.setattr("vestal.client.shared.RATIO", 0.0)
+
+
+@both
+@pytest.mark.usefixtures("slow_budget")
+def test_a_burst_goes_at_the_servers_rate(kind: type[Client]) -> None:
+    queue = Queue(8)
+    with HTTPServer(queue) as server, kind(server.url) as client:
+        results = client.predict_many("m", [b"x"] * 150, concurrency=150, timeout=30)
+    assert [result for result in results if isinstance(result, Exception)] == []
+    assert queue.refused > 100
+    # Each answer lets one call go, and each second one more.
+    assert len(server.received) <= 150 + 150 + 30
+
+
+def test_each_answer_lets_the_oldest_call_go(lines: Lines) -> None:
+    later, oldest, latest = (lines.enter(M, began, rest=60) for began in (2.0, 1.0, 3.0))
+    lines.answered(M)
+    assert [turn.go.done() for turn in (later, oldest, latest)] == [False, True, False]
+    lines.answered(M)
+    assert [turn.go.done() for turn in (later, oldest, latest)] == [True, True, False]
+
+
+def test_answers_of_another_version_let_nobody_go(lines: Lines) -> None:
+    turn = lines.enter(M, 1.0, rest=60)
+    lines.answered(("m", "2.0"))
+    lines.answered(("other", None))
+    assert not turn.go.done()
+
+
+def test_answers_are_not_saved_up_for_an_outage(lines: Lines) -> None:
+    for _ in range(1000):
+        lines.answered(M)
+    turn = lines.enter(M, 1.0, rest=0)
+    lines.look(M)
+    assert not turn.go.done()
+
+
+def test_a_call_that_ends_passes_its_turn_on(lines: Lines) -> None:
+    first, second, third = (lines.enter(M, began, rest=60) for began in (1.0, 2.0, 3.0))
+    lines.leave(M, second)
+    lines.answered(M)
+    lines.leave(M, first)
+    assert third.go.done()
+    assert not second.go.done()
+
+
+def test_without_answers_the_budget_decides() -> None:
+    lines = Lines(Budget())
+    turns = [lines.enter(M, float(n), rest=0 if n else 60) for n in range(20)]
+    for _ in turns:
+        lines.look(M)
+    gone = [turn.go.done() for turn in turns]
+    assert gone == [False] + [True] * int(FLOOR) + [False] * (19 - int(FLOOR))
+
+
+@both
+def test_the_message_tells_a_version_without_workers(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vestal.client.pace.SILENCE", 0.1)
+    with (
+        FakeTorchServe(m=[Version("1.0", "m-1.0.mar", [], min_workers=0)]) as management,
+        HTTPServer(lambda _: QUEUE_FULL) as server,
+        kind(server.url, management=management.url) as client,
+        pytest.raises(DeadlineExceeded, match=r'm 1\.0 has 0 workers; client\.scale\("m", 1\)'),
+    ):
+        client.predict("m", b"x", timeout=1)
+
+
+@both
+def test_the_message_tells_a_full_queue_that_stands_still(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vestal.client.pace.SILENCE", 0.1)
+    with (
+        FakeTorchServe(m=[ready("1.0", pending=7)]) as management,
+        HTTPServer(lambda _: QUEUE_FULL) as server,
+        kind(server.url, management=management.url) as client,
+        pytest.raises(DeadlineExceeded, match=r"m 1\.0 has 7 requests in its queue"),
+    ):
+        client.predict("m", b"x", timeout=1)

@@ -1,0 +1,193 @@
+"""A wrong address is told after a few seconds; a server that was reached is waited for."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from client_both import both
+from client_wire import Connection, HTTPServer, WireServer, http
+
+from vestal import Client, ConnectionFailed, DeadlineExceeded
+from vestal.client.reached import Contact, Reached
+from vestal.client.steps import Broken, Reply
+from vestal.server.ports import free_ports
+
+REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address whose port is taken, without a listener."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@contextmanager
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setattr("vestal.client.reached.GIVE_UP", 0.5)
+        patched.setattr("vestal.client.retry.GIVE_UP", 0.5)
+        yield
+
+
+@both
+def test_a_wrong_port_is_told_in_about_three_seconds(kind: type[Client], nobody: str) -> None:
+    with kind(nobody) as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed) as caught:
+            client.predict("m", b"x")
+        took = time.monotonic() - began
+    assert f"nothing listens at {nobody}; is the server running there?" in str(caught.value)
+    assert "timeout=" not in str(caught.value)
+    assert caught.value.attempts > 2
+    assert 2.9 < took < 15  # of 30
+
+
+@both
+@pytest.mark.parametrize("call", ["models", "describe", "register", "metrics_text"])
+def test_so_does_every_other_method(
+    kind: type[Client], nobody: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"describe": ["m"], "register": ["m-1.0.mar"]}.get(call, [])
+    with soon(monkeypatch), kind(nobody, management=nobody, metrics=nobody) as client:
+        with pytest.raises(ConnectionFailed, match="nothing listens at"):
+            getattr(client, call)(*arguments)
+        assert client.ready("m") is False
+        with pytest.raises(DeadlineExceeded):
+            client.wait_ready("m", timeout=1)
+
+
+@both
+def test_many_inputs_do_not_wait_one_after_another(
+    kind: type[Client], nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with soon(monkeypatch), kind(nobody) as client:
+        began = time.monotonic()
+        results = client.predict_many("m", [b"x"] * 100, concurrency=4)
+        took = time.monotonic() - began
+    assert {type(result) for result in results} == {ConnectionFailed}
+    assert took < 10  # 100 / 4 times half a second would be 12.5
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.wfile.write(http(200, {}))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def listening(port: int) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", port), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@both
+def test_a_server_that_starts_meanwhile_is_waited_for(kind: type[Client]) -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    with ThreadPoolExecutor(1) as pool, kind(f"http://127.0.0.1:{port}") as client:
+        call = pool.submit(client.predict, "m", b"x")
+        time.sleep(0.5)
+        with listening(port):
+            assert call.result().attempts > 1
+
+
+@both
+def test_a_server_that_was_reached_is_waited_for_until_the_deadline(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    with soon(monkeypatch), kind(f"http://127.0.0.1:{port}") as client:
+        with listening(port):
+            client.predict("m", b"x")
+        with pytest.raises(DeadlineExceeded):
+            client.predict("m", b"x", timeout=2)
+
+
+@both
+def test_a_wrong_port_of_a_server_that_was_reached_is_told(
+    kind: type[Client], nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        soon(monkeypatch),
+        HTTPServer(lambda _: http(200, {})) as server,
+        kind(server.url, management=nobody) as client,
+    ):
+        client.predict("m", b"x")
+        with pytest.raises(ConnectionFailed, match=f"nothing listens at {nobody}"):
+            client.describe("m", timeout=20)
+
+
+def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
+    reached = Reached()
+    reached.add("http://a")
+    contact = Contact(reached, "http://b")
+    left = []
+    for pong in (REFUSED, REFUSED, Reply(200, "", {}, b"")):
+        steps = contact.refused()
+        assert steps.send(None).url == "http://a/ping"
+        time.sleep(0.05)
+        with pytest.raises(StopIteration) as stop:
+            steps.send(pong)
+        left.append(stop.value.value)
+    assert left[0] > 2.99
+    assert left[1] > 2.99
+    assert left[2] < 2.99
+
+
+@both
+def test_what_speaks_no_http_is_told(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    def greets(connection: Connection) -> None:
+        connection.send(b"SSH-2.0-OpenSSH_9.6\r\n")
+        connection.receive()
+
+    with (
+        soon(monkeypatch),
+        WireServer(greets) as server,
+        kind(server.url) as client,
+        pytest.raises(ConnectionFailed, match="sends no HTTP response: is the port right"),
+    ):
+        client.predict("m", b"x", timeout=20)
+
+
+@both
+def test_https_at_a_port_without_tls_is_told(kind: type[Client]) -> None:
+    def refuses(connection: Connection) -> None:
+        connection.sock.recv(1)
+        connection.send(http(400))
+
+    with (
+        WireServer(refuses) as server,
+        kind(server.url.replace("http:", "https:")) as client,
+        pytest.raises(ConnectionFailed, match="Does that port speak HTTPS"),
+    ):
+        client.predict("m", b"x", timeout=20)
+
+
+def test_a_command_says_it_once(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "vestal", "predict", "m", "--url", nobody]
+    done = subprocess.run(
+        [*command, "--text", "a", "--text", "b"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    message = " ".join((done.stdout + done.stderr).split())
+    assert message.count("nothing listens at") == 1
+    assert "Traceback" not in message
