@@ -17,13 +17,14 @@ from vestal.server.api import Api
 from vestal.server.config import Configuration
 from vestal.server.draining import Draining, counted
 from vestal.server.java import find_java
-from vestal.server.launch import Plan, TorchServe
+from vestal.server.launch import Plan, TorchServe, temp_folder
 from vestal.server.lock import lock
 from vestal.server.logs import Logs
 from vestal.server.ports import Endpoint, check_free, taken
 from vestal.server.publishing import Publishing
 from vestal.server.readiness import Readiness, ServerEnded
 from vestal.server.spec import Failed, ModelSpec, find_models, none_served
+from vestal.storage import check_room
 
 _CALL_SECONDS = 5.0
 
@@ -157,6 +158,8 @@ class Server:
         self._publishing.phase("starting")
         for each in failed:
             self._on_event(f"{each.archive} is not served: {each.error}")
+        for folder in (project.state, project.logs, temp_folder()):
+            check_room(folder)
         self._logs = Logs(project.logs, time.time())
         deadline = time.monotonic() + self._timeout
         self._endpoints = endpoints
