@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _FULL_TEXT = re.compile(
     r"|PytorchStreamWriter failed|inline_container\.cc.*(unexpected pos|file write failed)"
 )
 _PROBE = b"\0" * (1 << 16)
+_LITTLE = 1 << 28
+"""Bytes: a disk with less than that may have been full a moment ago."""
 
 
 @contextmanager
@@ -67,7 +70,7 @@ def problem(error: BaseException, *, denied: bool = True) -> str | None:
 
 
 def _full(error: BaseException) -> str:
-    folder = _parent(error) or _full_folder(_places())
+    folder = _parent(error) or _full_folder(list(_places()))
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         where = f" in {folder}" if folder else ""
         return f"a file{where} is larger than this process may write (`ulimit -f`): raise the limit"
@@ -78,8 +81,13 @@ def _full(error: BaseException) -> str:
 
 
 def _parent(error: BaseException) -> Path | None:
-    named = getattr(error, "filename", None)
-    return Path(os.fsdecode(named)).absolute().parent if named else None
+    """The folder of the file that could not be written, as far as it is still there."""
+    # shutil names what it reads first, and then what it writes.
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    if not named:
+        return None
+    folders = Path(os.fsdecode(named)).absolute().parents
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _temp() -> Path:
@@ -94,7 +102,7 @@ def _in_temp(folder: Path) -> bool:
     return all(name.startswith(("vestal-", "tmp", "torch")) for name in below)
 
 
-def _places() -> Iterable[Path]:
+def _places() -> Iterator[Path]:
     """Where commands write: the project, the temp folder, and what the arguments name."""
     from vestal.project import Project
 
@@ -106,7 +114,7 @@ def _places() -> Iterable[Path]:
         yield from (path, path.absolute().parent)
 
 
-def _full_folder(places: Iterable[Path]) -> Path | None:
+def _full_folder(places: Sequence[Path]) -> Path | None:
     for place in places:
         if place.is_dir():
             try:
@@ -114,7 +122,9 @@ def _full_folder(places: Iterable[Path]) -> Path | None:
             except OSError as error:
                 if error.errno in _FULL:
                     return place.absolute()
-    return None
+    # What filled it is gone again: the smallest rest.
+    rest = [(shutil.disk_usage(place).free, place) for place in places if place.is_dir()]
+    return min(rest)[1].absolute() if rest and min(rest)[0] < _LITTLE else None
 
 
 def _probe(folder: Path) -> None:

@@ -153,13 +153,13 @@ class Server:
         endpoints = configuration.endpoints(self._port)
         check_free(endpoints)
         project.logs.mkdir(exist_ok=True)
+        for folder in (project.state, project.logs, temp_folder()):
+            check_room(folder)
         for stale in (*self._publishing.files, project.key_file):
             stale.unlink(missing_ok=True)  # of a machine that lost its power
         self._publishing.phase("starting")
         for each in failed:
             self._on_event(f"{each.archive} is not served: {each.error}")
-        for folder in (project.state, project.logs, temp_folder()):
-            check_room(folder)
         self._logs = Logs(project.logs, time.time())
         deadline = time.monotonic() + self._timeout
         self._endpoints = endpoints
@@ -172,7 +172,7 @@ class Server:
         self._api = Api(endpoints, key_file)
         readiness = Readiness(self._api, self._logs, deadline, self._check, self._on_event)
         failed += readiness.bring_up(specs, strict=self._strict)
-        models = self._api.served(_CALL_SECONDS)
+        models = self._served(self._api)
         if not models:
             raise none_served(failed)
         inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
@@ -191,6 +191,13 @@ class Server:
         )
         self._publishing.publish(ready)
         self._publishing.follow(self._api)
+
+    def _served(self, api: Api) -> list[dict[str, Any]]:
+        try:
+            return api.served(_CALL_SECONDS)
+        except requests.RequestException as error:
+            self._check(_CALL_SECONDS)
+            raise VestalError(f"TorchServe does not list its models: {error}") from None
 
     def _check(self, seconds: float) -> None:
         """Raises VestalError when TorchServe ends within so many seconds."""
