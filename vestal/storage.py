@@ -62,11 +62,19 @@ def problem(error: BaseException, *, denied: bool = True) -> str | None:
             return _full(each)
         if denied and number in _DENIED and isinstance(each, OSError) and each.filename:
             path = Path(os.fsdecode(each.filename))
+            path = path if path.exists() else _parent(each) or path
             return (
                 f"{path}: {os.strerror(each.errno or 0).lower()}. Choose a folder that you can "
                 "write to, or change its permissions"
             )
     return None
+
+
+def check_told(output: str, folder: Path) -> None:
+    """Raises VestalError where the output of a process that failed tells of a full disk, and the
+    disk of the folder in which it worked has little room left."""
+    if _FULL_TEXT.search(output) and shutil.disk_usage(folder).free < _LITTLE:
+        raise VestalError(_full(OSError(errno.ENOSPC, "", str(folder / "output"))))
 
 
 def _full(error: BaseException) -> str:
