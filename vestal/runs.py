@@ -23,6 +23,7 @@ from typing import Any
 from vestal.errors import VestalError
 from vestal.locks import FileLock
 from vestal.project import Project
+from vestal.storage import write_text
 
 LABELS = "index_to_name.json"
 TRANSFORMS = "transforms.py"
@@ -68,7 +69,7 @@ class Run:
     def write(self) -> None:
         """Written last: a folder with a record is whole."""
         record = {key: value for key, value in asdict(self).items() if key != "folder"}
-        (self.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Run:

@@ -95,6 +95,6 @@ def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):
 
 def test_sockets_get_a_short_folder(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/short")
-    assert launch._temp() == Path("/short")
+    assert launch.temp_folder() == Path("/short")
     monkeypatch.setattr(tempfile, "tempdir", "/" + "long" * 20)
-    assert launch._temp() == Path("/tmp")
+    assert launch.temp_folder() == Path("/tmp")

@@ -13,6 +13,7 @@ from typing import Any
 
 from vestal.errors import VestalError
 from vestal.locks import FileLock
+from vestal.storage import write_text
 
 INDEX = "index.json"
 Index = dict[str, dict[str, Any]]
@@ -56,9 +57,7 @@ def updating(store: Path) -> Iterator[Index]:
         before = deepcopy(index)
         yield index
         if index != before:
-            fresh = store / f".{INDEX}.new"
-            fresh.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", "utf-8")
-            fresh.replace(store / INDEX)
+            write_text(store / INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
 
 
 def enter(index: Index, archive: str, **facts: Any) -> None:

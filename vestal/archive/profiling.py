@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from vestal.archive.run import LoadedArchive
 from vestal.errors import VestalError
+from vestal.storage import whole
 
 TOP = 10
 
@@ -50,7 +53,9 @@ def profile(
         batch()
     try:
         trace.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(trace))
+        with whole(trace) as fresh:
+            profiler.export_chrome_trace(str(fresh))
+            _check_whole(fresh)
     except (OSError, RuntimeError) as error:
         raise VestalError(f"the trace {trace} cannot be written: {error}") from None
     found = [
@@ -63,3 +68,9 @@ def profile(
         for event in profiler.key_averages()
     ]
     return sorted(found, key=lambda operator: -operator.own)[:top]
+
+
+def _check_whole(trace: Path) -> None:
+    """Raises OSError where the profiler, which only logs it, could not write all of the trace."""
+    if trace.exists() and not trace.read_bytes()[-64:].rstrip().endswith(b"}"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(trace.parent))

@@ -11,6 +11,7 @@ from typing import Any
 
 from vestal.batch.columns import FIRST, LAST, SAID
 from vestal.errors import UsageError
+from vestal.storage import whole
 
 Row = Mapping[str, Any]
 FORMATS = (".csv", ".parquet", ".jsonl")
@@ -30,9 +31,8 @@ def write(out: Path, rows: Callable[[], Iterator[Row]]) -> None:
         rows: gives them from the first one on, by column, every time that it is called. Of all
             columns `.jsonl` alone has each row's own.
     """
-    fresh = out.with_name(f".{out.name}.new")
-    {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}[out.suffix](fresh, rows)
-    fresh.replace(out)
+    with whole(out) as fresh:
+        {".csv": _csv, ".parquet": _parquet, ".jsonl": _jsonl}[out.suffix](fresh, rows)
 
 
 def _csv(file: Path, rows: Callable[[], Iterator[Row]]) -> None:

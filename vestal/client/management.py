@@ -119,13 +119,23 @@ def sample_text(context: Context, model: str, version: str | None) -> Steps[str 
                 return None  # a handler that does not describe itself
             raise
         said = _parsed(context, reply, _descriptions)[0].customized
-        if not isinstance(said, dict) or "sample" not in said:
+        if not isinstance(said, dict) or said.get("sample") is None:
             return None
-        piece, length = said["sample"]["text"], said["sample"]["length"]
+        piece, length = _piece(said["sample"])
         if not piece:
             raise ServerFailed(f"{model} {version} sent an incomplete sample")
         text += piece
     return text
+
+
+def _piece(sample: Any) -> tuple[str, int]:
+    try:
+        text, length = sample["text"], sample["length"]
+    except (KeyError, TypeError):
+        text = length = None
+    if not isinstance(text, str) or not isinstance(length, int):
+        raise ServerFailed("the handler sent a sample that cannot be read")
+    return text, length
 
 
 def set_default(context: Context, model: str, version: str) -> Steps[None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vestal.children import parents_pid
 from vestal.errors import UsageError, VestalError
+from vestal.storage import check_room
 
 SCENARIO = Path(__file__).with_name("scenario.py")
 TOTALS = "totals.json"  # what the scenario writes at its end
@@ -92,6 +93,7 @@ def _read(out: Path, report: Path) -> LoadResult:
     try:
         total = json.loads((out / TOTALS).read_text("utf-8"))
     except (OSError, ValueError) as error:
+        check_room(out)
         tail = (out / "locust.log").read_text("utf-8")[-800:].strip()
         raise VestalError(f"the load test did not run ({error}); Locust said:\n{tail}") from None
     if not total["requests"]:

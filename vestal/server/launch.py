@@ -71,7 +71,7 @@ class TorchServe:
         self._pid: int | None = None
         self._heard = b""
         self._guardian = subprocess.Popen(
-            [sys.executable, "-I", guardian.__file__, str(_temp()), *self._files],
+            [sys.executable, "-I", guardian.__file__, str(temp_folder()), *self._files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # a fork would copy a buffer
@@ -242,7 +242,7 @@ def _has_utf8_locale(environment: Mapping[str, str]) -> bool:
     return asked.stdout.strip().upper().replace("-", "") == "UTF8"
 
 
-def _temp() -> Path:
+def temp_folder() -> Path:
     """The system's temp folder; /tmp where its name is too long for TorchServe's sockets."""
     temp = Path(tempfile.gettempdir()).absolute()
     longest = temp / f"{guardian.PREFIX}12345678" / ".ts.sock.65535"

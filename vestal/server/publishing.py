@@ -48,7 +48,7 @@ class Publishing:
         """Writes the ready files."""
         with self._lock:
             self._write(ready)
-        self._phase_file.unlink(missing_ok=True)
+        _remove(self._phase_file)
 
     def follow(self, api: Api) -> None:
         """Keeps the list of models up to date, in a thread of its own, until `withdraw`."""
@@ -60,12 +60,11 @@ class Publishing:
         with self._lock:
             self._ended.set()
             self._ready = None
-            for file in self._ready_files:
-                file.unlink(missing_ok=True)
+            _remove(*self._ready_files)
 
     def end(self) -> None:
         """The server is gone, or is not going to start."""
-        self._phase_file.unlink(missing_ok=True)
+        _remove(self._phase_file)
 
     def _follow(self, api: Api) -> None:
         while not self._ended.wait(_REFRESH_SECONDS):
@@ -89,3 +88,9 @@ class Publishing:
 def _write(file: Path, text: str) -> None:
     partial(file).write_text(text, encoding="utf-8")
     partial(file).replace(file)
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        for each in (file, partial(file)):  # a full disk leaves a part of one
+            each.unlink(missing_ok=True)

@@ -6,7 +6,9 @@ requests to a model that failed to load hang without an answer.
 
 from __future__ import annotations
 
+import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,6 +18,7 @@ import requests
 from vestal.archive.sample import Sample, matches, read_sample, value_of
 from vestal.errors import VestalError
 from vestal.server.api import Api, left, reason
+from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, quote
 from vestal.server.spec import Failed, ModelSpec
 
@@ -88,6 +91,15 @@ class Readiness:
         return [Failed(spec.archive.name, error) for spec, error in self._failures.items()]
 
     def _register(self, spec: ModelSpec) -> None:
+        with zipfile.ZipFile(spec.archive) as content:
+            size = sum(member.file_size for member in content.infolist())
+        free = shutil.disk_usage(temp_folder()).free
+        if size > free:  # TorchServe would only tell that it failed to save the model
+            raise VestalError(
+                f"the disk is full: {spec.archive.name} unpacks to {size / 1e6:.1f} MB, and "
+                f"{temp_folder()} has {free / 1e6:.1f} MB left. Free some space, or set TMPDIR to "
+                "another folder"
+            )
         self._call(spec, lambda: self._api.register(spec, self._left()))
 
     @contextmanager

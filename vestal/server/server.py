@@ -18,7 +18,7 @@ from vestal.server.api import Api
 from vestal.server.config import Configuration
 from vestal.server.draining import Draining, counted
 from vestal.server.java import find_java
-from vestal.server.launch import Plan, TorchServe
+from vestal.server.launch import Plan, TorchServe, temp_folder
 from vestal.server.lock import lock
 from vestal.server.logs import Logs
 from vestal.server.notices import notices
@@ -26,6 +26,7 @@ from vestal.server.ports import Endpoint, check_free, taken
 from vestal.server.publishing import Publishing
 from vestal.server.readiness import Readiness, ServerEnded
 from vestal.server.spec import Failed, ModelSpec, find_models, none_served
+from vestal.storage import check_room
 
 _CALL_SECONDS = 5.0
 
@@ -156,6 +157,8 @@ class Server:
         self._lock = lock(project)
         check_free(endpoints)
         project.logs.mkdir(exist_ok=True)
+        for folder in (project.state, project.logs, temp_folder()):
+            check_room(folder)
         for stale in (*self._publishing.files, project.key_file):
             stale.unlink(missing_ok=True)  # of a machine that lost its power
         self._publishing.phase("starting")
@@ -173,7 +176,7 @@ class Server:
         self._api = Api(endpoints, key_file)
         readiness = Readiness(self._api, self._logs, deadline, self._check, self._on_event)
         failed += readiness.bring_up(specs, strict=self._strict)
-        models = self._api.served(_CALL_SECONDS)
+        models = self._served(self._api)
         if not models:
             raise none_served(failed)
         inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
@@ -192,6 +195,13 @@ class Server:
         )
         self._publishing.publish(ready)
         self._publishing.follow(self._api)
+
+    def _served(self, api: Api) -> list[dict[str, Any]]:
+        try:
+            return api.served(_CALL_SECONDS)
+        except requests.RequestException as error:
+            self._check(_CALL_SECONDS)
+            raise VestalError(f"TorchServe does not list its models: {error}") from None
 
     def _check(self, seconds: float) -> None:
         """Raises VestalError when TorchServe ends within so many seconds."""

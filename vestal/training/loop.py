@@ -17,15 +17,28 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from vestal.errors import UsageError, VestalError
+from vestal.storage import whole
 from vestal.training.loading import Shuffled, Transform, loader
 from vestal.training.recipe import Examples, Recipe, Splits
 
 CHECKPOINTS = "checkpoints"
 LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last whole epoch: where `--resume` goes on
 HISTORY = "history.json"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """A checkpoint replaces the last one only when it is whole: `--resume` reads it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole(Path(path)) as fresh:
+            super().save_checkpoint(checkpoint, fresh, storage_options)
 
 
 class Learner(lightning.LightningModule):
@@ -155,6 +168,7 @@ def fit(
             # On CUDA some layers (adaptive pooling) have no deterministic gradient.
             deterministic="warn" if accelerator == "cuda" else True,
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
             logger=False,
             enable_model_summary=False,
             default_root_dir=folder,

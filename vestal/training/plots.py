@@ -10,6 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vestal.storage import whole
+
 MOST_NAMED = 30  # labels in a confusion matrix
 
 
@@ -43,7 +45,7 @@ def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
         )
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.savefig(file, dpi=100)
+    _save(figure, file)
 
 
 def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
@@ -66,7 +68,7 @@ def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
         axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
         axis.set_ylabel(name.removeprefix("val_"))
     axes[-1].set_xlabel("epoch")
-    figure.savefig(file, dpi=100)
+    _save(figure, file)
 
 
 def draw_confusion(
@@ -99,7 +101,7 @@ def draw_confusion(
                     )
     if title:
         axis.set_title(title, fontsize=10)
-    figure.savefig(file, dpi=100)
+    _save(figure, file)
 
 
 def draw_predicted(
@@ -119,4 +121,9 @@ def draw_predicted(
     axis.set(xlabel=f"actual{in_units}", ylabel=f"predicted{in_units}")
     if title:
         axis.set_title(title, fontsize=10)
-    figure.savefig(file, dpi=100)
+    _save(figure, file)
+
+
+def _save(figure: Figure, file: Path) -> None:
+    with whole(file) as fresh:
+        figure.savefig(fresh, dpi=100)

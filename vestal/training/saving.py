@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vestal.errors import VestalError
+from vestal.storage import whole
 
 # By format: the file, and the further files that it needs in an archive.
 ARTIFACTS = {
@@ -158,8 +159,5 @@ def _any_batch() -> tuple[dict[int, Any]]:
 
 def _whole(file: Path, write: Callable[[Path], Any]) -> None:
     """The file appears whole or not at all, also when several make it at once."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".saving-") as scratch:
-        # The same name: torch writes it into some of its formats.
-        fresh = Path(scratch) / file.name
+    with whole(file) as fresh:
         write(fresh)
-        fresh.replace(file)

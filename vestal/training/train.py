@@ -19,6 +19,7 @@ from vestal.errors import UsageError
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
+from vestal.storage import write_text
 from vestal.training import compressing, language, saving
 from vestal.training.checking import check_outputs, check_splits
 from vestal.training.comparison import Compression
@@ -65,7 +66,7 @@ def train(project: Project, name: str, settings: Settings, out: Path | None = No
     folder = out or runs.new_run_folder(project, name)
     folder.mkdir(parents=True, exist_ok=True)
     with runs.locked(folder), _gone_if_empty(folder):
-        (folder / runs.SETTINGS).write_text(json.dumps(asdict(settings), indent=1) + "\n", "utf-8")
+        write_text(folder / runs.SETTINGS, json.dumps(asdict(settings), indent=1) + "\n")
         return _train(ready, folder)
 
 

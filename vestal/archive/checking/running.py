@@ -24,6 +24,7 @@ import vestal
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.opening import Contents
 from vestal.children import parents_pid
+from vestal.storage import check_told
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes
@@ -77,6 +78,9 @@ def run(
                 _end(process, scratch)
         steps = _steps(report)
         failed = [step for step in steps if "failed" in step]
+        if code or failed:
+            told = "\n".join([_tail(log), *(str(step.get("meaning")) for step in failed)])
+            check_told(told, Path(scratch).parent)
         doing = _DOING.get(steps[-1].get("step", "import") if steps else "import", "it ended")
         for step in failed:
             name = step["failed"]
