@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +14,8 @@ import vestal.cli
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
 from vestal.errors import UsageError
+from vestal.project import Project, ReadyFile
+from vestal.testing import FakeServer
 
 
 @pytest.fixture
@@ -64,6 +67,23 @@ def test_no_server_says_how_to_start_one(cli, tmp_path):
     assert code == 1
     assert "no server runs here" in err
     assert "vestal serve" in err
+
+
+def test_a_load_test_of_what_is_not_served_sends_nothing(cli, tmp_path):
+    (tmp_path / "seven.png").write_bytes(b"png")
+    with FakeServer() as server, server.client() as client:
+        project = Project(tmp_path)
+        project.state.mkdir()
+        ready = ReadyFile(server.url, server.url, server.url, os.getpid(), None, [])
+        project.ready_file.write_text(ready.to_json())
+        server.answer("mnist", {"label": "7"})
+        code, _, err = cli("load", "mnsit", "seven.png")
+        assert (code, "model mnsit is not served; did you mean mnist?" in err) == (1, True), err
+        client.scale("mnist", 0)
+        code, _, err = cli("load", "mnist", "seven.png")
+        assert (code, "mnist 1.0 has no worker that is READY" in err) == (1, True), err
+        assert server.requests == []
+    assert not Path("load").exists()
 
 
 def test_train_and_pack_speak_json(cli, tmp_path):
