@@ -95,9 +95,8 @@ def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, _Fie
         wanted += [" + ".join(needs)] if needs else []
     if "text" in columns and any(kind.get("type") == "string" for kind in schema.get("anyOf", [])):
         return None
-    raise UsageError(
-        f"the table has the columns {', '.join(columns)}; this model needs {' or '.join(wanted)}"
-    )
+    needed = f"needs {' or '.join(wanted)}" if wanted else "takes no table; pass it files"
+    raise UsageError(f"the table has the columns {', '.join(columns)}; this model {needed}")
 
 
 def _value(text: str, schema: Mapping[str, Any]) -> Any:

@@ -29,7 +29,7 @@ class Server:
     every model; the first version of a model is its default. `port`: None takes those of
     config.properties, 0 free ones, N takes N, N+1 and N+2. `ready_file`: written beside the
     project's own, when all are ready. `timeout`: seconds until then.
-    `on_event` hears each step as a sentence.
+    `on_event` hears each step as a sentence. `specs`: what is served, once it was found.
 
     Entering raises UsageError where an argument or a setting cannot be, and VestalError where the
     server does not become ready: no Java, a port in use, another server in this project, a model
@@ -61,6 +61,7 @@ class Server:
         self._ready: ReadyFile | None = None
         self._logs = Logs(project.logs, 0)
         self._endpoints: list[Endpoint] = []
+        self.specs: list[ModelSpec] = []
 
     @property
     def ready(self) -> ReadyFile:
@@ -107,7 +108,7 @@ class Server:
             self._on_event(notice)
         endpoints = configuration.endpoints(self._port)
         store = (self._model_store or configuration.model_store).resolve()
-        specs = find_models(self._models, store)
+        specs = self.specs = find_models(self._models, store)
         self._refuse_strange_ready_file()
         java = find_java(os.environ)
         if java.passed_over:
