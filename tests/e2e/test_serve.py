@@ -75,7 +75,7 @@ def test_every_version_answers_and_the_first_is_the_default(server):
 
 def test_the_curl_line_works_as_it_stands(server):
     line = next(line for line in server.out.splitlines() if "curl" in line)
-    (server.project.root / "IMAGE").write_bytes(b"pixels")
+    (server.project.root / "FILE").write_bytes(b"pixels")
     answer = subprocess.run(
         ["sh", "-c", line.replace("curl", "curl --silent")],
         cwd=server.project.root,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -40,8 +41,15 @@ class Installed:
         return {**kept, "PATH": os.pathsep.join([str(self.venv / "bin"), *system])}
 
     def run(self, *command: str) -> str:
+        return self._run(str(self.venv / "bin" / command[0]), *command[1:])
+
+    def shell(self, line: str) -> str:
+        """A line as a reader types it, comments and all."""
+        return self._run("sh", "-c", line)
+
+    def _run(self, *command: str) -> str:
         done = subprocess.run(
-            [str(self.venv / "bin" / command[0]), *command[1:]],
+            command,
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -83,8 +91,19 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     root = tmp_path_factory.mktemp("wheel")
     (root / "folder").mkdir()
-    install(root / "venv", f"vestal[train] @ {wheel.as_uri()}", "pytest")
+    install(root / "venv", f"vestal[{','.join(readme_extras())}] @ {wheel.as_uri()}", "pytest")
     return Installed(root / "venv", root / "folder")
+
+
+def by_hand() -> str:
+    """README's section that a newcomer follows."""
+    return re.split(r"^## ", (REPOSITORY / "README.md").read_text("utf-8"), flags=re.MULTILINE)[2]
+
+
+def readme_extras() -> list[str]:
+    found = re.search(r"pip install 'vestal\[(.*?)\]'", by_hand())
+    assert found
+    return found[1].split(",")
 
 
 def test_nothing_of_the_repository_is_imported(installed):
@@ -142,6 +161,28 @@ def test_from_an_empty_folder_to_a_served_prediction(installed):
         lines = [" ".join(process.cmdline()) for process in server.processes()]
         assert any("model_service_worker" in line for line in lines)
         assert not [line for line in lines if str(REPOSITORY) in line]
+
+
+def test_the_readme_by_hand_works_in_an_empty_folder(installed, tmp_path):
+    here = Installed(installed.venv, tmp_path / "folder")
+    with serving(here.folder) as server:
+        (here.folder / "out.txt").unlink(missing_ok=True)
+        assert list(here.folder.iterdir()) == []
+        blocks = re.findall(r"```(sh|python)\n(.*?)```", by_hand(), re.DOTALL)
+        lines = [
+            (language, line)
+            for language, block in blocks
+            for line in (block.splitlines() if language == "sh" else [block])
+        ]
+        assert [language for language, _ in lines] == ["sh"] * 5 + ["python"]
+        for language, line in lines:
+            if line.startswith("vestal serve"):  # on free ports: 8080 may be taken here
+                variables = [f"{name}={value}" for name, value in here.environment.items()]
+                command = f"exec {line} --port 0"
+                server.run("env", "-i", *variables, f"TMPDIR={server.temp}", "sh", "-c", command)
+                server.ready()
+            else:
+                here.shell(line if language == "sh" else f"python - <<'EOF'\n{line}\nEOF")
 
 
 def test_the_written_test_passes(installed):

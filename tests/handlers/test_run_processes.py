@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -136,8 +138,8 @@ def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path)
     inputs.mkdir()
     for name, value in {"a.json": 1.5, "b.json": "no number", "c.json": 3}.items():
         (inputs / name).write_text(json.dumps(value))
-    process = start("diff", doubler, other, "--inputs", inputs, "--json", cwd=tmp_path)
-    code, said = finish(process)
+    options = ("--inputs", inputs, "--json")
+    code, said = finish(start("diff", doubler, other, *options, "--timing", cwd=tmp_path))
     assert code == 1, said
     found = json.loads(said[said.index("{") :])
     answers = found["answers"]
@@ -148,6 +150,36 @@ def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path)
     assert {m["name"] for m in found["changes"]["members"]} == {
         *("handler.py", "model-config.yaml", "vestal_handlers/__init__.py")
     }
+
+
+def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_path):
+    (tmp_path / "one.json").write_text("1.5")
+    counting = "open({!r}, 'a').write('x')\n        return {{".format(str(tmp_path / "asked"))
+    edit(doubler / "handler.py", "return {", counting)
+    command = [sys.executable, "-m", "vestal", "diff", doubler, doubler, "--inputs", "one.json"]
+
+    def on_a_terminal(*options):
+        """Its output, and how many predictions the two made."""
+        (tmp_path / "asked").write_text("")
+        terminal, end = pty.openpty()
+        done = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=end, stderr=end)
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux: the terminal is gone
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        os.close(terminal)
+        assert done.wait(60) == 0, shown
+        return shown.decode(), len((tmp_path / "asked").read_text())
+
+    shown, quick = on_a_terminal()
+    assert "comparing predictions" in shown
+    assert "0 of 1 prediction differs" in shown
+    assert "latency" not in shown
+    shown, timed = on_a_terminal("--timing")
+    assert "timing predictions" in shown
+    assert "latency p50" in shown
+    assert timed == quick + 40
 
 
 def test_a_handler_that_kills_its_process_is_named(doubler, tmp_path):

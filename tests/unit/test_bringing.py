@@ -403,7 +403,7 @@ def test_another_number_of_classes_is_said_as_such(project, state, tmp_path):
 
 
 def test_a_classifier_without_labels_says_how_to_name_them(project, state, tmp_path):
-    with pytest.raises(UsageError, match=r"pets has no labels of its own: say --labels FILE"):
+    with pytest.raises(UsageError, match=r"pets has no labels: .*`vestal pack --labels FILE`"):
         brought(project, saved(tmp_path, state), tmp_path, labels=None)
 
 

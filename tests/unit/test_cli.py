@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -10,10 +11,15 @@ from pathlib import Path
 import pytest
 
 import vestal.cli
+from vestal.archive.sample import Sample
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.pack import _read_labels
+from vestal.cli.serve import _inputs
+from vestal.cli.train import free_version
 from vestal.errors import UsageError
+from vestal.project import Project, ReadyFile
+from vestal.testing import FakeServer
 
 
 @pytest.fixture
@@ -65,6 +71,23 @@ def test_no_server_says_how_to_start_one(cli, tmp_path):
     assert code == 1
     assert "no server runs here" in err
     assert "vestal serve" in err
+
+
+def test_a_load_test_of_what_is_not_served_sends_nothing(cli, tmp_path):
+    (tmp_path / "seven.png").write_bytes(b"png")
+    with FakeServer() as server, server.client() as client:
+        project = Project(tmp_path)
+        project.state.mkdir()
+        ready = ReadyFile(server.url, server.url, server.url, os.getpid(), None, [])
+        project.ready_file.write_text(ready.to_json())
+        server.answer("mnist", {"label": "7"})
+        code, _, err = cli("load", "mnsit", "seven.png")
+        assert (code, "model mnsit is not served; did you mean mnist?" in err) == (1, True), err
+        client.scale("mnist", 0)
+        code, _, err = cli("load", "mnist", "seven.png")
+        assert (code, "mnist 1.0 has no worker that is READY" in err) == (1, True), err
+        assert server.requests == []
+    assert not Path("load").exists()
 
 
 def test_train_and_pack_speak_json(cli, tmp_path):
@@ -150,3 +173,44 @@ def test_a_table_of_another_shape_is_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         actual_labels([tmp_path / "x.png"], tmp_path / "labels.csv", set())
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "ours", "for_curl"),
+    [
+        (b"png", "image/png", "IMAGE", "-T IMAGE"),
+        (b'{"bmi": 25.5, "bp": 90}', "application/json", "--row bmi=25.5,bp=90", "--data-raw"),
+        (b"[1, 2]", "application/json", "FILE.in", "--data-raw"),
+        (b"it's", "text/plain", "--text 'it'\"'\"'s'", "--data-raw"),
+        (b"long " * 100, "text/plain", "--text TEXT", "-T FILE.in"),
+        (b"?", "application/octet-stream", "FILE.in", "-T FILE.in"),
+    ],
+)
+def test_serve_suggests_an_input_of_the_models_kind(body, kind, ours, for_curl):
+    predict, curl = _inputs(Sample(body, kind, "sample.in", None))
+    assert predict == ours
+    assert for_curl in curl
+
+
+def test_the_next_version_is_one_that_the_store_does_not_hold(tmp_path):
+    assert free_version(tmp_path, "houses") == "1.0"
+    for version in ("1.0", "2.0"):
+        (tmp_path / f"houses-{version}.mar").touch()
+    assert free_version(tmp_path, "houses") == "3.0"
+
+
+def test_the_same_error_is_written_once(cli, tmp_path):
+    with FakeServer() as server:
+        project = Project(tmp_path)
+        project.state.mkdir()
+        ready = ReadyFile(server.url, server.url, server.url, os.getpid(), None, [])
+        project.ready_file.write_text(ready.to_json())
+        server.answer("mnist", {"label": "7"})
+        for number in range(5):
+            (tmp_path / f"{number}.png").write_bytes(b"png")
+            server.refuse("mnist", 422, "not for this model")
+        code, out, _ = cli("predict", "mnist", tmp_path)
+    assert code == 1
+    told = " ".join(out.split())
+    assert told.count("not for this model") == 1
+    assert told.count("(same error as") == 4

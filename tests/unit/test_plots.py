@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vestal.training import plots
-from vestal.training.plots import Seen, draw_confusion, draw_curve, draw_grid
+from vestal.training.plots import Seen, draw_confusion, draw_curve, draw_grid, draw_predicted
 
 
 def red_pixels(file):
@@ -49,10 +51,14 @@ def test_a_curve_draws_losses_rate_and_figures(tmp_path, drawn):
     draw_curve(rows, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
     losses, accuracy, rate = drawn[0].axes
-    assert [line.get_ydata().tolist() for line in losses.lines] == [
+    assert [line.get_ydata().tolist() for line in losses.lines[:2]] == [
         [row["loss"] for row in rows],
         [row["val_loss"] for row in rows],
     ]
+    for axis in (losses, accuracy):
+        kept = axis.lines[-1]
+        assert list(kept.get_xdata()) == [3, 3]
+        assert kept.get_label() == "kept: epoch 3"
     assert accuracy.get_ylabel() == "accuracy"
     assert accuracy.lines[0].get_ydata().tolist() == [0.25, 0.5, 0.75]
     assert rate.get_ylabel().startswith("learning rate")
@@ -70,3 +76,12 @@ def test_long_labels_stand_whole_beside_the_matrix(tmp_path, drawn, length):
         assert place.x0 >= 0
         assert place.y0 >= 0
     assert figure.axes[0].get_window_extent().width > 40  # pixels: something is left to see
+
+
+def test_numbers_of_many_digits_do_not_overlap(tmp_path, drawn):
+    draw_predicted([123_456.0, 923_456.0], [200_000.0, 900_000.0], tmp_path / "p.png", units="EUR")
+    figure = drawn[0]
+    (axis,) = figure.axes
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+    assert len(boxes) > 2
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))

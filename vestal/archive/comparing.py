@@ -7,7 +7,7 @@ that what else the machine does falls on both.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from vestal.archive.messages import Answer
 from vestal.archive.sample import TOLERANCE, by_label, distance_of, matches
 
 MEASURED = 20  # latencies of each side at least
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Pair:
 
 @dataclass
 class Comparison:
-    """Counts are of inputs, latencies in seconds (median; None: no handler was asked).
+    """Counts are of inputs, latencies in seconds (median; None: not timed).
 
     Attributes:
         different: pairs that differ by more than the tolerance.
@@ -70,11 +73,15 @@ def compare_answers(
     frontend: Frontend,
     names: tuple[str, str] = ("before", "after"),
     tolerance: float = TOLERANCE,
+    *,
+    timed: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Comparison:
     """Asks both unpacked archives for every input.
 
     Args:
         tolerance: by how much numbers may differ, times the number where that is larger than 1.
+        timed: measures the latency too, with at least 20 more predictions of each archive.
 
     Raises:
         VestalError: one of them does not load, or dies of an input.
@@ -87,13 +94,16 @@ def compare_answers(
     ):
         old.ready()
         new.ready()
-        for each in sent:
+        for done, each in enumerate(sent):
+            progress("comparing predictions", done, len(sent))
             (was, _), (is_, _) = old.ask(each), new.ask(each)
             grave = _count(found, was, is_)
             difference = _difference(was, is_, tolerance)
             found.pairs.append(Pair(each.name, was, is_, difference, grave))
-        for turn in range(-(-MEASURED // len(sent)) if sent else 0):
-            for each in sent:
+        turns = -(-MEASURED // len(sent)) if sent and timed else 0
+        for turn in range(turns):
+            for done, each in enumerate(sent):
+                progress("timing predictions", turn * len(sent) + done, turns * len(sent))
                 sides = [(old, seconds[0]), (new, seconds[1])]
                 for side, taken in sides if turn % 2 else reversed(sides):
                     _, passed = side.ask(each)

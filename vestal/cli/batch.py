@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,9 @@ def batch(
         from vestal.project import Project
 
     found = find_archive(Project.here(), archive, version)
-    with new_bar() as bar:
+    with new_bar() as bar, warnings.catch_warnings():
+        # A file's error is in its row; Pillow's warnings would tear the bar apart.
+        warnings.simplefilter("ignore")
         task = bar.add_task(f"Loading {found.name}", total=None)
 
         def show(done: int, failed: int, total: int) -> None:

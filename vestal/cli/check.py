@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def check(
     reports: list[Report] = []
     failed: list[VestalError] = []
     for archive in archives:
-        with err.status(f"Checking {archive.name}"):
+        with err.status(f"Checking {archive.name}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the packages that read it: findings are ours
             from vestal.archive.checking.checker import check as check_archive
             from vestal.archive.checking.checker import is_ours
             from vestal.project import Project

@@ -12,7 +12,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, count_of, out, print_json
+from vestal.cli.progress import new_bar
 
 if TYPE_CHECKING:
     from vestal.archive.comparing import Comparison
@@ -32,21 +33,29 @@ def diff(
     before: Annotated[
         str, typer.Argument(metavar="A", help="An archive: a path, or its name in the store.")
     ],
-    after: Annotated[str, typer.Argument(metavar="B", help="The other.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The archive to compare with A.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            help="A file or a folder of files to ask both for; again for more. By default the "
-            "samples that the two carry."
+            help="A file or a folder of inputs to predict with both; repeat for several. "
+            "Default: the samples in the archives."
         ),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0, help="By how much numbers may differ, times the number if above 1."),
+        typer.Option(
+            min=0, help="Largest accepted difference of two numbers, relative for those above 1."
+        ),
     ] = 1e-4,
+    timing: Annotated[
+        bool,
+        typer.Option(
+            "--timing", help="Measure the latency too: at least 20 more predictions per archive."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what is other in B than in A, and how many answers are: exit code 1 if any is."""
+    """Compare two archives and their predictions; exit code 1 if a prediction differs."""
     from vestal.archive.comparing import compare_answers
     from vestal.archive.diff import compare
     from vestal.archive.frontend import Frontend
@@ -63,14 +72,25 @@ def diff(
         folders = [opened.enter_context(unpacked(archive)) for archive in archives]
         changes = compare(*folders)
         sent = requests_of(read, lambda: _schema(folders[0])) or _samples(folders)
-        err.print(Text(f"asking both for {len(sent)} inputs", style="dim"))
-        names = (archives[0].name, archives[1].name)
-        frontend = Frontend.of(project)
-        answers = (
-            compare_answers(folders[0], folders[1], sent, frontend, names, tolerance)
-            if sent
-            else None
-        )
+        answers = None
+        if sent:
+            names = (archives[0].name, archives[1].name)
+            with new_bar() as bar:
+                task = bar.add_task("loading both archives", total=None)
+
+                def show(what: str, done: int, total: int) -> None:
+                    bar.update(task, description=what, completed=done, total=total)
+
+                answers = compare_answers(
+                    folders[0],
+                    folders[1],
+                    sent,
+                    Frontend.of(project),
+                    names,
+                    tolerance,
+                    timed=timing,
+                    progress=show,
+                )
     if as_json:
         print_json(_facts(archives, changes, answers))
     else:
@@ -126,7 +146,7 @@ def _facts(archives: list[Path], changes: Changes, answers: Comparison | None) -
 
 def _show(changes: Changes, answers: Comparison | None) -> None:
     if not changes:
-        out.print("the same inside")
+        out.print("same content")
     if changes.members:
         table = Table("file", box=None, pad_edge=False)
         for side in ("A, bytes", "B, bytes"):
@@ -145,7 +165,7 @@ def _show(changes: Changes, answers: Comparison | None) -> None:
                 )
             out.print(table)
     if answers is None:
-        out.print("answers not compared: neither carries a sample; give --inputs")
+        out.print("predictions not compared: neither archive has a sample; pass --inputs")
         return
     _show_answers(answers)
 
@@ -157,7 +177,8 @@ def _show_answers(answers: Comparison) -> None:
     if len(different) > SHOWN:
         out.print(f"... and {len(different) - SHOWN} more (--json has them)")
     style = "bold red" if different else "bold green"
-    out.print(Text(f"{len(different)} of {total} answers are other", style=style))
+    verb = "differs" if 1 in (len(different), total) else "differ"
+    out.print(Text(f"{len(different)} of {count_of(total, 'prediction')} {verb}", style=style))
     counts = {"statuses": answers.statuses, "labels": answers.labels, "texts": answers.texts}
     said = [f"{name} {count}" for name, count in counts.items() if count]
     numbers = {"probability": answers.probability, "value": answers.value}

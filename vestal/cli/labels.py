@@ -30,8 +30,8 @@ def actual_labels(
     found = [truth.get(str(file), truth.get(file.name)) for file in files]
     if files and not any(label is not None for label in found):
         raise UsageError(
-            f"{table} names none of the {len(files)} files: its lines must be FILE,LABEL "
-            f"with FILE such as {files[0].name}"
+            f"{table} names none of the files that were given ({len(files)}): its lines must be "
+            f"FILE,LABEL with FILE such as {files[0].name}"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import asdict
 from datetime import datetime
@@ -15,31 +16,38 @@ from rich.table import Table
 from vestal.cli.inputs import expand
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.waiting import wait_for_server
+from vestal.client import Client, NotFound
 from vestal.client.settings import resolve
+from vestal.errors import VestalError
 from vestal.loadtest.run import LoadResult, run_load
 
 START_SECONDS = 120.0
 
 
 def load(
-    model: Annotated[str, typer.Argument(help="As it is served.")],
+    model: Annotated[str, typer.Argument(help="Name of a served model.")],
     inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images, to send.")],
-    users: Annotated[int, typer.Option(min=1, max=1000, help="Callers at once.")] = 8,
-    seconds: Annotated[int, typer.Option(min=1, max=3600, help="How long.")] = 20,
+    users: Annotated[int, typer.Option(min=1, max=1000, help="Number of concurrent callers.")] = 8,
+    seconds: Annotated[
+        int, typer.Option(min=1, max=3600, help="Duration of the test, in seconds.")
+    ] = 20,
     out_: Annotated[
-        Path | None, typer.Option("--out", help="A new folder; by default load/TIME.")
+        Path | None,
+        typer.Option("--out", help="Folder to create for the report; default: load/TIME."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Load-test the server of this project with Locust."""
-    folder = out_ or Path("load") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    files = expand(inputs)
     wait_for_server(START_SECONDS)
+    _check_served(model)
+    folder = out_ or Path("load") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     addresses, tokens = resolve(None, None, None, None, None)
     with err.status(f"{users} users for {seconds} s"):
         result = run_load(
             addresses.of("inference"),
             model,
-            expand(inputs),
+            files,
             users=users,
             seconds=seconds,
             out=folder,
@@ -51,6 +59,24 @@ def load(
         print_result(result, users)
     if result.failures:
         raise typer.Exit(1)
+
+
+def _check_served(model: str) -> None:
+    """Raises VestalError, before any traffic, for a model that cannot answer."""
+    with Client() as client:
+        try:
+            description = client.describe(model)
+        except NotFound:
+            names = sorted({info.name for info in client.models()})
+            near = difflib.get_close_matches(model, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"served: {', '.join(names) or 'none'}"
+            raise VestalError(f"model {model} is not served; {hint}") from None
+    if not description.ready_workers:
+        raise VestalError(
+            f"{description.name} {description.version} has no worker that is READY; wait until it "
+            "has loaded, or give it workers: "
+            f'client.scale("{description.name}", 1)'
+        )
 
 
 def print_result(result: LoadResult, users: int) -> None:

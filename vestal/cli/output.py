@@ -29,6 +29,11 @@ err = console(sys.stderr, stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
+def count_of(number: int, noun: str) -> str:
+    """`1 input`, `2,000 inputs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_json(value: Any) -> None:
     """Plain JSON, whatever the terminal: for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

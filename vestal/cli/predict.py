@@ -141,9 +141,14 @@ def _print(given: Sequence[Given], actual: Sequence[str | None], said: Sequence[
     table.add_column("predicted", overflow="fold")
     if any(is_class(one) for one in said):
         table.add_column("probability", justify="right")
+    first: dict[str, str] = {}
     for one, truth, answer in zip(given, actual, said, strict=True):
         wrong = is_class(answer) and truth not in (None, answer["label"])
         cells = [one.shown, *([truth or ""] if judged else []), *_cells(answer)]
+        if isinstance(answer, ClientError):
+            kind = f"{answer.status} {answer.server_type} {answer.server_message or answer}"
+            if first.setdefault(kind, one.shown) != one.shown:
+                cells[-2] = f"(same error as {first[kind]})"
         style = "red" if wrong or isinstance(answer, ClientError) else ""
         # A Text, never a string: what a caller or a model says is no markup.
         table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]), style=style)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ class _Command:
                 except VestalError as error:  # half of an edit: the next one mends it
                     good = False
                     err.print(Text(f"vestal: {error}", style="red"))
-                err.print(Text(f"watching {len(before)} files; Ctrl-C ends", style="dim"))
+                err.print(
+                    Text(f"watching {count_of(len(before), 'file')}; Ctrl-C ends", style="dim")
+                )
                 changed = wait_for_change(places, before)
                 names = ", ".join(file.name for file in changed[:5])
                 err.print(Text(f"changed: {names}", style="bold"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +16,10 @@ import typer
 from vestal.cli.output import Json, err, out, print_json
 
 if TYPE_CHECKING:
+    from vestal.archive.sample import Sample
     from vestal.project import ReadyFile
+
+SHORT = 200  # characters of a sample that is shown as it is
 
 
 def serve(
@@ -84,7 +89,7 @@ def serve(
                 if as_json:
                     print_json(asdict(server.ready))
                 else:
-                    _announce(server.ready, project.root)
+                    _announce(server.ready, project.root, server.sample())
                 sys.stdout.flush()
                 server.wait()
             except KeyboardInterrupt:
@@ -110,7 +115,7 @@ def _drain(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(ready: ReadyFile, root: Path) -> None:
+def _announce(ready: ReadyFile, root: Path, sample: Sample | None) -> None:
     def say(text: str = "") -> None:
         out.print(text, markup=False, soft_wrap=True)
 
@@ -126,9 +131,38 @@ def _announce(ready: ReadyFile, root: Path) -> None:
     if ready.key_file is not None:
         say(f"  health      {ready.inference}/api-description (no token; /ping answers 400)")
     say("Call it from another terminal in this folder:")
-    say(f"  vestal predict {name} IMAGE")
-    say(f"  curl {_authorization(ready, root)}-T IMAGE {ready.inference}/predictions/{name}")
+    ours, for_curl = _inputs(sample)
+    say(f"  vestal predict {name} {ours}")
+    say(f"  curl {_authorization(ready, root)}{for_curl} {ready.inference}/predictions/{name}")
     say("Ctrl-C stops it.")
+
+
+def _inputs(sample: Sample | None) -> tuple[str, str]:
+    """What to write after `vestal predict NAME` and `curl`: the model's own sample, if short."""
+    kind = sample.content_type if sample else ""
+    if kind.startswith("image/"):
+        return "IMAGE", "-T IMAGE"
+    file = f"FILE{Path(sample.name).suffix}" if sample else "FILE"
+    if sample is None or not kind.startswith(("text/", "application/json")):
+        return file, f"-T {file}"
+    text = sample.input.decode("utf-8", "replace").strip()
+    header = f"-H {shlex.quote(f'Content-Type: {kind}')}"
+    if len(text) > SHORT:
+        return "--text TEXT" if kind.startswith("text/") else file, f"{header} -T {file}"
+    body = f"{header} --data-raw {shlex.quote(text)}"
+    if kind.startswith("text/"):
+        return f"--text {shlex.quote(text)}", body
+    try:
+        row = json.loads(text)
+    except ValueError:
+        row = None
+    if isinstance(row, dict) and row and all(map(_is_number, row.values())):
+        return f"--row {','.join(f'{name}={value}' for name, value in row.items())}", body
+    return file, body
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _authorization(ready: ReadyFile, root: Path) -> str:

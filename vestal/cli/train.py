@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,14 @@ def train(
     if run.compression:
         _print_compression(run)
     out.print(f"saved in {run.folder}")
-    out.print(f"next: vestal pack {run.model} --version 1.0", style="dim")
+    version = free_version(Project.here().model_store, run.model)
+    out.print(f"next: vestal pack {run.model} --version {version}", style="dim")
+
+
+def free_version(store: Path, model: str) -> str:
+    """The first of 1.0, 2.0, ... that the store does not hold."""
+    numbers = (f"{number}.0" for number in itertools.count(1))
+    return next(version for version in numbers if not (store / f"{model}-{version}.mar").exists())
 
 
 def _print_compression(run: Run) -> None:

@@ -156,7 +156,10 @@ def _hint(status: int, kind: str, message: str) -> str | None:
     if status == 405:
         return "TorchServe's model API may be off: it needs enable_model_api=true"
     if status == 413 and not kind:
-        return "TorchServe takes max_request_size bytes, 6.5 MB unless configured"
+        return (
+            "The server takes at most max_request_size bytes: 20 MB with Vestal's "
+            "config.properties, 6.5 MB in a TorchServe without it"
+        )
     if kind == "ServiceUnavailableException":
         return (
             "Its queue is full or it has no worker (client.describe(model) shows both); "

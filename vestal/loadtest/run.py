@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def run_load(
     report = out / "report.html"
     command = [sys.executable, "-m", "locust", "--locustfile", str(SCENARIO), "--headless"]
     command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
+    # On a busy machine a short run may end before the first response: those under way count too.
+    command += ["--stop-timeout", str(math.ceil(deadline))]
     command += ["--html", str(report), "--csv", str(out / "load"), "--only-summary"]
     environment = {**os.environ, **parents_pid(), "VESTAL_LOAD": json.dumps(settings)}
     if token:

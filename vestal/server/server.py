@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from vestal.archive.sample import Sample, read_sample
 from vestal.errors import UsageError, VestalError
 from vestal.locks import FileLock
 from vestal.project import Project, ReadyFile
@@ -74,6 +75,7 @@ class Server:
         self._torchserve: TorchServe | None = None
         self._logs = Logs(project.logs, 0)
         self._endpoints: list[Endpoint] = []
+        self._archives: dict[tuple[str, str], Path] = {}
 
     @property
     def ready(self) -> ReadyFile:
@@ -81,6 +83,12 @@ class Server:
         if self._publishing.ready is None:
             raise VestalError("the server is not running: use it inside `with Server(...)`")
         return self._publishing.ready
+
+    def sample(self) -> Sample | None:
+        """The packed sample of the first model that is served, if its archive has one."""
+        first = self.ready.models[0]
+        archive = self._archives.get((str(first["name"]), str(first["version"])))
+        return None if archive is None else read_sample(archive)
 
     def __enter__(self) -> Server:
         try:
@@ -150,6 +158,7 @@ class Server:
         store = (self._model_store or configuration.model_store).resolve()
         failed: list[Failed] = []
         specs = find_models(self._models, store, None if self._strict else failed)
+        self._archives = {(spec.name, spec.version): spec.archive for spec in specs}
         self._refuse_strange_ready_file()
         java = find_java(os.environ)
         if java.passed_over:

@@ -67,8 +67,8 @@ def bring(
     labels = labels or recipe.labels
     if recipe.task in CLASSIFIERS and not labels:
         raise UsageError(
-            f"{name} has no labels of its own: say --labels FILE, one label a line in the order of "
-            "the classes, or labels= in its recipe.py"
+            f"{name} has no labels: set labels= in its recipe.py, or pack the weights with "
+            "`vestal pack --labels FILE` (one label per line, in class order)"
         )
     try:
         artifacts = _from_path(path, part, recipe, folder, labels)

@@ -100,6 +100,13 @@ class Trained:
     test: dict[str, float]
 
 
+class _Bar(RichProgressBar):
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Epochs from 1, as in everything else that Vestal prints."""
+        text = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return text.ljust(len(self.validation_description))  # else the bar flickers
+
+
 class History(Callback):
     """`history.json`: a line an epoch, written as they end, so that a kill loses none."""
 
@@ -153,7 +160,7 @@ def fit(
     best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
     callbacks: list[Callback] = [best, History(folder / HISTORY)]
     theme = RichProgressBarTheme(metrics_format=".3g")
-    bar = RichProgressBar(leave=epochs <= 30, theme=theme, console_kwargs={"stderr": True})
+    bar = _Bar(leave=epochs <= 30, theme=theme, console_kwargs={"stderr": True})
     callbacks.append(bar)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(monitor="val_loss", mode="min", patience=recipe.patience))

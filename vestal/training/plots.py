@@ -51,6 +51,7 @@ def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
 def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
     """Draws a training's losses and learning rate by epoch and, below, its figures.
 
+    A vertical line marks the epoch whose weights are kept, the one with the lowest `val_loss`.
     `history`: rows with `epoch`, `loss`, `val_loss`, `lr`, and the figures as `val_*`.
     """
     epochs = [row["epoch"] for row in history]
@@ -60,13 +61,18 @@ def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
     for name, label in (("loss", "training"), ("val_loss", "validation")):
         axes[0].plot(epochs, [row.get(name) for row in history], marker=".", label=label)
     axes[0].set_ylabel("loss")
-    axes[0].legend(frameon=False)
     rate = axes[0].twinx()
     rate.plot(epochs, [row.get("lr") for row in history], color="grey", linewidth=1, linestyle=":")
     rate.set_ylabel("learning rate (dotted)")
     for axis, name in zip(axes[1:], figures, strict=True):
         axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
         axis.set_ylabel(name.removeprefix("val_"))
+    validated = [row for row in history if row.get("val_loss") is not None]
+    if validated:
+        kept = min(validated, key=lambda row: row["val_loss"])["epoch"]
+        for axis in axes:
+            axis.axvline(kept, color="grey", linewidth=1, label=f"kept: epoch {kept:g}")
+    axes[0].legend(frameon=False)
     axes[-1].set_xlabel("epoch")
     _save(figure, file)
 
@@ -117,6 +123,7 @@ def draw_predicted(
     both = (min(*actual, *predicted), max(*actual, *predicted))
     axis.plot(both, both, color="grey", linewidth=1)
     axis.scatter(actual, predicted, s=12, alpha=0.6)
+    axis.locator_params(nbins=5)  # more numbers of six digits overlap
     in_units = f" ({units})" if units else ""
     axis.set(xlabel=f"actual{in_units}", ylabel=f"predicted{in_units}")
     if title:

@@ -119,11 +119,13 @@ class Recipe:
         Raises:
             UsageError: no such data set, or several and none was named.
         """
+        if not self.datasets:
+            raise UsageError("this recipe has no data set; add one to its `datasets`")
         known = ", ".join(self.datasets)
         if name is None and len(self.datasets) == 1:
             return next(iter(self.datasets.items()))
         if name is None:
-            raise UsageError(f"say which data set (--dataset): this recipe has {known}")
+            raise UsageError(f"several data sets: choose one with --dataset ({known})")
         if name not in self.datasets:
             raise UsageError(f"no data set {name!r} in this recipe: it has {known}")
         return name, self.datasets[name]

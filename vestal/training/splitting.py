@@ -36,6 +36,10 @@ def split(
     return Splits(source.pick(train), source.pick(validation), source.pick(test), labels)
 
 
+ENOUGH = 10
+"""Examples, of each class where there are classes, that can always be split."""
+
+
 def divide(
     indices: np.ndarray,
     share: float,
@@ -55,8 +59,14 @@ def divide(
         most, few = train_test_split(
             indices, test_size=share, random_state=SPLIT_SEED, stratify=stratify
         )
-    except ValueError as error:
+    except ValueError:  # its text lists every class, or every index
+        found = f"{len(indices):,} in all"
+        if stratify is not None and len(stratify):
+            names, counts = np.unique(stratify, return_counts=True)
+            rare = names[counts.argmin()]
+            found += f", {counts.min():,} of class {rare} (counted from 0)"
         raise VestalError(
-            f"{place} has too few examples to split into training, validation and test ({error})"
+            f"{place} has too few examples to split into training, validation and test ({found}); "
+            f"at least {ENOUGH} {'of each class ' if classes is not None else ''}are enough"
         ) from None
     return most, few

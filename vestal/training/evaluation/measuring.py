@@ -78,7 +78,7 @@ def evaluate(
     if len(refused) == len(test):
         first = refused[0]
         raise VestalError(
-            f"{source.place} refuses all {len(test)} inputs of {dataset}; the first one: "
+            f"{source.place} refuses every input of {dataset} ({len(test):,}); the first one: "
             f"{first['status'] or ''} {first['type']}: {first['message']}"
         )
     objective = recipe.objective
