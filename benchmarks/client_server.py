@@ -50,7 +50,14 @@ token_expiration_min={minutes}
 
 
 def pack(
-    store: Path, name: str, version: str, *, workers: int = 1, batch: int = 1, code: str = HANDLER
+    store: Path,
+    name: str,
+    version: str,
+    *,
+    workers: int = 1,
+    batch: int = 1,
+    delay: int = 5,
+    code: str = HANDLER,
 ) -> str:
     """A plain archive as torch-model-archiver makes it; the file's name."""
     store.mkdir(parents=True, exist_ok=True)
@@ -65,7 +72,8 @@ def pack(
         },
     }
     config = (
-        f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\nmaxBatchDelay: 5\n"
+        f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\n"
+        f"maxBatchDelay: {delay}\n"
         "responseTimeout: 30\n"
     )
     file = f"{name}-{version}.mar"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,18 +17,7 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
-from vestal.client.steps import (
-    LOOK,
-    TOO_LATE,
-    Broken,
-    Pause,
-    Reply,
-    Request,
-    Steps,
-    Work,
-    broken,
-    patience,
-)
+from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
 from vestal.errors import UsageError
 
 try:
@@ -41,6 +31,8 @@ T = TypeVar("T")
 
 CONNECTIONS = 256
 """Idle connections kept for an event loop; they are made one by one, as calls need them."""
+SENDING = 0.5
+"""Seconds between two looks whether the request is sent: only then can the server have lost it."""
 PIECE = 65536
 """Bytes of an upload handed over at a time: more, and its break would be seen too late."""
 
@@ -157,34 +149,36 @@ class AsyncTransport:
             finish(steps, context, error)
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once, or a second copy beside it; never raises for what the network does."""
-        if request.second is None:
-            return await self._exchange(request, deadline)
-        first = asyncio.ensure_future(self._exchange(request, deadline))
-        copies = {first}
-        pause: float | None = patience(deadline.remaining())
+        """Sends once, and copies beside it; never raises for what the network does."""
+        upload = _Upload(request.body)
+        if request.copies is None:
+            return await self._exchange(request, upload, deadline)
+        on_their_way = {asyncio.ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                done, copies = await asyncio.wait(
-                    copies, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                step = request.copies.next() if upload.sent else SENDING
+                if isinstance(step, Request):
+                    copy = self._exchange(step, _Upload(step.body), deadline)
+                    on_their_way.add(asyncio.ensure_future(copy))
+                    continue
+                done, _ = await asyncio.wait(
+                    on_their_way, timeout=step, return_when=asyncio.FIRST_COMPLETED
                 )
                 for each in done:
-                    if isinstance(outcome := each.result(), Reply) or not copies:
+                    on_their_way.remove(each)
+                    outcome = each.result()
+                    if not on_their_way or request.copies.settles(outcome):
                         return outcome
-                if pause is not None and not done:
-                    pause = LOOK
-                    if request.second():
-                        copies.add(asyncio.ensure_future(self._exchange(request, deadline)))
-                        pause = None
         finally:
-            for each in copies:
+            for each in on_their_way:
                 each.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
+            await asyncio.gather(*on_their_way, return_exceptions=True)
 
-    async def _exchange(self, request: Request, deadline: Deadline) -> Reply | Broken:
+    async def _exchange(
+        self, request: Request, upload: _Upload, deadline: Deadline
+    ) -> Reply | Broken:
         pool = self._pool()
         client = pool.take()
-        upload = _Upload(request.body)
         outcome: Reply | Broken | None = None
         try:
             outcome = await _send(client, request, upload, deadline)
@@ -239,6 +233,7 @@ async def _send(
     client: httpx.AsyncClient, request: Request, upload: _Upload, deadline: Deadline
 ) -> Reply | Broken:
     url = _url(request.base + request.target)
+    sent = time.monotonic()
     headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
     if request.body or request.method == "POST":
         headers["Content-Length"] = str(len(request.body))
@@ -262,7 +257,8 @@ async def _send(
     except (httpx.HTTPError, OSError) as error:
         return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
-    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
+    headers = dict(response.headers)
+    return Reply(response.status_code, response.reason_phrase, headers, body, sent)
 
 
 async def _work(work: Work, deadline: Deadline) -> Any:

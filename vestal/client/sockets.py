@@ -77,7 +77,7 @@ class _Timed:
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         count: int
         current = _current.get()
-        while current is not None and current.look is not None:
+        while current is not None and current.look is not None and current.sent:
             until = max(0.001, current.look_at - current.deadline.elapsed)
             left = current.timeout()
             self.settimeout(until if left is None else min(until, left))  # type: ignore[attr-defined]
