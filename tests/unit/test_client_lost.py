@@ -163,6 +163,22 @@ def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: A
         assert 2 <= server.seen <= 1 + copies.MOST
 
 
+@both
+def test_an_answer_that_is_on_its_way_is_no_lost_one(kind: type[Client]) -> None:
+    def trickles(connection: Connection) -> None:
+        connections.append(connection)
+        while connection.receive() is not None:
+            connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
+            connection.trickle(b"x" * 10, 0.001 if len(connections) == 1 else 0.1)
+            connections.append(connection)
+
+    connections: list[Connection] = []
+    with WireServer(trickles) as server, kind(server.url) as client:
+        for _ in range(2):
+            assert client.predict("m", b"x").attempts == 1
+        assert server.connections == 1
+
+
 FAILURES = {
     "cut": CUT,
     "worker died": WORKER_DIED,

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import time
+from asyncio import FIRST_COMPLETED, ensure_future
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,17 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
-from vestal.client.steps import TOO_LATE, Broken, Pause, Reply, Request, Steps, Work, broken
+from vestal.client.steps import (
+    TOO_LATE,
+    WAITING,
+    Broken,
+    Pause,
+    Reply,
+    Request,
+    Steps,
+    Work,
+    broken,
+)
 from vestal.errors import UsageError
 
 try:
@@ -31,8 +42,7 @@ T = TypeVar("T")
 
 CONNECTIONS = 256
 """Idle connections kept for an event loop; they are made one by one, as calls need them."""
-SENDING = 0.5
-"""Seconds between two looks whether the request is sent: only then can the server have lost it."""
+LOOK = 0.5  # seconds between two looks whether the request is sent
 PIECE = 65536
 """Bytes of an upload handed over at a time: more, and its break would be seen too late."""
 
@@ -60,7 +70,7 @@ class _Upload(httpx.AsyncByteStream):
                 for start in range(0, len(body), PIECE):
                     yield bytes(body[start : start + PIECE])
         self.sent = True
-        self.phase = "waiting for the answer"
+        self.phase = WAITING
 
 
 class _Pool:
@@ -97,7 +107,7 @@ class _Pool:
                 await upload.connection.aclose()
             await client.aclose()
 
-        closing = asyncio.ensure_future(close())
+        closing = ensure_future(close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         await asyncio.shield(closing)
@@ -153,26 +163,23 @@ class AsyncTransport:
         upload = _Upload(request.body)
         if request.copies is None:
             return await self._exchange(request, upload, deadline)
-        on_their_way = {asyncio.ensure_future(self._exchange(request, upload, deadline))}
+        racing = {ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                step = request.copies.next() if upload.sent else SENDING
+                step = request.copies.next() if upload.phase == WAITING else LOOK
                 if isinstance(step, Request):
-                    copy = self._exchange(step, _Upload(step.body), deadline)
-                    on_their_way.add(asyncio.ensure_future(copy))
+                    racing.add(ensure_future(self._exchange(step, _Upload(step.body), deadline)))
                     continue
-                done, _ = await asyncio.wait(
-                    on_their_way, timeout=step, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(racing, timeout=step, return_when=FIRST_COMPLETED)
                 for each in done:
-                    on_their_way.remove(each)
+                    racing.remove(each)
                     outcome = each.result()
-                    if not on_their_way or request.copies.settles(outcome):
+                    if not racing or request.copies.settles(outcome):
                         return outcome
         finally:
-            for each in on_their_way:
+            for each in racing:
                 each.cancel()
-            await asyncio.gather(*on_their_way, return_exceptions=True)
+            await asyncio.gather(*racing, return_exceptions=True)
 
     async def _exchange(
         self, request: Request, upload: _Upload, deadline: Deadline
@@ -257,8 +264,7 @@ async def _send(
     except (httpx.HTTPError, OSError) as error:
         return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
-    headers = dict(response.headers)
-    return Reply(response.status_code, response.reason_phrase, headers, body, sent)
+    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body, sent)
 
 
 async def _work(work: Work, deadline: Deadline) -> Any:

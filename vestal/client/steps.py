@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WAITING = "waiting for the answer"
+"""The phase in which a server may have lost the request: it is sent, and no answer has begun."""
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
