@@ -1,7 +1,7 @@
 """Chaos for the client against a live TorchServe; rows in benchmarks/results/client_chaos-*.
 
-    python -m benchmarks.client_chaos            # all, in full: about 20 minutes
-    python -m benchmarks.client_chaos restart    # one: kills, killer, restart, tokens, drains
+    python -m benchmarks.client_chaos            # all, in full: about 35 minutes
+    python -m benchmarks.client_chaos batches    # one: kills, batches, killer, restart, ...
     python -m benchmarks.client_chaos --short
 
 The tests in tests/chaos/test_client_chaos.py run the short forms.
@@ -10,92 +10,27 @@ The tests in tests/chaos/test_client_chaos.py run the short forms.
 from __future__ import annotations
 
 import argparse
-import collections
 import csv
 import gzip
 import json
 import random
-import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.client_batches import MODELS, SETTINGS, SHORT_SETTINGS, batches
+from benchmarks.client_load import Load, Row
 from benchmarks.client_server import Torchserve, kill_a_worker, torchserve
 from benchmarks.client_token_load import TokenLoad
-from vestal import Client, ClientError, DeadlineExceeded, WorkerDied
+from vestal import DeadlineExceeded, WorkerDied
 
 RESULTS = Path(__file__).with_name("results")
 LATE = 0.2
 """Seconds that a call may end after its deadline."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One call. `at`: seconds since the load began; `error`: the type, empty for an answer."""
-
-    at: float
-    seconds: float
-    timeout: float
-    attempts: int
-    error: str = ""
-    text: str = ""
-    marked: bool = False
-
-
-@dataclass
-class Load:
-    """Calls a model from many threads until it is told to stop, and remembers every call."""
-
-    client: Client
-    model: str
-    concurrency: int = 16
-    body: bytes = b"0.02"
-    timeout: Callable[[], float] = lambda: 60.0
-    rows: list[Row] = field(default_factory=list)
-
-    def __enter__(self) -> Load:
-        self.started = time.monotonic()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(self.concurrency)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self.rows.append(self.call(self.body, self.timeout()))
-
-    def call(self, body: bytes, timeout: float, *, marked: bool = False) -> Row:
-        began = time.monotonic()
-        error, text = "", ""
-        try:
-            attempts = self.client.predict(self.model, body, timeout=timeout).attempts
-        except ClientError as raised:
-            attempts, error, text = raised.attempts, type(raised).__name__, str(raised)
-        took = time.monotonic() - began
-        return Row(began - self.started, took, timeout, attempts, error, text, marked)
-
-    def summary(self, **more: object) -> dict[str, Any]:
-        times = sorted(row.seconds for row in self.rows)
-        return {
-            "calls": len(times),
-            "errors": dict(collections.Counter(row.error for row in self.rows if row.error)),
-            "p50_ms": round(1000 * statistics.median(times), 1),
-            "p99_ms": round(1000 * times[int(0.99 * (len(times) - 1))], 1),
-            "max_ms": round(1000 * times[-1], 1),
-            "attempts": dict(sorted(collections.Counter(r.attempts for r in self.rows).items())),
-            **more,
-        }
 
 
 def kills(server: Torchserve, seconds: float, every: float) -> tuple[dict[str, Any], list[Row]]:
@@ -187,6 +122,7 @@ def drains(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
 Scenario = Callable[[Torchserve], tuple[dict[str, Any], list[Row]]]
 FULL: dict[str, Scenario] = {
     "kills": lambda server: kills(server, 120, 20),
+    "batches": lambda server: batches(server, SETTINGS, 35, every=5),
     "killer": lambda server: killer(server, 5),
     "restart": lambda server: restart(server, 3),
     "drains": lambda server: drains(server, 20),
@@ -194,6 +130,7 @@ FULL: dict[str, Scenario] = {
 }
 SHORT: dict[str, Scenario] = {
     "kills": lambda server: kills(server, 24, 12),
+    "batches": lambda server: batches(server, SHORT_SETTINGS, 10, every=5),
     "killer": lambda server: killer(server, 1),
     "restart": lambda server: restart(server, 1),
     "drains": lambda server: drains(server, 2),
@@ -202,12 +139,13 @@ SHORT: dict[str, Scenario] = {
 
 
 def prepare(server: Torchserve) -> list[str]:
-    """Packs the models; what to start."""
+    """Packs the models: echo, drained, steady, and those of `batches`."""
     server.pack("drained", "2.0", batch=8)
     return [
         server.pack("echo", workers=2, batch=8),
         server.pack("drained", "1.0", batch=8),
         server.pack("steady"),
+        *(server.pack(name, **options) for name, options in MODELS.items()),
     ]
 
 
@@ -215,6 +153,7 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
     """What the issue asks for and a run did not show."""
     wanted: dict[str, Callable[[], dict[str, object]]] = {
         "kills": lambda: {"errors": {}},
+        "batches": lambda: {"failed": 0},
         "killer": lambda: {"blamed_wrongly": 0, "errors": {"WorkerDied": result["blamed_rightly"]}},
         "restart": lambda: {"wrong": []},
         "drains": lambda: {"errors": {}, "slow": 0},
@@ -248,7 +187,8 @@ def main() -> int:
     for name in arguments.scenarios or scenarios:
         with torchserve(token_minutes=1 if name == "tokens" else 60) as server:
             models = prepare(server)
-            server.start([m for m in models if name in ("drains", "tokens") or "echo" in m])
+            chosen = {"batches": models[3:], "drains": models[:3], "tokens": models[:3]}
+            server.start(chosen.get(name, models[:1]))
             result, rows = scenarios[name](server)
         found = failures(name, result)
         bad += bool(found)

@@ -57,6 +57,7 @@ def pack(
     workers: int = 1,
     batch: int = 1,
     queue: int = 1000,
+    delay: int = 5,
     code: str = HANDLER,
 ) -> str:
     """A plain archive as torch-model-archiver makes it; the file's name."""
@@ -72,8 +73,8 @@ def pack(
         },
     }
     config = (
-        f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\nmaxBatchDelay: 5\n"
-        f"responseTimeout: 30\njobQueueSize: {queue}\n"
+        f"minWorkers: {workers}\nmaxWorkers: {workers}\nbatchSize: {batch}\n"
+        f"maxBatchDelay: {delay}\nresponseTimeout: 30\njobQueueSize: {queue}\n"
     )
     file = f"{name}-{version}.mar"
     with zipfile.ZipFile(store / file, "w") as archive:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.client_batches import SHORT_SETTINGS, batches
 from benchmarks.client_chaos import drains, failures, killer, kills, prepare, restart
 from benchmarks.client_server import Torchserve, torchserve
 from benchmarks.client_token_load import TokenLoad
@@ -20,7 +21,7 @@ TOKEN_SECONDS = 58
 def tokens() -> Iterator[tuple[Torchserve, TokenLoad]]:
     """A server whose keys expire every minute, and three processes that call it all the time."""
     with torchserve(token_minutes=1) as server:
-        server.start(prepare(server))
+        server.start(prepare(server)[:4])
         load = TokenLoad(server, "steady", 3)
         with load:
             yield server, load
@@ -35,6 +36,12 @@ def test_no_call_fails_when_ready_workers_are_killed(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     check("kills", kills(tokens[0], 16, 8)[0])
+
+
+def test_a_lone_caller_is_answered_although_its_worker_is_killed_while_it_gathers(
+    tokens: tuple[Torchserve, TokenLoad],
+) -> None:
+    check("batches", batches(tokens[0], SHORT_SETTINGS[:1], 4, every=2)[0])
 
 
 def test_an_input_that_kills_costs_two_workers_and_no_neighbor(

@@ -123,7 +123,7 @@ def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -
         connection.send(http(200, {"n": 1}))
         silent(connection)
 
-    with WireServer(second_is_silent) as server, kind(server.url) as client:
+    with WireServer(second_is_silent) as server, kind(server.url, hedge=False) as client:
         assert client.predict("m", b"x", timeout=None) == {"n": 1}
         with ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
@@ -321,7 +321,7 @@ def test_behind_a_proxy_a_plain_request_obeys_the_deadline(
 
     with WireServer(second_is_silent) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        with kind("http://server.invalid:8080/serve") as client:
+        with kind("http://server.invalid:8080/serve", hedge=False) as client:
             client.predict("m", b"x", timeout=SECONDS)
             with ends_at_the_deadline():
                 client.predict("m", b"x", timeout=SECONDS)

@@ -1,98 +1,351 @@
-"""A request that the server lost: a second copy goes, once one that was sent later is answered."""
+"""A request that may be lost gets a second copy; a healthy one is never given up for it."""
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from client_both import both
-from client_wire import WORKER_DIED, HTTPServer, http
+from client_wire import (
+    BAD_TOKEN,
+    QUEUE_FULL,
+    WORKER_DIED,
+    Connection,
+    Received,
+    WireServer,
+    error,
+    http,
+    until,
+)
 
-from vestal import DeadlineExceeded, WorkerDied
+from vestal import AsyncClient, Client, DeadlineExceeded, RequestRefused, UsageError, WorkerDied
+from vestal.client import copies, recent
+from vestal.client.answers import Answer
+from vestal.client.shared import Shared
+
+FIRST, SECOND, THIRD = http(body="first"), http(body="second"), http(body="third")
+CUT = b"cut"
+NEVER = b"never"
 
 
-class Losing:
-    """Answers everything, but the first copies of the body "lost"."""
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "LEAST", 0.15)
+    monkeypatch.setattr(copies, "LOOK", 0.02)
 
-    def __init__(self, copies: int, second: bytes = http(body="second")) -> None:
-        self.copies, self.second = copies, second
-        self.seen = 0
-        self.answer_first = threading.Event()
+
+class Losing(WireServer):
+    """Answers any body at once, but the n-th request with the body "lost" by the n-th action.
+
+    An action is an answer, CUT or NEVER; where it is a pair, the answer waits for the event.
+    """
+
+    def __init__(self, *actions: bytes | tuple[threading.Event, bytes]) -> None:
+        super().__init__(self._converse)
+        self._actions = actions
         self._lock = threading.Lock()
+        self.seen = 0
+        self.targets: list[str] = []
 
-    def __call__(self, received):
+    def _converse(self, connection: Connection) -> None:
+        while (received := connection.receive()) is not None:
+            self.targets.append(received.path)
+            action = self._action(received)
+            if action == CUT:
+                connection.reset()
+                return
+            if action == NEVER:
+                connection.hang()
+                return
+            connection.send(action)
+            if b"connection: close" in action:
+                return
+
+    def _action(self, received: Received) -> bytes:
         if received.body != b"lost":
-            return http(body="later")
+            return http(body="other")
         with self._lock:
+            action = self._actions[min(self.seen, len(self._actions) - 1)]
             self.seen += 1
-            number = self.seen
-        if number > self.copies:
-            return self.second
-        self.answer_first.wait(10)
-        return http(body="first")
+        if isinstance(action, tuple):
+            event, action = action
+            while not event.wait(0.05):
+                if self._closing.is_set():
+                    return NEVER
+        return action
 
 
-def ask_and_overtake(client, timeout, overtake=True):
-    """The call that is lost, and one that is sent later and answered."""
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(client.predict, "m", b"lost", timeout=timeout)
-        time.sleep(0.2)
-        if overtake:
-            client.predict("m", b"other")
-        return lost.result()
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+
+
+Ask = Callable[..., "Future[Answer]"]
+
+
+@pytest.fixture
+def ask(pool: ThreadPoolExecutor) -> Ask:
+    """Calls in another thread with the body "lost", after an answer that the client knows of."""
+
+    def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Answer]:
+        assert client.predict("m", b"other", version=version) == "other"
+        return pool.submit(client.predict, "m", b"lost", version=version, timeout=timeout)
+
+    return call
 
 
 @both
-def test_a_lost_request_is_answered_by_its_second_copy(kind):
-    losing = Losing(1)
-    with HTTPServer(losing) as server, kind(server.url, token="t") as client:
-        began = time.monotonic()
-        answer = ask_and_overtake(client, 3)
-        assert (answer.value, answer.attempts, losing.seen) == ("second", 2, 2)
-        assert 1.4 < time.monotonic() - began < 2.5  # at half of its time
-        losing.answer_first.set()
+def test_a_lone_caller_whose_request_is_lost_is_answered_by_the_copy(
+    kind: type[Client], ask: Ask
+) -> None:
+    with Losing(NEVER, SECOND) as server, kind(server.url, token="t") as client:
+        answer = ask(client).result()
+        assert (answer.value, answer.attempts, server.seen) == ("second", 2, 2)
         assert client.predict("m", b"other").attempts == 1
 
 
 @both
-def test_a_slow_request_keeps_its_first_copy(kind):
-    losing = Losing(2)
-    with HTTPServer(losing) as server, kind(server.url, token="t") as client:
-        threading.Timer(2, losing.answer_first.set).start()
-        answer = ask_and_overtake(client, 3)
-        assert (answer.value, answer.attempts, losing.seen) == ("first", 2, 2)
+def test_a_copy_that_is_lost_too_is_followed_by_another_one(kind: type[Client], ask: Ask) -> None:
+    with Losing(NEVER, NEVER, THIRD) as server, kind(server.url) as client:
+        assert ask(client, timeout=2).result().value == "third"
 
 
 @both
-def test_nothing_is_sent_twice_where_nothing_overtook_it(kind):
-    losing = Losing(1)
-    with HTTPServer(losing) as server, kind(server.url, token="t") as client:
-        client.predict("m", b"other")
-        with pytest.raises(DeadlineExceeded, match="waiting for the answer, 1 attempt"):
-            ask_and_overtake(client, 1, overtake=False)
-        assert losing.seen == 1
-        losing.answer_first.set()
+def test_a_slow_request_keeps_its_first_copy(kind: type[Client], ask: Ask) -> None:
+    copied = threading.Event()
+    with Losing((copied, FIRST), NEVER) as server, kind(server.url) as client:
+        call = ask(client)
+        until(lambda: server.seen == 2)
+        copied.set()
+        answer = call.result()
+        assert (answer.value, answer.attempts, server.seen) == ("first", 2, 2)
 
 
 @both
-def test_both_copies_lost_end_at_the_deadline(kind):
-    losing = Losing(2)
-    with HTTPServer(losing) as server, kind(server.url, token="t") as client:
+def test_nothing_is_sent_twice_before_the_first_answer_of_that_model_and_version(
+    kind: type[Client], ask: Ask
+) -> None:
+    with Losing(NEVER) as server, kind(server.url) as client:
+        with pytest.raises(DeadlineExceeded, match="1 attempt"):
+            client.predict("m", b"lost", timeout=0.5)
+        ask(client, version="1.0").cancel()
+        with pytest.raises(DeadlineExceeded, match="1 attempt"):
+            client.predict("m", b"lost", version="2.0", timeout=0.5)
+
+
+@both
+def test_nothing_is_sent_twice_while_it_takes_no_longer_than_others_do(kind: type[Client]) -> None:
+    def slow(connection: Connection) -> None:
+        while (received := connection.receive()) is not None:
+            seen.append(received.body)
+            time.sleep(float(received.body))
+            connection.send(FIRST)
+
+    seen: list[bytes] = []
+    with WireServer(slow) as server, kind(server.url) as client:
+        for body in (b"0.2", b"0.2", b"0.7"):  # of the last one's deadline more than half
+            assert client.predict("m", body, timeout=1).attempts == 1
+    assert seen == [b"0.2", b"0.2", b"0.7"]
+
+
+@both
+def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: Ask) -> None:
+    with Losing(NEVER) as server, kind(server.url) as client:
         began = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match="2 attempts"):
-            ask_and_overtake(client, 2)
+        with pytest.raises(DeadlineExceeded, match="attempts"):
+            ask(client, timeout=1.5).result()
         assert time.monotonic() - began < 2.2
-        assert losing.seen == 2
-        losing.answer_first.set()
+        assert 2 <= server.seen <= 1 + copies.MOST
 
 
 @both
-def test_a_second_copy_that_kills_its_worker_is_the_last(kind):
-    losing = Losing(1, WORKER_DIED)
-    with HTTPServer(losing) as server, kind(server.url, token="t") as client:
+def test_an_answer_that_is_on_its_way_is_no_lost_one(kind: type[Client]) -> None:
+    def trickles(connection: Connection) -> None:
+        connections.append(connection)
+        while connection.receive() is not None:
+            connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
+            connection.trickle(b"x" * 10, 0.001 if len(connections) == 1 else 0.1)
+            connections.append(connection)
+
+    connections: list[Connection] = []
+    with WireServer(trickles) as server, kind(server.url) as client:
+        for _ in range(2):
+            assert client.predict("m", b"x").attempts == 1
+        assert server.connections == 1
+
+
+FAILURES = {
+    "cut": CUT,
+    "worker died": WORKER_DIED,
+    "queue full": QUEUE_FULL,
+    "no body": http(503),
+    "prediction failed": error(503, "InternalServerException", "Prediction failed"),
+    "failed": error(500, "InternalServerException", "what"),
+    "too many": http(429, retry_after="100"),
+    "bad gateway": http(502),
+    "gateway timeout": http(504),
+    "no such model": error(404, "ModelNotFoundException", "Model not found: m"),
+    "bad token": BAD_TOKEN,
+}
+failing = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+
+
+@both
+@failing
+def test_a_copy_that_fails_leaves_a_healthy_first_request_alone(
+    kind: type[Client], failure: bytes, ask: Ask
+) -> None:
+    with Losing(NEVER, failure, failure, failure, failure) as server:
+        late = threading.Event()
+        server._actions = ((late, FIRST), failure)
+        with kind(server.url, token="t") as client:
+            call = ask(client, timeout=4)
+            until(lambda: server.seen >= 2)
+            time.sleep(0.3)  # for the failure to be taken as the outcome
+            late.set()
+            assert call.result().value == "first"
+
+
+@both
+@failing
+def test_a_first_request_that_fails_leaves_a_healthy_copy_alone(
+    kind: type[Client], failure: bytes, ask: Ask
+) -> None:
+    copied, failed = threading.Event(), threading.Event()
+    with (
+        Losing((copied, failure), (failed, SECOND)) as server,
+        kind(server.url, token="t") as client,
+    ):
+        call = ask(client, timeout=4)
+        until(lambda: server.seen == 2)
+        copied.set()
+        time.sleep(0.3)  # for the failure to be taken as the outcome
+        failed.set()
+        assert (call.result().value, server.seen) == ("second", 2)
+
+
+@both
+def test_a_refusal_of_the_copy_is_one_of_the_input(kind: type[Client], ask: Ask) -> None:
+    refused = error(422, "InputError", "not for this model")
+    with Losing(NEVER, refused) as server, kind(server.url) as client:
+        with pytest.raises(RequestRefused, match="not for this model"):
+            ask(client).result()
+        assert server.seen == 2
+
+
+@both
+@pytest.mark.parametrize("failure", [WORKER_DIED, CUT], ids=["worker died", "cut"])
+def test_two_copies_that_fail_together_are_one_failure(
+    kind: type[Client], failure: bytes, ask: Ask
+) -> None:
+    both_sent = threading.Event()
+    together = (both_sent, failure)
+    with Losing(together, together, THIRD) as server, kind(server.url) as client:
+        call = ask(client)
+        until(lambda: server.seen == 2)
+        both_sent.set()
+        answer = call.result()
+        assert (answer.value, answer.attempts) == ("third", 3)
+    both_sent.clear()
+    with Losing(together, together, failure) as server, kind(server.url) as client:
+        call = ask(client)
+        until(lambda: server.seen == 2)
+        both_sent.set()
+        with pytest.raises(WorkerDied, match="twice"):
+            call.result()
+
+
+@both
+def test_a_death_and_a_full_queue_are_one_death(kind: type[Client], ask: Ask) -> None:
+    copied = threading.Event()
+    with (
+        Losing((copied, WORKER_DIED), (copied, QUEUE_FULL), WORKER_DIED) as server,
+        kind(server.url) as client,
+    ):
+        call = ask(client)
+        until(lambda: server.seen == 2)
+        copied.set()
         with pytest.raises(WorkerDied):
-            ask_and_overtake(client, 3)
-        assert losing.seen == 2
-        losing.answer_first.set()
+            call.result()
+        assert server.seen == 3
+
+
+@both
+def test_a_deadline_names_what_the_copy_ended_in(kind: type[Client], ask: Ask) -> None:
+    with Losing(NEVER, QUEUE_FULL) as server, kind(server.url) as client:
+        with pytest.raises(DeadlineExceeded, match="no worker to serve") as caught:
+            ask(client, timeout=1).result()
+        assert caught.value.status == 503
+
+
+@both
+def test_of_many_that_are_lost_together_one_is_copied_before_an_answer_shows_the_others(
+    kind: type[Client], ask: Ask
+) -> None:
+    answer_the_scout = threading.Event()
+    scout = (answer_the_scout, SECOND)
+    with Losing(*[NEVER] * 8, scout, THIRD) as server, kind(server.url) as client:
+        calls = [ask(client, timeout=8)]
+        until(lambda: server.seen == 1)
+        with ThreadPoolExecutor(7) as others:
+            calls += [others.submit(client.predict, "m", b"lost", timeout=8) for _ in range(7)]
+            until(lambda: server.seen == 9)
+            time.sleep(0.5)
+            assert server.seen == 9
+            answer_the_scout.set()
+            values = sorted(call.result().value for call in calls)
+    assert values == ["second"] + ["third"] * 7
+
+
+def test_a_scout_that_is_not_answered_is_followed_by_another_one_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = recent.Recent()
+    assert known.scout()
+    assert not known.scout()
+    monkeypatch.setattr(recent, "SCOUTING", 0.0)
+    assert known.scout()
+    monkeypatch.setattr(recent, "SCOUTING", 5.0)
+    known.answered(sent=time.monotonic())
+    assert known.scout()
+
+
+def test_what_is_known_of_a_model_is_kept_apart_for_each_version() -> None:
+    shared = Shared()
+    shared.recent("m", "1.0").answered(sent=5.0)
+    assert shared.recent("m", "1.0").overtook(4.0)
+    assert not shared.recent("m", "2.0").overtook(4.0)
+    assert not shared.recent("m", None).overtook(4.0)
+
+
+@both
+def test_a_copy_draws_on_the_budget_of_retries(kind: type[Client], ask: Ask) -> None:
+    with Losing(NEVER) as server, kind(server.url) as client:
+        call = ask(client, timeout=0.6)
+        shared = (client if kind is Client else client._client)._shared  # type: ignore[attr-defined]
+        with shared.budget._lock:
+            shared.budget._retries = -10.0
+        with pytest.raises(DeadlineExceeded, match="1 attempt"):
+            call.result()
+        assert server.seen == 1
+
+
+@both
+def test_without_hedging_nothing_is_sent_twice(kind: type[Client], ask: Ask) -> None:
+    with Losing(NEVER) as server, kind(server.url, hedge=False) as client:
+        with pytest.raises(DeadlineExceeded, match="1 attempt"):
+            ask(client, timeout=0.8).result()
+        assert server.seen == 1
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_pickled_client_keeps_its_hedging(kind: type[Client]) -> None:
+    for hedge in (True, False):
+        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._hedge is hedge
+    with pytest.raises(UsageError, match="hedge is 'no': expected True or False"):
+        kind("http://h:1", hedge="no")  # type: ignore[arg-type]

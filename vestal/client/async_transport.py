@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
+from asyncio import FIRST_COMPLETED, ensure_future
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -18,8 +20,8 @@ from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
 from vestal.client.many import Many
 from vestal.client.steps import (
-    LOOK,
     TOO_LATE,
+    WAITING,
     Broken,
     Pause,
     Reply,
@@ -28,7 +30,6 @@ from vestal.client.steps import (
     Wait,
     Work,
     broken,
-    patience,
 )
 from vestal.errors import UsageError
 
@@ -46,6 +47,7 @@ CONNECTIONS = 256
 
 More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
 """
+LOOK = 0.5  # seconds between two looks whether the request is sent
 PIECE = 65536
 """Bytes of an upload handed over at a time: more, and its break would be seen too late."""
 
@@ -73,7 +75,7 @@ class _Upload(httpx.AsyncByteStream):
                 for start in range(0, len(body), PIECE):
                     yield bytes(body[start : start + PIECE])
         self.sent = True
-        self.phase = "waiting for the answer"
+        self.phase = WAITING
 
 
 class _Pool:
@@ -126,7 +128,7 @@ class _Pool:
             finally:
                 self._free[base].release()
 
-        closing = asyncio.ensure_future(close())
+        closing = ensure_future(close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         await asyncio.shield(closing)
@@ -191,37 +193,36 @@ class AsyncTransport:
         return await asyncio.shield(task)
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once, or a second copy beside it; never raises for what the network does."""
-        if request.second is None:
-            return await self._exchange(request, deadline)
-        first = asyncio.ensure_future(self._exchange(request, deadline))
-        copies = {first}
-        pause: float | None = patience(deadline.remaining())
+        """Sends once, and copies beside it; never raises for what the network does."""
+        upload = _Upload(request.body)
+        if request.copies is None:
+            return await self._exchange(request, upload, deadline)
+        racing = {ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                done, copies = await asyncio.wait(
-                    copies, timeout=pause, return_when=asyncio.FIRST_COMPLETED
-                )
+                step = request.copies.next() if upload.phase == WAITING else LOOK
+                if isinstance(step, Request):
+                    racing.add(ensure_future(self._exchange(step, _Upload(step.body), deadline)))
+                    continue
+                done, _ = await asyncio.wait(racing, timeout=step, return_when=FIRST_COMPLETED)
                 for each in done:
-                    if isinstance(outcome := each.result(), Reply) or not copies:
+                    racing.remove(each)
+                    outcome = each.result()
+                    if not racing or request.copies.settles(outcome):
                         return outcome
-                if pause is not None and not done:
-                    pause = LOOK
-                    if request.second():
-                        copies.add(asyncio.ensure_future(self._exchange(request, deadline)))
-                        pause = None
         finally:
-            for each in copies:
+            for each in racing:
                 each.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
+            await asyncio.gather(*racing, return_exceptions=True)
 
-    async def _exchange(self, request: Request, deadline: Deadline) -> Reply | Broken:
+    async def _exchange(
+        self, request: Request, upload: _Upload, deadline: Deadline
+    ) -> Reply | Broken:
         pool = self._pool()
         try:
             client = await pool.take(request.base, deadline)
         except TimeoutError as error:
             return Broken(f"waiting for one of {CONNECTIONS} connections", error, sent=False)
-        upload = _Upload(request.body)
         outcome: Reply | Broken | None = None
         try:
             outcome = await _send(client, request, upload, deadline)
@@ -276,6 +277,7 @@ async def _send(
     client: httpx.AsyncClient, request: Request, upload: _Upload, deadline: Deadline
 ) -> Reply | Broken:
     url = _url(request.base + request.target)
+    sent = time.monotonic()
     headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
     if request.body or request.method == "POST":
         headers["Content-Length"] = str(len(request.body))
@@ -299,7 +301,7 @@ async def _send(
     except (httpx.HTTPError, OSError) as error:
         return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
-    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body)
+    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body, sent)
 
 
 async def _wait(wait: Wait, deadline: Deadline) -> None:

@@ -16,6 +16,7 @@ from vestal.client.settings import Addresses, resolve
 from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
 from vestal.client.tracing import span
+from vestal.errors import UsageError
 
 
 class _Transport(Protocol):
@@ -24,7 +25,7 @@ class _Transport(Protocol):
 
 
 class Base:
-    """Pickled, a client is its configuration: addresses, where the token comes from, timeout."""
+    """Pickled, a client is its configuration: addresses, source of tokens, timeout, hedge."""
 
     _transport: _Transport
 
@@ -37,8 +38,11 @@ class Base:
         key_file: str | os.PathLike[str] | None = None,
         token: str | None = None,
         timeout: float | None = 30.0,
+        hedge: bool = True,
     ) -> None:
-        self._timeout = check(timeout)
+        if not isinstance(hedge, bool):
+            raise UsageError(f"hedge is {hedge!r}: expected True or False")
+        self._timeout, self._hedge = check(timeout), hedge
         self._configure(*resolve(url, management, metrics, key_file, token))
 
     def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
@@ -66,7 +70,7 @@ class Base:
         self._transport.after_fork()
 
     def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
-        return _restore, (type(self), self._addresses, self._tokens, self._timeout)
+        return _restore, (type(self), self._addresses, self._tokens, self._timeout, self._hedge)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {' '.join(self._addresses.known())}, {self._tokens!r}>"
@@ -89,6 +93,7 @@ class Base:
             shared=self._shared,
             proxies=self._proxies,
             span=span(operation, model, traceparent),
+            hedge=self._hedge,
             model=model,
             version=version,
         )
@@ -106,8 +111,10 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _restore(kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None) -> Base:
+def _restore(
+    kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None, hedge: bool
+) -> Base:
     client = kind.__new__(kind)
-    client._timeout = timeout
+    client._timeout, client._hedge = timeout, hedge
     client._configure(addresses, tokens)
     return client

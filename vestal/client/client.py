@@ -35,6 +35,9 @@ class Client(Base):
     `timeout`: seconds that every call has in total, unless it says otherwise: connecting, retries,
     pauses, sending and reading. None: no deadline.
 
+    `hedge`: send a second copy of a prediction that the server may have lost; the first answer
+    counts. False for models that must never get an input twice at the same time.
+
     Thread-safe, with pooled connections; a child process after a fork gets its own. Pickled, it is
     its configuration, the token with it. Proxies and CA bundles are read from the environment once,
     as requests does. `AsyncClient` is the same for asyncio.

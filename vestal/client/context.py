@@ -21,6 +21,7 @@ T = TypeVar("T")
 class Context(NamedTuple):
     """What all requests of one call share.
 
+    `hedge`: a request that may be lost gets a second copy.
     `patient`: False for a question about this very moment (is it ready?): no retries.
     `model`, `version`: what the whole call is about, for its errors.
     `proxies`: the proxy of each address that is called through one.
@@ -32,6 +33,7 @@ class Context(NamedTuple):
     shared: Shared
     span: Span = NO_SPAN
     patient: bool = True
+    hedge: bool = True
     model: str | None = None
     version: str | None = None
     proxies: Mapping[str, str] = MappingProxyType({})

@@ -14,7 +14,7 @@ from vestal.client.errors import (
     TokenExpired,
     WorkerDied,
 )
-from vestal.client.steps import Broken, Call, Reply
+from vestal.client.steps import WAITING, Broken, Call, Reply
 from vestal.client.tokens import KeyFile, NoToken, Plane
 from vestal.client.tracing import CORRELATION_ID
 from vestal.client.verdicts import failure, from_handler, named
@@ -85,7 +85,7 @@ class Failures:
             f"{self._context.deadline.seconds:g} s ({phase}, {tries}){last}"
         )
         hint = None
-        if phase == "waiting for the answer" and self._call.plane == "inference":
+        if phase == WAITING and self._call.plane == "inference":
             # TorchServe queues requests for a model that failed to load, and never answers them.
             hint = "client.ready(model) says whether its workers are up; timeout= gives more time"
         if self._call.model is not None:

@@ -4,8 +4,8 @@ worth it until the deadline   the connection was refused, or broke before all wa
                               ServiceUnavailable; 429, 502, 504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
-worth a second copy           no answer after half of the time, while one sent later was answered:
-                              the server may have lost it (`vestal.client.shared`)
+worth a second copy           no answer although answers of that model are much faster: the server
+                              may have lost it (`vestal.client.copies`)
 worth it after an outage      404 for a model that answered before (`vestal.client.shared`)
 never                         a handler's verdict, any other status
 
@@ -26,11 +26,13 @@ from urllib.parse import urlencode
 
 from vestal.client import renewal
 from vestal.client.context import Context
+from vestal.client.copies import Copies
 from vestal.client.deadline import LONGEST
-from vestal.client.errors import ClientError
+from vestal.client.errors import ClientError, TokenError
 from vestal.client.failures import Failures
 from vestal.client.pace import Served, wait_in_line
 from vestal.client.reached import GIVE_UP, PING, Contact
+from vestal.client.recent import Recent
 from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
 from vestal.client.verdicts import Verdict, full_or_idle, judge, retry_after
 
@@ -70,10 +72,10 @@ class Attempts:
         self.base = context.addresses.of(call.plane)
         self.deadline = context.deadline
         self.count = 0
-        self.token: str | None = None
+        self.tokens: set[str] = set()
         self.once_used = False
+        self.died: ClientError | None = None  # what one of an attempt's copies ended in
         self.sign_wanted = False
-        self.sent = 0.0
         self.refused: set[str | None] = set()
         self.broken_while_sending = 0
         self.contact = Contact(context.shared.reached, self.base)
@@ -86,7 +88,7 @@ class Attempts:
         """The answer and the number of attempts; raises ClientError."""
         plane = self.call.plane
         while True:
-            token = self.token = yield from renewal.token(self.context, plane)
+            token = yield from renewal.token(self.context, plane)
             if self.deadline.expired:
                 raise self.failed.too_late("before it was sent", self.count)
             if self.sign_wanted:
@@ -105,7 +107,7 @@ class Attempts:
                 continue
             verdict = judge(outcome)
             if verdict is Verdict.ANSWER:
-                self.answered()
+                self.answered(outcome)
                 return outcome, self.count
             if verdict is Verdict.TOKEN:
                 self.refused.add(token)
@@ -119,14 +121,15 @@ class Attempts:
                 yield from self.wait(seconds)
 
     def send(self, token: str | None) -> Steps[Reply | Broken]:
+        self.died = None
         model = self.call.model
         if not self.once_used or model is None:
-            outcome: Reply | Broken = yield self.request(token)
+            outcome: Reply | Broken = yield self.with_copies(self.request(token))
             return outcome
         # It may be what killed a worker: not together with another one that may be, too.
         entered = yield from self.turn(model)
         try:
-            outcome = yield self.request(token)
+            outcome = yield self.with_copies(self.request(token))
             return outcome
         finally:
             if entered:
@@ -163,34 +166,52 @@ class Attempts:
     def request(self, token: str | None) -> Request:
         headers = dict(self.call.headers)
         if token is not None:
+            self.tokens.add(token)
             headers["Authorization"] = f"Bearer {token}"
         query = f"?{urlencode(self.call.query)}" if self.call.query else ""
         target = self.call.path + query
-        request = Request(self.call.method, self.base, target, headers, self.call.body)
-        self.sent = time.monotonic()
-        return request._replace(second=self.second) if self.may_be_lost() else request
+        return Request(self.call.method, self.base, target, headers, self.call.body)
 
-    def may_be_lost(self) -> bool:
-        inference = self.call.plane == "inference" and self.call.model is not None
-        return inference and self.call.repeatable and self.context.patient and not self.once_used
+    def with_copies(self, request: Request) -> Request:
+        recent = self.recent()
+        if recent is None or not (self.context.hedge and self.context.patient):
+            return request
+        return request._replace(copies=Copies(self, recent))
 
-    def second(self) -> bool:
-        """Shall a copy go beside what was sent? It is the one more try."""
-        shared = self.context.shared
-        assert self.call.model is not None
-        if self.once_used or not shared.latest.overtook(self.call.model, self.sent):
-            return False
-        if shared.budget.spend(0) is None:
-            return False
-        self.once_used = True
+    def recent(self) -> Recent | None:
+        """The recent answers of its model; None for a call that is no inference."""
+        if self.call.plane != "inference" or self.call.model is None:
+            return None
+        return self.context.shared.recent(self.call.model, self.call.version)
+
+    def copy(self) -> Request | None:
+        """A further copy of what is on its way; None where it may not go now."""
+        if self.context.shared.budget.spend(0) is None:
+            return None
+        try:
+            token = self.context.tokens.get(self.call.plane)  # it may be another one by now
+        except TokenError:
+            return None
         self.count += 1
         self.context.span.event("second copy", attempts=self.count)
-        return True
+        return self.request(token)
+
+    def lost(self, outcome: Reply | Broken) -> bool:
+        """Notes a copy that failed while another is on its way; may there be further ones?"""
+        if isinstance(outcome, Broken):
+            self.failed.last = self.failed.broken(outcome, self.count, "Is a server running?")
+            return not outcome.final
+        self.failed.last = self.failure(outcome)
+        verdict = judge(outcome)
+        if verdict is not Verdict.RETRY_ONCE:
+            return verdict is Verdict.RETRY
+        first = not self.once_used and self.died is None
+        self.died = self.failed.last
+        return first
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
-        # A server, or a proxy, may say what it was sent.
-        error = self.failed.reply(reply.without(self.token), self.count)
+        error = self.failure(reply)
         if verdict is Verdict.NOT_FOUND and self.may_come_back():
             return self.pause(error, None)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
@@ -200,19 +221,25 @@ class Attempts:
             raise error
         if not self.context.patient:
             raise error
-        if verdict is Verdict.RETRY_ONCE:
-            self.use_once(error)
+        if verdict is Verdict.RETRY_ONCE or self.died:
+            self.use_once(self.died or error)
         elif reply.status in (502, 504) and not self.call.repeatable:
             raise error  # a proxy's word: the server behind it may have acted
         return self.pause(error, retry_after(reply))
 
-    def answered(self) -> None:
+    def failure(self, reply: Reply) -> ClientError:
+        for token in self.tokens:  # a server, or a proxy, may quote what it was sent
+            reply = reply.without(token)
+        return self.failed.reply(reply, self.count)
+
+    def answered(self, reply: Reply) -> None:
         self.context.tokens.accepted(self.call.plane)
         self.context.shared.budget.earn()
         if self.call.plane == "inference" and self.call.model is not None:
             self.context.shared.outages.answered(self.call.model)
-            self.context.shared.latest.answered(self.call.model, self.sent)
             self.context.shared.lines.answered((self.call.model, self.call.version))
+        if recent := self.recent():
+            recent.answered(reply.sent)
 
     def may_come_back(self) -> bool:
         """Is the model unknown since the server was started again, perhaps a moment ago?"""
@@ -239,8 +266,10 @@ class Attempts:
             if not self.call.repeatable:
                 hint = "The server may have done it all the same: look before you try again"
                 raise self.failed.broken(broken, self.count, hint)
-            self.use_once(error)
+            self.use_once(self.died or error)
             self.sign_wanted = True
+        elif self.died:
+            self.use_once(self.died)
         elif broken.phase != "connecting":
             self.broken_while_sending += 1
             if self.broken_while_sending == BROKEN_WHILE_SENDING:

@@ -13,9 +13,8 @@ Suspects. "Worker died." comes to every request of the batch, and nobody knows w
 Sent again together they could share a batch again: the same input would kill the next worker, and
 its neighbours would be blamed twice. So of each model one suspect at a time is on its way.
 
-Latest. A TorchServe whose worker dies while it gathers a batch loses what it has gathered: no
-answer ever comes (WorkerThread is interrupted in pollBatch). A request that still waits when one
-that was sent later is answered may be lost so, or only slow: a second copy goes beside the first.
+Recent. How long the answers of each model and version took lately, for second copies of requests
+that the server may have lost (`vestal.client.copies`).
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from threading import Lock
 
 from vestal.client.pace import Lines
 from vestal.client.reached import Reached
+from vestal.client.recent import Recent
 
 FLOOR = 10.0
 """Retries a second that are always allowed."""
@@ -112,20 +112,6 @@ class Suspects:
             self._on_their_way.discard(model)
 
 
-class Latest:
-    """When the request was sent that was sent last of those answered, by model."""
-
-    def __init__(self) -> None:
-        self._sent: dict[str, float] = {}
-
-    def answered(self, model: str, sent: float) -> None:
-        # Two threads at once may lose the later of two times: the next answer mends it.
-        self._sent[model] = max(sent, self._sent.get(model, sent))
-
-    def overtook(self, model: str, sent: float) -> bool:
-        return self._sent.get(model, sent) > sent
-
-
 class Shared:
     """One for each client, and for each of its processes."""
 
@@ -139,4 +125,8 @@ class Shared:
         self.lines = Lines(self.budget)
         self.outages = Outages()
         self.suspects = Suspects()
-        self.latest = Latest()
+        self._recent: dict[tuple[str, str | None], Recent] = {}
+
+    def recent(self, model: str, version: str | None) -> Recent:
+        """Recent answers; requests without a version are apart from those that name one."""
+        return self._recent.setdefault((model, version), Recent())

@@ -21,6 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from vestal.client.deadline import Deadline
+from vestal.client.steps import WAITING
 
 
 class Exchange:
@@ -77,7 +78,7 @@ class _Timed:
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         count: int
         current = _current.get()
-        while current is not None and current.look is not None:
+        while current is not None and current.look is not None and current.phase == WAITING:
             until = max(0.001, current.look_at - current.deadline.elapsed)
             left = current.timeout()
             self.settimeout(until if left is None else min(until, left))  # type: ignore[attr-defined]
@@ -153,7 +154,7 @@ class _Connection:
         super().request(*args, **kwargs)  # type: ignore[misc]
         if current is not None:
             current.sent = True
-            current.phase = "waiting for the answer"
+            current.phase = WAITING
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import socket
 import ssl
 from collections.abc import Callable, Generator, Mapping
 from threading import Thread
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from vestal.client.tokens import Plane
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
-"""Seconds that count as half of the time of a call without a deadline."""
-LOOK = 1.0
-"""Seconds between two looks for a sign that a request is lost."""
+WAITING = "waiting for the answer"
+"""The phase in which a server may have lost the request: it is sent, and no answer has begun."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -63,13 +60,22 @@ def path(*parts: str | None) -> str:
     return "".join("/" + quote(part, safe="") for part in parts if part is not None)
 
 
+class Copying(Protocol):
+    """The rules for further copies of a request, as a transport needs them."""
+
+    def next(self) -> Request | float:
+        """A copy to send now, or the seconds until this should be asked again."""
+
+    def settles(self, outcome: Reply | Broken) -> bool:
+        """Does it end the exchange, although another copy is on its way?"""
+
+
 class Request(NamedTuple):
     """One request on the wire. Its headers hold the token: never in the repr.
 
     `base`: one of the client's addresses; `target`: what follows it, `/ping`.
     `limit`: seconds it may take, where that is less than what its call has left.
-    `second`: asked when half of its time is gone without an answer, and each `LOOK` seconds from
-    then on: shall a second copy go? The first whole answer counts.
+    `copies`: decides when a copy goes beside it, and which outcome of the two counts.
     """
 
     method: str
@@ -78,7 +84,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     limit: float | None = None
-    second: Callable[[], bool] | None = None
+    copies: Copying | None = None
 
     @property
     def url(self) -> str:
@@ -86,11 +92,6 @@ class Request(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}, {len(self.body)} bytes>"
-
-
-def patience(left: float) -> float:
-    """Seconds until a request that has so many left may get a second copy."""
-    return PATIENCE if left == math.inf else left / 2
 
 
 class Pause(NamedTuple):
@@ -137,12 +138,16 @@ TOO_LATE = object()
 
 
 class Reply(NamedTuple):
-    """A whole answer. The names of `headers` are in lower case."""
+    """A whole answer. The names of `headers` are in lower case.
+
+    `sent`: when its request was sent, by the monotonic clock.
+    """
 
     status: int
     reason: str
     headers: Mapping[str, str]
     body: bytes
+    sent: float = 0.0
 
     def __repr__(self) -> str:
         return f"<{self.status} {self.reason}, {len(self.body)} bytes>"

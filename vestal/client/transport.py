@@ -22,9 +22,9 @@ from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.sockets import POOLS, exchange, ssl_context
 from vestal.client.steps import (
-    LOOK,
     TOO_LATE,
     Broken,
+    Copying,
     Pause,
     Reply,
     Request,
@@ -32,7 +32,6 @@ from vestal.client.steps import (
     Wait,
     Work,
     broken,
-    patience,
 )
 from vestal.errors import UsageError
 
@@ -45,7 +44,7 @@ CONNECTIONS = 256
 """Idle connections kept for each address; they are made one by one, as calls need them."""
 _NO_RETRIES = Retry(False)
 ANSWERED = 0.05
-"""Seconds between two looks whether the second copy of a request is answered."""
+"""Seconds between two looks whether a further copy of a request is answered."""
 
 
 class _Route(NamedTuple):
@@ -130,21 +129,21 @@ class Transport:
             finish(steps, context, error)
 
     def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once, or a second copy beside it; never raises for what the network does."""
-        if request.second is None:
+        """Sends once, and copies beside it; never raises for what the network does."""
+        if request.copies is None:
             return self._exchange(request, deadline)
-        copy = _Copy(request.second, lambda: self._exchange(request, deadline))
-        outcome = self._exchange(request, deadline, copy)
-        return outcome if isinstance(outcome, Reply) else copy.outcome(deadline) or outcome
+        race = _Race(request.copies, lambda copy: self._exchange(copy, deadline))
+        return race.outcome(self._exchange(request, deadline, race), deadline)
 
     def _exchange(
-        self, request: Request, deadline: Deadline, copy: _Copy | None = None
+        self, request: Request, deadline: Deadline, race: _Race | None = None
     ) -> Reply | Broken:
         pool, prefix = self._open().routes[request.base]
+        sent = time.monotonic()
         with exchange(deadline) as current:
-            if copy is not None:
-                current.look = copy.look
-                current.look_at = deadline.elapsed + patience(deadline.remaining())
+            if race is not None:
+                current.look = race.look
+                current.look_at = deadline.elapsed + race.look()
             try:
                 response = pool.urlopen(
                     request.method,
@@ -163,7 +162,7 @@ class Transport:
                 return broken(current.phase, error, current.sent)
         response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status, response.reason or "", headers, body)
+        return Reply(response.status, response.reason or "", headers, body, sent)
 
     def _open(self) -> _Adapter:
         adapter = self._adapter
@@ -190,35 +189,51 @@ class Transport:
 
 
 class _Overtaken(OSError):
-    """The second copy is answered: the first is waited for no longer."""
+    """A copy has settled the exchange: the first request is waited for no longer."""
 
 
-class _Copy:
-    """The second copy of a request, in a thread of its own, once it is wanted."""
+class _Race:
+    """A request and its further copies, each in a thread of its own."""
 
-    def __init__(self, wanted: Callable[[], bool], send: Callable[[], Reply | Broken]) -> None:
-        self._wanted, self._send = wanted, send
-        self._sent: Future[Any] | None = None
+    def __init__(self, copies: Copying, send: Callable[[Request], Reply | Broken]) -> None:
+        self._copies, self._send = copies, send
+        self._on_their_way: list[Future[Any]] = []
+        self._settled: Reply | Broken | None = None
 
     def look(self) -> float:
         """Seconds until the next look; raises _Overtaken."""
-        if self._sent is None:
-            if not self._wanted():
-                return LOOK
-            self._sent = Work(self._send, may_hang=True).start()
-        elif self._sent.done():
-            raise _Overtaken
-        return ANSWERED
+        for copy in [copy for copy in self._on_their_way if copy.done()]:
+            self._on_their_way.remove(copy)
+            outcome = copy.result()
+            if self._copies.settles(outcome):
+                self._settled = outcome
+                raise _Overtaken
+        return self._next()
 
-    def outcome(self, deadline: Deadline) -> Reply | None:
-        """Its answer, where there is one in time: the first broke, or was given up for it."""
-        if self._sent is None:
-            return None
-        try:
-            outcome = self._sent.result(deadline.timeout())
-        except TimeoutError:
-            return None
-        return outcome if isinstance(outcome, Reply) else None
+    def _next(self) -> float:
+        step = self._copies.next()
+        if isinstance(step, Request):
+            self._on_their_way.append(Work(lambda: self._send(step), may_hang=True).start())
+            return ANSWERED
+        return min(ANSWERED, step) if self._on_their_way else step
+
+    def outcome(self, outcome: Reply | Broken, deadline: Deadline) -> Reply | Broken:
+        """The outcome of all; `outcome`: of the first request."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        if self._settled is not None:
+            return self._settled
+        while self._on_their_way and not self._copies.settles(outcome):
+            done: set[Future[Any]] = set()
+            while not done:
+                if deadline.expired:
+                    return outcome
+                pause = min(self._next(), deadline.remaining())
+                done, _ = wait(self._on_their_way, pause, FIRST_COMPLETED)
+            copy = done.pop()
+            self._on_their_way.remove(copy)
+            outcome = copy.result()
+        return outcome
 
 
 def _wait(wait: Wait, deadline: Deadline) -> None:

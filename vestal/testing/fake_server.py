@@ -102,12 +102,14 @@ class FakeServer:
     def client(self, *, timeout: float | None = 10.0) -> Client:
         from vestal.client import Client
 
-        return Client(**self.addresses(), timeout=timeout)
+        addresses: dict[str, Any] = self.addresses()
+        return Client(**addresses, timeout=timeout)
 
     def async_client(self, *, timeout: float | None = 10.0) -> AsyncClient:
         from vestal.client import AsyncClient
 
-        return AsyncClient(**self.addresses(), timeout=timeout)
+        addresses: dict[str, Any] = self.addresses()
+        return AsyncClient(**addresses, timeout=timeout)
 
     def close(self) -> None:
         """Ends every connection; a second call does nothing."""
