@@ -73,6 +73,8 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
     if not (place / DESCRIPTION).is_file():
         return None
     description = json.loads((place / DESCRIPTION).read_text("utf-8"))
+    if "/" in description["input"] or description["input"] == "..":
+        raise ValueError(f"its input {description['input']!r:.80} is no file beside it")
     return Sample(
         input=(place / description["input"]).read_bytes(),
         content_type=description["content_type"],
