@@ -22,6 +22,7 @@ maxWorkers: 1
 max_batch_delay: 2
 """
 
+ANSWERING = "def handle(data, context):\n    return ['ok' for _ in data or [None]]\n"
 ZOO = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 
 
@@ -39,7 +40,14 @@ def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignore
         if name in ("eager", "script", "module"):
             assert not [f for f in check(archive).findings if f.severity != "note"]
             archive.rename(store / f"{name}.mar")
-    draft = simple("def handle(data, context):\n    return ['ok' for _ in data or [None]]\n")
+    draft = simple(ANSWERING)
+    for name in ("__MACOSX/._handler.py", "._net.pt", ".DS_Store", "Thumbs.db", "Desktop.ini"):
+        draft.files[name] = b"\0\5\x16\7" * 8
+    draft.manifest["model"]["modelVersion"] = 1.10
+    draft.manifest |= {"archiverVersion": 0.12, "createdOn": 2024, "description": True}
+    junk = draft.write(store / "junk.mar")
+    assert not [f for f in check(junk, run=True).findings if f.severity != "note"]
+    draft = simple(ANSWERING)
     draft.manifest["model"]["configFile"] = "model-config.yaml"
     draft.text("model-config.yaml", IGNORED)
     ignored = draft.write(store / "ignored.mar")
@@ -51,7 +59,7 @@ def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignore
     root = tmp_path / "plain"
     names = [f"{path.stem}={path.name}" for path in sorted(store.iterdir())]
     with plain_torchserve(root, store, *names) as (address, caller):
-        for name in ("eager", "script", "module", "ignored"):
+        for name in ("eager", "script", "module", "ignored", "junk"):
             asked = requests.post(
                 f"{address}/predictions/{name}", data=image.getvalue(), headers=caller, timeout=30
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import textwrap
 import warnings
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 
 from vestal_handlers import engines
 from vestal_handlers.engines.eager import build
+from vestal_handlers.engines.outputs import pick
 
 CPU = torch.device("cpu")
 # torch's own modules warn of each other while they export.
@@ -464,3 +467,161 @@ def test_an_engine_may_stand_beside_the_artifact(conv, tmp_path):
     assert engine(torch.zeros(2, 1)).tolist() == [[7.0], [7.0]]
     with pytest.raises(ValueError, match=r"no engine '\.\./constant'"):
         engines.load(tmp_path / "model.bin", CPU, name="../constant")
+
+
+class Several(nn.Module):
+    """One input; outputs as a tuple, a dict, a named tuple or a list."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind = nn.Linear(3, 2), kind
+
+    def forward(self, x):
+        y = self.layer(x)
+        if self.kind == "tuple":
+            return y, y.softmax(1)
+        if self.kind == "one in a tuple":
+            return (y,)
+        return {"logits": y, "probabilities": y.softmax(1)}
+
+
+def several(kind: str, file: Path) -> nn.Module:
+    torch.manual_seed(0)
+    module = Several(kind).eval()
+    inputs = torch.zeros(2, 3)
+    if file.suffix == ".pt":
+        torch.jit.trace(module, inputs, strict=False).save(file)
+    elif file.suffix == ".pt2":
+        batch = torch.export.Dim("batch", min=1)
+        torch.export.save(
+            torch.export.export(module, (inputs,), dynamic_shapes=({0: batch},)), file
+        )
+    else:
+        torch.onnx.export(
+            module, (inputs,), file, dynamo=True, external_data=False, verbose=False,
+            output_names=["logits", "probabilities"],
+        )  # fmt: skip
+    return module
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+@pytest.mark.parametrize(("kind", "names"), [("tuple", "0, 1"), ("dict", "logits, probabilities")])
+def test_of_several_outputs_the_chosen_one_is_served(tmp_path, kind, names, suffix):
+    file = tmp_path / f"model{suffix}"
+    module = several(kind, file)
+    inputs = torch.randn(4, 3)
+    with torch.inference_mode():
+        with pytest.raises(ValueError, match=rf"has 2 outputs \({names}\), and one is served"):
+            engines.load(file, CPU)(inputs)
+        for output in (1, names.split(", ")[1]):
+            found = engines.load(file, CPU, output=output)(inputs)
+            assert torch.allclose(found, module.layer(inputs).softmax(1), atol=1e-5)
+        for output in (2, "other"):
+            with pytest.raises(ValueError, match=rf"no output {output!r} \(handler.output\)"):
+                engines.load(file, CPU, output=output)(inputs)
+
+
+def test_of_an_onnx_files_outputs_the_chosen_one_is_served(tmp_path):
+    file = tmp_path / "model.onnx"
+    module = several("tuple", file)
+    inputs = torch.randn(2, 3)
+    with pytest.raises(ValueError, match=r"model\.onnx has 2 outputs \(logits, probabilities\)"):
+        engines.load(file, CPU)
+    found = engines.load(file, CPU, output="probabilities")(inputs)
+    assert torch.allclose(found, module.layer(inputs).softmax(1), atol=1e-5)
+
+
+def test_one_tensor_in_a_tuple_is_the_output(tmp_path):
+    module = several("one in a tuple", tmp_path / "model.pt")
+    inputs = torch.randn(2, 3)
+    assert torch.equal(engines.load(tmp_path / "model.pt", CPU)(inputs), module.layer(inputs))
+
+
+def test_an_engine_of_ones_own_without_outputs_refuses_the_option(conv, tmp_path):
+    (tmp_path / "mine.py").write_text("def load(artifact, device, precision):\n    ...\n")
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"handler\.output: 1 .* has no parameter output"):
+        engines.load(tmp_path / "model.pt", CPU, name="mine", output=1)
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+class Named(NamedTuple):
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+TENSOR = torch.ones(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "output"),
+    [
+        (Answer(TENSOR), None),
+        ({"out": TENSOR, "aux": None}, None),
+        (Named(TENSOR, TENSOR + 1), "logits"),
+        ([TENSOR], None),
+        (TENSOR, 0),
+    ],
+)
+def test_an_output_is_picked_from_what_models_return(value, output):
+    assert pick(value, output, "model.pt") is TENSOR
+
+
+@pytest.mark.parametrize("value", [None, {}, [{"boxes": 1}], "text"])
+def test_an_output_without_tensors_is_one_sentence(value):
+    with pytest.raises(ValueError, match=r"model\.pt returns a \w+ without a tensor"):
+        pick(value, None, "model.pt")
+
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("kind", ["traced", "scripted", "frozen", "exported"])
+def test_an_artifact_computes_in_its_own_precision(both, tmp_path, kind, precision):
+    saved, dtype = both["conv"], DTYPES[precision]
+    module = build(saved.folder).eval()
+    module.load_state_dict(saved.module.state_dict())
+    module.to(dtype)
+    inputs = saved.inputs[:2].to(dtype)
+    if kind == "exported":
+        file = tmp_path / "model.pt2"
+        torch.export.save(torch.export.export(module, (inputs,)), file)
+    else:
+        file = tmp_path / "model.pt"
+        made = torch.jit.trace(module, inputs) if kind == "traced" else torch.jit.script(module)
+        (torch.jit.freeze(made) if kind == "frozen" else made).save(file)
+    engine = engines.load(file, CPU)
+    with torch.inference_mode():
+        found = engine(saved.inputs[:2])
+        assert torch.allclose(found, module(inputs).float(), atol=1e-2)
+    assert found.dtype == torch.float32
+    assert engine.describe()["precision"] == precision
+    with pytest.raises(ValueError, match=rf"the precision of model\.pt2? is its own, {precision}"):
+        engines.load(file, CPU, "bf16")
+
+
+class OnCuda(nn.Module):
+    def forward(self, x):
+        return x.to(torch.device("cuda:0")) + torch.ones(1, device="cuda:0")
+
+
+class CallsCuda(nn.Module):
+    def forward(self, x):
+        return x.cuda() + 1
+
+
+def test_a_device_written_into_torchscript_is_this_workers(tmp_path):
+    torch.jit.script(OnCuda()).save(tmp_path / "model.pt")
+    assert torch.equal(engines.load(tmp_path / "model.pt", CPU)(torch.zeros(2)), torch.ones(2))
+
+
+def test_torchscript_that_calls_cuda_is_refused_in_one_sentence(tmp_path):
+    torch.jit.script(CallsCuda()).save(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt moves tensors to CUDA .*computes on cpu here"):
+        engines.load(tmp_path / "model.pt", CPU)

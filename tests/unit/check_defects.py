@@ -58,6 +58,7 @@ DEFECTS = [
     # the zip itself
     Defect("zip-slip", "a member climbs out of the folder", member("../evil.py")),
     Defect("zip-slip", "a member climbs with backslashes", member("a\\..\\..\\evil.py")),
+    Defect("backslash-name", "a member was packed on Windows", member("tools\\util.py")),
     Defect("absolute-path", "a member names a place of the system", member("/etc/cron.d/evil")),
     Defect("absolute-path", "a member names a drive", member("C:\\evil.py")),
     Defect("link", "a member is a link", member("data", b"/etc/passwd", stat.S_IFLNK | 0o777)),

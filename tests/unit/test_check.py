@@ -19,9 +19,12 @@ from check_planting import Defect
 from vestal.archive.checking import CODES, Severity, check, checker
 from vestal.archive.checking.checker import is_ours
 from vestal.archive.index import enter, sha256_of, updating
+from vestal.archive.manifests import read_manifest
 from vestal.archive.run import LoadedArchive
+from vestal.batch.archives import model_of
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
+from vestal.server.spec import read_spec
 
 HANDLE = "def handle(data, context):\n    return data\n"
 
@@ -390,3 +393,43 @@ def test_every_code_stands_in_the_docs_and_is_found_somewhere():
     for code, meaning in CODES.items():
         assert f"| `{code}` | {meaning} |" in docs
         assert re.search(rf'"{code}"', sources), code
+
+
+@pytest.mark.parametrize(("given", "version"), [(1.5, "1.5"), (2, "2"), (True, "true")])
+def test_a_version_that_is_no_text_is_the_text_that_torchserve_makes_of_it(
+    tmp_path, given, version
+):
+    draft = simple("def handle(data, context):\n    return data\n")
+    draft.manifest["model"]["modelVersion"] = given
+    archive = draft.write(tmp_path / "a.mar")
+    assert not check(archive).failed
+    assert model_of(archive)[1] == read_spec(archive).version == version
+
+
+@pytest.mark.parametrize("key", ["handler", "serializedFile"])
+def test_a_file_that_is_no_text_is_an_error(tmp_path, key):
+    draft = simple("def handle(data, context):\n    return data\n")
+    draft.manifest["model"][key] = 5
+    (finding,) = [
+        f for f in check(draft.write(tmp_path / "a.mar")).findings if f.severity == "error"
+    ]
+    assert finding.code == "bad-manifest"
+
+
+def test_the_literal_of_a_number_is_kept():
+    assert read_manifest('{"model": {"modelVersion": 1.10}}')["model"]["modelVersion"] == "1.10"
+
+
+def test_an_archive_with_backslashes_runs_nowhere(tmp_path):
+    draft = simple("from tools.util import X\n\n\ndef handle(data, context):\n    return data\n")
+    draft.files |= {"tools\\util.py": b"X = 1\n", "tools\\__init__.py": b""}
+    with pytest.raises(UsageError, match="a backslash in a name"):
+        LoadedArchive(draft.write(tmp_path / "a.mar"))
+
+
+@pytest.mark.parametrize("key", ["configFile", "serializedFile"])
+def test_a_manifest_names_no_file_outside_of_its_archive(tmp_path, key):
+    draft = simple("def handle(data, context):\n    return data\n")
+    draft.manifest["model"][key] = "../../secret.yaml"
+    with pytest.raises(UsageError, match=rf"model\.{key} is .*outside of the archive"):
+        LoadedArchive(draft.write(tmp_path / "a.mar"))

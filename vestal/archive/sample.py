@@ -77,6 +77,8 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
     if not (place / DESCRIPTION).is_file():
         return None
     description = json.loads((place / DESCRIPTION).read_text("utf-8"))
+    if "/" in description["input"] or description["input"] == "..":
+        raise ValueError(f"its input {description['input']!r:.80} is no file beside it")
     return _made(description, (place / description["input"]).read_bytes())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import Any
 import yaml
 
 from vestal.archive.layout import MANIFEST as MANIFEST
+from vestal.archive.manifests import read_manifest
 from vestal.errors import UsageError, VestalError
+
+_FILES = ("serializedFile", "modelFile", "configFile", "requirementsFile")
 
 
 def served_folder(folder: Path) -> Path:
@@ -52,14 +54,20 @@ def manifest_of(folder: Path, archive: Path) -> dict[str, Any]:
     """What the manifest says; `archive` is named in errors.
 
     Raises:
-        UsageError: it is not there, or names no model and handler.
+        UsageError: it is not there, names no model and handler, or a file outside of the folder.
     """
+    from vestal.archive.checking.names import safe_name
+
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = read_manifest(file.read_text("utf-8"))
         for key in ("modelName", "handler"):
-            if not isinstance(manifest["model"][key], str):
+            if type(manifest["model"][key]) is not str:
                 raise ValueError(f"model.{key} is no text")
+        for key in _FILES:
+            name = manifest["model"].get(key)
+            if name and safe_name(str(name)) is None:
+                raise ValueError(f"model.{key} is {name!r:.80}, outside of the archive")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{archive} is no archive: expected a {MANIFEST} with model.modelName and "

@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 
 from vestal.archive.layout import BILL, MANIFEST
+from vestal.archive.manifests import read_manifest
 from vestal.archive.run import LoadedArchive
 from vestal.archive.unpacking import is_unpacked, served_folder, unpacked
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
+from vestal.runs import stays_inside
 
 
 def is_path_or_file(project: Project, given: str) -> bool:
@@ -80,7 +82,7 @@ def model_of(archive: Path) -> tuple[str, str, str | None]:
         VestalError: it is no archive.
     """
     try:
-        model = json.loads(_member(archive, MANIFEST) or "{}")["model"]
+        model = read_manifest(_member(archive, MANIFEST) or "{}")["model"]
         bill = json.loads(_member(archive, BILL) or "{}")
         trained = bill.get("training", {}).get("dataset")
         # The archive's own name may be another: `--recipe` and the bill say what it is made of.
@@ -126,7 +128,7 @@ def _alone(folder: Path) -> None:
     name = json.loads((folder / MANIFEST).read_text("utf-8"))["model"].get("configFile")
     if name:
         config = yaml.safe_load((folder / name).read_text("utf-8"))
-        if isinstance(config, dict):
+        if isinstance(config, dict) and stays_inside(folder, name):
             text = yaml.safe_dump({**config, "minWorkers": 1, "maxWorkers": 1}, sort_keys=False)
             (folder / name).write_text(text, "utf-8")
 

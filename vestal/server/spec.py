@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from vestal.archive.checking.zips import BROKEN
+from vestal.archive.manifests import read_manifest
 from vestal.errors import UsageError, VestalError
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
@@ -114,7 +114,7 @@ def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
     """
     try:
         with zipfile.ZipFile(archive) as content:
-            model = json.loads(content.read(_MANIFEST))["model"]
+            model = read_manifest(content.read(_MANIFEST))["model"]
         manifest_name, version = str(model["modelName"]), str(model["modelVersion"])
     except (OSError, KeyError, TypeError, *BROKEN) as error:
         raise VestalError(

@@ -14,6 +14,7 @@ from vestal.archive.checking.config import check_config, read_config
 from vestal.archive.checking.findings import Finding, Findings
 from vestal.archive.checking.handlers import Handler, check_handler, check_model_file
 from vestal.archive.checking.manifest import Manifest, read_manifest
+from vestal.archive.checking.names import is_junk
 from vestal.archive.checking.opening import Contents, opened
 from vestal.archive.checking.options import check_options
 from vestal.archive.checking.packages import check_imports
@@ -153,7 +154,7 @@ def _trees(contents: Contents, found: Findings) -> dict[str, ast.Module]:
     """The syntax trees of all .py members that have one."""
     trees = {}
     for name in contents.names:
-        if not name.endswith(".py"):
+        if not name.endswith(".py") or is_junk(name):
             continue
         try:
             trees[name] = parse(contents.bytes(name))

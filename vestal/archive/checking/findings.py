@@ -13,6 +13,7 @@ CODES = {
     "file-name": "TorchServe goes by the name: a zip is .mar, anything else a .tar.gz",
     "zip-slip": "a member would be written outside of the model's folder",
     "absolute-path": "a member has an absolute path",
+    "backslash-name": "a member's name has a backslash, which is no separator on Linux",
     "link": "a link, which TorchServe turns into an empty file, or which leads outside",
     "special-file": "neither a file nor a folder",
     "duplicate-name": "two members of one name: the later one wins in silence",

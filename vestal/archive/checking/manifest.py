@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.names import safe_name
 from vestal.archive.checking.opening import Contents
 from vestal.archive.layout import CONFIG, MANIFEST
+from vestal.archive.manifests import read_manifest as parsed
 
 RUNTIMES = ("python", "python3", "LSP")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")  # torch-model-archiver's own rule
@@ -56,7 +56,7 @@ def read_manifest(contents: Contents, found: Findings) -> Manifest | None:
         return None
     before = len(found.items)
     for key in _TEXTS:
-        if model.get(key) is not None and not isinstance(model[key], str):
+        if model.get(key) is not None and type(model[key]) is not str:
             _bad(f"model.{key} is {model[key]!r:.80}, not a text", found)
     if len(found.items) > before:
         return None
@@ -107,7 +107,7 @@ def _model(contents: Contents, found: Findings) -> Mapping[str, Any] | None:
         )
         return None
     try:
-        given = json.loads(contents.text(MANIFEST))
+        given = parsed(contents.text(MANIFEST))
     except (ValueError, RecursionError) as error:
         _bad(f"it is not JSON ({error})", found)
         return None

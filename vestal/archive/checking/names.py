@@ -31,13 +31,27 @@ def is_absolute(name: str) -> bool:
     return plain.startswith("/") or _DRIVE.match(plain) is not None
 
 
+def is_junk(name: str) -> bool:
+    """Whether it is what macOS and Windows put beside files; nothing that serves reads it."""
+    file = name.rpartition("/")[2]
+    return file.startswith("._") or file.lower() in (".ds_store", "thumbs.db", "desktop.ini")
+
+
 def judge_names(names: Iterable[str], found: Findings, where: str = "") -> None:
     """Names of files (a folder ends in "/") that cannot be written, or not beside one another."""
     files: Counter[str] = Counter()
     folders: set[str] = set()
     for name in names:
         safe = safe_name(name)
-        if safe is not None:
+        if safe is not None and "\\" in name and not where:
+            found.error(
+                "backslash-name",
+                name,
+                "a backslash in a name: on Linux TorchServe writes a file of that whole name into "
+                "the root, where an import or a look into its folder does not find it",
+                "pack it again with slashes (Windows' own zip tools write backslashes)",
+            )
+        elif safe is not None:
             if name.endswith("/"):
                 folders.add(safe)
             else:

@@ -142,7 +142,7 @@ def _folder(folder: Path, found: Findings) -> Contents | None:
                 found.error(
                     "special-file", name, "neither a file nor a folder", "take it out of the folder"
                 )
-            elif safe_name(name) is None:
+            elif safe_name(name) is None or "\\" in name:
                 judge_names([name], found)
             elif not os.access(path, os.R_OK):
                 _unread(name, found)

@@ -33,6 +33,7 @@ from vestal.archive.checking.opening import Contents
 _TORCH = {".pt", ".pth", ".bin", ".ckpt"}
 _PICKLE = {".pkl", ".pickle", ".joblib", ".dat", ".data"}
 _NAMED = {".pkl", ".pickle", ".joblib"}  # what is a pickle by its name
+_APPLE = b"\0\5\x16\7"  # of macOS, beside every file of a folder (._model.pt)
 _NUMPY = b"\x93NUMPY"
 _HEADER = 1 << 16  # bytes that hold any header of a .npy
 # gzip, zlib, bzip2, xz, lzma, lz4: what joblib and pandas compress pickles with.
@@ -74,6 +75,8 @@ def _check(
     path = PurePosixPath(name)
     head = stream.read(8)
     stream.seek(0)
+    if head.startswith(_APPLE):
+        return
     if head.startswith(b"PK\3\4"):
         _check_zip(stream, where, found, refused, depth)
     elif head.startswith(_NUMPY):

@@ -15,6 +15,7 @@ from vestal.archive.checking.bill import Bill
 from vestal.archive.checking.findings import Findings
 from vestal.archive.checking.handlers import Handler
 from vestal.archive.checking.manifest import Manifest
+from vestal.archive.checking.names import is_junk
 from vestal.archive.checking.opening import Contents
 from vestal.archive.checking.pickles import members_of
 from vestal.archive.layout import BILL, LABELS, MANIFEST
@@ -31,7 +32,7 @@ def check_weights(
 ) -> None:
     """Whether the artifact is of the kind that its handler loads."""
     for name in contents.names:
-        if PurePosixPath(name).suffix in _NATIVE:
+        if PurePosixPath(name).suffix in _NATIVE and not is_junk(name):
             found.note(
                 "native-code",
                 name,
