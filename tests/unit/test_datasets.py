@@ -194,6 +194,9 @@ def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
         map(str, files_in(tmp_path))
     )
     assert expand([tmp_path]) == files_in(tmp_path)
+    assert [item.file for item in find_inputs([f"{tmp_path}/**/*.png"]).items] == list(
+        map(str, files_in(tmp_path))
+    )
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
