@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (CSV, *JSON_LINES)
 # What people and programs write where they have no value.
 MISSING = ("", "-", "?", "n/a", "na", "nan", "none", "null")
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # half of a pair, perhaps without the other
 SEPARATORS = {";": "';'", "\t": "tabs"}
 _MOST_NAMED = 20  # columns in a message
 
@@ -149,6 +151,8 @@ def _json_lines(file: Path, text: str) -> tuple[list[str], list[Row]]:
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(line, object_pairs_hook=_pairs, parse_int=_integer)
+        if _SURROGATE.search(line):
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}, is not JSON: {error}") from None
     if not isinstance(value, dict):

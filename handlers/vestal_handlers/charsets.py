@@ -32,10 +32,11 @@ def codec_of(content_type: str) -> str | None:
         return None
     header = Message()
     header["content-type"] = content_type
-    name = header.get_content_charset()
+    name = header.get_param("charset", "")
     if not name:
         return None
-    name = normalize_encoding(name)
+    # A tuple: encoded as of RFC 2231, in a charset that would have to be looked up, too.
+    name = normalize_encoding(name).lower() if isinstance(name, str) else str(name)
     codec = aliases.get(name, name)
     if codec not in _CODECS:
         raise InputError(415, f"charset {name[:40]!r} is not known: send UTF-8")

@@ -157,11 +157,19 @@ def test_a_declared_charset_and_a_byte_order_mark_change_no_answer(archive, give
     assert matches(answer.json(), ACCENTS)
 
 
-@pytest.mark.parametrize("charset", ["klingon", "hex", "utf-7", "rot13", "idna", "x" * 500, "a.b"])
+@pytest.mark.parametrize(
+    "charset", ["klingon", "hex", "utf-7", "KLINGON", "rot13", "idna", "x" * 500, "a.b"]
+)
 def test_a_charset_that_is_not_known_is_named(archive, charset):
     answer = ask(archive, Input.from_http(b"text", f"text/plain; charset={charset}"))
     assert answer.status == 415
-    assert f"charset '{charset[:5]}" in answer.json()["message"].replace("_", "-")
+    assert f"charset '{charset[:5].lower()}" in answer.json()["message"].replace("_", "-")
+
+
+def test_a_charset_that_is_encoded_itself_is_not_looked_up(archive):
+    answer = ask(archive, Input.from_http(b"text", "text/plain; charset*=klingon''utf-8"))
+    assert answer.status == 415
+    assert "is not known: send UTF-8" in answer.json()["message"]
 
 
 def test_bytes_that_do_not_fit_their_charset_are_refused(archive):

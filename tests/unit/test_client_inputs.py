@@ -280,6 +280,7 @@ def test_a_tensor_that_is_an_image_goes_as_png() -> None:
         np.zeros((0, 4), np.uint8),
         np.zeros((5, 4, 2), np.uint8),
         np.zeros((5, 4, 3), np.float32),
+        np.ma.masked_array(np.zeros((2, 2), np.uint8), [[0, 1], [0, 0]]),
         torch.zeros(5, 4, 3, dtype=torch.uint8),
     ],
 )

@@ -151,7 +151,7 @@ def test_splits_of_other_classes_are_refused(tmp_path):
 def test_a_folder_that_cannot_be_split_says_why(tmp_path):
     with pytest.raises(VestalError, match="must be named: --data DIR"):
         image_folder(None)
-    with pytest.raises(VestalError, match="is no image folder"):
+    with pytest.raises(VestalError, match="is not an image folder"):
         image_folder(tmp_path)
     write_images(tmp_path, ("cat", "dog"), 1)
     with pytest.raises(VestalError, match=r"too few examples to split .*at least 10"):
@@ -194,6 +194,9 @@ def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
         map(str, files_in(tmp_path))
     )
     assert expand([tmp_path]) == files_in(tmp_path)
+    assert [item.file for item in find_inputs([f"{tmp_path}/**/*.png"]).items] == list(
+        map(str, files_in(tmp_path))
+    )
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
@@ -232,7 +235,7 @@ def test_a_class_may_be_called_test(tmp_path):
 def test_a_class_without_images_is_named(tmp_path):
     write_images(tmp_path, ("cat", "dog"), 20)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VestalError, match=r"is no image folder: empty holds no image"):
+    with pytest.raises(VestalError, match=r"is not an image folder: empty holds no image"):
         image_folder(tmp_path)
     with pytest.raises(VestalError, match=r"nowhere is not an image folder: No such file"):
         image_folder(tmp_path / "nowhere")

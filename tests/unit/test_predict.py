@@ -93,6 +93,8 @@ def test_a_model_gets_of_a_table_what_it_takes(name, content, schema, value, tmp
     (tmp_path / name).write_text(content, "utf-8")
     (one,) = fitted(gather([tmp_path / name], [], []), schema)
     assert one.value == value
+    if "text" in content:
+        assert (one.shown, one.fact["text"]) == ("a = 1", "a = 1")
 
 
 def test_a_table_without_the_columns_that_a_model_needs_is_refused(tmp_path):

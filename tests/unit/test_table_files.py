@@ -71,11 +71,16 @@ def test_a_csv_that_cannot_be_read_is_refused_with_the_place(tmp_path, content, 
     [
         ("[1]", r"line 1, must be a JSON object, not a list"),
         ('{"a": 1}\n{"a": 1', r"line 2, is not JSON"),
+        (r'{"a": "\ud83e\udd8a"}', None),
+        (r'{"a": "\ud83e"}', r"line 1, is not JSON: .*surrogates not allowed"),
         ('{"a": 1, "a": 2}', r"line 1, is not JSON: several values named 'a'"),
         ('{"a": ' + "[" * 100_000, r"line 1, is not JSON"),
     ],
 )
 def test_json_lines_that_cannot_be_read_are_refused_with_the_line(tmp_path, content, message):
+    if message is None:
+        table(tmp_path, content, "t.jsonl")
+        return
     with pytest.raises(UsageError, match=rf"t\.jsonl, {message}"):
         table(tmp_path, content, "t.jsonl")
 

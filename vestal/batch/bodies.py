@@ -44,8 +44,8 @@ class Asking:
         if item.columns is None:
             return item.folder if item.row is None and item.folder in self.labels else None
         if self.labels:
-            label = str(item.columns.get("label"))
-            return label if label in self.labels else None
+            label = item.columns.get("label")
+            return str(label) if label is not None and str(label) in self.labels else None
         number = cell_number(item.columns.get(self.target or ""))
         return None if number is None else float(number)
 

@@ -14,7 +14,7 @@ from typing import Any
 from vestal.batch.columns import RESULTS
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 from vestal.errors import UsageError
-from vestal.folders import files_in
+from vestal.folders import files_in, is_hidden
 from vestal.table_files import is_table, read_table
 
 LINES = ".txt"
@@ -133,7 +133,9 @@ def _files(given: str) -> list[Path]:
         return [path]
     else:
         seen = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207  `**` and absolute ones alike
-        seen = [file for file in seen if not file.is_dir()]
+        hidden = {part for file in seen for part in file.parts if is_hidden(part)}
+        hidden -= set(path.parts)
+        seen = [file for file in seen if not file.is_dir() and not hidden & set(file.parts)]
     if not seen:
         raise UsageError(f"no files in {given}: name a folder, a glob ('photos/*.jpg') or files")
     return sorted(seen)

@@ -103,8 +103,9 @@ def fitted(given: Sequence[Given], schema: Mapping[str, Any]) -> list[Given]:
 
 
 def _fitted(row: Given, value: str | dict[str, Any]) -> Given:
-    if isinstance(value, str):
-        return replace(row, value=value, shown=_short(value), fact={**row.fact, "text": value})
+    if isinstance(value, str) or set(value) == {"text"}:
+        text = value if isinstance(value, str) else str(value["text"])
+        return replace(row, value=value, shown=_short(text), fact={**row.fact, "text": text})
     return replace(row, value=value, shown=_short_row(value), fact={**row.fact, "columns": value})
 
 

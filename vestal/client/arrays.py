@@ -30,6 +30,8 @@ def comes_from(value: Any, package: str) -> bool:
 
 def is_image(value: Any) -> bool:
     """Is it an array or a tensor whose dtype and shape are an image's?"""
+    if hasattr(value, "mask"):
+        return False  # a masked array: PNG would show what is under the mask
     if str(getattr(value, "dtype", None)) not in ("uint8", "torch.uint8") or 0 in value.shape:
         return False
     shape = tuple(value.shape)

@@ -195,8 +195,8 @@ def _read_folder(
     if empty or not classes:
         wrong = f"{empty[0]} holds no image" if empty else "it holds no folders"
         raise VestalError(
-            f"{folder} is no image folder: {wrong}; one folder for each class, with its images, is "
-            "expected"
+            f"{folder} is not an image folder: {wrong}; expected one folder for each class, with "
+            "images in it"
         )
     found = list(classes)
     if labels is not None and found != list(labels):
