@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import logging
+import struct
 import time
 from dataclasses import replace
 
@@ -271,6 +272,10 @@ def test_a_tile_larger_than_its_image_counts():
     assert read_image(hostile.tiled(64), "L").shape == (1, 16, 16)
     with pytest.raises(InputError, match="16 x 16: tiles of 1024 x 1024, more than 1,000,000"):
         read_image(hostile.tiled(1024), "L", max_pixels=1_000_000)
+    width = struct.pack("<HHII", 322, 4, 1, 64)
+    corrupt = hostile.tiled(64).replace(width, struct.pack("<HHII", 322, 2, 3, 64))
+    with pytest.raises(InputError, match="its tile size cannot be read"):
+        read_image(corrupt, "L")
 
 
 @pytest.mark.parametrize("kind", hostile.PIECES)
