@@ -61,6 +61,17 @@ def reply_to(request: Request, model: str, version: str) -> Reply:
     return Reply(b'{"predictions": [' + b", ".join(bodies) + b"]}", headers=headers)
 
 
+def too_large(bodies: Sequence[bytes], limit: int) -> list[int]:
+    """The largest responses of a batch, without which the others have at most `limit` bytes."""
+    total, found = sum(map(len, bodies)), []
+    for index in sorted(range(len(bodies)), key=lambda index: -len(bodies[index])):
+        if total <= limit:
+            break
+        found.append(index)
+        total -= len(bodies[index])
+    return found
+
+
 def _in_json(instance: Instance) -> bytes:
     if instance.error:
         return to_json(instance.error.body(instance.request.id))

@@ -24,7 +24,8 @@ from torch import Tensor
 from ts.torch_handler.base_handler import BaseHandler
 
 from vestal_handlers import engines, packed_sample
-from vestal_handlers.answers import Media, Reply, reply_to, to_json
+from vestal_handlers.answers import Media, Reply, reply_to, to_json, too_large
+from vestal_handlers.description import description_of
 from vestal_handlers.errors import Failure, HandlerError, InputError
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import NO_TIME, forward_each
@@ -80,7 +81,10 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         raise NotImplementedError(f"{type(self).__name__} must define blank()")
 
     def admit(self, request: Request) -> None:
-        """Gives an `error` to instances that are too much together; none is decoded yet."""
+        """Refuses what is too much together, before anything is decoded: all or some instances."""
+        count, most = len(request.instances), self.options.max_explained
+        if request.asks_for("explain") and count > most:
+            raise InputError(413, f"{count} explanations, at most {most} (handler.max_explained)")
 
     def decode(self, instance: Instance) -> Any:
         """`instance.payload` (bytes, str or a JSON value) becomes a sample.
@@ -124,23 +128,12 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def limits(self) -> dict[str, Any]:
         """What is refused for its size, by option."""
-        names = ("max_bytes", "max_json_bytes", "max_values", "max_instances", "max_depth")
-        return {name: getattr(self.options, name) for name in names}
+        names = ("bytes", "json_bytes", "values", "instances", "explained", "depth")
+        return {f"max_{name}": getattr(self.options, f"max_{name}") for name in names}
 
     def describe(self) -> dict[str, Any]:
         """What `GET /models/{name}?customized=true` answers; goes through the worker's queue."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "handler": next(k.__name__ for k in type(self).__mro__ if k.__module__ != "handler"),
-            "engine": self.engine.describe(),
-            "artifact_sha256": self.artifact_sha256,
-            "worker": self.worker_id,
-            "limits": self.limits(),
-            "input": self.input_schema(),
-            "output": self.output_schema(),
-            "example": self.example(),
-        }
+        return description_of(self)
 
     # --- Load ---------------------------------------------------------------------------------
 
@@ -228,7 +221,12 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     def postprocess(self, requests: list[Request], context: Context) -> list[bytes]:
         """Encodes every answer and sets status, headers and content type, request by request."""
         with self.metrics.timed("encode_seconds"):
-            return [self._answer(request, context) for request in requests]
+            bodies = [self._answer(request, context) for request in requests]
+            for index in too_large(bodies, self.options.max_response_bytes):
+                size = f"a response of {len(bodies[index]):,} bytes (handler.max_response_bytes)"
+                requests[index].error = InputError(413, f"{size}; send fewer instances at once")
+                bodies[index] = self._answer(requests[index], context)
+            return bodies
 
     # --- One request, one instance ------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class ImageClassifier(Classifier):
 
     def admit(self, request: Request) -> None:
         """Counts the pixels of several images in their order; those past the limit are 413."""
+        super().admit(request)
         if len(request.instances) == 1:
             return
         left = self.options.max_request_pixels

@@ -70,7 +70,10 @@ def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -
         raise InputError(413, f"{what}: more than {MAX_SIDE:,} pixels on one side; send it smaller")
     if isinstance(image, TiffImageFile):
         # libtiff unpacks whole tiles, whatever the image's own size.
-        width, height = (image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+        try:
+            width, height = (int(image.tag_v2.get(tag, 0)) for tag in (TILEWIDTH, TILELENGTH))
+        except Exception:  # Pillow parses a tag only now, and raises nearly anything
+            raise InputError(400, f"{what}: its tile size cannot be read") from None
         if width * height > max_pixels:
             raise InputError(
                 413, f"{what}: tiles of {width} x {height}, more than {max_pixels:,} pixels"

@@ -39,6 +39,9 @@ class Options:
         max_json_bytes: of one JSON body, which takes up to 30 times its size in memory.
         max_values: numbers, strings, arrays and objects in one JSON body; fields of one form.
         max_instances: of one request.
+        max_explained: instances of one request for explanations, which cost many forwards each.
+        max_response_bytes: of a batch's responses together; past `max_response_size` of its
+            configuration, 6,553,500 by default, TorchServe kills the worker.
         max_depth: of arrays and objects in a JSON body.
     """
 
@@ -53,6 +56,8 @@ class Options:
     max_json_bytes: int = number(10_000_000, at_least=1)
     max_values: int = number(2_000_000, at_least=1)
     max_instances: int = number(256, at_least=1)
+    max_explained: int = number(16, at_least=1)
+    max_response_bytes: int = number(6_500_000, at_least=1000)
     max_depth: int = number(32, at_least=1, at_most=500)
 
 

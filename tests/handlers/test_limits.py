@@ -6,7 +6,9 @@ import base64
 import gzip
 import json
 import logging
+import struct
 import time
+from dataclasses import replace
 
 import hostile
 import numpy as np
@@ -270,6 +272,10 @@ def test_a_tile_larger_than_its_image_counts():
     assert read_image(hostile.tiled(64), "L").shape == (1, 16, 16)
     with pytest.raises(InputError, match="16 x 16: tiles of 1024 x 1024, more than 1,000,000"):
         read_image(hostile.tiled(1024), "L", max_pixels=1_000_000)
+    width = struct.pack("<HHII", 322, 4, 1, 64)
+    corrupt = hostile.tiled(64).replace(width, struct.pack("<HHII", 322, 2, 3, 64))
+    with pytest.raises(InputError, match="its tile size cannot be read"):
+        read_image(corrupt, "L")
 
 
 @pytest.mark.parametrize("kind", hostile.PIECES)
@@ -278,6 +284,26 @@ def test_a_file_in_too_many_pieces_is_refused(kind, monkeypatch):
     with pytest.raises(InputError) as refusal:
         read_image(hostile.PIECES[kind](20_000), "L")
     assert refusal.value.status in (400, 415)
+
+
+# --- Responses ----------------------------------------------------------------------------------
+
+
+def test_explanations_of_one_request_are_counted(doubler):
+    assert ask(doubler, as_json({"instances": [1] * 16}, explain="True")).status == 200
+    answer = refused(doubler, as_json({"instances": [1] * 17}, explain="True"))
+    assert answer.status == 413
+    assert "17 explanations, at most 16" in answer.json()["message"]
+
+
+def test_the_largest_response_is_refused_where_a_batch_has_too_many_bytes(doubler, monkeypatch):
+    handler = handler_of(doubler)
+    monkeypatch.setattr(handler, "options", replace(handler.options, max_response_bytes=3000))
+    batch = [as_json({"instances": [1] * count}) for count in (1, 200, 50, 60)]
+    answers = doubler.predict(batch)
+    assert [answer.status for answer in answers] == [200, 413, 200, 200]
+    assert "handler.max_response_bytes" in answers[1].json()["message"]
+    assert sum(len(answer.body) for answer in answers) < 3000
 
 
 # --- Time, memory and metrics -------------------------------------------------------------------
