@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.storage import check_room, problem, whole, write_text
+from vestal.storage import check_room, check_told, problem, whole, write_text
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -87,6 +87,14 @@ def test_a_library_that_only_logs_a_full_disk_is_noticed(small_disk: Path) -> No
     (small_disk / "fill").write_bytes(b"x" * FULL_KIB * 1024)
     with pytest.raises(OSError, match="No space left"), whole(small_disk / "trace.json"):
         pass
+
+
+@ROOT
+def test_a_process_that_failed_on_a_full_disk_is_understood(small_disk: Path) -> None:
+    told = "OSError: [Errno 28] No space left on device"
+    with pytest.raises(VestalError, match=rf"no space left in {small_disk}\."):
+        check_told(told, small_disk)
+    check_told("ValueError: other", small_disk)
 
 
 @ROOT
