@@ -158,5 +158,5 @@ def test_other_errors_are_not(error: Exception) -> None:
 
 def test_permission_is_named_with_the_folder(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out.csv"))
-    assert (problem(error) or "").startswith(f"{tmp_path}: permission denied. Choose")
+    assert (problem(error) or "").startswith(f"{tmp_path}: permission denied. Change")
     assert problem(error, denied=False) is None
