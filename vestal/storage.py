@@ -61,13 +61,18 @@ def problem(error: BaseException, *, denied: bool = True) -> str | None:
         if number in _FULL or (number is None and _FULL_TEXT.search(str(each))):
             return _full(each)
         if denied and number in _DENIED and isinstance(each, OSError) and each.filename:
-            path = Path(os.fsdecode(each.filename))
-            path = path if path.exists() else _parent(each) or path
-            return (
-                f"{path}: {os.strerror(each.errno or 0).lower()}. Choose a folder that you can "
-                "write to, or change its permissions"
-            )
+            return _denied(each)
     return None
+
+
+def _denied(error: OSError) -> str:
+    path = Path(os.fsdecode(error.filename)).absolute()
+    if not os.access(path, os.F_OK):
+        path = _parent(error) or path
+    if error.errno == errno.EROFS:
+        return f"{path}: read-only file system. Choose a folder that you can write to"
+    reason = os.strerror(error.errno or errno.EACCES).lower()
+    return f"{path}: {reason}. Change its permissions, or choose another path"
 
 
 def check_told(output: str, folder: Path) -> None:
@@ -95,7 +100,7 @@ def _parent(error: BaseException) -> Path | None:
     if not named:
         return None
     folders = Path(os.fsdecode(named)).absolute().parents
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((folder for folder in folders if os.access(folder, os.F_OK)), None)
 
 
 def _temp() -> Path:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vestal_handlers.errors import InputError
+
 HEADER = "x-vestal-sample"
 """Its value is a position in the text: a worker's response has a limited size."""
 PIECE = 1 << 20
@@ -18,7 +20,12 @@ def piece(folder: Path, position: str) -> dict[str, Any] | None:
 
     The JSON is `sample/sample.json` with its input's bytes in base64. None where the archive has
     no sample.
+
+    Raises:
+        InputError: the position is no number.
     """
+    if not position.isdecimal() or len(position) > 18:
+        raise InputError(400, f"{HEADER}: expected a position in the sample, a number from 0 on")
     place = folder / "sample"
     if not (place / "sample.json").is_file():
         return None

@@ -103,7 +103,8 @@ def test_the_ready_file_follows_what_is_registered(server):
     def listed():
         return [(e["name"], e["version"], e["default"]) for e in server.ready().models]
 
-    before = listed()
+    before = [("echo", "1.0", True), ("echo", "2.0", False), ("sampled", "1.0", True)]
+    until(lambda: listed() == before, END_SECONDS, "what earlier tests left")
     parameters = {"url": "echo-1.0.mar", "model_name": "later"}
     assert manage(server, "POST", "/models", **parameters).status_code == 200
     until(lambda: listed() == [*before, ("later", "1.0", True)], END_SECONDS, "the new model")

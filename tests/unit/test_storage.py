@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.storage import check_room, problem, whole, write_text
+from vestal.storage import check_room, check_told, problem, whole, write_text
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -90,6 +90,14 @@ def test_a_library_that_only_logs_a_full_disk_is_noticed(small_disk: Path) -> No
 
 
 @ROOT
+def test_a_process_that_failed_on_a_full_disk_is_understood(small_disk: Path) -> None:
+    told = "OSError: [Errno 28] No space left on device"
+    with pytest.raises(VestalError, match=rf"no space left in {small_disk}\."):
+        check_told(told, small_disk)
+    check_told("ValueError: other", small_disk)
+
+
+@ROOT
 def test_a_read_only_file_system_is_named(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     done = vestal("new", "thing", "--task", "image_classifier", cwd=small_disk)
@@ -150,5 +158,5 @@ def test_other_errors_are_not(error: Exception) -> None:
 
 def test_permission_is_named_with_the_folder(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out.csv"))
-    assert (problem(error) or "").startswith(f"{tmp_path}: permission denied. Choose")
+    assert (problem(error) or "").startswith(f"{tmp_path}: permission denied. Change")
     assert problem(error, denied=False) is None

@@ -34,6 +34,12 @@ POLL = 0.1
 LOST_PROCESSES = 2
 """A worker that lost so many processes before it answered once will lose the next one too."""
 
+_LOG = "The model's log has the reason"
+_NEVER_ANSWERS = (
+    f"{_LOG}. While it is registered, it takes requests that it never answers: "
+    "client.unregister(model, version, drain=False)"
+)
+
 
 def ready(context: Context, model: str | None, version: str | None) -> Steps[bool]:
     """One version, or all that are served; no retries."""
@@ -72,11 +78,11 @@ def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
 def wait_ready(
     context: Context, model: str, version: str | None, *, registered: bool = False
 ) -> Steps[ModelDescription]:
-    """Waits until a version is up; `registered`: it is an error if there is none of that name.
+    """Waits until a version is up; `registered`: by this call, so it must be there.
 
     Raises NotReady where its workers die while they load it, DeadlineExceeded.
     """
-    lost = LostProcesses()
+    lost = LostProcesses(_LOG) if registered else LostProcesses()
     context = context.impatient()
     while True:
         state: str
@@ -122,7 +128,8 @@ class LostProcesses:
     only by the new process id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = _NEVER_ANSWERS) -> None:
+        self._hint = hint
         self._pids: defaultdict[str, set[int]] = defaultdict(set)
 
     def look(self, description: ModelDescription, *, silent: bool = False) -> None:
@@ -140,6 +147,6 @@ class LostProcesses:
                     Facts(
                         model=description.name,
                         version=description.version,
-                        hint="The model's log has the reason",
+                        hint=self._hint,
                     ),
                 )

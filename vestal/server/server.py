@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -118,7 +119,8 @@ class Server:
         """
         assert self._api is not None
         self._publishing.withdraw()
-        self._publishing.phase("stopping")
+        with contextlib.suppress(OSError):  # a full disk is no reason to cut requests off
+            self._publishing.phase("stopping")
         self._on_event(
             f"stopping: waiting for the requests in work, at most {seconds:g} s "
             "(Ctrl-C or SIGTERM again stops at once)"
