@@ -14,6 +14,7 @@ from vestal import (
     Conflict,
     ConnectionFailed,
     DeadlineExceeded,
+    InvalidAddress,
     InvalidInput,
     NoAddress,
     NotFound,
@@ -89,7 +90,13 @@ def test_every_error_says_what_to_do(answer: bytes) -> None:
 
 
 def test_every_class_says_what_to_do() -> None:
-    own = {tree.ClientError, NoAddress, tree.WorkerDied, tree.NotReady}  # always said with them
+    own = {
+        tree.ClientError,
+        InvalidAddress,
+        NoAddress,
+        tree.WorkerDied,
+        tree.NotReady,
+    }  # always said with them
     for kind in vars(tree).values():
         if isinstance(kind, type) and issubclass(kind, ClientError) and kind not in own:
             assert kind("gone").hint
