@@ -1,6 +1,6 @@
 """Bursts past a full queue, and outages; rows in benchmarks/results/client_pace-*.
 
-    python -m benchmarks.client_pace                     # both, about 5 minutes
+    python -m benchmarks.client_pace                     # all, about 8 minutes
     python -m benchmarks.client_pace burst --before REV  # beside the client of another commit
 
 `burst`: 500 calls at once to a model whose queue holds 10, beside the same burst to a model whose
@@ -34,10 +34,15 @@ SERVICE = b"0.004"
 """Seconds that the handler takes for a request: 500 of them take 2 s."""
 QUEUE = 10
 PROCESSES, CALLERS = 4, 25
-OUTAGE = float(os.environ.get("OUTAGE", "30"))
+OUTAGE = 30.0
 
 
 # A caller is a process of its own, whose PYTHONPATH says which client it measures.
+
+
+def all_processes_are_ready() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
 
 
 def burst(addresses: dict[str, str], model: str, calls: int, kind: str) -> list[dict[str, Any]]:
@@ -56,11 +61,12 @@ def burst(addresses: dict[str, str], model: str, calls: int, kind: str) -> list[
                 return {"seconds": time.monotonic() - began, "attempts": attempts, "error": error}
 
             await client.predict(model, SERVICE)
+            all_processes_are_ready()
             return await asyncio.gather(*(call() for _ in range(calls)))
 
     if kind == "AsyncClient":
         return asyncio.run(all_at_once())
-    gate = threading.Barrier(calls)
+    gate = threading.Barrier(calls, action=all_processes_are_ready)
     with Client(**addresses, timeout=60) as client, ThreadPoolExecutor(calls) as pool:
         client.predict(model, SERVICE)
 
@@ -129,6 +135,17 @@ def start_caller(tree: Path, *what: object) -> subprocess.Popen[str]:
     )
 
 
+def begin(callers: list[subprocess.Popen[str]]) -> None:
+    """At once, when all of them are ready."""
+    for each in callers:
+        assert each.stdout is not None
+        each.stdout.readline()
+    for each in callers:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+
+
 def finish(callers: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
     outputs: list[str] = []
     threads = [
@@ -161,6 +178,7 @@ def measure_bursts(
                             )
                             for _ in range(clients)
                         ]
+                        begin(started)
                         about = {
                             "repeat": repeat,
                             "kind": kind,

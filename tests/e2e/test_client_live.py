@@ -66,12 +66,15 @@ raise RuntimeError("broken at import")
 """
 
 
-def archive(store: Path, name: str, version: str, handler: str) -> None:
+def archive(store: Path, name: str, version: str, handler: str, config: str = "") -> None:
     source = store.parent / name / version
     source.mkdir(parents=True)
     (source / f"{name}_handler.py").write_text(handler)
+    (source / "model-config.yaml").write_text(config)
     command = [Path(sys.executable).with_name("torch-model-archiver"), "--model-name", name]
     options = ["--version", version, "--handler", source / f"{name}_handler.py"]
+    if config:
+        options += ["--config-file", source / "model-config.yaml"]
     # The archiver stages in the temp folder by the model's name alone.
     environment = {**os.environ, "TMPDIR": str(source)}
     subprocess.run(
@@ -90,6 +93,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadyFile]:
     for version in ("1.0", "2.0"):
         archive(project.model_store, "named", version, ECHO.replace("NAMES_ITSELF", "True"))
     archive(project.model_store, "broken", "1.0", BROKEN)
+    small = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 5\n"
+    archive(project.model_store, "small", "1.0", silent, small)
     with Server(project, ["echo-1.0.mar"], port=0) as server:
         yield server.ready
 
@@ -274,3 +279,40 @@ def test_a_model_that_does_not_load_is_not_left_registered(client: Client) -> No
     assert not client.ready("broken")
     with pytest.raises(NotFound):
         client.predict("broken", b"x", timeout=1)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_burst_past_a_full_queue_goes_at_the_servers_rate(
+    server: ReadyFile, client: Client, kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The budget of retries alone would need minutes for these.
+    monkeypatch.setattr("vestal.client.shared.FLOOR", 1.0)
+    monkeypatch.setattr("vestal.client.shared.RATIO", 0.0)
+    if not any(info.name == "small" for info in client.models()):
+        client.register("small-1.0.mar", timeout=120)
+    inputs = [b"0.005"] * 150
+    if kind is Client:
+        with Client(server.inference, key_file=server.key_file, timeout=60) as caller:
+            results = caller.predict_many("small", inputs, concurrency=150)
+    else:
+
+        async def burst() -> list[object]:
+            async with AsyncClient(
+                server.inference, key_file=server.key_file, timeout=60
+            ) as caller:
+                return await caller.predict_many("small", inputs, concurrency=150)
+
+        results = asyncio.run(burst())
+    assert [result for result in results if isinstance(result, ClientError)] == []
+    assert max(result.attempts for result in results) > 1  # the queue was full
+
+
+def test_the_message_for_a_version_without_workers_says_so(client: Client) -> None:
+    if not any(info.name == "small" for info in client.models()):
+        client.register("small-1.0.mar", timeout=120)
+    client.scale("small", 0)
+    try:
+        with pytest.raises(DeadlineExceeded, match=r'0 workers; client\.scale\("small", 1\)'):
+            client.predict("small", b"0.005", timeout=8)
+    finally:
+        client.unregister("small", "1.0", drain=False)

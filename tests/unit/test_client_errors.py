@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from client_both import both
 from client_wire import HTTPServer, error, http, script
 
 import vestal.client.errors as tree
@@ -14,6 +15,7 @@ from vestal import (
     Conflict,
     ConnectionFailed,
     DeadlineExceeded,
+    InvalidAddress,
     InvalidInput,
     NoAddress,
     NotFound,
@@ -89,7 +91,13 @@ def test_every_error_says_what_to_do(answer: bytes) -> None:
 
 
 def test_every_class_says_what_to_do() -> None:
-    own = {tree.ClientError, NoAddress, tree.WorkerDied, tree.NotReady}  # always said with them
+    own = {
+        tree.ClientError,
+        InvalidAddress,
+        NoAddress,
+        tree.WorkerDied,
+        tree.NotReady,
+    }  # always said with them
     for kind in vars(tree).values():
         if isinstance(kind, type) and issubclass(kind, ClientError) and kind not in own:
             assert kind("gone").hint
@@ -186,3 +194,14 @@ def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert retry_after(Reply(503, "", headers, b"")) == seconds
+
+
+@both
+def test_a_call_to_the_port_of_another_api_says_so(kind: type[Client]) -> None:
+    answer = error(404, "ResourceNotFoundException", "Requested resource is not found.")
+    with (
+        HTTPServer(lambda _: answer) as server,
+        kind(server.url) as client,
+        pytest.raises(NotFound, match="inference is usually at 8080"),
+    ):
+        client.predict("m", b"x")

@@ -40,10 +40,12 @@ class Client(Base):
 
     Thread-safe, with pooled connections; a child process after a fork gets its own. Pickled, it is
     its configuration, the token with it. Proxies and CA bundles are read from the environment once,
-    as requests does. `AsyncClient` is the same for asyncio.
+    as requests does; loopback and ready-file addresses are called without a proxy. `AsyncClient` is
+    the same for asyncio.
 
     Every method raises ClientError (see `vestal.client.errors` for the tree), and UsageError for
-    an argument that cannot be.
+    an invalid argument. An address that is not http://host:port raises InvalidAddress, which is
+    both.
     """
 
     _transport: Transport

@@ -76,8 +76,11 @@ class Lines:
         with self._lock:
             self.states.pop(served, None)
             self._heard[served] = time.monotonic()
-            if line := self._lines.get(served):
-                line.pop(0).go.set_result(None)
+            self._let_go(served)
+
+    def _let_go(self, served: Served) -> None:
+        if line := self._lines.get(served):
+            line.pop(0).go.set_result(None)
 
     def look(self, served: Served) -> float:
         """Lets the oldest rested call go if the budget allows it; seconds until the next look."""
@@ -93,10 +96,10 @@ class Lines:
     def leave(self, served: Served, turn: Turn) -> None:
         """The call ended while it waited; if it was its turn, the next call goes."""
         with self._lock:
-            if not turn.go.done():
+            if turn.go.done():
+                self._let_go(served)
+            else:
                 self._lines[served].remove(turn)
-                return
-        self.answered(served)
 
     def is_silent(self, served: Served) -> bool:
         """True for one of the waiting calls when the version has given no answer for a while."""

@@ -1,7 +1,8 @@
 """One call, sent as often as is worth it, within its deadline.
 
-worth it until the deadline   the connection was refused, or broke before all was sent; 503
-                              ServiceUnavailable; 429, 502, 504
+worth it until the deadline   the connection was refused (`vestal.client.reached`), or broke before
+                              all was sent; 503 ServiceUnavailable (`vestal.client.pace`); 429, 502,
+                              504
 worth it once                 "Worker died.", or a break after all was sent: the input may be what
                               kills the worker
 worth a second copy           no answer although answers of that model are much faster: the server

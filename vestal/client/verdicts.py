@@ -145,6 +145,11 @@ def _hint(status: int, kind: str, message: str) -> str | None:
         return "The archive must be a file in the server's model store"
     if kind.startswith("Model") and kind.endswith("NotFoundException"):
         return "client.models() says what is served"
+    if kind == "ResourceNotFoundException":
+        return (
+            "No such path at this port: inference is usually at 8080, management at 8081, metrics "
+            "at 8082"
+        )
     if "Cannot remove default version" in message:
         return "Make another version the default first: client.set_default(model, version)"
     if status == 409 and (there := _REGISTERED.search(message)):
