@@ -182,7 +182,7 @@ class Attempts:
         self.failed.last = self.failure(outcome)
         verdict = judge(outcome)
         if verdict is not Verdict.RETRY_ONCE:
-            return verdict is Verdict.RETRY
+            return verdict is Verdict.RETRY and retry_after(outcome) is None
         first = not self.once_used and self.died is None
         self.died = self.failed.last
         return first

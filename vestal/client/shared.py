@@ -125,4 +125,5 @@ class Shared:
 
     def recent(self, model: str, version: str | None) -> Recent:
         """Recent answers; requests without a version are apart from those that name one."""
-        return self._recent.setdefault((model, version), Recent())
+        known = self._recent.get((model, version))
+        return known or self._recent.setdefault((model, version), Recent())
