@@ -157,10 +157,10 @@ class Attempts:
         return request._replace(copies=Copies(self, recent))
 
     def recent(self) -> Recent | None:
-        """The recent answers of its model; None for a call that is no inference."""
+        """The recent answers to such calls; None for a call that is no inference."""
         if self.call.plane != "inference" or self.call.model is None:
             return None
-        return self.context.shared.recent(self.call.model, self.call.version)
+        return self.context.shared.recent(self.call.path)
 
     def copy(self) -> Request | None:
         """A further copy of what is on its way; None where it may not go now."""
