@@ -2,15 +2,17 @@
 
 Each setting is a number of callers, a batch size and a client; every few seconds a worker of two
 that is READY is killed. A lone caller, and as many callers as a batch holds, never see a later
-answer while theirs is lost.
+answer while theirs is lost. `healthy` loads a server that loses nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -18,6 +20,7 @@ from benchmarks.client_load import AsyncLoad, Load, Row
 from benchmarks.client_server import Torchserve, kill_a_worker
 from vestal import AsyncClient
 from vestal.client.retry import Attempts
+from vestal.client.steps import Request
 
 MODELS: dict[str, dict[str, Any]] = {
     "echo64": {"workers": 2, "batch": 64, "delay": 400},
@@ -40,6 +43,13 @@ SETTINGS = [
     for batch, client in itertools.product((8, 64), ("Client", "AsyncClient"))
     for callers in sorted({1, 4, 16, batch})
 ]
+HEALTHY = {
+    "answers take 3 of 5 s": (1, b"3", 5.0),
+    "a queue of 4.8 of 8 s": (4, b"1.2", 8.0),
+    "a queue of 4 of 5 s": (40, b"0.1", 5.0),
+    "overloaded: a queue of 8 of 5 s": (80, b"0.1", 5.0),
+}
+"""Callers, seconds that the model takes for an input, deadline."""
 SHORT_SETTINGS = [Setting(1, 64, "Client"), Setting(4, 64, "AsyncClient")]
 
 
@@ -49,48 +59,73 @@ def batches(
     """Runs every setting for so many seconds; prints a line for each."""
     results, rows = [], []
     for setting in settings:
-        result, some = one(server, setting, seconds, every=every)
-        print(" ".join(f"{name}={value}" for name, value in result.items()), flush=True)
-        results.append(result)
+        found, some = one(server, setting, seconds, every=every)
+        print(" ".join(f"{name}={value}" for name, value in found.items()), flush=True)
+        results.append(found)
         rows += [replace(row, setting=str(setting)) for row in some]
-    return {"failed": sum(result["failed"] for result in results), "settings": results}, rows
+    return {"failed": sum(found["failed"] for found in results), "settings": results}, rows
 
 
 def one(
-    server: Torchserve, setting: Setting, seconds: float, *, every: float, hedge: bool = True
+    server: Torchserve, setting: Setting, seconds: float, *, every: float
 ) -> tuple[dict[str, Any], list[Row]]:
-    """`copies`: further copies that were sent beside a request that was still waited for."""
-    model = f"echo{setting.batch}"
-    copies = killed = 0
-    send_copy = Attempts.copy
-
-    def counted(attempts: Attempts) -> Any:
-        nonlocal copies
-        copy = send_copy(attempts)
-        copies += copy is not None
-        return copy
-
-    addresses: dict[str, Any] = server.addresses()
-    with server.client(hedge=hedge) as client, patch.object(Attempts, "copy", counted):
+    model, killed = f"echo{setting.batch}", 0
+    with server.client() as client, counted_copies() as copies:
         client.wait_ready(model, timeout=60)
         load = Load(client, model, setting.callers, timeout=lambda: DEADLINE)
         if setting.client == "AsyncClient":
-            asynchronous = AsyncClient(**addresses, hedge=hedge)
-            load = AsyncLoad(**vars(load), asynchronous=asynchronous)
+            addresses: dict[str, Any] = server.addresses()
+            load = AsyncLoad(**vars(load), asynchronous=AsyncClient(**addresses))
         with load:
             end = time.monotonic() + seconds
             while time.monotonic() + every <= end:
                 time.sleep(every)
                 killed += kill_a_worker(client, model) is not None
         client.wait_ready(model, timeout=60)
+    return result(load, str(setting), copies, killed=killed), load.rows
+
+
+def healthy(server: Torchserve, seconds: float) -> tuple[dict[str, Any], list[Row]]:
+    """Loads of one worker that loses nothing, so that every copy is extra load."""
+    results, rows = [], []
+    for name, (callers, body, deadline) in HEALTHY.items():
+        for hedge in (False, True):
+            with server.client(hedge=hedge) as client, counted_copies() as copies:
+                load = Load(client, "steady", callers, body, timeout=partial(float, deadline))
+                with load:
+                    time.sleep(seconds)
+                client.predict("steady", b"0", timeout=60)  # behind what is queued
+            results.append(result(load, f"{name}, hedge={hedge}", copies))
+            print(" ".join(f"{key}={value}" for key, value in results[-1].items()), flush=True)
+            rows += [replace(row, setting=results[-1]["setting"]) for row in load.rows]
+    return {"copies": sum(each["copies"] for each in results), "settings": results}, rows
+
+
+@contextmanager
+def counted_copies() -> Iterator[list[Request]]:
+    """The further copies that are sent beside a request that is still waited for."""
+    copies: list[Request] = []
+    send_copy = Attempts.copy
+
+    def counted(attempts: Attempts) -> Request | None:
+        copy = send_copy(attempts)
+        if copy is not None:
+            copies.append(copy)
+        return copy
+
+    with patch.object(Attempts, "copy", counted):
+        yield copies
+
+
+def result(load: Load, setting: str, copies: list[Request], **more: object) -> dict[str, Any]:
     summary = load.summary()
     return {
-        "setting": str(setting),
-        "killed": killed,
+        "setting": setting,
+        **more,
         "calls": summary["calls"],
         "failed": sum(summary["errors"].values()),
         "sent": sum(row.attempts for row in load.rows),
-        "copies": copies,
+        "copies": len(copies),
         "p50_ms": summary["p50_ms"],
         "max_ms": summary["max_ms"],
-    }, load.rows
+    }

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.client_batches import MODELS, SETTINGS, SHORT_SETTINGS, batches
+from benchmarks.client_batches import MODELS, SETTINGS, SHORT_SETTINGS, batches, healthy
 from benchmarks.client_load import Load, Row
 from benchmarks.client_server import Torchserve, kill_a_worker, torchserve
 from benchmarks.client_token_load import TokenLoad
@@ -123,6 +123,7 @@ Scenario = Callable[[Torchserve], tuple[dict[str, Any], list[Row]]]
 FULL: dict[str, Scenario] = {
     "kills": lambda server: kills(server, 120, 20),
     "batches": lambda server: batches(server, SETTINGS, 35, every=5),
+    "healthy": lambda server: healthy(server, 15),
     "killer": lambda server: killer(server, 5),
     "restart": lambda server: restart(server, 3),
     "drains": lambda server: drains(server, 20),
@@ -131,6 +132,7 @@ FULL: dict[str, Scenario] = {
 SHORT: dict[str, Scenario] = {
     "kills": lambda server: kills(server, 24, 12),
     "batches": lambda server: batches(server, SHORT_SETTINGS, 10, every=5),
+    "healthy": lambda server: healthy(server, 5),
     "killer": lambda server: killer(server, 1),
     "restart": lambda server: restart(server, 1),
     "drains": lambda server: drains(server, 2),
@@ -154,6 +156,7 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
     wanted: dict[str, Callable[[], dict[str, object]]] = {
         "kills": lambda: {"errors": {}},
         "batches": lambda: {"failed": 0},
+        "healthy": lambda: {"copies": 0},
         "killer": lambda: {"blamed_wrongly": 0, "errors": {"WorkerDied": result["blamed_rightly"]}},
         "restart": lambda: {"wrong": []},
         "drains": lambda: {"errors": {}, "slow": 0},
@@ -187,7 +190,8 @@ def main() -> int:
     for name in arguments.scenarios or scenarios:
         with torchserve(token_minutes=1 if name == "tokens" else 60) as server:
             models = prepare(server)
-            chosen = {"batches": models[3:], "drains": models[:3], "tokens": models[:3]}
+            three = models[:3]
+            chosen = {"batches": models[3:], "healthy": three, "drains": three, "tokens": three}
             server.start(chosen.get(name, models[:1]))
             result, rows = scenarios[name](server)
         found = failures(name, result)

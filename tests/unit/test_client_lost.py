@@ -315,12 +315,25 @@ def test_a_scout_that_is_not_answered_is_followed_by_another_one_after_a_while(
     assert known.scout()
 
 
-def test_what_is_known_of_a_model_is_kept_apart_for_each_version() -> None:
+def test_what_is_known_is_kept_apart_for_each_operation_model_and_version() -> None:
     shared = Shared()
-    shared.recent("m", "1.0").answered(sent=5.0)
-    assert shared.recent("m", "1.0").overtook(4.0)
-    assert not shared.recent("m", "2.0").overtook(4.0)
-    assert not shared.recent("m", None).overtook(4.0)
+    shared.recent("/predictions/m/1.0").answered(sent=5.0)
+    assert shared.recent("/predictions/m/1.0").overtook(4.0)
+    for other in ("/predictions/m/2.0", "/predictions/m", "/explanations/m/1.0"):
+        assert not shared.recent(other).overtook(4.0)
+
+
+@both
+def test_a_slow_explanation_is_no_lost_prediction(kind: type[Client]) -> None:
+    def answer(connection: Connection) -> None:
+        while (received := connection.receive()) is not None:
+            time.sleep(0.5 if received.path.startswith("/explanations") else 0)
+            connection.send(FIRST)
+
+    with WireServer(answer) as server, kind(server.url) as client:
+        assert client.predict("m", b"x").attempts == 1
+        assert client.explain("m", b"x").attempts == 1
+        assert server.connections == 1
 
 
 @both

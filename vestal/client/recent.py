@@ -1,4 +1,4 @@
-"""What a client knows of a model's recent answers: how long they took, which was sent last."""
+"""What a client knows of recent answers: how long they took, which request was sent last."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 from threading import Lock
 
 ANSWERS = 100
-"""Answers that are remembered, for each model and version."""
+"""Answers that are remembered, for each operation, model and version."""
 SCOUTING = 5.0
-"""Seconds between two scouts of a model, unless the first one is answered."""
+"""Seconds between two scouts, unless the first one is answered."""
 
 
 class Recent:
-    """One model's answers, or those of one version of it; thread-safe."""
+    """The answers of one operation, model and version; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -180,10 +180,10 @@ class Attempts:
         return request._replace(copies=Copies(self, recent))
 
     def recent(self) -> Recent | None:
-        """The recent answers of its model; None for a call that is no inference."""
+        """The recent answers to such calls; None for a call that is no inference."""
         if self.call.plane != "inference" or self.call.model is None:
             return None
-        return self.context.shared.recent(self.call.model, self.call.version)
+        return self.context.shared.recent(self.call.path)
 
     def copy(self) -> Request | None:
         """A further copy of what is on its way; None where it may not go now."""
@@ -205,7 +205,7 @@ class Attempts:
         self.failed.last = self.failure(outcome)
         verdict = judge(outcome)
         if verdict is not Verdict.RETRY_ONCE:
-            return verdict is Verdict.RETRY
+            return verdict is Verdict.RETRY and retry_after(outcome) is None
         first = not self.once_used and self.died is None
         self.died = self.failed.last
         return first

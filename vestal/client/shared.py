@@ -13,8 +13,8 @@ Suspects. "Worker died." comes to every request of the batch, and nobody knows w
 Sent again together they could share a batch again: the same input would kill the next worker, and
 its neighbours would be blamed twice. So of each model one suspect at a time is on its way.
 
-Recent. How long the answers of each model and version took lately, for second copies of requests
-that the server may have lost (`vestal.client.copies`).
+Recent. How long predictions, or explanations, of each model and version took lately, for second
+copies of requests that the server may have lost (`vestal.client.copies`).
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Shared:
         self.lines = Lines(self.budget)
         self.outages = Outages()
         self.suspects = Suspects()
-        self._recent: dict[tuple[str, str | None], Recent] = {}
+        self._recent: dict[str, Recent] = {}
 
-    def recent(self, model: str, version: str | None) -> Recent:
-        """Recent answers; requests without a version are apart from those that name one."""
-        return self._recent.setdefault((model, version), Recent())
+    def recent(self, path: str) -> Recent:
+        """Recent answers by path: operation, model and version (requests may name none)."""
+        return self._recent.get(path) or self._recent.setdefault(path, Recent())

@@ -219,10 +219,10 @@ class _Race:
 
     def outcome(self, outcome: Reply | Broken, deadline: Deadline) -> Reply | Broken:
         """The outcome of all; `outcome`: of the first request."""
+        if self._settled is not None or not self._on_their_way:
+            return self._settled or outcome
         from concurrent.futures import FIRST_COMPLETED, wait
 
-        if self._settled is not None:
-            return self._settled
         while self._on_their_way and not self._copies.settles(outcome):
             done: set[Future[Any]] = set()
             while not done:
