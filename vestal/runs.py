@@ -46,6 +46,7 @@ class Run:
         input_shape: of one prepared input, the model's.
         versions: of the packages that made the artifacts.
         compression: what distillation or pruning did, before and after.
+        background: what transparent images were shown on; None: it was not trained on image files.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Run:
     input_shape: list[int] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
+    background: str | None = None
 
     def write(self) -> None:
         """Written last: a folder with a record is whole."""

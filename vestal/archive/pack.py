@@ -96,6 +96,12 @@ def pack(
         used = yaml.safe_load((staged / CONFIG).read_text("utf-8")).get("handler") or {}
         made_of = used.get("engine") or engine_of(artifact, run.task)
         in_precision = used.get("precision", "fp32")
+        if run.background not in (None, background := used.get("background", "white")):
+            raise UsageError(
+                f"{run.folder} was trained with transparent images on {run.background}, but "
+                f"handler.background in {name}'s {CONFIG} is {background}: set it to "
+                f"{run.background}, or train again"
+            )
         reference = staged
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"

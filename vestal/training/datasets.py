@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vestal.training.recipe import Splits
 from vestal.training.splitting import divide, split
 from vestal_handlers.decoding import Mode, read_image
 from vestal_handlers.errors import InputError
+from vestal_handlers.flattening import colour_of
 
 SPLIT_FOLDERS = ("train", "val", "test")
 THREADS = min(8, os.cpu_count() or 1)
@@ -53,17 +54,22 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files and their classes, decoded when asked for, as a handler decodes them."""
+    """Image files and their classes, decoded when asked for, as a handler decodes them.
+
+    `background`: what transparent ones are shown on, as in `handler:` of model-config.yaml.
+    """
 
     files: Sequence[Path]
     classes: Sequence[int]
     mode: Mode
+    background: str = "white"
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read_image(self.files[index].read_bytes(), self.mode), self.classes[index]
+        data, over = self.files[index].read_bytes(), colour_of(self.background)
+        return read_image(data, self.mode, background=over), self.classes[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """A batch of a training, decoded by threads; one that cannot be is a VestalError."""
@@ -81,7 +87,7 @@ class ImageFiles:
 
     def pick(self, indices: np.ndarray) -> ImageFiles:
         files, classes = zip(*((self.files[i], self.classes[i]) for i in indices), strict=True)
-        return ImageFiles(files, classes, self.mode)
+        return replace(self, files=files, classes=classes)
 
 
 def digits(*, size: int = 28, channels: int = 1) -> Splits:
@@ -100,26 +106,30 @@ def digits(*, size: int = 28, channels: int = 1) -> Splits:
     return split(everything, bunch.target, tuple("0123456789"))
 
 
-def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
+def image_folder(
+    data: Path | None = None, *, mode: Mode = "RGB", background: str = "white"
+) -> Splits:
     """A folder of images with one folder a class, in torchvision's ImageFolder layout.
 
     Where it holds `train/` of such folders, and `val/` (and `test/`), those are the splits; without
     `test/` the test split is `val/`, and a tenth of `train/` validates. Else everything is split
     70 : 10 : 20.
 
+    Args:
+        background: what transparent images are shown on; `Recipe.splits` gives the handler's.
+
     Raises:
         VestalError: no folder, no classes in it, splits of other names, or too few images.
     """
     if data is None:
         raise VestalError("an image folder must be named: --data DIR (one folder a class in it)")
+    read = partial(_read_folder, mode=mode, background=background)
     if not _has_splits(data):
-        everything, labels = _read_folder(data, mode)
+        everything, labels = read(data)
         return split(everything, everything.classes, labels, data)
-    full, labels = _read_folder(data / "train", mode)
+    full, labels = read(data / "train")
     held = [
-        _read_folder(data / part, mode, labels)[0]
-        for part in SPLIT_FOLDERS[1:]
-        if (data / part).is_dir()
+        read(data / part, labels=labels)[0] for part in SPLIT_FOLDERS[1:] if (data / part).is_dir()
     ]
     if not held:
         return split(full, full.classes, labels, data)
@@ -148,7 +158,7 @@ def _has_splits(data: Path) -> bool:
 
 
 def _read_folder(
-    folder: Path, mode: Mode, labels: Sequence[str] | None = None
+    folder: Path, *, mode: Mode, background: str, labels: Sequence[str] | None = None
 ) -> tuple[ImageFiles, list[str]]:
     try:
         found = ImageFolder(str(folder), is_valid_file=_is_image)
@@ -160,7 +170,8 @@ def _read_folder(
     if labels is not None and found.classes != list(labels):
         raise VestalError(f"{folder} has the classes {found.classes}, train/ has {list(labels)}")
     files = [Path(file) for file, _ in found.samples]
-    return ImageFiles(files, [index for _, index in found.samples], mode), list(found.classes)
+    classes = [index for _, index in found.samples]
+    return ImageFiles(files, classes, mode, background), list(found.classes)
 
 
 def _is_image(file: str) -> bool:
