@@ -24,6 +24,7 @@ from typing import Any
 
 from vestal.errors import VestalError
 from vestal.project import Project
+from vestal_handlers.labels import labels_in
 
 LABELS = "index_to_name.json"
 TRANSFORMS = "transforms.py"
@@ -101,7 +102,7 @@ class Run:
         if not (self.folder / LABELS).is_file():
             return None
         names = json.loads((self.folder / LABELS).read_text("utf-8"))
-        return [names[str(index)] for index in range(len(names))]
+        return labels_in(names)
 
     def figures(self) -> str:
         """The test figures for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""

@@ -30,6 +30,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.models import NAME, find_model
 from vestal.project import Project
 from vestal.runs import Run, latest_run
+from vestal_handlers.labels import shared_labels
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
 
@@ -39,7 +40,7 @@ class Packed:
     """An archive in the store; `new`: it was not there with these bytes before.
 
     `source`: where the weights are from. `replaced`: what stood there before, by its entry in the
-    index, or by its sha256 alone.
+    index, or by its sha256 alone. `warnings`: sentences about the weights and their labels.
     """
 
     archive: Path
@@ -47,6 +48,7 @@ class Packed:
     new: bool
     source: str
     replaced: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
 
 
 def pack(
@@ -89,6 +91,7 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=store) as scratch_:
         scratch = Path(scratch_)
         run = find_weights(project, name, weights, scratch / "brought", labels)
+        shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
         artifact = stage(
             staged, project, run, name=name, version=version, engine=engine, precision=precision
@@ -140,7 +143,8 @@ def pack(
                 fresh.replace(target)
             enter(index, target.name, **facts)
     source = run.dataset if run.folder == scratch / "brought" else str(run.folder)
-    return Packed(target, sha256, before != sha256, source, replaced if before else None)
+    warnings = [shared] if shared else []
+    return Packed(target, sha256, before != sha256, source, replaced if before else None, warnings)
 
 
 def find_weights(
