@@ -35,6 +35,17 @@ def test_workers_run_the_python_that_runs_us(environment):
     assert environment(PATH="/usr/bin")["PATH"] == f"{folder}{os.pathsep}/usr/bin"
 
 
+def test_workers_threads_sleep_while_they_wait(environment):
+    assert environment()["OMP_WAIT_POLICY"] == "passive"
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_users_own_setting_is_kept(environment, name):
+    made = environment(**{name: "7"})
+    assert made[name] == "7"
+    assert len({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & made.keys()) == 1
+
+
 def test_java_can_open_paths_that_are_not_ascii(environment):
     assert environment(LC_ALL="C")["LC_ALL"] == "C.UTF-8"
     assert environment(LC_ALL="de_DE.UTF-8")["LC_ALL"] == "de_DE.UTF-8"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from vestal.errors import VestalError
+from vestal.openmp import waiting
 
 # The module that is missing, and the extra that brings it.
 EXTRAS = {
@@ -42,6 +44,7 @@ def main() -> None:
 
     What a user can mend is one sentence on stderr, never a traceback.
     """
+    os.environ.update(waiting(os.environ))  # before any command imports torch
     try:
         from vestal.cli.app import app
 

@@ -7,7 +7,6 @@ image model can be tried on; what is one model's own idea of data stands in that
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +25,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from vestal.errors import VestalError
 from vestal.training.recipe import Splits
 from vestal.training.splitting import divide, split
+from vestal_handlers.cores import cores
 from vestal_handlers.decoding import Mode, read_image
 from vestal_handlers.errors import InputError
 from vestal_handlers.flattening import colour_of
 
 SPLIT_FOLDERS = ("train", "val", "test")
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = max(1, min(8, int(cores())))
 
 
 @dataclass(frozen=True)
