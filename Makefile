@@ -1,6 +1,6 @@
 # Every habit of the project is a line of `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-batch bench-client chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load test shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -78,6 +78,9 @@ coverage: $(STAMP)  ## how much of the client its unit tests reach, branches too
 
 bench-batch: $(STAMP)  ## vestal batch beside a bare loop; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.batch
+
+bench-spinning: $(STAMP)  ## threads that spin while they wait; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.spinning
 
 bench-archives: $(STAMP)  ## pack, check and run of resnet18, from start to answer; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.archives

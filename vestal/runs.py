@@ -24,6 +24,7 @@ from vestal.errors import VestalError
 from vestal.locks import FileLock
 from vestal.project import Project
 from vestal.storage import write_text
+from vestal_handlers.labels import labels_in
 
 LABELS = "index_to_name.json"
 TRANSFORMS = "transforms.py"
@@ -47,6 +48,7 @@ class Run:
         input_shape: of one prepared input, the model's.
         versions: of the packages that made the artifacts.
         compression: what distillation or pruning did, before and after.
+        background: what transparent images were shown on; None: it was not trained on image files.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Run:
     input_shape: list[int] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
     compression: Mapping[str, Any] = field(default_factory=dict)
+    background: str | None = None
 
     def write(self) -> None:
         """Written last: a folder with a record is whole."""
@@ -128,8 +131,7 @@ class Run:
         if not file.is_file():
             return None
         try:
-            names = json.loads(file.read_text("utf-8"))
-            return [names[str(index)] for index in range(len(names))]
+            return labels_in(json.loads(file.read_text("utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise VestalError(
                 f'{file} cannot be read ({error!r}): expected {{"0": "first label", ...}}'

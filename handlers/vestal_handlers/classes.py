@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
+from vestal_handlers.errors import InputError
 from vestal_handlers.explaining import Attribution, ExplainOptions, attribute
+from vestal_handlers.labels import indices_by_label, labels_in, shared_labels
 from vestal_handlers.options import number
 from vestal_handlers.request import Instance
+
+logger = logging.getLogger(__name__)
 
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 
@@ -32,14 +37,22 @@ class ClassifierOptions(ExplainOptions):
 
 
 class Classifier(BatchHandler):
-    """Answers `{"label", "probability", "top": [{"label", "probability"}, ...]}`, best first."""
+    """Answers `{"label", "index", "probability", "top": [...]}`, the best class first.
+
+    `index` is the class's place in the model's output: two classes may share a label. `top` holds
+    `{"label", "index", "probability"}` of each of the best.
+    """
 
     options_type = ClassifierOptions
     options: ClassifierOptions
 
     def setup(self) -> None:
         names = json.loads((self.model_dir / "index_to_name.json").read_text("utf-8-sig"))
-        self.labels = [names[str(index)] for index in range(len(names))]
+        self.labels = labels_in(names)
+        self.indices = indices_by_label(self.labels)
+        warning = shared_labels(self.labels)
+        if warning:
+            logger.info("warning: index_to_name.json: %s", warning)  # the worker logs all of INFO
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """The model's outputs [..., classes] as probabilities, in fp32."""
@@ -52,7 +65,7 @@ class Classifier(BatchHandler):
             raise ValueError(f"{len(output)} outputs, but {len(self.labels)} labels")
         best = torch.topk(self.probabilities(output), min(self.options.top_k, len(self.labels)))
         top = [
-            {"label": self.labels[index], "probability": probability}
+            {"label": self.labels[index], "index": index, "probability": probability}
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         answer = {**top[0], "top": top}
@@ -66,11 +79,13 @@ class Classifier(BatchHandler):
         """The answer, with what is explained of it, and the attributions.
 
         Explained is the probability of the payload's "target", or else of the best class.
+
+        Raises:
+            InputError: 422, the target is a label of several classes.
         """
         answer = self.encode(self.forward([sample])[0], instance)
         asked = instance.payload if isinstance(instance.payload, dict) else {}
-        target = asked.get("target", answer["top"][0]["label"])
-        index = self.labels.index(target)
+        index = self._index_of(asked.get("target", answer["top"][0]["index"]))
         found = attribute(
             self.engine,
             sample,
@@ -81,32 +96,53 @@ class Classifier(BatchHandler):
             until=self.until,
         )
         explained = {
-            "target": target,
+            "target": self.labels[index],
+            "target_index": index,
             "target_probability": found.score,
             "baseline_probability": found.baseline_score,
             "method": found.method,
         }
         return {**answer, **explained}, found
 
+    def _index_of(self, target: str | float) -> int:
+        """The class of a target: a label, or an index."""
+        if not isinstance(target, str):
+            return int(target)
+        first, *others = self.indices[target]
+        if others:
+            listed = ", ".join(map(str, (first, *others)))
+            raise InputError(
+                422,
+                f"field 'target': {target!r} is the label of the classes {listed}; send an index",
+            )
+        return first
+
     def target_schema(self) -> dict[str, Any]:
-        return {"enum": self.labels, "description": "the class that an explanation is about"}
+        return {
+            "anyOf": [self._index_schema(), {"enum": list(self.indices)}],
+            "description": "the class that an explanation is about: its label, or its index",
+        }
+
+    def _index_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 0, "maximum": len(self.labels) - 1}
 
     def output_schema(self) -> dict[str, Any]:
-        label = {"enum": self.labels}
+        label, index = {"enum": list(self.indices)}, self._index_schema()
         one = {
             "type": "object",
-            "properties": {"label": label, "probability": PROBABILITY},
-            "required": ["label", "probability"],
+            "properties": {"label": label, "index": index, "probability": PROBABILITY},
+            "required": ["label", "index", "probability"],
         }
-        least = label if self.options.threshold is None else {"enum": [*self.labels, None]}
+        least = label if self.options.threshold is None else {"enum": [*self.indices, None]}
         return {
             "type": "object",
             "properties": {
                 "label": least,
+                "index": index,
                 "probability": PROBABILITY,
                 "top": {"type": "array", "items": one, "minItems": 1},
             },
-            "required": ["label", "probability", "top"],
+            "required": ["label", "index", "probability", "top"],
         }
 
     def describe(self) -> dict[str, Any]:

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from vestal_handlers.errors import InputError, is_out_of_memory
+from vestal_handlers.flattening import WHITE, Colour, flatten
+from vestal_handlers.flattening import Mode as Mode
 from vestal_handlers.frames import has_more_frames
 from vestal_handlers.image_limits import LimitedReader, check_header
+from vestal_handlers.image_metadata import kind_of, orientation_of, without_metadata
 from vestal_handlers.pixels import read_pixels
+from vestal_handlers.truncation import ended
 
 # torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
 # Pillow warns at half of its limit; ours is checked from the header.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow's others are about metadata, which counts as none where it cannot be read.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-Mode = Literal["L", "RGB"]
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 1_000
 # Pillow knows more: an EPS starts Ghostscript, an icon hides another size than its header says.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 Image.init()
+_SELDOM_REFUSED = ("JPEG", "WEBP", "GIF")  # for their metadata: copied without it only then
 FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)
+_STANDARD = str.maketrans("-_", "+/")  # the URL-safe alphabet of RFC 4648
 _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
 
 
@@ -68,6 +77,7 @@ class ImageTransform:
         max_pixels: int = MAX_PIXELS,
         fast_jpeg: bool = False,
         max_frames: int = MAX_FRAMES,
+        background: Colour = WHITE,
     ) -> Tensor:
         """An encoded image, or one as nested lists of numbers, becomes a uint8 tensor [C, H, W].
 
@@ -78,9 +88,9 @@ class ImageTransform:
         """
         if isinstance(data, list):
             image = Image.fromarray(_plane(read_pixels(data, max_pixels)))
-            return _as_tensor(image, self.mode)
+            return _as_tensor(image, self.mode, background)
         scale_to = self.scale_to if fast_jpeg else None
-        return read_image(data, self.mode, max_pixels, scale_to, max_frames)
+        return read_image(data, self.mode, max_pixels, scale_to, max_frames, background)
 
     def __call__(self, image: Tensor) -> Tensor:
         """A decoded image, uint8 [C, H, W], becomes the model's input."""
@@ -99,77 +109,111 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     scale_to: int | None = None,
     max_frames: int = MAX_FRAMES,
+    background: Colour = WHITE,
 ) -> Tensor:
     """Decodes an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
 
     The header is read first, so an image past `max_pixels` costs nothing. Plain JPEG goes to
     torchvision (twice as fast), all else of `FORMATS` to Pillow: PNG, palettes, CMYK, 16 bits a
-    channel (scaled to 8), GIF, BMP, TIFF, WebP. Transparency is dropped. Of several frames or pages
-    the first is decoded, and no other.
+    channel (scaled to 8), GIF, BMP, TIFF, WebP. Of several frames or pages the first is decoded,
+    and no other. Metadata that cannot be read counts as none. A JPEG that is cut short is decoded
+    where at least half of its rows are there, as browsers do it; the rest is grey.
 
     Args:
         scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 while it is decoded,
             to sides of at least so many pixels (libjpeg's scaling; 8 is the most that it has).
+        background: what a transparent image is shown on.
 
     Raises:
-        InputError: 400 empty or corrupt, 413 too many pixels or frames, 415 not an image.
+        InputError: 400 empty or corrupt, 413 too many pixels or frames, 415 not an image, or
+            pixels whose range is not known (32-bit integers, signed, floating-point).
     """
     if not data:
         raise InputError(400, "the image is empty (0 bytes)")
-    image = _open(data, max_pixels)
-    full = image.size
+    kind = kind_of(data)
+    image = _open(data, kind, max_pixels)
     what = f"{image.format} image, {image.width} x {image.height}"
-    check_header(image, data, max_pixels)
+    check_header(image, max_pixels)
     if has_more_frames(image, data, max_frames):
         raise InputError(
             413, f"{what}: more than {max_frames:,} frames (handler.max_frames); send one image"
         )
+    orientation = orientation_of(image, data, kind)
     try:
-        # Never PNG: a corrupt one crashes torchvision 0.29's decoder, and the worker with it.
-        if image.format == "JPEG" and image.mode in _READ_MODES:
-            if scale_to and image.draft(mode, (scale_to, scale_to)) and image.size != full:
-                return _read_with_pillow(image, mode)
-            # TorchServe gives a bytearray, which torch reads in place; bytes it would warn about.
-            writable = data if isinstance(data, bytearray) else bytearray(data)
-            encoded = torch.frombuffer(writable, dtype=torch.uint8)
-            decoded: Tensor = decode_image(encoded, _READ_MODES[mode], apply_exif_orientation=True)
-            return decoded
-        return _read_with_pillow(image, mode)
+        try:
+            decoded = _decode(image, data, mode, scale_to, background)
+        except (OSError, RuntimeError) as error:
+            whole = ended(data) if kind == "JPEG" and not is_out_of_memory(error) else None
+            if whole is None:
+                raise
+            decoded = _decode(_open(whole, kind, max_pixels), whole, mode, scale_to, background)
     except InputError:
         raise
     except Exception as error:  # decoders raise nearly anything for a corrupt file
         if is_out_of_memory(error):
             raise
         raise InputError(400, f"{what}: cannot be decoded ({_first_line(error)})") from None
+    return _upright(decoded, orientation)
 
 
-def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
+def image_size(data: bytes | bytearray) -> tuple[int, int]:
+    """Width and height that a file's header states; (0, 0) where decoding will refuse it."""
+    try:
+        return _open(data, kind_of(data), MAX_PIXELS).size
+    except InputError:
+        return 0, 0
+
+
+def _open(data: bytes | bytearray, kind: str | None, max_pixels: int) -> Image.Image:
     """Reads the header only."""
     try:
-        return Image.open(LimitedReader(data), formats=FORMATS)
+        if kind in _SELDOM_REFUSED:
+            with contextlib.suppress(Exception):  # Pillow raises nearly anything for metadata
+                return Image.open(LimitedReader(data), formats=FORMATS)
+        return Image.open(LimitedReader(without_metadata(data, kind)), formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(
             413, f"the image has more than {max_pixels:,} pixels (handler.max_pixels)"
         ) from None
-    except UnidentifiedImageError:
-        raise InputError(
-            415, f"not an image that can be read ({len(data):,} bytes): send JPEG or PNG"
-        ) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(400, f"the image cannot be decoded ({_first_line(error)})") from None
+        if not kind:
+            raise InputError(
+                415, f"not an image that can be read ({len(data):,} bytes): send JPEG or PNG"
+            ) from None
+        unknown = isinstance(error, UnidentifiedImageError)  # says nothing but "cannot identify"
+        reason = "its header is broken" if unknown else _first_line(error)
+        raise InputError(400, f"the {kind} image cannot be decoded ({reason})") from None
 
 
-def _read_with_pillow(image: Image.Image, mode: Mode) -> Tensor:
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
-        scaled = np.clip(np.asarray(image).astype(np.float64) / 257 + 0.5, 0, 255)
-        image = Image.fromarray(scaled.astype(np.uint8))
-    elif image.mode == "F":
-        raise InputError(415, "an image of floating-point pixels has no known range: send 8 bits")
-    return _as_tensor(image, mode)
+def _decode(
+    image: Image.Image,
+    data: bytes | bytearray,
+    mode: Mode,
+    scale_to: int | None,
+    background: Colour,
+) -> Tensor:
+    """As it is stored, not yet upright."""
+    full = image.size
+    # Never PNG: a corrupt one crashes torchvision 0.29's decoder, and the worker with it.
+    if image.format == "JPEG" and image.mode in _READ_MODES:
+        if scale_to and image.draft(mode, (scale_to, scale_to)) and image.size != full:
+            return _as_tensor(image, mode, background)
+        # TorchServe gives a bytearray, which torch reads in place; bytes it would warn about.
+        writable = data if isinstance(data, bytearray) else bytearray(data)
+        encoded = torch.frombuffer(writable, dtype=torch.uint8)
+        decoded: Tensor = decode_image(encoded, _READ_MODES[mode])
+        return decoded
+    return _as_tensor(image, mode, background)
+
+
+def _upright(image: Tensor, orientation: int) -> Tensor:
+    """Undoes EXIF's orientation (Exif 3.0, 4.6.5.1.6): mirrored, turned, or both."""
+    if orientation > 4:
+        image = image.transpose(1, 2)
+    flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
+    return image.flip(flips) if flips else image
 
 
 def _plane(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -177,13 +221,16 @@ def _plane(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return array[:, :, 0] if array.shape[2:] == (1,) else array
 
 
-def _as_tensor(image: Image.Image, mode: Mode) -> Tensor:
-    array = np.array(image if image.mode == mode else image.convert(mode))
+def _as_tensor(image: Image.Image, mode: Mode, background: Colour) -> Tensor:
+    array = np.array(flatten(image, mode, background))
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
 
 
 def bytes_of(payload: Any, what: str) -> bytes | bytearray:
     """The bytes in a payload: raw, base64 text, a data URL, or `{"b64": text}`.
+
+    Base64 is read in both alphabets (`+/` and the URL-safe `-_`), with or without padding and line
+    breaks.
 
     Args:
         what: the kind that was expected ("an image"), for the message.
@@ -198,10 +245,15 @@ def bytes_of(payload: Any, what: str) -> bytes | bytearray:
     if not isinstance(payload, str):
         raise InputError(415, f"expected {what} as bytes or base64 text, got {_json_kind(payload)}")
     text = payload.strip()
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        if text[:5].lower() == "data:":
+            head, _, body = text.partition(",")
+            unquoted = unquote_to_bytes(body)
+            if not head.lower().endswith(";base64"):
+                return unquoted
+            text = unquoted.decode("ascii")
+        digits = "".join(text.split()).rstrip("=").translate(_STANDARD)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(
             400, f"expected {what} as bytes or base64 text; this text is not base64 ({error})"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+
 from PIL import Image
 
 from vestal_handlers.image_limits import LimitedReader
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GIF_HEADER = 13
 _EXTENSION, _IMAGE = 0x21, 0x2C
 
@@ -18,6 +22,8 @@ def has_more_frames(image: Image.Image, data: bytes | bytearray, most: int) -> b
     if image.format == "GIF":
         # Pillow's seek() would decode every frame on its way, and its n_frames reads them all.
         return _gif_frames(data, most) > most
+    if image.format == "PNG":
+        return _apng_frames(data) > most
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1) > most  # it stands in the header
     if not getattr(image, "is_animated", False):
@@ -30,21 +36,55 @@ def has_more_frames(image: Image.Image, data: bytes | bytearray, most: int) -> b
     return True
 
 
+def png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
+    """Each chunk's type, start and end, as far as the end of the image or of the data."""
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from("!I4s", data, at)
+        yield kind, at, at + 12 + length
+        at += 12 + length
+        if kind == b"IEND":
+            return
+
+
+def gif_blocks(data: bytes | bytearray) -> Iterator[tuple[int | None, int, int]]:
+    """Each block's start and end, and an extension's label; None of the header and of images.
+
+    Raises:
+        IndexError: the file ends inside a block.
+    """
+    at = _GIF_HEADER + _colours(data[10])
+    yield None, 0, at
+    while at < len(data) and data[at] in (_EXTENSION, _IMAGE):
+        label = data[at + 1] if data[at] == _EXTENSION else None
+        first = at + 2 if data[at] == _EXTENSION else at + 11 + _colours(data[at + 9])
+        end = _after_sub_blocks(data, first)
+        yield label, at, end
+        at = end
+
+
+def _apng_frames(data: bytes | bytearray) -> int:
+    """The number that an APNG states before its pixels; 1 where that is no number of frames."""
+    for kind, start, end in png_chunks(data):
+        if kind == b"acTL" and end - start == 20 and end <= len(data):
+            stated = int.from_bytes(data[start + 8 : start + 12], "big")
+            return stated if 0 < stated <= 2**31 else 1
+        if kind == b"IDAT":
+            break
+    return 1
+
+
 def _gif_frames(data: bytes | bytearray, most: int) -> int:
     """Image blocks of a GIF, up to `most` + 1 (GIF89a specification, appendix A)."""
-    found, at = 0, _GIF_HEADER + _colours(data[10])
+    found = -1  # the header is the first block
     try:
-        while found <= most:
-            if data[at] == _EXTENSION:
-                at = _after_sub_blocks(data, at + 2)
-            elif data[at] == _IMAGE:
-                found += 1
-                at = _after_sub_blocks(data, at + 11 + _colours(data[at + 9]))
-            else:
+        for label, _, _ in gif_blocks(data):
+            found += label is None
+            if found > most:
                 break
     except IndexError:  # the file ends here
-        pass
-    return found
+        found += 1
+    return max(found, 0)
 
 
 def _colours(flags: int) -> int:

@@ -12,10 +12,17 @@ from torch import Tensor
 
 from vestal_handlers.answers import Media
 from vestal_handlers.classes import Classifier, ClassifierOptions
-from vestal_handlers.decoding import FORMATS, MAX_FRAMES, MAX_PIXELS, ImageTransform, bytes_of
+from vestal_handlers.decoding import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    ImageTransform,
+    bytes_of,
+    image_size,
+)
 from vestal_handlers.errors import InputError
 from vestal_handlers.explaining import heat_map, seen
-from vestal_handlers.image_limits import TransformLimit, size_of
+from vestal_handlers.flattening import colour_of
+from vestal_handlers.image_limits import TransformLimit
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
 from vestal_handlers.pixels import PIXELS_SCHEMA
@@ -35,12 +42,15 @@ class ImageClassifierOptions(ClassifierOptions):
         fast_jpeg: scale a JPEG while it is decoded, down to what the transform resizes it to;
             faster, and not quite the pixels of training.
         max_frames: of one file; the first is classified, and no other is decoded.
+        background: what a transparent image is shown on, in training too: white, black, another
+            CSS name or "#rrggbb".
     """
 
     fast_jpeg: bool = False
     max_pixels: int = number(MAX_PIXELS, at_least=1)
     max_request_pixels: int = number(2 * MAX_PIXELS, at_least=1)
     max_frames: int = number(MAX_FRAMES, at_least=1)
+    background: str = "white"
 
 
 class ImageClassifier(Classifier):
@@ -53,6 +63,7 @@ class ImageClassifier(Classifier):
         super().setup()
         # Pillow's own limit gives way to ours, which is an option and checked from the header.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
+        self.background = colour_of(self.options.background)
         self.transform: ImageTransform = load_module(self.model_dir, "transforms").transform
         self.limit = TransformLimit(self.transform.steps, self.options.max_pixels)
         if self.options.fast_jpeg and self.transform.scale_to is None:
@@ -134,7 +145,7 @@ class ImageClassifier(Classifier):
             size = (width, len(payload))
         else:
             try:
-                size = size_of(bytes_of(payload, "an image"), FORMATS)
+                size = image_size(bytes_of(payload, "an image"))
             except InputError:
                 return 0
         return self.limit.most_pixels(size, 1 if self.transform.mode == "L" else 3)
@@ -149,7 +160,7 @@ class ImageClassifier(Classifier):
         data = payload if isinstance(payload, list) else bytes_of(payload, "an image")
         options = self.options
         return self.transform.decode(
-            data, options.max_pixels, options.fast_jpeg, options.max_frames
+            data, options.max_pixels, options.fast_jpeg, options.max_frames, self.background
         )
 
 

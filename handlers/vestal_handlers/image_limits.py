@@ -48,11 +48,11 @@ class LimitedReader(BytesIO):
         return super().read(size)
 
 
-def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -> None:
+def check_header(image: Image.Image, max_pixels: int) -> None:
     """Refuses an image by what its header states.
 
     Args:
-        image: opened, not loaded, from a reader that stands where Pillow left it.
+        image: opened from a LimitedReader, not loaded.
 
     Raises:
         InputError: 413 too many pixels: in all, on one side, in a TIFF's tile, or times the scans
@@ -78,10 +78,11 @@ def check_header(image: Image.Image, data: bytes | bytearray, max_pixels: int) -
             raise InputError(
                 413, f"{what}: tiles of {width} x {height}, more than {max_pixels:,} pixels"
             )
-    if image.info.get("progressive") and isinstance(image, JpegImageFile) and image.fp:
+    read = image.fp if isinstance(image, JpegImageFile) else None
+    if image.info.get("progressive") and isinstance(read, LimitedReader):
         # Each scan passes over the whole image, however few bytes it has.
         most = _SCANS * max_pixels // max(pixels, 1)
-        if _has_more_scans(data, image.fp.tell(), most):
+        if _has_more_scans(read.getvalue(), read.tell(), most):
             raise InputError(413, f"{what}: more than {most:,} scans; send it as a baseline JPEG")
 
 
@@ -94,15 +95,6 @@ def _has_more_scans(data: bytes | bytearray, at: int, most: int) -> bool:
             return False
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     return True
-
-
-def size_of(data: bytes | bytearray, formats: tuple[str, ...]) -> tuple[int, int]:
-    """Width and height that a file's header states; (0, 0) where it cannot be read."""
-    try:
-        with Image.open(LimitedReader(data), formats=formats) as image:
-            return image.size
-    except Exception:  # Pillow raises nearly anything; decoding names it
-        return 0, 0
 
 
 class TransformLimit:

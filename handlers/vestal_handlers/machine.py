@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vestal_handlers.cores import cores
 
 
 def sha256_of(artifact: Path) -> str:
@@ -36,7 +37,7 @@ def _sha256(file: Path) -> str:
 def share_of_cores(config: dict[str, Any]) -> int:
     """CPU threads of one worker, where all workers share the cores."""
     workers = config.get("maxWorkers") or config.get("minWorkers") or 1
-    return max(1, len(os.sched_getaffinity(0)) // int(workers))
+    return max(1, int(cores() / int(workers)))
 
 
 def response_timeout(config: dict[str, Any]) -> float:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 
+import psutil
 import pytest
 import requests
 from serving import END_SECONDS, START_SECONDS, archive, serving, until
@@ -53,6 +54,14 @@ def manage(server, method, path, **parameters):
         headers=server.token("management"),
         timeout=30,
     )
+
+
+def test_workers_threads_sleep_while_they_wait(server):
+    """OpenMP reads it when a worker imports torch; TorchServe passes its environment on."""
+    workers = [each["pid"] for each in manage(server, "GET", "/models/echo").json()[0]["workers"]]
+    assert workers
+    for pid in workers:
+        assert psutil.Process(pid).environ()["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_the_ready_file_says_where_and_what(server):

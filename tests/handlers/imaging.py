@@ -27,14 +27,31 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
+
+
+def png(rows: Any, depth: int, colour: int, *chunks: bytes) -> bytes:
+    """A PNG of rows of samples, [H, W] or [H, W, C], in a depth and colour type of its own.
+
+    Pillow writes no 16-bit colour, no grey of 2 bits and no transparent grey value.
+    """
+    samples = np.asarray(rows)
+    height, width = samples.shape[:2]
+    if depth == 16:
+        lines = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    else:
+        bits = np.unpackbits(samples.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth :]
+        lines = np.packbits(bits.reshape(height, -1), axis=1)
+    header = struct.pack("!IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines))
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def bomb(side: int = 13_000) -> bytes:
     """A valid grey PNG of `side` x `side` zeros in some 20 kB, written without its pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
-        )
-
     header = struct.pack("!IIBBBBB", side, side, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
     return (

@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -50,12 +51,6 @@ def test_sixteen_bits_are_scaled_not_clipped():
 def test_one_bit_images_become_black_and_white():
     bilevel = seven().convert("1", dither=Image.Dither.NONE)
     assert torch.equal(read_image(encoded(bilevel), "L"), pixels(bilevel.convert("L")))
-
-
-def test_transparency_is_dropped():
-    image = seven().convert("RGBA")
-    image.putalpha(128)
-    assert torch.equal(read_image(encoded(image), "L"), pixels(seven()))
 
 
 def test_cmyk_becomes_rgb_as_pillow_sees_it():
@@ -127,18 +122,32 @@ def test_the_pixel_limit_is_the_callers():
     assert read_image(encoded(seven()), "L", max_pixels=784).shape == (1, 28, 28)
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda text: text,
-        lambda text: f"data:image/png;base64,{text}",
-        lambda text: {"b64": text},
-        lambda text: "\n".join(text[i : i + 60] for i in range(0, len(text), 60)),
-    ],
-)
-def test_base64_comes_in_every_usual_wrapping(wrap):
-    text = base64.b64encode(b"some bytes of a certain length" * 9).decode()
-    assert bytes_of(wrap(text), "an image") == b"some bytes of a certain length" * 9
+DATA = [bytes(range(256)) + bytes(extra) for extra in range(3)]  # of every padding
+WRAPPINGS = {
+    "plain": lambda text: text,
+    "data URL": lambda text: f"data:image/png;base64,{text}",
+    "data URL, percent-encoded": lambda text: f"DATA:;base64,{quote(text, safe='')}",
+    "data URL with parameters": lambda text: f"data:image/png;name=a.png;base64,{text}",
+    "object": lambda text: {"b64": text},
+    "lines": lambda text: "\n".join(text[i : i + 60] for i in range(0, len(text), 60)),
+    "lines of MIME": lambda text: "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76)),
+    "no padding": lambda text: text.rstrip("="),
+    "URL-safe": lambda text: text.replace("+", "-").replace("/", "_"),
+    "URL-safe, no padding": lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+    "URL-safe in a data URL": lambda text: "data:;base64," + text.replace("/", "_").rstrip("="),
+}
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_base64_comes_in_every_usual_wrapping(name, data):
+    text = base64.b64encode(data).decode()
+    assert {"+", "/"} < set(text)
+    assert bytes_of(WRAPPINGS[name](text), "an image") == data
+
+
+def test_a_data_url_without_base64_is_percent_encoded():
+    assert bytes_of("data:image/png," + quote(DATA[1]), "an image") == DATA[1]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +159,10 @@ def test_base64_comes_in_every_usual_wrapping(wrap):
         (True, 415, "got a boolean"),
         ({"x": 1}, 415, "got an object"),
         ("not base64!", 400, "not base64"),
+        ("AAAAA", 400, "not base64"),  # no number of bytes has 5 digits
+        ("AA=A", 400, "not base64"),
+        ("data:;base64,%zz", 400, "not base64"),
+        ("data:;base64,\u00e9", 400, "not base64"),
     ],
 )
 def test_what_holds_no_bytes_is_refused_by_kind(payload, status, got):

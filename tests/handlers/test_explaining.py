@@ -89,6 +89,44 @@ def explain(image, **fields):
     return as_json({"data": base64.b64encode(image).decode(), **fields}, explain="True")
 
 
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Two classes of one label."""
+    folder = tmp_path_factory.mktemp("twins")
+    transforms = TRANSFORMS.format(mode="L", size=(28, 28))
+    made = write_archive(
+        folder, "image_classifier", Halves(), labels=["side", "side"], transforms=transforms
+    )
+    with LoadedArchive(made) as loaded:
+        yield loaded
+
+
+def test_classes_of_one_label_are_told_apart_by_index(twins, lamp):
+    answer = ask(twins, Input.raw(lamp, "image/png", explain="True")).json()
+    assert (answer["label"], answer["index"]) == ("side", 1)
+    assert [one["index"] for one in answer["top"]] == [1, 0]
+    assert (answer["target"], answer["target_index"]) == ("side", 1)
+    other = ask(twins, explain(lamp, target=0)).json()
+    assert (other["index"], other["target_index"]) == (1, 0)
+    assert other["target_probability"] == pytest.approx(answer["top"][1]["probability"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("side", "'side' is the label of the classes 0, 1; send an index"),
+        (2, "field 'target' must be at most 1, got 2"),
+        (-1, "field 'target' must be at least 0, got -1"),
+        ("sid", "did you mean 'side'?"),
+        (True, "must be one of side, got true"),
+    ],
+)
+def test_a_target_that_names_no_class_or_several_is_422(twins, lamp, target, message):
+    answer = ask(twins, explain(lamp, target=target))
+    assert answer.status == 422
+    assert message in answer.json()["message"]
+
+
 def test_an_images_attributions_add_up_and_lie_where_it_is_bright(archive, lamp):
     answer = ask(archive, Input.raw(lamp, "image/png", explain="True")).json()
     assert (answer["label"], answer["target"]) == ("right", "right")
@@ -103,9 +141,11 @@ def test_an_images_attributions_add_up_and_lie_where_it_is_bright(archive, lamp)
     assert cells[10:18, 18:24].sum() == pytest.approx(cells.sum(), abs=1e-6)
 
 
-def test_another_class_can_be_asked_about(archive, lamp):
-    answer = ask(archive, explain(lamp, target="left")).json()
-    assert (answer["label"], answer["target"]) == ("right", "left")
+@pytest.mark.parametrize("target", ["left", 0, 0.0])
+def test_another_class_can_be_asked_about(archive, lamp, target):
+    answer = ask(archive, explain(lamp, target=target)).json()
+    assert (answer["label"], answer["index"]) == ("right", 1)
+    assert (answer["target"], answer["target_index"]) == ("left", 0)
     assert answer["target_probability"] < 0.5 < answer["probability"]
     assert np.sum(answer["attributions"]) < 0
 

@@ -1,12 +1,20 @@
-"""What identifies an artifact, also one of several files."""
+"""What a worker has of its machine; what identifies an artifact, also one of several files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
+import sys
+from pathlib import Path
 
-from vestal_handlers.machine import sha256_of
+import pytest
+
+from vestal_handlers.cores import cores
+from vestal_handlers.machine import sha256_of, share_of_cores
+
+CORES = len(os.sched_getaffinity(0))
 
 
 def sha256sum(folder, *names):
@@ -42,3 +50,96 @@ def test_of_an_index_it_is_that_of_its_shards_too(tmp_path):
     assert sha256_of(index) == sha256sum(tmp_path, *names)
     # a folder with an index is not counted twice
     assert sha256_of(tmp_path) == sha256sum(tmp_path, *names[:2], "README.md", index.name)
+
+
+def process(folder, groups, *mounts):
+    """A process's folder of procfs; mounts are (root, place, kind, options)."""
+    proc = folder / "proc"
+    proc.mkdir()
+    (proc / "cgroup").write_text(groups)
+    lines = [
+        f"32 31 0:29 {root} {place} rw,relatime - {kind} cgroup {options}\n"
+        for root, place, kind, options in mounts
+    ]
+    (proc / "mountinfo").write_text("23 1 0:22 / / rw - ext4 /dev/sda rw\n" + "".join(lines))
+    return proc
+
+
+def group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(f"{content}\n")
+    return folder
+
+
+def test_a_quota_of_version_2_counts_with_those_around_it(tmp_path):
+    mount = group(tmp_path / "fs")
+    group(mount / "pod", cpu_max="50000 100000")
+    group(mount / "pod" / "one", cpu_max="max 100000")
+    proc = process(tmp_path, "0::/pod/one\n", ("/", mount, "cgroup2", "rw"))
+    assert cores(proc) == 0.5
+    group(mount / "pod" / "one", cpu_max="20000 100000")
+    assert cores(proc) == 0.2
+
+
+def test_a_quota_of_version_1_is_found_wherever_it_is_mounted(tmp_path):
+    mount = group(tmp_path / "fs", cpu_cfs_quota_us=-1, cpu_cfs_period_us=100000)
+    group(mount / "job", cpu_cfs_quota_us=30000, cpu_cfs_period_us=100000)
+    groups = "4:memory:/other\n3:cpu,cpuacct:/job\n0::/\n"
+    proc = process(tmp_path, groups, ("/", mount, "cgroup", "rw,cpu,cpuacct"))
+    assert cores(proc) == pytest.approx(0.3)
+
+
+def test_a_container_sees_its_group_as_the_mount(tmp_path):
+    mount = group(tmp_path / "fs", cpu_cfs_quota_us=25000, cpu_cfs_period_us=50000)
+    mounted = ("/docker/4f", mount, "cgroup", "rw,cpu")
+    assert cores(process(tmp_path, "1:cpu:/docker/4f\n", mounted)) == 0.5
+
+
+def test_a_group_that_cannot_be_seen_is_the_mounts(tmp_path):
+    mount = group(tmp_path / "fs", cpu_max="50000 100000")
+    assert cores(process(tmp_path, "0::/../outside\n", ("/", mount, "cgroup2", "rw"))) == 0.5
+
+
+@pytest.mark.parametrize("content", ["max 100000", "", "many", "100 0", "-1 100000", "900000 1000"])
+def test_without_a_quota_there_is_the_affinity(tmp_path, content):
+    mount = group(tmp_path / "fs", cpu_max=content)
+    assert cores(process(tmp_path, "0::/\n", ("/", mount, "cgroup2", "rw"))) == CORES
+    assert cores(tmp_path / "nothing") == CORES
+
+
+def test_workers_share_what_the_affinity_allows():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from vestal_handlers.machine import share_of_cores\n"
+        "print(share_of_cores({'maxWorkers': 1}), share_of_cores({'maxWorkers': 4}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1\n"
+
+
+CONTROLLER = Path("/sys/fs/cgroup/cpu")
+
+
+@pytest.mark.skipif(
+    not os.access(CONTROLLER / "cgroup.procs", os.W_OK), reason="needs a cgroup of version 1"
+)
+def test_a_real_quota_is_respected():
+    own = CONTROLLER / f"vestal-test-{os.getpid()}"
+    own.mkdir()
+    try:
+        (own / "cpu.cfs_quota_us").write_text("50000")
+        code = (
+            f"import os; open('{own}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+            "from vestal_handlers.cores import cores; print(cores())"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "0.5\n"
+    finally:
+        own.rmdir()
+
+
+def test_the_share_is_at_least_one_thread():
+    assert share_of_cores({"maxWorkers": 1000}) == 1
+    assert share_of_cores({}) == max(1, int(cores()))

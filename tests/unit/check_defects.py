@@ -321,6 +321,12 @@ DEFECTS = [
     Defect("labels", "a label is a number", text("index_to_name.json", '{"0": 0}')),
     Defect(
         "labels",
+        "two classes have one label",
+        text("index_to_name.json", '{"0": "crane", "1": "crane"}'),
+        severity="warning",
+    ),
+    Defect(
+        "labels",
         "two labels, where the stock classifier asks for the five best",
         text("index_to_name.json", '{"0": "even", "1": "odd"}'),
         stock,

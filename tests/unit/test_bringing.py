@@ -23,12 +23,14 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from safetensors.torch import save_file
 from torch import nn
 
 from vestal.archive.pack import pack
 from vestal.archive.run import Input, LoadedArchive
 from vestal.archive.sample import read_sample
+from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model
 from vestal.project import Project
@@ -409,9 +411,49 @@ def test_a_classifier_without_labels_says_how_to_name_them(project, state, tmp_p
         brought(project, saved(tmp_path, state), tmp_path, labels=None)
 
 
-def test_labels_name_each_class_otherwise(project, state, tmp_path):
-    with pytest.raises(UsageError, match=r"the labels 1 and 3 are both 'cat': each class needs"):
-        brought(project, saved(tmp_path, state), tmp_path, labels=("cat", "dog", "cat"))
+def test_classes_may_share_a_label_and_are_told_apart_by_index(project, state, tmp_path):
+    labels = ("crane", "dog", "crane")
+    packed = pack(project, "pets", version="7", weights=saved(tmp_path, state), labels=labels)
+    assert packed.warnings == [
+        "1 label names several classes: crane (0, 2). Predictions carry the class index, which "
+        "tells them apart."
+    ]
+    with LoadedArchive(packed.archive) as loaded:
+        described = loaded.describe()
+        (answer,) = loaded.predict([Input.raw(*example(described))])
+    assert described["labels"] == list(labels)
+    top = answer.json()["top"]
+    assert [labels[one["index"]] for one in top] == [one["label"] for one in top]
+    assert sorted(one["index"] for one in top) == [0, 1, 2]
+    Draft202012Validator(described["output"]).validate(answer.json())
+
+
+def example(described):
+    return json.dumps(described["example"]).encode(), "application/json"
+
+
+IMAGENET = {"0": ["n02012849", "crane"], "1": ["n03126707", "crane"], "2": ["n03710721", "dog"]}
+
+
+def test_torchserves_own_label_file_names_the_classes(tmp_path):
+    file = tmp_path / "index_to_name.json"
+    file.write_text(json.dumps(IMAGENET))
+    assert _read_labels(file) == ["crane", "crane", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "it must be an object"),
+        ("{", "cannot be read"),
+        ('{"1": "a"}', "has 1 labels but none for class '0'"),
+    ],
+)
+def test_a_label_file_that_is_no_such_object_is_named(tmp_path, text, message):
+    file = tmp_path / "labels.json"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        _read_labels(file)
 
 
 def test_weights_that_are_not_there_are_named_with_what_can_be(project, tmp_path):

@@ -29,7 +29,7 @@ from vestal.runs import Run
 from vestal.training.bringing import bring
 from vestal.training.datasets import image_folder
 from vestal.training.evaluation import evaluate
-from vestal.training.evaluation.asking import Refused
+from vestal.training.evaluation.asking import Label, Refused, read_answer
 from vestal.training.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
 from vestal.training.evaluation.sources import ArchiveSource, WeightsSource
 from vestal.training.objectives import Regression
@@ -89,6 +89,27 @@ def test_labels_meet_by_name_whatever_their_order():
     assert "zebra" in found.confusion.labels
     with pytest.raises(VestalError, match=r"says Coat, the data set has a, b"):
         classified(["Coat"], [0], ["a", "b"])
+
+
+def test_classes_of_one_label_are_compared_by_index():
+    labels = ["crane", "dog", "crane"]
+    said = [Label("crane", 0), Label("crane", 2), Label("crane", 0), Label("dog", 1)]
+    found = classified(said, [0, 2, 2, 1], labels)
+    assert found.figures["accuracy"] == 0.75
+    assert [row.label for row in found.classes] == ["crane (0)", "dog", "crane (2)"]
+    assert found.confusion.counts == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    # Without an index, or with one of another set of labels, the name is all there is.
+    assert classified(["crane", Label("crane", 7)], [0, 0], labels).figures["accuracy"] == 1
+    # A data set with one crane takes both of the model's for it.
+    assert classified([Label("crane", 2)], [0], ["crane", "dog"]).figures["accuracy"] == 1
+
+
+def test_an_answers_index_is_read(trained_project):
+    recipe = load_recipe(trained_project, "mnist")
+    read = read_answer(recipe, {"label": "7", "index": 7}, "here")
+    assert (read, read.class_index) == ("7", 7)
+    old = read_answer(recipe, {"label": "7"}, "an archive of 0.1")
+    assert (old, old.class_index) == ("7", None)
 
 
 def test_figures_of_numbers_are_scikit_learns(rng):

@@ -72,6 +72,17 @@ def test_java_can_open_paths_that_are_not_ascii(environment, names):
         } == names
 
 
+def test_workers_threads_sleep_while_they_wait(environment):
+    assert environment()["OMP_WAIT_POLICY"] == "passive"
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_users_own_setting_is_kept(environment, name):
+    made = environment(**{name: "7"})
+    assert made[name] == "7"
+    assert len({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & made.keys()) == 1
+
+
 def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):
     (tmp_path / "config.properties").write_text(
         "vmargs=-Xmx1g -Dlog4j.configurationFile=mine.xml\nplugins_path=/plugins"

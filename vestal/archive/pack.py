@@ -32,6 +32,7 @@ from vestal.models import NAME, find_model
 from vestal.project import Project
 from vestal.runs import RECORD, Run, latest_run
 from vestal.trust import is_own, trusted
+from vestal_handlers.labels import shared_labels
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
 
@@ -42,7 +43,7 @@ class Packed:
 
     `source`: where the weights are from. `replaced`: what stood there before, by its entry in the
     index, or by its sha256 alone. `no_sample`: why the archive has no sample; None where it has
-    one.
+    one. `warnings`: sentences about the weights and their labels.
     """
 
     archive: Path
@@ -51,6 +52,7 @@ class Packed:
     source: str
     replaced: Mapping[str, Any] | None = None
     no_sample: str | None = None
+    warnings: Sequence[str] = ()
 
 
 def pack(
@@ -94,6 +96,7 @@ def pack(
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=store) as scratch_:
         scratch = Path(scratch_)
         run = find_weights(project, name, weights, scratch / "brought", labels)
+        shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
         artifact = stage(
             staged, project, run, name=name, version=version, engine=engine, precision=precision
@@ -101,6 +104,12 @@ def pack(
         used = yaml.safe_load((staged / CONFIG).read_text("utf-8")).get("handler") or {}
         made_of = used.get("engine") or engine_of(artifact, run.task)
         in_precision = used.get("precision", "fp32")
+        if run.background not in (None, background := used.get("background", "white")):
+            raise UsageError(
+                f"{run.folder} was trained with transparent images on {run.background}, but "
+                f"handler.background in {name}'s {CONFIG} is {background}: set it to "
+                f"{run.background}, or train again"
+            )
         reference = staged
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"
@@ -149,6 +158,7 @@ def pack(
         source,
         replaced if before else None,
         golden.missing,
+        [shared] if shared else [],
     )
 
 

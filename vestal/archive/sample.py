@@ -14,6 +14,7 @@ import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,11 +218,16 @@ def _pixel_distance(expected: str, actual: str) -> float:
 def by_label(values: Sequence[Any]) -> dict[str, Any] | None:
     """What a classifier says of each label (`top`), by label; None where it is no such list.
 
-    Answers to several instances are none: they have a `top` of their own, and their order counts.
+    Classes that share a label are told apart by their index. Answers to several instances are
+    none: they have a `top` of their own, and their order counts.
     """
     if not all(isinstance(v, Mapping) and "label" in v and "top" not in v for v in values):
         return None
-    found = {str(value["label"]): value for value in values}
+    count = Counter(str(value["label"]) for value in values)
+    found = {
+        label if count[label] == 1 else f"{label} ({value.get('index')})": value
+        for label, value in ((str(value["label"]), value) for value in values)
+    }
     return found if values and len(found) == len(values) else None
 
 

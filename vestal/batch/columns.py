@@ -10,7 +10,7 @@ from typing import Any
 FIRST = ("file", "row")
 LAST = ("status", "error_type", "error_message")
 SAID = (
-    *("actual", "predicted", "probability"),
+    *("actual", "predicted", "predicted_index", "probability"),
     *("units", "completion", "finish_reason", "prompt_tokens", "completion_tokens"),
     "answer",
 )
@@ -21,7 +21,8 @@ def columns_of(answer: Any) -> dict[str, Any]:
     """A classifier's, regressor's or generator's answer by column; another one whole, as JSON."""
     if isinstance(answer, Mapping):
         if {"label", "probability", "top"} <= answer.keys():
-            return {"predicted": answer["label"], "probability": answer["probability"]}
+            index = {"predicted_index": answer["index"]} if "index" in answer else {}
+            return {"predicted": answer["label"], **index, "probability": answer["probability"]}
         if "prediction" in answer:
             return {"predicted": answer["prediction"], "units": answer.get("units")}
         if "finish_reason" in answer:

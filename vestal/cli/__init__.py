@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
 from vestal.errors import VestalError
+from vestal.openmp import waiting
 from vestal.storage import problem
 
 # The module that is missing, and the extra that brings it.
@@ -45,6 +47,7 @@ def main() -> None:
 
     What a user can fix is one sentence on stderr, never a traceback.
     """
+    os.environ.update(waiting(os.environ))  # before any command imports torch
     # What a killed command has begun (temporary folders, processes) is cleaned up as at Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

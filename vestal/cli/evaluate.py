@@ -66,6 +66,7 @@ def evaluate(
         from vestal.training.evaluation import evaluate as measure
         from vestal.training.evaluation import facts
         from vestal.training.objectives import NextToken
+        from vestal_handlers.labels import shared_labels
 
     asked = Asked(target, weights, version, served, model, recipe, timeout)
     with opened(Project.here(), asked) as found:
@@ -74,6 +75,8 @@ def evaluate(
         known = found.trained_on if found.trained_on in found.recipe.datasets else None
         name, _ = found.recipe.dataset(dataset or known)
         splits = found.recipe.splits(name, data)
+        if shared := shared_labels(splits.labels or ()):
+            err.print(Text(f"warning: {shared}", style="yellow"), soft_wrap=True)
         with progress_bar(f"Evaluating {found.name}", len(splits.test)) as progress:
             measured = measure(
                 found.recipe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,10 @@ def pack(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Of weights from elsewhere: one label a line, in the classes' order."),
+        typer.Option(
+            help="Labels of weights from elsewhere: one label per line, in the order of the "
+            "classes, or an index_to_name.json."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace this version if its content differs.")
@@ -57,6 +61,8 @@ def pack(
             labels=_read_labels(labels) if labels else None,
             force=force,
         )
+    for warning in packed.warnings:
+        err.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     if as_json:
         print_json({**vars(packed), "archive": str(packed.archive)})
         return
@@ -81,7 +87,24 @@ def _said(entry: Mapping[str, Any]) -> str:
 
 
 def _read_labels(file: Path) -> list[str]:
+    if file.suffix.lower() == ".json":
+        return _labels_in_json(file)
     found = [label for line in lines_of(read_text(file)) if (label := line.strip(" \t"))]
     if not found:
         raise UsageError(f"{file} holds no labels: write one a line, in the classes' order")
     return found
+
+
+def _labels_in_json(file: Path) -> list[str]:
+    from vestal_handlers.labels import labels_in
+
+    try:
+        names = json.loads(read_text(file))
+        if not isinstance(names, dict) or not names:
+            raise ValueError("it must be an object from class index to label")
+    except ValueError as error:
+        raise UsageError(f"the labels in {file} cannot be read: {error}") from None
+    try:
+        return labels_in(names)
+    except KeyError as error:
+        raise UsageError(f"{file} has {len(names)} labels but none for class {error}") from None

@@ -191,20 +191,22 @@ def _draw(
     said: Sequence[Said],
 ) -> None:
     with err.status("Drawing"):
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image
 
         from vestal.training.plots import Seen, draw_grid
+        from vestal_handlers.decoding import read_image
+        from vestal_handlers.errors import InputError
 
         seen = []
         for one, truth, answer in zip(given, actual, said, strict=True):
             if one.file is None or not is_class(answer):
                 continue
             try:
-                with Image.open(one.file) as opened:
-                    upright = ImageOps.exif_transpose(opened)
-            except UnidentifiedImageError:
+                pixels = read_image(one.file.read_bytes(), "RGB")
+            except InputError:
                 continue  # a text, or an image as numbers in JSON
-            seen.append(Seen(upright, truth, answer["label"] or "(not sure)"))
+            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            seen.append(Seen(image, truth, answer["label"] or "(not sure)"))
         if not seen:
             raise UsageError(f"nothing to draw: no image got a class from {model}")
         file.parent.mkdir(parents=True, exist_ok=True)

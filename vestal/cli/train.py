@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError
@@ -67,6 +68,7 @@ def train(
         from vestal.project import Project
         from vestal.training import train as training
         from vestal.training.settings import Settings
+        from vestal_handlers.labels import shared_labels
 
     if resume:
         run = training.resume(Project.here(), model, out_, device)
@@ -82,6 +84,8 @@ def train(
             start=start,
         )
         run = training.train(Project.here(), model, settings, out_)
+    if shared := shared_labels(run.labels or ()):
+        err.print(Text(f"warning: {shared}", style="yellow"), soft_wrap=True)
     if as_json:
         print_json({**vars(run), "folder": str(run.folder)})
         return

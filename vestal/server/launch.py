@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
+from vestal.openmp import waiting
 from vestal.project import Project
 from vestal.server import guardian
 from vestal.server.config import LOG_CONFIG, Configuration
@@ -218,6 +219,7 @@ def _environment(inherited: Mapping[str, str], folder: Path, logs: Path) -> dict
     places = {"TMPDIR": str(folder), "TEMP": str(folder)}
     return {
         **kept,
+        **waiting(kept),
         **places,
         "PATH": path,
         "LOG_LOCATION": str(logs),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +40,11 @@ def bring(
         labels: of the classes, in order; None: the recipe's.
 
     Raises:
-        UsageError: no such weights, no labels for a classifier's, or two that are the same.
+        UsageError: no such weights, or no labels for a classifier's.
         VestalError: a file that is none of these, holds more than tensors, or does not fit the
             model; the message names the keys.
     """
     recipe = load_recipe(project, name)
-    _check_labels(labels or ())
     folder.mkdir(parents=True)
     if source in recipe.weights:
         found = recipe.weights[source]()
@@ -76,16 +74,6 @@ def bring(
         raise VestalError(str(error)) from None
     taken = f"{path.name}:{part}" if part else path.name
     return _run(project, name, recipe, folder, artifacts, labels, taken, "transforms")
-
-
-def _check_labels(labels: Sequence[str]) -> None:
-    for label, count in Counter(labels).items():
-        if count > 1:
-            first, second = [index for index, one in enumerate(labels, 1) if one == label][:2]
-            raise UsageError(
-                f"the labels {first} and {second} are both {label!r}: each class needs a name of "
-                "its own, since answers name it"
-            )
 
 
 def _from_path(

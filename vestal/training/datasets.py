@@ -7,11 +7,10 @@ image model can be tried on; what is one model's own idea of data stands in that
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,14 @@ from vestal.errors import VestalError
 from vestal.folders import files_in, folders_in
 from vestal.training.recipe import Splits
 from vestal.training.splitting import divide, split
+from vestal_handlers.cores import cores
 from vestal_handlers.decoding import FORMATS, Mode, read_image
 from vestal_handlers.errors import InputError
+from vestal_handlers.flattening import colour_of
 
 SPLIT_FOLDERS = ("train", "val", "test")
 NAMED = 3  # files in a message
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = max(1, min(8, int(cores())))
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,22 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files and their classes, decoded when asked for, as a handler decodes them."""
+    """Image files and their classes, decoded when asked for, as a handler decodes them.
+
+    `background`: what transparent ones are shown on, as in `handler:` of model-config.yaml.
+    """
 
     files: Sequence[Path]
     classes: Sequence[int]
     mode: Mode
+    background: str = "white"
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read_image(self.files[index].read_bytes(), self.mode), self.classes[index]
+        data, over = self.files[index].read_bytes(), colour_of(self.background)
+        return read_image(data, self.mode, background=over), self.classes[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """A batch of a training, decoded by threads; one that cannot be is a VestalError."""
@@ -95,7 +101,7 @@ class ImageFiles:
 
     def pick(self, indices: np.ndarray) -> ImageFiles:
         files, classes = [self.files[i] for i in indices], [self.classes[i] for i in indices]
-        return ImageFiles(files, classes, self.mode)
+        return replace(self, files=files, classes=classes)
 
     def check(self) -> None:
         """Read the header of every file, so that a training does not end at one that is no image.
@@ -130,7 +136,9 @@ def digits(*, size: int = 28, channels: int = 1) -> Splits:
     return split(everything, bunch.target, tuple("0123456789"))
 
 
-def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
+def image_folder(
+    data: Path | None = None, *, mode: Mode = "RGB", background: str = "white"
+) -> Splits:
     """A folder of images with one folder a class, in torchvision's ImageFolder layout.
 
     Where it holds `train/` of such folders, and `val/` (and `test/`), those are the splits; without
@@ -138,21 +146,25 @@ def image_folder(data: Path | None = None, *, mode: Mode = "RGB") -> Splits:
     nothing to train on, and `test/` (or else `val/`) can be evaluated. Where it holds none of the
     three, everything is split 70 : 10 : 20.
 
+    Args:
+        background: what transparent images are shown on; `Recipe.splits` gives the handler's.
+
     Raises:
         VestalError: no folder, no classes in it, splits of other names, or too few images.
     """
     if data is None:
         raise VestalError("an image folder must be named: --data DIR (one folder a class in it)")
+    read = partial(_read_folder, mode=mode, background=background)
     found = _splits_in(data)
     if not found:
-        everything, labels = _read_folder(data, mode)
+        everything, labels = read(data)
         return split(everything, everything.classes, labels, data)
     if "train" not in found:
-        held, labels = _read_folder(data / found[-1], mode)
+        held, labels = read(data / found[-1])
         nothing = held.pick(np.arange(0))
         return Splits(nothing, nothing, held, labels)
-    full, labels = _read_folder(data / "train", mode)
-    held_out = [_read_folder(data / part, mode, labels)[0] for part in found[1:]]
+    full, labels = read(data / "train")
+    held_out = [read(data / part, labels=labels)[0] for part in found[1:]]
     if not held_out:
         return split(full, full.classes, labels, data)
     if len(held_out) == 2:
@@ -184,7 +196,7 @@ def _splits_in(data: Path) -> list[str]:
 
 
 def _read_folder(
-    folder: Path, mode: Mode, labels: Sequence[str] | None = None
+    folder: Path, *, mode: Mode, background: str, labels: Sequence[str] | None = None
 ) -> tuple[ImageFiles, list[str]]:
     """The images of a folder by class; `labels`: what its classes must be."""
     try:
@@ -202,7 +214,8 @@ def _read_folder(
     if labels is not None and found != list(labels):
         raise VestalError(f"{folder} has the classes {found}, train/ has {list(labels)}")
     pairs = [(file, index) for index, name in enumerate(found) for file in classes[name]]
-    return ImageFiles([f for f, _ in pairs], [index for _, index in pairs], mode), found
+    files, indices = [file for file, _ in pairs], [index for _, index in pairs]
+    return ImageFiles(files, indices, mode, background), found
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
 from torch import Tensor, nn
 
 from vestal.errors import UsageError
@@ -46,7 +47,8 @@ class DataSet:
 
     Attributes:
         load: gives the splits. One with a parameter `data` is called with the folder or file that
-            holds it (None: its own place); one without comes from where it always does.
+            holds it (None: its own place); one without comes from where it always does. One with
+            a parameter `background` is called with the recipe's.
         epochs: how long to train on it.
         transforms: the module of the model folder whose `transform` prepares its inputs, in
             training and, as the archive's transforms.py, in serving.
@@ -95,6 +97,8 @@ class Recipe:
         patience: epochs without a lower validation loss until training stops; None: never early.
         weights: ready weights by name, for `vestal pack --weights NAME`.
         tokenizer: trains a language model's tokenizer on the training texts.
+        background: what transparent images are shown on; `load_recipe` takes it from `handler:` of
+            the model's model-config.yaml, so training and serving see the same pixels.
     """
 
     task: str
@@ -112,6 +116,7 @@ class Recipe:
     patience: int | None = None
     weights: Mapping[str, Callable[[], Weights]] = field(default_factory=dict)
     tokenizer: Callable[[Sequence[str]], Any] | None = None
+    background: str = "white"
 
     def dataset(self, name: str | None) -> tuple[str, DataSet]:
         """A data set by its name; None is the only one there is.
@@ -138,10 +143,11 @@ class Recipe:
             VestalError: it cannot be had; the message names the one that can.
         """
         name, chosen = self.dataset(name)
-        takes_data = "data" in inspect.signature(chosen.load).parameters
-        if data is not None and not takes_data:
+        takes = inspect.signature(chosen.load).parameters
+        if data is not None and "data" not in takes:
             raise UsageError(f"{name} is always at hand and takes no --data: leave {data} out")
-        splits = chosen.load(data=data) if takes_data else chosen.load()
+        given = {"data": data, "background": self.background}
+        splits = chosen.load(**{name: value for name, value in given.items() if name in takes})
         return replace(splits, labels=splits.labels or self.labels)
 
     def make(self, labels: Sequence[str] | None) -> nn.Module:
@@ -167,7 +173,30 @@ def load_recipe(project: Project, name: str) -> Recipe:
         raise UsageError(
             f"{folder / 'recipe.py'} must define recipe = vestal.training.recipe.Recipe(...)"
         )
-    return recipe
+    return replace(
+        recipe, background=_background(folder / "model-config.yaml") or recipe.background
+    )
+
+
+def _background(config: Path) -> str | None:
+    """`background` under `handler:` of a model-config.yaml; None: not stated."""
+    if not config.is_file():
+        return None
+    try:
+        content = yaml.safe_load(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{config} cannot be read: {error}") from None
+    handler = content.get("handler") if isinstance(content, dict) else None
+    stated = handler.get("background") if isinstance(handler, dict) else None
+    if stated is None:
+        return None
+    from vestal_handlers.flattening import colour_of  # Pillow, for image models only
+
+    try:
+        colour_of(str(stated))
+    except ValueError as error:
+        raise UsageError(f"{config}: {error}") from None
+    return str(stated)
 
 
 def load_transform(project: Project, name: str, transforms: str) -> Callable[[Any], Tensor]:

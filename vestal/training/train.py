@@ -203,6 +203,7 @@ def _save(ready: _Ready, trained: Trained, folder: Path) -> Run:
         input_shape=list(ready.example.shape[1:]),
         versions=versions(),
         compression=compression,
+        background=getattr(given.train, "background", None),
     )
 
 

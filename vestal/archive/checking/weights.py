@@ -20,6 +20,7 @@ from vestal.archive.checking.opening import Contents
 from vestal.archive.checking.pickles import members_of
 from vestal.archive.layout import BILL, LABELS, MANIFEST
 from vestal.archive.sample import DESCRIPTION, FOLDER
+from vestal_handlers.labels import labels_in, shared_labels
 
 SAMPLE = f"{FOLDER}/{DESCRIPTION}"
 _TOP = 5  # ts.torch_handler.image_classifier.ImageClassifier.topk
@@ -119,7 +120,15 @@ def check_labels(contents: Contents, handler: str, strict: bool, found: Findings
     if problem:
         add = found.error if strict else found.warning
         add("labels", LABELS, problem, 'write {"0": "first label", "1": "second label"}')
-    elif handler == "image_classifier" and len(given) < _TOP and "object_type_names" not in given:
+        return
+    if shared := _shared(given):
+        found.warning(
+            "labels",
+            LABELS,
+            shared,
+            "give each class a label of its own, or tell them apart by index",
+        )
+    if handler == "image_classifier" and len(given) < _TOP and "object_type_names" not in given:
         found.error(
             "labels",
             LABELS,
@@ -127,6 +136,14 @@ def check_labels(contents: Contents, handler: str, strict: bool, found: Findings
             "and fails every request to a model of fewer",
             "write a handler: class Mine(ImageClassifier) with topk set to what you want",
         )
+
+
+def _shared(given: Any) -> str | None:
+    names = given.get("object_type_names")
+    try:
+        return shared_labels(names if isinstance(names, list) else labels_in(given))
+    except (KeyError, TypeError):  # not numbered from 0: TorchServe reads it all the same
+        return None
 
 
 def _labels_problem(given: Any) -> str:

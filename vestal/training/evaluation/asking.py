@@ -26,6 +26,17 @@ class Refused:
     message: str
 
 
+class Label(str):
+    """A label that a model predicted, with the index of its class where the answer states it."""
+
+    class_index: int | None
+
+    def __new__(cls, text: str, index: int | None = None) -> Label:
+        made = super().__new__(cls, text)
+        made.class_index = index
+        return made
+
+
 # A label (None: the model is not sure enough), a number, log-probabilities, or no answer.
 Said = str | None | float | list[float] | Refused
 
@@ -57,8 +68,8 @@ def read_answer(recipe: Recipe, answer: Any, source: str) -> str | float | list[
     """
     try:
         if isinstance(recipe.objective, Classification):
-            label: str | None = answer["label"]
-            return label
+            label = answer["label"]
+            return None if label is None else Label(label, answer.get("index"))
         if isinstance(recipe.objective, Regression):
             return float(answer["prediction"])
         # Nothing stands before the first token: it has no log-probability.

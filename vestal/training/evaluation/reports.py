@@ -21,6 +21,7 @@ from vestal.training.evaluation.asking import Refused, Said
 from vestal.training.language import perplexity
 from vestal.training.objectives import Regression
 from vestal.training.plots import draw_confusion, draw_predicted
+from vestal_handlers.labels import indices_by_label
 
 NO_ANSWER = "(none)"  # refused, or a label of null
 
@@ -92,12 +93,14 @@ def classified(said: Sequence[Said], targets: Sequence[int], labels: Sequence[st
 
     Args:
         said: labels, by name: a model may know more classes than a data set has, in any order.
+            Of a name that several classes of the data set share, the answer's index decides.
         targets: indices into `labels`, the data set's.
 
     Raises:
         VestalError: no predicted label is one of the data set's.
     """
-    predicted = [one if isinstance(one, str) else NO_ANSWER for one in said]
+    labels, given_labels = _told_apart(labels), labels
+    predicted = [_name(one, labels, given_labels) for one in said]
     others = sorted(set(predicted) - set(labels) - {NO_ANSWER})
     if others and not set(predicted) & set(labels):
         raise VestalError(
@@ -124,6 +127,25 @@ def classified(said: Sequence[Said], targets: Sequence[int], labels: Sequence[st
     shown = [i for i in range(count) if i < len(labels) or int(matrix[:, i].sum())]
     confusion = Confusion([names[i] for i in shown], matrix[shown][:, shown].tolist())
     return Classified({"accuracy": float(accuracy)}, rows, confusion, sum(s is None for s in said))
+
+
+def _told_apart(labels: Sequence[str]) -> list[str]:
+    """The labels, with the index of each class whose label others have too: `crane (134)`."""
+    classes = indices_by_label(labels)
+    return [
+        f"{label} ({index})" if len(classes[label]) > 1 else label
+        for index, label in enumerate(labels)
+    ]
+
+
+def _name(said: Said, names: Sequence[str], labels: Sequence[str]) -> str:
+    """A predicted label as one of `names`; without an index, a shared one means its first class."""
+    if not isinstance(said, str):
+        return NO_ANSWER
+    index = getattr(said, "class_index", None)
+    if not isinstance(index, int) or not 0 <= index < len(labels) or labels[index] != said:
+        index = labels.index(said) if said in labels else None
+    return str(said) if index is None else names[index]
 
 
 def regressed(said: Sequence[Said], targets: Sequence[float], objective: Regression) -> Regressed:

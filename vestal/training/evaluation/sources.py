@@ -15,7 +15,7 @@ from vestal.client import Client, ClientError
 from vestal.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, TokenError
 from vestal.runs import TRANSFORMS, Run
 from vestal.training.asking import Body
-from vestal.training.evaluation.asking import Progress, Refused, Said, body_at, read_answer
+from vestal.training.evaluation.asking import Label, Progress, Refused, Said, body_at, read_answer
 from vestal.training.language import module_scorer
 from vestal.training.objectives import Classification, NextToken
 from vestal.training.recipe import Examples, Recipe
@@ -73,7 +73,7 @@ class WeightsSource:
             predicted = recipe.objective.predicted(outputs)
             if isinstance(recipe.objective, Classification):
                 assert labels is not None
-                return [labels[index] for index in predicted.argmax(-1).tolist()]
+                return [Label(labels[index], index) for index in predicted.argmax(-1).tolist()]
             return [float(value) for value in predicted]
 
         return answer

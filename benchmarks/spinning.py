@@ -1,0 +1,220 @@
+"""What it costs that OpenMP's threads spin while they wait, with other work on the cores.
+
+    .venv/bin/python -m benchmarks.spinning [--seconds 3] [--commands]
+
+Workers are the handlers of packed archives in processes of their own, two torch threads each; a
+competitor is a process that computes all the time. A quota of one CPU is a cgroup, where one can be
+made. `--commands` times `vestal evaluate` instead. Rows go to results/spinning.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks.photos import mosaics
+from vestal.archive.pack import pack
+from vestal.archive.run import LoadedArchive
+from vestal.project import Project
+from vestal.training.recipe import load_recipe
+
+RESULTS = Path(__file__).parent / "results" / "spinning.csv"
+SETTINGS: dict[str, dict[str, str]] = {
+    "default": {},
+    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
+    "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
+}
+SET_HERE = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+CPU_GROUPS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))
+BATCHES = {"mnist": 1, "resnet18": 8}
+MOST = 90.0  # seconds of a command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--commands", action="store_true")
+    parser.add_argument("--work", nargs=2, metavar=("ARCHIVE", "BATCH"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(Path(given.work[0]), int(given.work[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder))
+        archives = prepare(project)
+        found = commands(project) if given.commands else workers(archives, given.seconds)
+        write(found)
+
+
+def prepare(project: Project) -> dict[str, Path]:
+    """The archives, with random weights and two threads each."""
+    module = load_recipe(project, "mnist").make(tuple("0123456789"))
+    torch.save(module.state_dict(), project.root / "mnist.pth")
+    weights = {"mnist": project.root / "mnist.pth", "resnet18": "random"}
+    return {
+        name: pack(project, name, version="1.0", weights=weights[name]).archive for name in BATCHES
+    }
+
+
+def work(archive: Path, batch: int) -> None:
+    """A worker: each line of its input, seconds or a group to join, is answered by one."""
+    with LoadedArchive(archive, batch_size=1) as loaded:
+        torch.set_num_threads(2)
+        images = [small(image) for image in mosaics(batch)]
+        loaded.predict(images)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            if line.startswith("/"):
+                Path(line.strip()).write_text(str(os.getpid()))
+                print("joined", flush=True)
+                continue
+            until, done = time.perf_counter() + float(line), 0
+            while time.perf_counter() < until:
+                done += len(loaded.predict(images))
+            print(done / float(line), flush=True)
+
+
+def small(image: bytes) -> bytes:
+    """64 x 64 pixels: so that the network counts, and not the decoder."""
+    target = BytesIO()
+    Image.open(BytesIO(image)).resize((64, 64)).save(target, "JPEG")
+    return target.getvalue()
+
+
+def workers(archives: dict[str, Path], seconds: float) -> Iterator[tuple[str, str, str, float]]:
+    for name, archive in archives.items():
+        for setting, variables in SETTINGS.items():
+            command = ("-m", "benchmarks.spinning", "--work", str(archive), str(BATCHES[name]))
+            with started([command] * 2, variables) as both:
+                one = both[:1]
+                yield name, setting, "1 worker, quiet", together(one, seconds)
+                with started([("-c", "while True: pass")] * 2, {}, ready=False):
+                    yield name, setting, "1 worker, 2 competitors", together(one, seconds)
+                yield name, setting, "2 workers", together(both, seconds)
+                with quota() as group:
+                    if group:
+                        say(one[0], str(group))
+                        yield name, setting, "1 worker, quota of 1 CPU", together(one, seconds)
+                        say(one[0], str(group.parent.parent / "cgroup.procs"))
+
+
+def commands(project: Project) -> Iterator[tuple[str, str, str, float]]:
+    evaluate = ("-m", "vestal", "evaluate", "mnist-1.0.mar", "--dataset", "digits", "--json")
+    for setting, variables in SETTINGS.items():
+        for competitors in (0, 2):
+            with started([("-c", "while True: pass")] * competitors, {}, ready=False):
+                began = time.perf_counter()
+                command = [sys.executable, *evaluate]
+                with suppress(subprocess.TimeoutExpired):
+                    subprocess.run(
+                        command,
+                        cwd=project.model_store,
+                        env=environment(variables),
+                        capture_output=True,
+                        check=True,
+                        timeout=MOST,
+                    )
+                took = time.perf_counter() - began
+            yield "vestal evaluate", setting, f"{competitors} competitors (seconds)", took
+
+
+def environment(variables: dict[str, str]) -> dict[str, str]:
+    return {**{k: v for k, v in os.environ.items() if k not in SET_HERE}, **variables}
+
+
+@contextmanager
+def started(
+    commands: Sequence[Sequence[str]], variables: dict[str, str], ready: bool = True
+) -> Iterator[list[subprocess.Popen[str]]]:
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, *command],
+                    env=environment(variables),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for command in commands
+        ]
+        for process in running:
+            stack.callback(process.kill)
+        for process in running if ready else ():
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield running
+
+
+def say(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def together(running: Sequence[subprocess.Popen[str]], seconds: float) -> float:
+    """Images per second of all of them at once."""
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write(f"{seconds}\n")
+        process.stdin.flush()
+    return sum(float(process.stdout.readline()) for process in running if process.stdout)
+
+
+@contextmanager
+def quota() -> Iterator[Path | None]:
+    """The file of processes of a new group with one CPU; None where none can be made (not root)."""
+    root = next((root for root in CPU_GROUPS if (root / "cgroup.procs").is_file()), None)
+    group = root / f"vestal-spinning-{os.getpid()}" if root else None
+    try:
+        assert group
+        group.mkdir()
+        limit = group / "cpu.max"
+        limit = limit if limit.exists() else group / "cpu.cfs_quota_us"
+        limit.write_text("100000")
+    except (AssertionError, OSError):
+        yield None
+        return
+    try:
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
+
+
+def write(found: Iterator[tuple[str, str, str, float]]) -> None:
+    machine = f"{os.cpu_count()} cores, {platform.machine()}"
+    versions = f"Python {platform.python_version()}, torch {version('torch')}"
+    fresh = not RESULTS.exists()
+    with RESULTS.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if fresh:
+            header = ("when", "what", "setting", "case", "rate", "load", "machine", "versions")
+            writer.writerow(header)
+        for what, setting, case, rate in found:
+            when = datetime.now().isoformat(timespec="seconds")
+            load = f"{os.getloadavg()[0]:.1f}"
+            writer.writerow((when, what, setting, case, f"{rate:.2f}", load, machine, versions))
+            file.flush()
+            print(f"{what:16} {setting:24} {case:28} {rate:9.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

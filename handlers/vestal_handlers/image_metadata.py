@@ -1,0 +1,194 @@
+"""What an image file holds besides its pixels: its kind, its orientation, metadata to leave out.
+
+Metadata that cannot be read counts as none: the pixels are good. Pillow refuses a file for a broken
+colour profile or EXIF block, and builds what these announce, so it never sees them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+from vestal_handlers.frames import PNG_SIGNATURE, gif_blocks, png_chunks
+
+Data = bytes | bytearray
+
+_KINDS = re.compile(
+    rb"(?P<PNG>\x89PNG)|(?P<JPEG>\xff\xd8)|(?P<GIF>GIF8[79]a)|(?P<TIFF>II[*+]\0|MM\0[*+])"
+    rb"|(?P<WEBP>RIFF....WEBP)|(?P<AVIF>....ftypavi[fs])|(?P<BMP>BM....\0\0\0\0)"
+    rb"|(?P<JPEG2000>\0\0\0\x0cjP {2}|\xff\x4f\xff\x51)|(?P<PPM>P[1-7]\s\s*[\d#])",
+    re.DOTALL,
+)
+_PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+# Tags of TIFF 6.0 and its supplements that say how the pixels are stored, but for Orientation.
+_TIFF_PIXELS = {
+    *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320),
+    *range(322, 326),
+    *(332, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 532),
+}
+_ORIENTATION = 0x0112
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_MOST_TEXT = 1 << 20  # bytes of an unpacked text chunk
+
+
+def kind_of(data: Data) -> str | None:
+    """The format that a file's first bytes announce, by Pillow's name; None: not an image."""
+    found = _KINDS.match(data)
+    return found.lastgroup if found else None
+
+
+def without_metadata(data: Data, kind: str | None) -> Data:
+    """The file without what Pillow might refuse it for. A file that is not whole stays as it is."""
+    strip = {
+        "PNG": _strip_png,
+        "TIFF": _strip_tiff,
+        "JPEG": _strip_jpeg,
+        "WEBP": _strip_webp,
+        "GIF": _strip_gif,
+    }.get(kind or "")
+    try:
+        return strip(data) if strip else data
+    except (struct.error, IndexError):  # cut short inside a header: decoding says so
+        return data
+
+
+def orientation_of(image: Image.Image, data: Data, kind: str | None) -> int:
+    """EXIF's orientation, 1 to 8: the EXIF block's, or else XMP's; 1 where none can be read."""
+    exif: Data = data
+    xmp: Data = b""
+    if kind == "PNG":
+        exif, xmp = _png_metadata(data)
+    elif kind != "TIFF":
+        exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
+    stated = _XMP.search(xmp)
+    return _exif_orientation(exif) or (int(stated[1]) if stated else 1)
+
+
+def _strip_png(data: Data) -> Data:
+    view = memoryview(data)
+    kept = [view[start:end] for kind, start, end in png_chunks(data) if kind in _PNG_PIXELS]
+    return b"".join([view[: len(PNG_SIGNATURE)], *kept])
+
+
+def _png_metadata(data: Data) -> tuple[Data, Data]:
+    """The EXIF block and the XMP document of a PNG; ImageMagick writes EXIF as hexadecimal text."""
+    exif: Data = b""
+    profile: Data = b""
+    xmp: Data = b""
+    for kind, start, end in png_chunks(data):
+        body = data[start + 8 : end - 4] if kind[0] & 0x20 else b""
+        if kind == b"eXIf":
+            exif = exif or body
+        elif kind == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
+            xmp = xmp or body
+        elif kind in (b"tEXt", b"zTXt") and body.startswith(b"Raw profile type exif\0"):
+            profile = profile or _profile(body.partition(b"\0")[2], kind == b"zTXt")
+    return exif or profile, xmp
+
+
+def _profile(text: Data, packed: bool) -> bytes:
+    try:
+        plain = zlib.decompressobj().decompress(text[1:], _MOST_TEXT) if packed else text
+        return bytes.fromhex(b"".join(plain.split(b"\n")[3:]).decode())
+    except (zlib.error, ValueError):
+        return b""
+
+
+def _exif_orientation(block: Data) -> int | None:
+    """The orientation in a TIFF header's first directory, which an EXIF block is as well.
+
+    Not Pillow's reader: it loads all tags, and a few kilobytes of them can announce gigabytes.
+    """
+    if block[:6] == b"Exif\0\0":
+        block = block[6:]
+    try:
+        for _, tag, kind, count, at in _tiff_tags(block):
+            if tag == _ORIENTATION and kind in (3, 4) and count == 1:  # SHORT or LONG
+                order = _byte_order(block)
+                (found,) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], block, at)
+                return found if 1 <= found <= 8 else None
+    except (struct.error, KeyError):
+        pass
+    return None
+
+
+def _byte_order(data: Data) -> str:
+    return {b"II": "<", b"MM": ">"}[bytes(data[:2])]
+
+
+def _directory(data: Data) -> tuple[int, str, str, str]:
+    """Where the first directory is, and how its count, an entry and an offset are packed."""
+    order = _byte_order(data)
+    (version,) = struct.unpack_from(order + "H", data, 2)
+    count, entry, offset, at = {
+        42: ("H", "HHI4s", "I", 4),
+        43: ("Q", "HHQ8s", "Q", 8),  # BigTIFF
+    }[version]
+    (start,) = struct.unpack_from(order + offset, data, at)
+    return start, order + count, order + entry, order + offset
+
+
+def _tiff_tags(data: Data) -> Iterator[tuple[int, int, int, int, int]]:
+    """Of each entry of the first directory: its place, tag, type, count and its value's place."""
+    start, count, entry, _ = _directory(data)
+    (entries,) = struct.unpack_from(count, data, start)
+    at, size = start + struct.calcsize(count), struct.calcsize(entry)
+    for place in range(at, at + entries * size, size):
+        tag, kind, number, _ = struct.unpack_from(entry, data, place)
+        yield place, tag, kind, number, place + size - (4 if size == 12 else 8)
+
+
+def _strip_tiff(data: Data) -> Data:
+    try:
+        start, count, entry, offset = _directory(data)
+        kept = [place for place, tag, *_ in _tiff_tags(data) if tag in _TIFF_PIXELS]
+        (entries,) = struct.unpack_from(count, data, start)
+    except KeyError:  # another byte order or version
+        return data
+    size, first = struct.calcsize(entry), start + struct.calcsize(count)
+    following = data[first + entries * size :][: struct.calcsize(offset)]
+    stripped = bytearray(data)
+    directory = b"".join(data[place : place + size] for place in kept) + following
+    struct.pack_into(count, stripped, start, len(kept))
+    stripped[first : first + len(directory)] = directory
+    return stripped
+
+
+def _strip_jpeg(data: Data) -> Data:
+    """Without application segments and comments, but for Adobe's, which says how colours are."""
+    kept, at = [data[:2]], 2
+    while data[at] == 0xFF and data[at + 1] != 0xDA:
+        marker = data[at + 1]
+        (length,) = struct.unpack_from("!H", data, at + 2)
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _is_adobe(data, at, length):
+            kept.append(data[at : at + 2 + length])
+        at += 2 + length
+    return b"".join([*kept, data[at:]])
+
+
+def _is_adobe(data: Data, at: int, length: int) -> bool:
+    return data[at + 1] == 0xEE and length >= 14 and data[at + 4 : at + 9] == b"Adobe"
+
+
+def _strip_webp(data: Data) -> Data:
+    kept, at = bytearray(), 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        chunk = bytearray(data[at:end])
+        if kind == b"VP8X":
+            chunk[8] &= ~0x2C & 0xFF  # there is no ICC profile, no EXIF, no XMP
+        if kind not in (b"ICCP", b"EXIF", b"XMP "):
+            kept += chunk
+        at = end
+    return b"RIFF" + struct.pack("<I", len(kept) + 4) + b"WEBP" + kept
+
+
+def _strip_gif(data: Data) -> Data:
+    """Without comments and application extensions; the control of a picture says what is clear."""
+    kept = [data[start:end] for label, start, end in gif_blocks(data) if label in (None, 0xF9)]
+    return b"".join(kept)

@@ -1,0 +1,46 @@
+"""Names of classes, as index_to_name.json holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SHOWN = 5  # shared labels in a message
+
+
+def labels_in(names: Mapping[str, Any]) -> list[str]:
+    """The label of each class, by its index.
+
+    TorchServe's ImageNet file gives a list for each class, `["n02012849", "crane"]`: the last item
+    is the label, as TorchServe itself reads it.
+
+    Raises:
+        KeyError: an index is missing.
+    """
+    found = [names[str(index)] for index in range(len(names))]
+    return [str(name[-1] if isinstance(name, list) and name else name) for name in found]
+
+
+def indices_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+    """The classes that each label names."""
+    found: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        found.setdefault(label, []).append(index)
+    return found
+
+
+def shared_labels(labels: Sequence[str]) -> str | None:
+    """A warning about labels that name several classes; None where there are none."""
+    shared = [
+        f"{label} ({', '.join(map(str, indices))})"
+        for label, indices in indices_by_label(labels).items()
+        if len(indices) > 1
+    ]
+    if not shared:
+        return None
+    more = ", ..." if len(shared) > _SHOWN else ""
+    what = "label names" if len(shared) == 1 else "labels name"
+    return (
+        f"{len(shared)} {what} several classes: {', '.join(shared[:_SHOWN])}{more}. Predictions "
+        "carry the class index, which tells them apart."
+    )
