@@ -115,7 +115,7 @@ def attribute(
     baselines = baseline.detach().to(device).unsqueeze(0)
     module = getattr(engine, "module", None)
     # The engine, where it can be called: it turns inputs into the module's type, picks its output.
-    model = engine if callable(engine) else module
+    model: Any = engine if callable(engine) else module
 
     def forward(batch: Tensor) -> Tensor:
         if time.monotonic() > until:
