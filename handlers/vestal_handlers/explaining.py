@@ -114,6 +114,8 @@ def attribute(
     inputs = sample.detach().to(device).unsqueeze(0).clone().requires_grad_()
     baselines = baseline.detach().to(device).unsqueeze(0)
     module = getattr(engine, "module", None)
+    # The engine, where it can be called: it turns inputs into the module's type, picks its output.
+    model: Any = engine if callable(engine) else module
 
     def forward(batch: Tensor) -> Tensor:
         if time.monotonic() > until:
@@ -121,7 +123,7 @@ def attribute(
                 "the explanation took too long: ask for fewer at once, lower handler.n_steps, or "
                 "raise responseTimeout"
             )
-        return score(engine(batch))
+        return score(model(batch))
 
     if module is not None:
         steps = max(1, _VALUES_A_PASS // inputs.numel())

@@ -428,7 +428,7 @@ def test_a_model_of_two_inputs_is_refused(tmp_path):
     torch.onnx.export(TwoInputs().eval(), pair, tmp_path / "two.onnx", dynamo=True, verbose=False)
     with pytest.raises(ValueError, match=r"two\.pt2 takes 2 inputs \(a, b\), expected one tensor"):
         engines.load(tmp_path / "two.pt2", CPU)
-    with pytest.raises(ValueError, match=r"two\.onnx has 2 inputs and 1 outputs"):
+    with pytest.raises(ValueError, match=r"two\.onnx has 2 inputs \(a: "):
         engines.load(tmp_path / "two.onnx", CPU)
 
 

@@ -116,7 +116,9 @@ def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
         with zipfile.ZipFile(archive) as content:
             model = read_manifest(content.read(_MANIFEST))["model"]
         manifest_name, version = str(model["modelName"]), str(model["modelVersion"])
-    except (OSError, KeyError, TypeError, *BROKEN) as error:
+    except OSError as error:
+        raise VestalError(f"{archive} cannot be read: {error.strerror or error}") from None
+    except (KeyError, TypeError, *BROKEN) as error:
         raise VestalError(
             f"{archive} is not a model archive ({_short(error)}): pack it again or remove it"
         ) from None

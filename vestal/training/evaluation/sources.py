@@ -46,8 +46,9 @@ class WeightsSource:
     kind = "weights"
     version: str | None = None
 
-    def __init__(self, run: Run, place: str | None = None) -> None:
-        self.run, self.place = run, place or str(run.folder)
+    def __init__(self, run: Run, place: str | None = None, output: str | int | None = None) -> None:
+        """`output`: which of the model's outputs is measured; None: the only one."""
+        self.run, self.place, self.output = run, place or str(run.folder), output
 
     def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
         answer = self._scorer() if isinstance(recipe.objective, NextToken) else self._model(recipe)
@@ -61,7 +62,7 @@ class WeightsSource:
 
     def _model(self, recipe: Recipe) -> Callable[[Sequence[Any]], Sequence[Said]]:
         folder, labels = self.run.folder, self.run.labels
-        engine = engines.load(folder / self.run.artifacts[0], CPU)
+        engine = engines.load(folder / self.run.artifacts[0], CPU, output=self.output)
         own = (folder / TRANSFORMS).is_file()
         transform = load_module(folder, "transforms").transform if own else lambda given: given
 
