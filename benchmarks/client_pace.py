@@ -34,7 +34,6 @@ SERVICE = b"0.004"
 """Seconds that the handler takes for a request: 500 of them take 2 s."""
 QUEUE = 10
 PROCESSES, CALLERS = 4, 25
-OUTAGE = 30.0
 
 
 # A caller is a process of its own, whose PYTHONPATH says which client it measures.
@@ -164,12 +163,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def measure_bursts(
-    server: Any, trees: dict[str, Path], repeats: int
+    server: Any, trees: dict[str, Path], repeats: int, processes: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows = []
     for repeat in range(repeats):
         for kind in ("Client", "AsyncClient"):
-            for clients in (1, 5):
+            for clients in processes:
                 for name, tree in trees.items():
                     for model in ("roomy", "small"):
                         started = [
@@ -211,7 +210,7 @@ def measure_bursts(
 
 
 def measure_outage(
-    server: Any, name: str, tree: Path, how: str
+    server: Any, name: str, tree: Path, how: str, length: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     callers = [
         start_caller(tree, "steady", server.addresses(), "echo", CALLERS) for _ in range(PROCESSES)
@@ -221,11 +220,11 @@ def measure_outage(
         down = time.time()
         if how == "refused":
             server.kill()
-            time.sleep(OUTAGE)
+            time.sleep(length)
             server.start(["echo-1.0.mar"])
         else:
             client.scale("echo", 0)
-            time.sleep(OUTAGE)
+            time.sleep(length)
             client.scale("echo", 1)
         up = time.time()
     time.sleep(6)
@@ -236,7 +235,7 @@ def measure_outage(
     seconds: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for row in rows:
         seconds[row["what"]][int(row["at"] // 1)] += 1
-    outage = [seconds["attempt"][second] for second in range(3, int(OUTAGE))]
+    outage = [seconds["attempt"][second] for second in range(3, int(length))]
     after = range(int(up), int(up) + 5)
     return {
         "outage": how,
@@ -272,6 +271,10 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=["burst", "refused", "no-worker"])
     parser.add_argument("--before", metavar="REV", help="Measure the client of this commit, too.")
     parser.add_argument("--repeats", type=int, default=3, help="Bursts of each kind.")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 5], help="Clients that share a burst."
+    )
+    parser.add_argument("--outage", type=float, default=30.0, help="Length of an outage, seconds.")
     arguments = parser.parse_args()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     here = Path(__file__).parents[1]
@@ -288,7 +291,7 @@ def main() -> None:
             trees = {"before": Path(folder), **trees}
         if "burst" in arguments.what:
             server.start([server.pack("roomy"), server.pack("small", queue=QUEUE)])
-            found, rows = measure_bursts(server, trees, arguments.repeats)
+            found, rows = measure_bursts(server, trees, arguments.repeats, arguments.processes)
             for each in found:
                 print(json.dumps(each), flush=True)
             write(stamp, "burst", found, rows)
@@ -300,7 +303,7 @@ def main() -> None:
             results, kept = [], []
             for name, tree in trees.items():
                 server.start(["echo-1.0.mar"])
-                result, rows = measure_outage(server, name, tree, how)
+                result, rows = measure_outage(server, name, tree, how, arguments.outage)
                 server.stop()
                 print(json.dumps(result), flush=True)
                 results.append(result)

@@ -64,7 +64,8 @@ class ClientError(VestalError):
 
     def __str__(self) -> str:
         message = str(self.args[0])
-        return f"{message}. {self.hint}" if self.hint else message
+        end = "" if message.endswith("?") else "."
+        return f"{message}{end} {self.hint}" if self.hint else message
 
     @property
     def model(self) -> str | None:
