@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from vestal.openmp import waiting
 from vestal.project import Project
+
+os.environ.update(waiting(os.environ))  # as in the commands; before torch is imported
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {
