@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from vestal_handlers import image_limits
 from vestal_handlers.image_limits import LimitedReader
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,9 +38,16 @@ def has_more_frames(image: Image.Image, data: bytes | bytearray, most: int) -> b
 
 
 def png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's type, start and end, as far as the end of the image or of the data."""
-    at = len(PNG_SIGNATURE)
+    """Each chunk's type, start and end, as far as the end of the image or of the data.
+
+    Raises:
+        OSError: after as many chunks as a `LimitedReader` allows reads.
+    """
+    at, chunks = len(PNG_SIGNATURE), 0
     while at + 8 <= len(data):
+        chunks += 1
+        if chunks > image_limits.READS:
+            raise OSError("the file is in too many pieces")
         length, kind = struct.unpack_from("!I4s", data, at)
         yield kind, at, at + 12 + length
         at += 12 + length

@@ -19,7 +19,7 @@ from vestal_handlers.errors import InputError
 MAX_SIDE = 65_535  # pixels; what JPEG and GIF can hold
 # Pixels times scans of a progressive JPEG: max_pixels in 20 scans (cameras and browsers use 10).
 _SCANS = 20
-_READS = 1_000_000
+READS = 1_000_000  # of a file, by a parser that is a Python loop
 _ENLARGED = 10  # what a transform enlarges may have a tenth of max_pixels
 _MAX_ASPECT = 32  # of an image whose size after the transform is not known
 # A marker that is neither a stuffed byte nor a restart (ITU-T T.81, B.1.1).
@@ -43,7 +43,7 @@ class LimitedReader(BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
-        if self.reads > _READS:
+        if self.reads > READS:
             raise OSError("the file is in too many pieces")
         return super().read(size)
 

@@ -280,7 +280,7 @@ def test_a_tile_larger_than_its_image_counts():
 
 @pytest.mark.parametrize("kind", hostile.PIECES)
 def test_a_file_in_too_many_pieces_is_refused(kind, monkeypatch):
-    monkeypatch.setattr(image_limits, "_READS", 5_000)
+    monkeypatch.setattr(image_limits, "READS", 5_000)
     with pytest.raises(InputError) as refusal:
         read_image(hostile.PIECES[kind](20_000), "L")
     assert refusal.value.status in (400, 415)
