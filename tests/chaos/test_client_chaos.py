@@ -41,7 +41,7 @@ def test_no_call_fails_when_ready_workers_are_killed(
 def test_a_lone_caller_is_answered_although_its_worker_is_killed_while_it_gathers(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
-    check("batches", batches(tokens[0], SHORT_SETTINGS[:1], 4, every=2)[0])
+    check("batches", batches(tokens[0], SHORT_SETTINGS[:1], 2.5, every=1)[0])
 
 
 def test_an_input_that_kills_costs_two_workers_and_no_neighbor(
