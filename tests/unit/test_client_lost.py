@@ -127,7 +127,18 @@ def test_a_slow_request_keeps_its_first_copy(kind: type[Client], ask: Ask) -> No
 
 
 @both
-def test_nothing_is_sent_twice_before_the_first_answer_of_that_model_and_version(
+def test_the_very_first_request_that_is_lost_is_copied_at_half_of_its_time(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "UNKNOWN", 0.1)
+    with Losing(NEVER, SECOND) as server, kind(server.url) as client:
+        answer = client.predict("m", b"lost", timeout=2)
+        assert (answer.value, answer.attempts, server.seen) == ("second", 2, 2)
+        assert answer.latency >= 1
+
+
+@both
+def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
     kind: type[Client], ask: Ask
 ) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:

@@ -4,7 +4,8 @@ A TorchServe whose worker dies while it gathers a batch never answers what it ha
 (WorkerThread is interrupted in pollBatch). The client cannot tell such a request from a slow one,
 so a copy is sent when the request has waited much longer than the recent answers of that model and
 version took: `USUAL` times their median and `SLOWEST` times the slowest, where half of its time
-is enough for the latter. Without any recent answer nothing is sent twice.
+is enough for the latter. Without any recent answer, the copy is sent at half of its time, and not
+before `UNKNOWN` seconds.
 
 In an outage every request waits that long. So while nothing that was sent later is answered, only
 one copy goes every few seconds, a scout; its answer shows that the others are overtaken. Every copy
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LEAST = 1.0
 """Seconds before which no copy is sent, or half of the time that a request has."""
+UNKNOWN = 5.0
+"""The same for a model and version of which no answer is known."""
 USUAL, SLOWEST = 4.0, 2.0
 LOOK = 0.5
 """Seconds between two looks whether a copy should be sent."""
@@ -57,10 +60,10 @@ class Copies:
         if self._on_their_way > MOST:
             return LONGEST
         durations = self._recent.durations()
-        if not durations:
-            return LOOK
-        usual = median(durations)
-        due = max(USUAL * usual, min(SLOWEST * durations[-1], self._half))
+        usual, due = 0.0, max(UNKNOWN, self._half)
+        if durations:
+            usual = median(durations)
+            due = max(USUAL * usual, min(SLOWEST * durations[-1], self._half))
         if now - self._sent < due:
             return min(LOOK, self._sent + due - now)
         if self._attempt.deadline.remaining() < usual:

@@ -8,7 +8,6 @@ sample (not packed by Vestal), or registered with 0 workers, is verified as far 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from vestal.client.context import Context
@@ -145,7 +144,7 @@ def _fittest(context: Context, name: str, versions: list[str]) -> Steps[str]:
 def _verify(context: Context, archive: str, name: str, version: str) -> Steps[None]:
     """Sends the packed sample as a prediction; raises NotReady where its answer is not the packed
     one."""
-    from vestal.archive.sample import matches
+    from vestal.archive.sample import matches, value_of
 
     known = Facts(name, version, hint="Pack it again, or see the model's log for the reason")
     sample = yield from _sample(context, archive, known)
@@ -168,10 +167,8 @@ def _verify(context: Context, archive: str, name: str, version: str) -> Steps[No
         raise NotReady(
             f"{name} {version} does not answer its sample {sample.name}: {error.args[0]}", facts
         ) from error
-    try:
-        difference = matches(sample.answer, json.loads(reply.body), sample.tolerance)
-    except ValueError:
-        difference = f"answer is not JSON: {reply.body[:80]!r}"
+    value = value_of(reply.body, reply.headers.get("content-type", ""))
+    difference = matches(sample.answer, value, sample.tolerance)
     if difference is not None:
         raise NotReady(
             f"{name} {version} answers its sample {sample.name} differently than when it was "
