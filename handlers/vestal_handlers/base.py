@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from ts.torch_handler.base_handler import BaseHandler
 
-from vestal_handlers import engines, packed_sample
+from vestal_handlers import engines
 from vestal_handlers.answers import Media, Reply, reply_to, to_json, too_large
-from vestal_handlers.description import description_of
+from vestal_handlers.description import description_of, description_or_sample
 from vestal_handlers.errors import Failure, HandlerError, InputError
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import NO_TIME, forward_each
@@ -289,11 +289,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
 
     def _reply(self, request: Request) -> Reply:
         if request.asks_for("describe"):
-            position = request.headers.get(packed_sample.HEADER)
-            if position is None:
-                return Reply(to_json(self.describe()))
-            sample = packed_sample.piece(self.model_dir, position)
-            return Reply(to_json({} if sample is None else {"sample": sample}))
+            return Reply(to_json(description_or_sample(self, request)))
         if request.error:
             raise request.error
         for instance in request.instances:

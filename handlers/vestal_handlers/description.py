@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vestal_handlers import packed_sample
+from vestal_handlers.request import Request
+
 
 def description_of(handler: Any) -> dict[str, Any]:
     """Name, engine, limits, schemas and an example of a loaded `BatchHandler`."""
@@ -19,3 +22,13 @@ def description_of(handler: Any) -> dict[str, Any]:
         "output": handler.output_schema(),
         "example": handler.example(),
     }
+
+
+def description_or_sample(handler: Any, request: Request) -> dict[str, Any]:
+    """What answers a request for a description: a piece of the packed sample if it asks for one."""
+    position = request.headers.get(packed_sample.HEADER)
+    if position is None:
+        description: dict[str, Any] = handler.describe()
+        return description
+    piece = packed_sample.piece(handler.model_dir, position)
+    return {} if piece is None else {"sample": piece}

@@ -72,6 +72,7 @@ def test_every_name_of_the_package_is_there() -> None:
 
 def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "vestal.client.async_pool", raising=False)
     monkeypatch.delitem(sys.modules, "vestal.client.async_transport", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'vestal\[async\]'"):
         AsyncClient("http://127.0.0.1:1")
@@ -356,7 +357,7 @@ def test_many_read_their_inputs_late(kind: type[Client]) -> None:
 
 
 def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.async_transport.CONNECTIONS", 4)
+    monkeypatch.setattr("vestal.client.async_pool.CONNECTIONS", 4)
     now = most = 0
     lock = threading.Lock()
 

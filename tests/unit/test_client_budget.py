@@ -177,7 +177,7 @@ def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
 
 
 def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.retry.PATIENCE", 0.05)
+    monkeypatch.setattr("vestal.client.suspects.PATIENCE", 0.05)
     shared = Shared()
     assert shared.suspects.enter("m")
     context = Context(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from asyncio import FIRST_COMPLETED, ensure_future
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from vestal.client.answers import Answer
+from vestal.client.async_pool import Pool, Upload, httpx, new_client, trust
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
 from vestal.client.errors import ClientError
@@ -31,114 +29,10 @@ from vestal.client.steps import (
     Work,
     broken,
 )
-from vestal.errors import UsageError
-
-try:
-    import httpx
-except ImportError:
-    raise UsageError(
-        "AsyncClient needs httpx, which is not installed: pip install 'vestal[async]'"
-    ) from None
 
 T = TypeVar("T")
 
-CONNECTIONS = 256
-"""Connections to one address at a time, in each event loop; made one by one, as calls need them.
-
-More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
-"""
 LOOK = 0.5  # seconds between two looks whether the request is sent
-PIECE = 65536
-"""Bytes of an upload handed over at a time: more, and its break would be seen too late."""
-
-
-class _Upload(httpx.AsyncByteStream):
-    """The body, how far it has come, and a connection made for it: read after it failed."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.phase = "connecting"
-        self.sent = False
-        self.connection: Any = None
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
-            self.connection = info["return_value"]
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self.phase = "sending the request"
-        if len(self._body) <= PIECE:
-            if self._body:
-                yield self._body
-        else:
-            with memoryview(self._body) as body:
-                for start in range(0, len(body), PIECE):
-                    yield bytes(body[start : start + PIECE])
-        self.sent = True
-        self.phase = WAITING
-
-
-class _Pool:
-    """One event loop's clients of httpx, each for one request at a time.
-
-    httpcore's own pool looks at every connection several times a request: with 32 of them that
-    costs more than the request. Here the one that was used last is taken, so few are kept busy.
-    """
-
-    def __init__(self, trusted: ssl.SSLContext, proxies: Mapping[str, str]) -> None:
-        self._trusted = trusted
-        self._proxies = proxies
-        self._idle: defaultdict[str, list[httpx.AsyncClient]] = defaultdict(list)
-        self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(CONNECTIONS)
-        )
-        self._closing: set[asyncio.Future[None]] = set()
-        self._closed = False
-
-    async def take(self, base: str, deadline: Deadline) -> httpx.AsyncClient:
-        """A connection to an address, or one to be made; raises TimeoutError."""
-        if self._free[base].locked():
-            async with asyncio.timeout(deadline.timeout()):
-                await self._free[base].acquire()
-        else:
-            await self._free[base].acquire()
-        if self._closed:
-            self._free[base].release()
-            raise UsageError("this client is closed: make a new one")
-        idle = self._idle[base]
-        return idle.pop() if idle else _client(self._trusted, self._proxies.get(base))
-
-    async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
-        """After a whole answer: only then is the connection fit for another request."""
-        if self._closed:
-            await client.aclose()
-        else:
-            self._idle[base].append(client)
-        self._free[base].release()
-
-    async def drop(self, base: str, client: httpx.AsyncClient, upload: _Upload) -> None:
-        """After an exchange that was cut: closes what it held, although its task is cancelled."""
-
-        async def close() -> None:
-            # httpcore forgets a connection that is cancelled in its TLS handshake.
-            try:
-                if upload.connection is not None:
-                    await upload.connection.aclose()
-                await client.aclose()
-            finally:
-                self._free[base].release()
-
-        closing = ensure_future(close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        await asyncio.shield(closing)
-
-    async def close(self) -> None:
-        self._closed = True
-        for idle in self._idle.values():
-            while idle:
-                await idle.pop().aclose()
-        await asyncio.gather(*self._closing)
 
 
 class AsyncTransport:
@@ -147,15 +41,15 @@ class AsyncTransport:
     def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
         # One for all: httpx takes 5 ms to make its own.
-        self._trusted: ssl.SSLContext | None = _trusted(self._secure)
+        self._trusted: ssl.SSLContext | None = trust(self._secure)
         try:
             for address in addresses:
                 _url(address)
-                _client(self._trusted, proxies.get(address))  # it fails for what it cannot use
+                new_client(self._trusted, proxies.get(address))  # it fails for what it cannot use
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from error
         self._proxies = proxies
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
         self._inherited: list[object] = []
         self._background: set[asyncio.Future[Any]] = set()
 
@@ -194,7 +88,7 @@ class AsyncTransport:
 
     async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once, and copies beside it; never raises for what the network does."""
-        upload = _Upload(request.body)
+        upload = Upload(request.body)
         if request.copies is None:
             return await self._exchange(request, upload, deadline)
         racing = {ensure_future(self._exchange(request, upload, deadline))}
@@ -202,7 +96,7 @@ class AsyncTransport:
             while True:
                 step = request.copies.next() if upload.phase == WAITING else LOOK
                 if isinstance(step, Request):
-                    racing.add(ensure_future(self._exchange(step, _Upload(step.body), deadline)))
+                    racing.add(ensure_future(self._exchange(step, Upload(step.body), deadline)))
                     continue
                 done, _ = await asyncio.wait(racing, timeout=step, return_when=FIRST_COMPLETED)
                 for each in done:
@@ -216,13 +110,13 @@ class AsyncTransport:
             await asyncio.gather(*racing, return_exceptions=True)
 
     async def _exchange(
-        self, request: Request, upload: _Upload, deadline: Deadline
+        self, request: Request, upload: Upload, deadline: Deadline
     ) -> Reply | Broken:
         pool = self._pool()
         try:
             client = await pool.take(request.base, deadline)
         except TimeoutError as error:
-            return Broken(f"waiting for one of {CONNECTIONS} connections", error, sent=False)
+            return Broken(f"waiting for one of {pool.connections} connections", error, sent=False)
         outcome: Reply | Broken | None = None
         try:
             outcome = await _send(client, request, upload, deadline)
@@ -254,12 +148,12 @@ class AsyncTransport:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    def _pool(self) -> _Pool:
+    def _pool(self) -> Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            self._trusted = self._trusted or _trusted(self._secure)
-            pool = self._pools[loop] = _Pool(self._trusted, self._proxies)
+            self._trusted = self._trusted or trust(self._secure)
+            pool = self._pools[loop] = Pool(self._trusted, self._proxies)
         return pool
 
     def after_fork(self) -> None:
@@ -274,7 +168,7 @@ class AsyncTransport:
 
 
 async def _send(
-    client: httpx.AsyncClient, request: Request, upload: _Upload, deadline: Deadline
+    client: httpx.AsyncClient, request: Request, upload: Upload, deadline: Deadline
 ) -> Reply | Broken:
     url = _url(request.base + request.target)
     sent = time.monotonic()
@@ -317,28 +211,6 @@ async def _work(work: Work, deadline: Deadline) -> Any:
             return await asyncio.to_thread(work.do)
     except TimeoutError:
         return TOO_LATE
-
-
-def _client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        verify=trusted,
-        proxy=proxy,
-        trust_env=False,  # `vestal.client.proxies` has read it
-        timeout=None,  # noqa: S113  each call has a deadline around all of it
-        follow_redirects=False,
-    )
-
-
-def _trusted(secure: bool) -> ssl.SSLContext:
-    """Trusts the CA bundle that requests takes (a file or a folder); nobody if not `secure`."""
-    if not secure:
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        if bundle := os.environ.get(name):
-            if Path(bundle).is_dir():
-                return ssl.create_default_context(capath=bundle)
-            return ssl.create_default_context(cafile=bundle)
-    return httpx.create_ssl_context()
 
 
 _url = lru_cache(maxsize=256)(httpx.URL)

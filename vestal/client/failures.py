@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 
 from vestal.client.context import Context
 from vestal.client.errors import (
@@ -40,7 +41,8 @@ class Failures:
             error.facts = error.facts._replace(hint=f"{_DIRECTLY}, if the proxy is what answered")
         return error
 
-    def broken(self, broken: Broken, attempts: int, hint: str) -> ConnectionFailed:
+    def broken(self, broken: Broken, attempts: int, hint: str | None = None) -> ConnectionFailed:
+        hint = hint or _hint_for(broken)
         reason = _reason(broken.error)
         error = ConnectionFailed(
             f"{self._named}{self._place}, {broken.phase}: {reason}", self._facts(attempts, hint)
@@ -144,3 +146,11 @@ def _why_not_renewed(tokens: KeyFile, plane: Plane, context: Context) -> str:
     if not tokens.renewable:
         return "It could not be renewed: is the file the one that this server writes, or a copy?"
     return "The server was asked for a new one, and did not make it: start it again"
+
+
+def _hint_for(broken: Broken) -> str:
+    if isinstance(broken.error, ssl.SSLError):
+        return "Does that port speak HTTPS, with a certificate that this machine trusts?"
+    if broken.final and broken.phase == "reading the answer":
+        return "The response's length makes no sense: is a proxy in between?"
+    return "Is a server running at that address?"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import random
-import ssl
 import time
 from urllib.parse import urlencode
 
@@ -45,10 +44,6 @@ LAST_TRY = 0.02
 """Seconds: with less than this left, another attempt would end at the deadline unanswered."""
 WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
-TURN = 0.01
-"""Seconds between two looks of a suspect at whether it is its turn."""
-PATIENCE = 30.0
-"""Seconds that a suspect without a deadline waits for its turn."""
 LOOK_AGAIN = 0.25
 """Seconds until a call that has no turn within its deadline looks for one again."""
 
@@ -128,25 +123,14 @@ class Attempts:
             outcome: Reply | Broken = yield self.with_copies(self.request(token))
             return outcome
         # It may be what killed a worker: not together with another one that may be, too.
-        entered = yield from self.turn(model)
+        suspects = self.context.shared.suspects
+        entered = yield from suspects.turn(model, self.deadline)
         try:
             outcome = yield self.with_copies(self.request(token))
             return outcome
         finally:
             if entered:
-                self.context.shared.suspects.leave(model)
-
-    def turn(self, model: str) -> Steps[bool]:
-        """Waits until no other suspect is on its way, or half of the time is gone."""
-        left = self.deadline.remaining() / 2
-        if left == math.inf:
-            left = PATIENCE
-        waiting = self.deadline.elapsed + left
-        while not self.context.shared.suspects.enter(model):
-            if self.deadline.elapsed >= waiting:
-                return False
-            yield Pause(TURN)
-        return True
+                suspects.leave(model)
 
     def sign_of_life(self, token: str | None) -> Steps[None]:
         """Returns when the server answers a ping, whatever it says; raises where it does not."""
@@ -181,9 +165,7 @@ class Attempts:
 
     def recent(self) -> Recent | None:
         """The recent answers to such calls; None for a call that is no inference."""
-        if self.call.plane != "inference" or self.call.model is None:
-            return None
-        return self.context.shared.recent(self.call.path)
+        return None if self.served is None else self.context.shared.recent(self.call.path)
 
     def copy(self) -> Request | None:
         """A further copy of what is on its way; None where it may not go now."""
@@ -200,7 +182,7 @@ class Attempts:
     def lost(self, outcome: Reply | Broken) -> bool:
         """Notes a copy that failed while another is on its way; may there be further ones?"""
         if isinstance(outcome, Broken):
-            self.failed.last = self.failed.broken(outcome, self.count, "Is a server running?")
+            self.failed.last = self.failed.broken(outcome, self.count)
             return not outcome.final
         self.failed.last = self.failure(outcome)
         verdict = judge(outcome)
@@ -236,31 +218,23 @@ class Attempts:
     def answered(self, reply: Reply) -> None:
         self.context.tokens.accepted(self.call.plane)
         self.context.shared.budget.earn()
-        if self.call.plane == "inference" and self.call.model is not None:
-            self.context.shared.outages.answered(self.call.model)
-            self.context.shared.lines.answered((self.call.model, self.call.version))
+        if self.served is not None:
+            self.context.shared.outages.answered(self.served[0])
+            self.context.shared.lines.answered(self.served)
         if recent := self.recent():
             recent.answered(reply.sent)
 
     def may_come_back(self) -> bool:
         """Is the model unknown since the server was started again, perhaps a moment ago?"""
-        return (
-            self.context.patient
-            and self.call.plane == "inference"
-            and self.call.model is not None
-            and self.context.shared.outages.since_last_answer(self.call.model)
-        )
+        if self.served is None or not self.context.patient:
+            return False
+        return self.context.shared.outages.since_last_answer(self.served[0])
 
     def after_break(self, broken: Broken) -> float:
         if self.deadline.expired:
             cause = self.failed.last or broken.error
             raise self.failed.too_late(broken.phase, self.count) from cause
-        hint = "Is a server running at that address?"
-        if isinstance(broken.error, ssl.SSLError):
-            hint = "Does that port speak HTTPS, with a certificate that this machine trusts?"
-        elif broken.final and broken.phase == "reading the answer":
-            hint = "The response's length makes no sense: is a proxy in between?"
-        error = self.failed.broken(broken, self.count, hint)
+        error = self.failed.broken(broken, self.count)
         if broken.final or not self.context.patient:
             raise error
         if broken.sent:

@@ -9,9 +9,7 @@ Outages. A TorchServe that was started again listens before its models are regis
 404 until they are. A 404 for a model that answered this client before, with a broken connection
 since, is therefore worth a retry; any other 404 is the answer.
 
-Suspects. "Worker died." comes to every request of the batch, and nobody knows which one it was for.
-Sent again together they could share a batch again: the same input would kill the next worker, and
-its neighbours would be blamed twice. So of each model one suspect at a time is on its way.
+Suspects. Inputs that may kill a worker go one at a time (`vestal.client.suspects`).
 
 Recent. How long predictions, or explanations, of each model and version took lately, for second
 copies of requests that the server may have lost (`vestal.client.copies`).
@@ -26,6 +24,7 @@ from threading import Lock
 from vestal.client.pace import Lines
 from vestal.client.reached import Reached
 from vestal.client.recent import Recent
+from vestal.client.suspects import Suspects
 
 FLOOR = 10.0
 """Retries a second that are always allowed."""
@@ -90,26 +89,6 @@ class Outages:
         answered = self._answered.get(model)
         recent = time.monotonic() - self._broke < OUTAGE
         return recent and answered is not None and self._broke >= answered
-
-
-class Suspects:
-    """Inputs that may be what killed a worker; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._on_their_way: set[str] = set()
-
-    def enter(self, model: str) -> bool:
-        """May a suspect of this model go now?"""
-        with self._lock:
-            if model in self._on_their_way:
-                return False
-            self._on_their_way.add(model)
-            return True
-
-    def leave(self, model: str) -> None:
-        with self._lock:
-            self._on_their_way.discard(model)
 
 
 class Shared:

@@ -1,0 +1,143 @@
+"""The connections of `AsyncClient`: httpx clients, each for one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from asyncio import ensure_future
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vestal.client.deadline import Deadline
+from vestal.client.steps import WAITING
+from vestal.errors import UsageError
+
+try:
+    import httpx as httpx
+except ImportError:
+    raise UsageError(
+        "AsyncClient needs httpx, which is not installed: pip install 'vestal[async]'"
+    ) from None
+
+CONNECTIONS = 256
+"""Connections to one address at a time, in each event loop; made one by one, as calls need them.
+
+More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
+"""
+PIECE = 65536
+"""Bytes of an upload handed over at a time: more, and its break would be seen too late."""
+
+
+class Upload(httpx.AsyncByteStream):
+    """The body, how far it has come, and a connection made for it: read after it failed."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.phase = "connecting"
+        self.sent = False
+        self.connection: Any = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            self.connection = info["return_value"]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.phase = "sending the request"
+        if len(self._body) <= PIECE:
+            if self._body:
+                yield self._body
+        else:
+            with memoryview(self._body) as body:
+                for start in range(0, len(body), PIECE):
+                    yield bytes(body[start : start + PIECE])
+        self.sent = True
+        self.phase = WAITING
+
+
+class Pool:
+    """One event loop's clients of httpx, each for one request at a time.
+
+    httpcore's own pool looks at every connection several times a request: with 32 of them that
+    costs more than the request. Here the one that was used last is taken, so few are kept busy.
+    """
+
+    def __init__(self, trusted: ssl.SSLContext, proxies: Mapping[str, str]) -> None:
+        self._trusted = trusted
+        self._proxies = proxies
+        self.connections = CONNECTIONS
+        self._idle: defaultdict[str, list[httpx.AsyncClient]] = defaultdict(list)
+        self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(self.connections)
+        )
+        self._closing: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    async def take(self, base: str, deadline: Deadline) -> httpx.AsyncClient:
+        """A connection to an address, or one to be made; raises TimeoutError."""
+        if self._free[base].locked():
+            async with asyncio.timeout(deadline.timeout()):
+                await self._free[base].acquire()
+        else:
+            await self._free[base].acquire()
+        if self._closed:
+            self._free[base].release()
+            raise UsageError("this client is closed: make a new one")
+        idle = self._idle[base]
+        return idle.pop() if idle else new_client(self._trusted, self._proxies.get(base))
+
+    async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
+        """After a whole answer: only then is the connection fit for another request."""
+        if self._closed:
+            await client.aclose()
+        else:
+            self._idle[base].append(client)
+        self._free[base].release()
+
+    async def drop(self, base: str, client: httpx.AsyncClient, upload: Upload) -> None:
+        """After an exchange that was cut: closes what it held, although its task is cancelled."""
+
+        async def close() -> None:
+            # httpcore forgets a connection that is cancelled in its TLS handshake.
+            try:
+                if upload.connection is not None:
+                    await upload.connection.aclose()
+                await client.aclose()
+            finally:
+                self._free[base].release()
+
+        closing = ensure_future(close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
+
+    async def close(self) -> None:
+        self._closed = True
+        for idle in self._idle.values():
+            while idle:
+                await idle.pop().aclose()
+        await asyncio.gather(*self._closing)
+
+
+def new_client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=trusted,
+        proxy=proxy,
+        trust_env=False,  # `vestal.client.proxies` has read it
+        timeout=None,  # noqa: S113  each call has a deadline around all of it
+        follow_redirects=False,
+    )
+
+
+def trust(secure: bool) -> ssl.SSLContext:
+    """Trusts the CA bundle that requests takes (a file or a folder); nobody if not `secure`."""
+    if not secure:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        if bundle := os.environ.get(name):
+            if Path(bundle).is_dir():
+                return ssl.create_default_context(capath=bundle)
+            return ssl.create_default_context(cafile=bundle)
+    return httpx.create_ssl_context()
