@@ -24,7 +24,6 @@ from vestal.errors import VestalError
 from vestal.locks import FileLock
 from vestal.project import Project
 from vestal.storage import write_text
-from vestal_handlers.labels import labels_in
 
 LABELS = "index_to_name.json"
 TRANSFORMS = "transforms.py"
@@ -127,6 +126,9 @@ class Run:
         Raises:
             VestalError: the file is not what `vestal train` writes.
         """
+        # Not above: a process that holds an archive must import the archive's own copy first.
+        from vestal_handlers.labels import labels_in
+
         file = self.folder / LABELS
         if not file.is_file():
             return None

@@ -38,10 +38,10 @@ def trusted(project: Project, run: Run, task: str, scratch: Path) -> Run:
     if is_own(project, run.folder):
         return run
     home = find_model(project, run.model)
-    own = support_files(home, _transforms_of(home, run.folder))
+    files = support_files(home, _transforms_of(home, run.folder))
     # A file that is not listed would be imported all the same.
-    beside = {name for name in own if (run.folder / name).is_file()}
-    code = sorted({name for name in run.support if name not in DATA} | beside)
+    own = {name: file for name, file in files.items() if (run.folder / name).is_file()}
+    code = sorted({name for name in run.support if name not in DATA} | own.keys())
     different = [name for name in code if not _same(own.get(name), run.folder / name)]
     if run.task != task:
         different.append(f"its task, {run.task!r:.40}")
@@ -73,4 +73,4 @@ def _transforms_of(home: Path, folder: Path) -> str:
 
 
 def _same(own: Path | None, given: Path) -> bool:
-    return own is not None and own.read_bytes() == given.read_bytes()
+    return own is not None and given.is_file() and own.read_bytes() == given.read_bytes()

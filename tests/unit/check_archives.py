@@ -149,8 +149,12 @@ def ours() -> Draft:
     }
     answer = {
         "label": "even",
+        "index": 0,
         "probability": 0.5,
-        "top": [{"label": "even", "probability": 0.5}, {"label": "odd", "probability": 0.5}],
+        "top": [
+            {"label": "even", "index": 0, "probability": 0.5},
+            {"label": "odd", "index": 1, "probability": 0.5},
+        ],
     }
     sample = {
         "input": "input.png",

@@ -162,7 +162,7 @@ def test_labels_are_read_with_a_byte_order_mark_and_any_character(tmp_path):
     ("text", "message"),
     [
         ("a,b,c\n", "line 1: expected FILE,LABEL"),
-        ("other.png,3\n", "names none of the 1 files"),
+        ("other.png,3\n", r"names none of the files that were given \(1\)"),
         ("x.png;3\n", r"line 1: the columns seem to be separated by ';'"),
         ("x.png\t3\n", r"line 1: the columns seem to be separated by tabs"),
         ("x.png,3\nx.png,4\n", r"line 2: x.png has the label 4, and 3 in an earlier line"),

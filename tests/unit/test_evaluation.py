@@ -206,7 +206,7 @@ def test_a_source_that_refuses_everything_is_an_error(tmp_path):
     rows = splits.test.rows.clone()
     rows[:] = torch.finfo(torch.float32).max
     broken = replace(splits, test=type(splits.test)(rows * 10, splits.test.targets))
-    with pytest.raises(VestalError, match=r"refuses all 89 inputs of diabetes; the first one: 4"):
+    with pytest.raises(VestalError, match=r"refuses every input of diabetes \(89\); .* 4"):
         evaluate(
             recipe,
             ArchiveSource(packed(project, "regression")),

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
+from vestal import openmp
 from vestal.errors import VestalError
-from vestal.openmp import waiting
 from vestal.storage import problem
 
 # The module that is missing, and the extra that brings it.
@@ -47,7 +47,7 @@ def main() -> None:
 
     What a user can fix is one sentence on stderr, never a traceback.
     """
-    os.environ.update(waiting(os.environ))  # before any command imports torch
+    os.environ.update(openmp.waiting(os.environ))  # before any command imports torch
     # What a killed command has begun (temporary folders, processes) is cleaned up as at Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
@@ -80,5 +80,8 @@ def _full_disk(error: VestalError) -> str | None:
 
 def _fail(message: str, code: int) -> None:
     print(f"vestal: {message}", file=sys.stderr)
-    sys.stdout = None  # what is left in it cannot be written
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left in it cannot be written at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

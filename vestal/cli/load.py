@@ -38,9 +38,9 @@ def load(
     as_json: Json = False,
 ) -> None:
     """Load-test the server of this project with Locust."""
-    files = expand(inputs)
     wait_for_server(START_SECONDS)
     _check_served(model)
+    files = expand(inputs)
     folder = out_ or Path("load") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     addresses, tokens = resolve(None, None, None, None, None)
     with err.status(f"{users} users for {seconds} s"):

@@ -64,11 +64,15 @@ class Copies:
         if durations:
             usual = median(durations)
             due = max(USUAL * usual, min(SLOWEST * durations[-1], self._half))
+        overtaken = self._recent.overtook(self._sent)
+        if self._attempt.once_used and not overtaken:
+            # It may kill the worker that is starting: each copy could cost another one.
+            due = max(due, self._half)
         if now - self._sent < due:
             return min(LOOK, self._sent + due - now)
         if self._attempt.deadline.remaining() < usual:
             return LONGEST
-        if not self._recent.overtook(self._sent):
+        if not overtaken:
             self._scouting = self._scouting or self._recent.scout()
             if not self._scouting:
                 return LOOK
