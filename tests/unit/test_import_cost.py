@@ -46,3 +46,12 @@ def test_it_imports_nothing_heavy() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_process_that_holds_an_archive_has_imported_no_handlers_before_it():
+    """Else the project's own vestal_handlers would run in place of the copy in the archive."""
+    modules = "child, checking.child, run, frontend, sample"
+    imports = "; ".join(f"import vestal.archive.{module.strip()}" for module in modules.split(","))
+    program = f"import sys; {imports}; print('vestal_handlers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -25,7 +25,7 @@ from vestal.server.spec import Failed, ModelSpec
 _POLL_SECONDS = 0.1
 _END_SECONDS = 10.0
 """Until the end of TorchServe is reported, after its connections broke."""
-_LOG_LAG_SECONDS = 1.0
+_LOG_LAG_SECONDS = 5.0
 _LEAST_SECONDS = 5.0
 
 

@@ -20,7 +20,6 @@ from vestal.archive.checking.opening import Contents
 from vestal.archive.checking.pickles import members_of
 from vestal.archive.layout import BILL, LABELS, MANIFEST
 from vestal.archive.sample import DESCRIPTION, FOLDER
-from vestal_handlers.labels import labels_in, shared_labels
 
 SAMPLE = f"{FOLDER}/{DESCRIPTION}"
 _TOP = 5  # ts.torch_handler.image_classifier.ImageClassifier.topk
@@ -139,6 +138,9 @@ def check_labels(contents: Contents, handler: str, strict: bool, found: Findings
 
 
 def _shared(given: Any) -> str | None:
+    # Not above: a process that holds an archive must import the archive's own copy first.
+    from vestal_handlers.labels import labels_in, shared_labels
+
     names = given.get("object_type_names")
     try:
         return shared_labels(names if isinstance(names, list) else labels_in(given))
