@@ -29,7 +29,7 @@ from vestal.client.steps import Call
 from vestal.client.tokens import NoToken
 
 SECONDS = 0.6
-LATE = 0.2
+LATE = 1.0
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
     with Losing(NEVER) as server, kind(server.url) as client:
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", timeout=0.5)
-        ask(client, version="1.0").cancel()
+        assert client.predict("m", b"other", version="1.0") == "other"
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", version="2.0", timeout=0.5)
 
@@ -269,6 +269,25 @@ def test_two_copies_that_fail_together_are_one_failure(
         both_sent.set()
         with pytest.raises(WorkerDied, match="twice"):
             call.result()
+
+
+@both
+def test_copies_that_die_one_after_the_other_are_two_deaths(
+    kind: type[Client], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vestal.client.retry.TOGETHER", 0.1)
+    first, second = threading.Event(), threading.Event()
+    with (
+        Losing((first, WORKER_DIED), (second, WORKER_DIED), THIRD) as server,
+        kind(server.url) as client,
+    ):
+        call = ask(client)
+        until(lambda: server.seen == 2)
+        first.set()
+        threading.Timer(0.5, second.set).start()
+        with pytest.raises(WorkerDied, match="twice"):
+            call.result()
+        assert server.seen == 2
 
 
 @both

@@ -44,6 +44,8 @@ LAST_TRY = 0.02
 """Seconds: with less than this left, another attempt would end at the deadline unanswered."""
 WITHOUT_DEADLINE = 10
 """Attempts of a call that was given no deadline."""
+TOGETHER = 1.0
+"""Seconds within which copies of a request die by one worker's death: a new one takes longer."""
 LOOK_AGAIN = 0.25
 """Seconds until a call that has no turn within its deadline looks for one again."""
 
@@ -71,6 +73,7 @@ class Attempts:
         self.tokens: set[str] = set()
         self.once_used = False
         self.died: ClientError | None = None  # what one of an attempt's copies ended in
+        self.died_at = 0.0
         self.sign_wanted = False
         self.refused: set[str | None] = set()
         self.broken_while_sending = 0
@@ -189,7 +192,7 @@ class Attempts:
         if verdict is not Verdict.RETRY_ONCE:
             return verdict is Verdict.RETRY and retry_after(outcome) is None
         first = not self.once_used and self.died is None
-        self.died = self.failed.last
+        self.died, self.died_at = self.failed.last, time.monotonic()
         return first
 
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
@@ -205,6 +208,8 @@ class Attempts:
         if not self.context.patient:
             raise error
         if verdict is Verdict.RETRY_ONCE or self.died:
+            if self.died and time.monotonic() - self.died_at > TOGETHER:
+                self.use_once(self.died)  # it was another worker's death
             self.use_once(self.died or error)
         elif reply.status in (502, 504) and not self.call.repeatable:
             raise error  # a proxy's word: the server behind it may have acted
