@@ -39,13 +39,14 @@ def ended(data: bytes | bytearray) -> bytes | None:
     Of a baseline JPEG at least half of the rows must be there; what is missing is grey. A JPEG of
     several scans (progressive) is whole, if less sharp, once its last first-pass scan has begun.
     """
+    data = bytes(data)  # slices of a bytearray are in no set
     try:
         layout = _layout(data)
     except IndexError:  # a frame or scan without its numbers
         return None
     if not layout.is_begun:
         return None
-    whole = bytes(data[: layout.end]) + END
+    whole = data[: layout.end] + END
     if layout.scans == 1:
         try:
             rows, height = _rows(data, whole)
@@ -56,7 +57,7 @@ def ended(data: bytes | bytearray) -> bytes | None:
     return whole
 
 
-def _layout(data: bytes | bytearray) -> _Layout:
+def _layout(data: bytes) -> _Layout:
     found, at = _Layout(end=len(data)), 2
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != END:
         if data[at : at + 2] == b"\xff\xff":  # fill
@@ -80,7 +81,7 @@ def _layout(data: bytes | bytearray) -> _Layout:
     return found
 
 
-def _rows(data: bytes | bytearray, whole: bytes) -> tuple[int, int]:
+def _rows(data: bytes, whole: bytes) -> tuple[int, int]:
     """How many rows the data give, from the top, of how many.
 
     Decoded without an end marker, rows that are missing stay black; with it they become grey.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from vestal.cli.native import native_messages_hidden
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.progress import new_bar
 
@@ -55,7 +56,7 @@ def batch(
         from vestal.project import Project
 
     found = find_archive(Project.here(), archive, version)
-    with new_bar() as bar, warnings.catch_warnings():
+    with native_messages_hidden(), new_bar() as bar, warnings.catch_warnings():
         # A file's error is in its row; Pillow's warnings would tear the bar apart.
         warnings.simplefilter("ignore")
         task = bar.add_task(f"Loading {found.name}", total=None)

@@ -1,0 +1,30 @@
+"""What C libraries print, kept out of a command's terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+
+@contextmanager
+def native_messages_hidden() -> Iterator[None]:
+    """Hide what libtiff, libjpeg and the like write to file descriptor 2.
+
+    It would tear a progress bar apart, and the file's error is reported anyway. What Python writes
+    to `sys.stderr` is shown as always.
+    """
+    if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:  # somebody captures it
+        yield
+        return
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding) as shown:
+        hidden = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(hidden, 2)
+        os.close(hidden)
+        try:
+            with redirect_stderr(shown):
+                yield
+        finally:
+            os.dup2(shown.fileno(), 2)
