@@ -56,7 +56,7 @@ SHORT_SETTINGS = [Setting(1, 64, "Client"), Setting(4, 64, "AsyncClient")]
 def batches(
     server: Torchserve, settings: Sequence[Setting], seconds: float, *, every: float
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Runs every setting for so many seconds; prints a line for each."""
+    """Run every setting for `seconds`; print a line for each."""
     results, rows = [], []
     for setting in settings:
         found, some = one(server, setting, seconds, every=every)

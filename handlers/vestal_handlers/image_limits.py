@@ -31,7 +31,7 @@ Shape = tuple[int, ...]
 
 
 class LimitedReader(BytesIO):
-    """A file in memory that can be read so many times: some of Pillow's parsers are Python loops.
+    """A file in memory with a limit on reads: some of Pillow's parsers are loops in Python.
 
     20 MB of padding, empty chunks or comments of a byte each would take them a minute.
 
