@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vestal.errors import UsageError
 from vestal.project import Project
@@ -40,6 +43,23 @@ def find_model(project: Project, name: str) -> Path:
         f"no model {name!r}: {hint}the models are {', '.join(known)} "
         f"(folders with a recipe.py in {project.models} and in Vestal's zoo)"
     )
+
+
+def handler_options(folder: Path) -> dict[str, Any]:
+    """What stands under `handler:` in a folder's model-config.yaml; {}: nothing, or no such file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    file = folder / "model-config.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    options = config.get("handler") if isinstance(config, dict) else None
+    return options if isinstance(options, dict) else {}
 
 
 def model_names(project: Project) -> list[str]:

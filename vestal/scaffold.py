@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from string import Template
 from vestal.errors import UsageError
 from vestal.models import NAME, zoo
 from vestal.project import Project
+from vestal.storage import scratch_folder
 from vestal.table_columns import Choice
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -67,8 +67,8 @@ def create(
             f"vestal train {name} --dataset folder --data DIR"
         )
     project.models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=project.models) as scratch:
-        made = Path(scratch) / name
+    with scratch_folder(project.models, ".new-") as scratch:
+        made = scratch / name
         made.mkdir()
         values = {"name": name, "test": _test_name(name)}
         if task != "image_classifier":

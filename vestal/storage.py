@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vestal.errors import VestalError
+from vestal.locks import FileLock
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -24,14 +27,49 @@ _FULL_TEXT = re.compile(
 _PROBE = b"\0" * (1 << 16)
 _LITTLE = 1 << 28
 """Bytes: a disk with less than that may have been full a moment ago."""
+_FRESH_SECONDS = 60.0
+"""A folder may be younger than that and not yet locked by the process that has made it."""
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder to prepare something in that is then moved to its place beside it by one rename.
+
+    What killed processes have left under the same prefix is removed.
+    """
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as made, _held(Path(made)):
+        for left in parent.glob(f"{prefix}*"):
+            _remove_unlocked(left)
+        yield Path(made)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Locks a folder; False where another process holds it, or where there are no locks."""
+    with contextlib.ExitStack() as stack:
+        held = False
+        with contextlib.suppress(ImportError, OSError):
+            lock = FileLock(folder)
+            stack.callback(lock.release)
+            held = lock.acquire()
+        yield held
+
+
+def _remove_unlocked(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # another process has just removed it
+        if time.time() - folder.stat().st_mtime < _FRESH_SECONDS:
+            return
+        with _held(folder) as unlocked:
+            if unlocked:
+                shutil.rmtree(folder)
 
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """Gives a path to write to; the file then appears whole, or not at all after an error."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".saving-") as scratch:
+    with scratch_folder(file.parent, ".saving-") as scratch:
         # The same name: torch writes it into some of its formats.
-        fresh = Path(scratch) / file.name
+        fresh = scratch / file.name
         yield fresh
         if not fresh.exists():  # a library that only logs what failed
             _probe(file.parent)

@@ -606,6 +606,23 @@ def test_an_artifact_computes_in_its_own_precision(both, tmp_path, kind, precisi
         engines.load(file, CPU, "bf16")
 
 
+def on_cuda(file, made):
+    """The .pt2 as a machine with a GPU would have saved it."""
+    with zipfile.ZipFile(file) as content, zipfile.ZipFile(made, "w") as changed:
+        for name in content.namelist():
+            data = content.read(name)
+            if name.endswith(".json"):
+                data = data.replace(b'"type": "cpu", "index": null', b'"type": "cuda", "index": 0')
+            changed.writestr(name, data)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a GPU loads it")
+def test_a_pt2_of_a_gpu_is_refused_without_one_in_one_sentence(conv, tmp_path):
+    on_cuda(conv.folder / "model.pt2", tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match=r"model\.pt2 was exported on CUDA, which is not on this"):
+        engines.load(tmp_path / "model.pt2", CPU)
+
+
 class OnCuda(nn.Module):
     def forward(self, x):
         return x.to(torch.device("cuda:0")) + torch.ones(1, device="cuda:0")

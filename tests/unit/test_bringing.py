@@ -595,6 +595,68 @@ def test_a_folder_that_lacks_a_file_says_what_writes_it(lacking, language_model,
         bring(project, "poet", str(part), tmp_path / "run")
 
 
+BESIDE = ("model.fp16.safetensors", "adapter_model.safetensors", "vae.safetensors")
+
+
+@pytest.fixture
+def downloaded(language_model, tmp_path):
+    """A copy of the folder that one test may change."""
+    project, folder = language_model
+    return project, shutil.copytree(folder, tmp_path / "downloaded")
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_whole_model_is_taken_whatever_stands_beside_it(beside, downloaded, tmp_path):
+    project, folder = downloaded
+    save_file({"other": torch.zeros(1)}, folder / beside)
+    run = bring(project, "poet", str(folder), tmp_path / "run")
+    assert run.artifacts == ["model.safetensors"]
+    taken = (tmp_path / "run/model.safetensors").read_bytes()
+    assert taken == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+            r"holds 2 shards: save it as one file \(.*max_shard_size",
+        ),
+        (["a.safetensors", "b.safetensors"], r"holds a\.safetensors, b\.safetensors: rename"),
+        (["adapter_model.safetensors"], r"an adapter without its model .*merge_and_unload"),
+    ],
+)
+def test_weights_that_are_no_whole_model_are_named(names, message, downloaded, tmp_path):
+    project, folder = downloaded
+    (folder / "model.safetensors").unlink()
+    for name in names:
+        save_file({"weight": torch.zeros(1)}, folder / name)
+    with pytest.raises(VestalError, match=message):
+        bring(project, "poet", str(folder), tmp_path / "run")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_link_out_of_a_downloaded_folder_is_not_followed(file, downloaded, tmp_path):
+    project, folder = downloaded
+    (folder / file).rename(tmp_path / "elsewhere")
+    (folder / file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(VestalError, match=rf"{file} is a link to .*elsewhere, outside of its"):
+        bring(project, "poet", str(folder), tmp_path / "run")
+
+
+def test_the_links_of_a_hubs_cache_are_followed(downloaded, tmp_path):
+    """models--org--name/snapshots/REVISION/config.json -> ../../blobs/HASH, as the hub keeps it."""
+    project, folder = downloaded
+    hub = tmp_path / "models--org--poet"
+    (hub / "blobs").mkdir(parents=True)
+    (hub / "snapshots/c0ffee").mkdir(parents=True)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(hub / "blobs" / str(number))
+        (hub / "snapshots/c0ffee" / file.name).symlink_to(f"../../blobs/{number}")
+    run = bring(project, "poet", str(hub / "snapshots/c0ffee"), tmp_path / "run")
+    assert run.artifacts == ["model.safetensors"]
+
+
 def test_a_folder_for_a_classifier_and_a_file_for_a_language_model_are_refused(
     language_model, project, tmp_path
 ):

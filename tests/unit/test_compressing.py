@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from torch import Tensor, nn
 
 from vestal.archive.pack import pack
 from vestal.errors import UsageError
+from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run, latest_run
 from vestal.training.comparison import in_turn
@@ -101,6 +104,29 @@ def test_a_teacher_without_transforms_takes_what_it_is_given(trained_project, tm
     taught = taught_by(trained_project, run, run.labels)
     given = torch.rand(1, 28, 28)
     assert torch.equal(taught.transform(given), given)
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": x, "logits": x.flatten(1)[:, :10]}
+
+
+def test_a_teacher_of_several_outputs_teaches_with_the_one_that_is_served(
+    trained_project, tmp_path
+):
+    project = Project(tmp_path)
+    home = shutil.copytree(find_model(project, "mnist"), project.models / "mnist")
+    folder = shutil.copytree(latest_run(trained_project, "mnist"), project.runs / "mnist" / "1")
+    run = Run.read(folder)
+    torch.jit.script(TwoOutputs()).save(folder / run.artifacts[0])
+    image = torch.rand(1, 1, 28, 28)
+    with pytest.raises(ValueError, match=r"features.*logits"):
+        taught_by(project, run, run.labels).teacher(image)
+    config = yaml.safe_load((home / "model-config.yaml").read_text("utf-8"))
+    config["handler"]["output"] = "logits"
+    (home / "model-config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    taught = taught_by(project, run, run.labels).teacher(image)
+    assert torch.equal(taught, image.flatten(1)[:, :10])
 
 
 def test_a_teachers_probabilities_are_not_softened_twice():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.storage import check_room, check_told, problem, whole, write_text
+from vestal.storage import check_room, check_told, problem, scratch_folder, whole, write_text
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -80,6 +80,31 @@ def test_a_file_appears_whole_or_not_at_all(small_disk: Path) -> None:
         write_text(target, "x" * FULL_KIB * 2048)
     assert target.read_text() == "before"
     assert [each.name for each in small_disk.iterdir()] == ["table.txt"]
+
+
+def test_what_a_killed_process_has_left_is_removed_and_what_one_still_uses_is_not(tmp_path):
+    waits = (
+        "import sys, time; from pathlib import Path; from vestal.storage import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), '.packing-') as made:\n"
+        "    (made / 'half').write_text('x'); print(made, flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", waits, str(tmp_path)]
+    made, processes = [], []
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout
+        made.append(Path(process.stdout.readline().strip()))
+        process.stdout.close()
+    killed, working = processes
+    killed.kill()
+    killed.wait()
+    for folder in made:
+        os.utime(folder, (0, 0))  # not just made
+    with scratch_folder(tmp_path, ".packing-") as own:
+        assert sorted(tmp_path.iterdir()) == sorted([own, made[1]])
+    working.terminate()
+    working.wait()
 
 
 @ROOT

@@ -13,14 +13,11 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from vestal.archive.golden import add_golden
 from vestal.archive.index import enter, sha256_of, updating
@@ -28,9 +25,10 @@ from vestal.archive.layout import CONFIG, HANDLER, MANIFEST
 from vestal.archive.sample import tolerance_of
 from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
-from vestal.models import NAME, find_model
+from vestal.models import NAME, find_model, handler_options
 from vestal.project import Project
 from vestal.runs import RECORD, Run, latest_run
+from vestal.storage import scratch_folder
 from vestal.trust import is_own, trusted
 from vestal_handlers.labels import shared_labels
 
@@ -93,15 +91,14 @@ def pack(
     store = project.model_store
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the finished archive arrives there by one rename.
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=store) as scratch_:
-        scratch = Path(scratch_)
+    with scratch_folder(store, ".packing-") as scratch:
         run = find_weights(project, name, weights, scratch / "brought", labels)
         shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
         artifact = stage(
             staged, project, run, name=name, version=version, engine=engine, precision=precision
         )
-        used = yaml.safe_load((staged / CONFIG).read_text("utf-8")).get("handler") or {}
+        used = handler_options(staged)
         made_of = used.get("engine") or engine_of(artifact, run.task)
         in_precision = used.get("precision", "fp32")
         if run.background not in (None, background := used.get("background", "white")):

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
-
-from vestal.archive.layout import CONFIG
 from vestal.archive.pack import find_weights
 from vestal.archive.unpacking import is_unpacked
 from vestal.batch.archives import find_archive, model_of
@@ -19,7 +16,7 @@ from vestal.cli.waiting import wait_for_server
 from vestal.client import Client
 from vestal.client.settings import read_ready_file
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model
+from vestal.models import find_model, handler_options
 from vestal.project import Project, ReadyFile
 from vestal.training.evaluation.sources import (
     ArchiveSource,
@@ -81,19 +78,9 @@ def opened(project: Project, asked: Asked) -> Iterator[Target]:
         recipe = _recipe(project, asked.target, asked)
         with tempfile.TemporaryDirectory(prefix="vestal-weights-") as scratch:
             run = find_weights(project, asked.target, asked.weights, Path(scratch) / "brought")
-            source = WeightsSource(run, asked.weights, _output_of(project, run.model))
+            output = handler_options(find_model(project, run.model)).get("output")
+            source = WeightsSource(run, asked.weights, output)
             yield Target(asked.target, source, recipe, run.dataset)
-
-
-def _output_of(project: Project, name: str) -> str | int | None:
-    """`handler.output` of the model's model-config.yaml."""
-    file = find_model(project, name) / CONFIG
-    try:
-        config = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else {}
-        found: str | int | None = ((config or {}).get("handler") or {}).get("output")
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
-    return found
 
 
 def _recipe(project: Project, name: str, asked: Asked) -> Recipe:

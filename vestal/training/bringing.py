@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model
+from vestal.models import find_model, handler_options
 from vestal.project import Project
 from vestal.runs import Run
 from vestal.training import saving
@@ -234,9 +233,7 @@ def _input_shape(project: Project, name: str, task: str, transforms: str) -> lis
     """Of one prepared input, as the handler knows it; what tracing looks at."""
     transform = load_transform(project, name, transforms)
     if task == "regressor":
-        text = (find_model(project, name) / "model-config.yaml").read_text("utf-8")
-        config = yaml.safe_load(text)
-        features = ((config or {}).get("handler") or {}).get("features") or []
+        features = handler_options(find_model(project, name)).get("features") or []
         return list(transform(torch.zeros(len(features))).shape)
     blank = getattr(transform, "blank", None)
     return list(blank().shape) if blank else []

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vestal.errors import UsageError
+from vestal.models import find_model, handler_options
 from vestal.project import Project
 from vestal.runs import TRANSFORMS, Run, find_run
 from vestal.training import starting
@@ -109,7 +110,8 @@ def taught_by(project: Project, run: Run, labels: Sequence[str] | None) -> Compr
     prepare: Any = as_it_is
     with tempfile.TemporaryDirectory(prefix="vestal-teacher-") as scratch:
         folder = trusted(project, run, recipe.task, Path(scratch) / "run").folder
-        engine = engines.load(folder / run.artifacts[0], torch.device("cpu"))
+        output = handler_options(find_model(project, run.model)).get("output")
+        engine = engines.load(folder / run.artifacts[0], torch.device("cpu"), output=output)
         if (folder / TRANSFORMS).is_file():
             prepare = load_module(folder, TRANSFORMS.removesuffix(".py")).transform
     if engine.module is None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from torch import Tensor, nn
 
 from vestal.errors import UsageError
-from vestal.models import find_model
+from vestal.models import find_model, handler_options
 from vestal.project import Project
 from vestal.training.objectives import Objective
 from vestal_handlers.model_files import load_module
@@ -173,21 +172,12 @@ def load_recipe(project: Project, name: str) -> Recipe:
         raise UsageError(
             f"{folder / 'recipe.py'} must define recipe = vestal.training.recipe.Recipe(...)"
         )
-    return replace(
-        recipe, background=_background(folder / "model-config.yaml") or recipe.background
-    )
+    return replace(recipe, background=_background(folder) or recipe.background)
 
 
-def _background(config: Path) -> str | None:
-    """`background` under `handler:` of a model-config.yaml; None: not stated."""
-    if not config.is_file():
-        return None
-    try:
-        content = yaml.safe_load(config.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{config} cannot be read: {error}") from None
-    handler = content.get("handler") if isinstance(content, dict) else None
-    stated = handler.get("background") if isinstance(handler, dict) else None
+def _background(folder: Path) -> str | None:
+    """`handler.background` of a model's model-config.yaml; None: not stated."""
+    stated = handler_options(folder).get("background")
     if stated is None:
         return None
     from vestal_handlers.flattening import colour_of  # Pillow, for image models only
@@ -195,7 +185,7 @@ def _background(config: Path) -> str | None:
     try:
         colour_of(str(stated))
     except ValueError as error:
-        raise UsageError(f"{config}: {error}") from None
+        raise UsageError(f"{folder / 'model-config.yaml'}: {error}") from None
     return str(stated)
 
 

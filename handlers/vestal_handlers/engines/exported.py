@@ -7,6 +7,7 @@ refused. Its graph is still a program, like TorchScript's: load those that you t
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, 
 
 # torch unpickles what has such a name (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
 PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
+_DEVICE = re.compile(rb'"device": *{"type": *"(\w+)"')
 
 
 def load(
@@ -36,8 +38,8 @@ def load(
         output: the name or index of the output that is served; None: the only one.
 
     Raises:
-        ValueError: not a .pt2 of torch.export, one that holds pickled objects, or a precision that
-            the device cannot compute in.
+        ValueError: not a .pt2 of torch.export, one that holds pickled objects or was exported on a
+            device that is not here, or a precision that the device cannot compute in.
     """
     check_precision("exported", precision, device)
     _check_content(artifact)
@@ -49,7 +51,7 @@ def load(
             f"{artifact.name} is not a .pt2 that torch {torch.__version__} can load "
             f"(torch.export.save): {first_line(error)}"
         ) from error
-    if device.type != "cpu":
+    if device.type != "cpu" or _devices(artifact) != {"cpu"}:
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
@@ -85,6 +87,23 @@ def _check_content(artifact: Path) -> None:
             f"{artifact.name} holds pickled objects ({pickled[0]}), which could run code: "
             "export a model of tensors only"
         )
+    # torch puts the weights on their device before anything can move them, and calls the file bad.
+    if not torch.cuda.is_available() and "cuda" in _devices(artifact):
+        raise ValueError(
+            f"{artifact.name} was exported on CUDA, which is not on this machine: export it on the "
+            "CPU (model.cpu() and inputs on the CPU before torch.export.export); such a file "
+            "computes on a GPU, too"
+        )
+
+
+def _devices(artifact: Path) -> set[str]:
+    """The kinds of device that a .pt2 says its weights, constants and values are on."""
+    found: set[str] = set()
+    with zipfile.ZipFile(artifact) as content:
+        for name in content.namelist():
+            if name.endswith(".json"):
+                found.update(kind.decode() for kind in _DEVICE.findall(content.read(name)))
+    return found
 
 
 @contextmanager
