@@ -18,7 +18,7 @@ from torchvision.models import resnet18
 from torchvision.transforms import v2
 
 from benchmarks.photos import TILE, mosaics
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 RESULTS = Path(__file__).parent / "results" / "fast_jpeg.csv"
 COUNT = {2: 128, 4: 64, 8: 16}

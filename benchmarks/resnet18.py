@@ -29,7 +29,7 @@ TRANSFORMS = """\
 import torch
 from torchvision.transforms import v2
 
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 transform = ImageTransform(
     "RGB",
@@ -42,7 +42,7 @@ transform = ImageTransform(
 )
 """
 HANDLER = """\
-from vestal_handlers.image_classifier import ImageClassifier
+from vestal_handlers.tasks.image_classifier import ImageClassifier
 
 
 class Handler(ImageClassifier):

@@ -26,8 +26,8 @@ import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from vestal_handlers.generation import Row, generate
-from vestal_handlers.sampling import Sampler, Sampling
+from vestal_handlers.text.generation import Row, generate
+from vestal_handlers.text.sampling import Sampler, Sampling
 
 SEED, BATCH, PROMPT_TOKENS = 0, 8, 32
 TARGET = 10  # times the naive loop's tokens per second (issue 4)

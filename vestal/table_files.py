@@ -15,7 +15,7 @@ from typing import Any
 
 from vestal.errors import UsageError
 from vestal.text_files import read_text
-from vestal_handlers.numerals import number_in
+from vestal_handlers.requests.numerals import number_in
 
 CSV = ".csv"
 JSON_LINES = (".jsonl", ".ndjson")

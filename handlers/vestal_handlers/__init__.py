@@ -1,4 +1,63 @@
-"""What runs inside a TorchServe worker; travels whole inside every archive.
+"""Handlers for TorchServe workers; every archive contains a copy of this package.
 
-Data flows one way: request -> decode -> batch -> forward -> encode -> answer.
+Data flows one way: request -> decode -> batch -> forward -> encode -> response. The packages
+stand in that order, and each imports only those before it:
+
+    requests/   bodies, forms, JSON, Open Inference Protocol v2, schemas; and the responses
+    images/     bytes to pixels, within limits
+    text/       hashed words; generation
+    engines/    what computes a forward pass
+    base.py     one batch, one outcome per request
+    tasks/      one handler per task
+
+Import what your own handlers and transforms need from here:
+
+    from vestal_handlers import BatchHandler, ImageTransform, InputError, Instance, Media, Options
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vestal_handlers.base import BatchHandler
+    from vestal_handlers.errors import InputError
+    from vestal_handlers.images.decoding import ImageTransform, read_image
+    from vestal_handlers.options import OptionError, Options
+    from vestal_handlers.requests.request import Instance
+    from vestal_handlers.requests.responses import Media
+    from vestal_handlers.text.hashing import TextTransform
+
+__all__ = [
+    "BatchHandler",
+    "ImageTransform",
+    "InputError",
+    "Instance",
+    "Media",
+    "OptionError",
+    "Options",
+    "TextTransform",
+    "read_image",
+]
+
+# Imported at first use: the client and the checks need a part of this package without torch.
+_EXPORTS = {
+    "BatchHandler": "base",
+    "ImageTransform": "images.decoding",
+    "InputError": "errors",
+    "Instance": "requests.request",
+    "Media": "requests.responses",
+    "OptionError": "options",
+    "Options": "options",
+    "TextTransform": "text.hashing",
+    "read_image": "images.decoding",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value

@@ -24,15 +24,15 @@ from torch import Tensor
 from ts.torch_handler.base_handler import BaseHandler
 
 from vestal_handlers import engines
-from vestal_handlers.answers import Media, Reply, reply_to, to_json, too_large
 from vestal_handlers.description import description_of, description_or_sample
+from vestal_handlers.device import device_of, response_timeout, sha256_of, share_of_cores
 from vestal_handlers.errors import Failure, HandlerError, InputError
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import NO_TIME, forward_each
-from vestal_handlers.machine import device_of, response_timeout, sha256_of, share_of_cores
 from vestal_handlers.metrics import Metrics
 from vestal_handlers.options import Options, read_options
-from vestal_handlers.request import Instance, Request, in_turn, read_request
+from vestal_handlers.requests.request import Instance, Request, in_turn, read_request
+from vestal_handlers.requests.responses import Media, Reply, reply_to, to_json, too_large
 
 if TYPE_CHECKING:
     from ts.context import Context

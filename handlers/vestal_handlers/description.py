@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vestal_handlers import packed_sample
-from vestal_handlers.request import Request
+from vestal_handlers.requests.request import Request
 
 
 def description_of(handler: Any) -> dict[str, Any]:

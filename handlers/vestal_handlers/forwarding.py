@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.errors import Failure, HandlerError
-from vestal_handlers.request import Instance
+from vestal_handlers.requests.request import Instance
 
 NO_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
 

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms import v2
 
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers import ImageTransform
 
 transform = ImageTransform(
     mode="RGB",

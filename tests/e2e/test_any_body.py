@@ -117,7 +117,7 @@ TABLE = {
 TRANSFORMS = """
 import torch
 from torchvision.transforms import v2
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 steps = (v2.Resize(256), v2.CenterCrop(28), v2.ToDtype(torch.float32, scale=True))
 transform = ImageTransform(mode="L", steps=steps)

@@ -14,7 +14,7 @@ from vestal.archive.run import MANIFEST
 DOUBLER = """
     import math
     import torch
-    from vestal_handlers.answers import Media
+    from vestal_handlers.requests.responses import Media
     from vestal_handlers.base import BatchHandler
     from vestal_handlers.errors import InputError
 

@@ -15,8 +15,8 @@ from imaging import bomb, encoded, seven
 from PIL import Image, ImageOps
 
 from vestal.client.encoding import encode
-from vestal_handlers.decoding import bytes_of, read_image
 from vestal_handlers.errors import InputError
+from vestal_handlers.images.decoding import bytes_of, read_image
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
@@ -177,7 +177,7 @@ import random, sys
 sys.path[:0] = sys.argv[1:]
 from fuzzing import mutate
 from imaging import encoded, seven
-from vestal_handlers.decoding import read_image
+from vestal_handlers.images.decoding import read_image
 from vestal_handlers.errors import InputError
 
 rng = random.Random(5)

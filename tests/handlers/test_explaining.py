@@ -16,14 +16,14 @@ from torch import nn
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal_handlers.errors import HandlerError
-from vestal_handlers.explaining import Attribution, attribute, heat_map
+from vestal_handlers.tasks.explaining import Attribution, attribute, heat_map
 
 CPU = torch.device("cpu")
 LABELS = ["left", "right"]
 TRANSFORMS = """
 import torch
 from torchvision.transforms import v2
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 transform = ImageTransform(
     mode="{mode}",
@@ -306,7 +306,7 @@ def test_without_captum_an_explanation_says_so(archive, lamp, monkeypatch):
 
 
 def test_an_explanation_that_takes_too_long_is_given_up(archive, lamp, monkeypatch):
-    monkeypatch.setattr("vestal_handlers.explaining.time.monotonic", lambda: float("inf"))
+    monkeypatch.setattr("vestal_handlers.tasks.explaining.time.monotonic", lambda: float("inf"))
     engine = handler_of(archive).engine
     with pytest.raises(HandlerError, match=r"took too long: .* lower handler\.n_steps"):
         attribute(
@@ -327,7 +327,7 @@ def test_steps_in_several_passes_give_the_same(archive, monkeypatch):
         return attribute(engine, sample, black, lambda out: out.softmax(1)[:, 0], device=CPU)
 
     once = found()
-    monkeypatch.setattr("vestal_handlers.explaining._VALUES_A_PASS", 784 * 3)
+    monkeypatch.setattr("vestal_handlers.tasks.explaining._VALUES_A_PASS", 784 * 3)
     assert torch.allclose(once.values, found().values, atol=1e-6)
 
 

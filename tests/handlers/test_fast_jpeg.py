@@ -10,8 +10,8 @@ from imaging import encoded
 from PIL import Image
 from torchvision.transforms import v2
 
-from vestal_handlers.decoding import ImageTransform
 from vestal_handlers.errors import InputError
+from vestal_handlers.images.decoding import ImageTransform
 
 
 def transform(*steps):

@@ -12,9 +12,9 @@ import torch
 from imaging import encoded, seven
 from PIL import Image
 
-from vestal_handlers.decoding import read_image
 from vestal_handlers.errors import InputError
-from vestal_handlers.frames import has_more_frames
+from vestal_handlers.images.decoding import read_image
+from vestal_handlers.images.frames import has_more_frames
 
 LOSSLESS = {"GIF": {}, "TIFF": {}, "PNG": {}, "WEBP": {"lossless": True}}
 

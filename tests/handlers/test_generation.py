@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from vestal_handlers import generation, generation_scoring
 from vestal_handlers.errors import Failure, HandlerError
-from vestal_handlers.generation import GenerationLoop, Row, generate, grouped
-from vestal_handlers.generation_scoring import score
-from vestal_handlers.sampling import Sampler, Sampling, distribution
+from vestal_handlers.text import generation, scoring
+from vestal_handlers.text.generation import GenerationLoop, Row, generate, grouped
+from vestal_handlers.text.sampling import Sampler, Sampling, distribution
+from vestal_handlers.text.scoring import score
 
 CONTEXT, VOCABULARY, EOS = 64, 300, 0
 
@@ -343,7 +343,7 @@ def test_a_seed_gives_the_same_tokens_and_another_seed_others(model):
 @pytest.mark.parametrize("at_once", [1, 8, 512])
 @pytest.mark.parametrize("max_cells", [1, 100, 16_384])
 def test_scores_are_those_of_a_plain_forward(model, monkeypatch, at_once, max_cells):
-    monkeypatch.setattr(generation_scoring, "TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", at_once)
     prompts = prompts_of([1, 2, 30, CONTEXT, 7])
     for prompt, ours in zip(prompts, score(model, prompts, max_cells), strict=True):
         ids = torch.tensor([prompt])
@@ -354,9 +354,9 @@ def test_scores_are_those_of_a_plain_forward(model, monkeypatch, at_once, max_ce
 
 def test_scores_end_in_time(model, monkeypatch):
     """Time is over after two forwards: the short group is done, the long one is not."""
-    monkeypatch.setattr(generation_scoring, "TOKENS_AT_ONCE", 8)
+    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 8)
     ticks = iter(range(100))
-    monkeypatch.setattr(generation_scoring.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(ticks))
     short, long = score(model, prompts_of([6, 40]), max_cells=50, deadline=1.5)
     assert len(short) == 5
     assert isinstance(long, Failure)

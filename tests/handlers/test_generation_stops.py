@@ -9,7 +9,7 @@ from test_generation import VOCABULARY
 from test_text_generator import byte_level_bpe
 from tokenizers import Tokenizer, decoders, models
 
-from vestal_handlers.generation_stops import REPLACEMENT, Stops
+from vestal_handlers.text.stops import REPLACEMENT, Stops
 
 BYTES = byte_level_bpe()
 WORDS = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "b": 2, "▁": 3, "é": 4}, unk_token="b"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from imaging import chunk, encoded, seven
 
-from vestal_handlers.decoding import read_image
 from vestal_handlers.errors import InputError
+from vestal_handlers.images.decoding import read_image
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 PICTURE = seven((40, 28)).convert("RGB")

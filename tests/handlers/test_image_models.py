@@ -92,12 +92,12 @@ class Model:
             "model.py": textwrap.dedent(MODELS[self.name]),
             "transforms.py": (
                 "import torch\nfrom torchvision.transforms import v2\n"
-                "from vestal_handlers.decoding import ImageTransform\n"
+                "from vestal_handlers.images.decoding import ImageTransform\n"
                 f'transform = ImageTransform("RGB", ({TRANSFORMS[self.name]}))\n'
             ).replace("\\\n", "\n"),
             "index_to_name.json": json.dumps({str(i): f"c{i}" for i in range(CLASSES[self.name])}),
             "handler.py": (
-                "from vestal_handlers.image_classifier import ImageClassifier\n\n\n"
+                "from vestal_handlers.tasks.image_classifier import ImageClassifier\n\n\n"
                 "class Handler(ImageClassifier):\n    pass\n"
             ),
         }

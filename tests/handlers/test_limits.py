@@ -23,10 +23,10 @@ from torchvision.transforms import v2
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from vestal.archive.run import Input, LoadedArchive
-from vestal_handlers import image_limits
-from vestal_handlers.decoding import read_image
 from vestal_handlers.errors import InputError, is_out_of_memory
-from vestal_handlers.image_limits import TransformLimit
+from vestal_handlers.images import limits
+from vestal_handlers.images.decoding import read_image
+from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.metrics import Metrics
 
 JSON = "application/json"
@@ -35,7 +35,7 @@ RESNET = (v2.Resize(256, antialias=True), v2.CenterCrop(224))
 TRANSFORMS = """
 import torch
 from torchvision.transforms import v2
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 transform = ImageTransform("L", (v2.Resize(64, antialias=True), v2.ToDtype(torch.float32)))
 """
@@ -280,7 +280,7 @@ def test_a_tile_larger_than_its_image_counts():
 
 @pytest.mark.parametrize("kind", hostile.PIECES)
 def test_a_file_in_too_many_pieces_is_refused(kind, monkeypatch):
-    monkeypatch.setattr(image_limits, "READS", 5_000)
+    monkeypatch.setattr(limits, "READS", 5_000)
     with pytest.raises(InputError) as refusal:
         read_image(hostile.PIECES[kind](20_000), "L")
     assert refusal.value.status in (400, 415)
@@ -382,7 +382,7 @@ def test_a_decoder_without_memory_is_no_corrupt_image(monkeypatch):
     def fail(*_, **__):
         return torch.empty(2**50)
 
-    monkeypatch.setattr("vestal_handlers.decoding.decode_image", fail)
+    monkeypatch.setattr("vestal_handlers.images.decoding.decode_image", fail)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         read_image(encoded(seven(), "JPEG"), "L")
 

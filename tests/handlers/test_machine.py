@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vestal_handlers.cores import cores
-from vestal_handlers.machine import sha256_of, share_of_cores
+from vestal_handlers.device import sha256_of, share_of_cores
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -111,7 +111,7 @@ def test_without_a_quota_there_is_the_affinity(tmp_path, content):
 def test_workers_share_what_the_affinity_allows():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from vestal_handlers.machine import share_of_cores\n"
+        "from vestal_handlers.device import share_of_cores\n"
         "print(share_of_cores({'maxWorkers': 1}), share_of_cores({'maxWorkers': 4}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vestal_handlers.image_classifier import ImageClassifierOptions
 from vestal_handlers.options import OptionError, read_options
+from vestal_handlers.tasks.image_classifier import ImageClassifierOptions
 
 
 def test_no_section_gives_the_defaults():

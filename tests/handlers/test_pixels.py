@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from imaging import encoded, seven
 from PIL import Image
 
-from vestal_handlers.decoding import ImageTransform, read_image
 from vestal_handlers.errors import InputError
-from vestal_handlers.pixels import PIXELS_SCHEMA, read_pixels
+from vestal_handlers.images.decoding import ImageTransform, read_image
+from vestal_handlers.images.pixels import PIXELS_SCHEMA, read_pixels
 
 NAN = float("nan")
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import VestalError
-from vestal_handlers.request import read_request
+from vestal_handlers.requests.request import read_request
 
 NAMES = ["bmi", "bp", "s5"]
 OPTIONS = {"features": NAMES, "target": "progression", "units": "points after a year"}

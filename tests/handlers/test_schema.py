@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestal_handlers.errors import InputError
-from vestal_handlers.schema import FLOAT32, validate
+from vestal_handlers.requests.schema import FLOAT32, validate
 
 PATIENT = {
     "type": "object",

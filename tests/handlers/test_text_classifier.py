@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vestal.archive.run import Input, LoadedArchive
-from vestal_handlers.hashing import TextTransform
+from vestal_handlers.text.hashing import TextTransform
 
 LABELS = ["code", "prose"]
 CODE = "def first(items):\n    return items[0]"
 PROSE = "It was a bright cold day in April, and the clocks were striking thirteen."
 TRANSFORMS = """
-from vestal_handlers.hashing import TextTransform
+from vestal_handlers.text.hashing import TextTransform
 
 transform = TextTransform(size=2048, words=2)
 """

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vestal.archive.run import MANIFEST, Input, LoadedArchive
 from vestal.errors import VestalError
-from vestal_handlers.machine import sha256_of
+from vestal_handlers.device import sha256_of
 
 HANDLER = """
-from vestal_handlers.text_generator import TextGenerator
+from vestal_handlers.tasks.text_generator import TextGenerator
 
 
 class Handler(TextGenerator):

@@ -11,9 +11,9 @@ import torch
 from imaging import chunk, encoded, png, seven
 from PIL import Image
 
-from vestal_handlers.decoding import ImageTransform, read_image
 from vestal_handlers.errors import InputError
-from vestal_handlers.flattening import WHITE, colour_of, flatten
+from vestal_handlers.images.decoding import ImageTransform, read_image
+from vestal_handlers.images.flattening import WHITE, colour_of, flatten
 
 BLACK, RED = (0, 0, 0), (255, 0, 0)
 INK = np.asarray(seven()) > 0  # what is drawn; the rest is transparent

@@ -8,8 +8,8 @@ from imaging import encoded, seven
 from PIL import Image, ImageFile
 from torchvision.transforms import v2
 
-from vestal_handlers.decoding import ImageTransform, read_image
 from vestal_handlers.errors import InputError
+from vestal_handlers.images.decoding import ImageTransform, read_image
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ TRANSFORMS = """
 import torch
 from torchvision.transforms import v2
 
-from vestal_handlers.decoding import ImageTransform
+from vestal_handlers.images.decoding import ImageTransform
 
 transform = ImageTransform(
     mode="L", steps=(v2.Resize((8, 8)), v2.ToDtype(torch.float32, scale=True))
@@ -54,7 +54,7 @@ handler:
   top_k: 2
 """
 HANDLER = """
-from vestal_handlers.image_classifier import ImageClassifier
+from vestal_handlers.tasks.image_classifier import ImageClassifier
 
 
 class Handler(ImageClassifier):

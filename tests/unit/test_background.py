@@ -17,7 +17,7 @@ from vestal.training.evaluation.asking import body_at
 from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import train
-from vestal_handlers.request import Instance, Request
+from vestal_handlers.requests.request import Instance, Request
 
 INK = np.zeros((16, 16), dtype=np.uint8)
 INK[4:12, 4:12] = 255

@@ -16,7 +16,7 @@ from vestal.errors import VestalError
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.scaffold import create
-from vestal_handlers.schema import validate
+from vestal_handlers.requests.schema import validate
 
 DOCS = Path(__file__).parents[2] / "docs" / "handlers.md"
 MODEL = """
@@ -55,7 +55,7 @@ from io import BytesIO
 from PIL import Image
 
 from scorer import Scorer
-from vestal_handlers.answers import Media
+from vestal_handlers.requests.responses import Media
 
 
 class Painter(Scorer):
@@ -69,7 +69,7 @@ TALKER = """
 import random
 
 from scorer import Scorer
-from vestal_handlers.answers import Media
+from vestal_handlers.requests.responses import Media
 
 
 class Talker(Scorer):

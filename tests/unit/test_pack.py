@@ -81,8 +81,8 @@ def test_the_bill_names_what_a_handler_of_ones_own_leads_to(tmp_path):
     home = project.models / "regression"
     shutil.copytree(find_model(project, "regression"), home)
     (home / "handler.py").write_text(
-        "from vestal_handlers import decoding\n"
-        "from vestal_handlers.regressor import Regressor\n\n\n"
+        "from vestal_handlers.images import decoding\n"
+        "from vestal_handlers.tasks.regressor import Regressor\n\n\n"
         "class Handler(Regressor):\n    limit = decoding.MAX_PIXELS\n"
     )
     archive = packed(project, "regression")

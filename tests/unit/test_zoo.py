@@ -23,8 +23,9 @@ from vestal.training import saving
 from vestal.training.loop import Learner, fit
 from vestal.training.recipe import Splits, load_recipe, load_transform
 from vestal.training.run_files import write_support
-from vestal_handlers import engines, generation_model
+from vestal_handlers import engines
 from vestal_handlers.model_files import load_module
+from vestal_handlers.text import language_model
 
 HERE = Project.here()
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
@@ -148,7 +149,7 @@ def test_a_loaded_artifact_gives_the_modules_own_outputs(name, tmp_path):
     for file in artifacts:
         if language:
             recipe.tokenizer(["to be or not to be"]).save(str(tmp_path / "tokenizer.json"))
-            loaded = generation_model.load(tmp_path / file, torch.device("cpu")).model
+            loaded = language_model.load(tmp_path / file, torch.device("cpu")).model
         else:
             loaded = engines.load(tmp_path / file, torch.device("cpu"))
         with torch.inference_mode():

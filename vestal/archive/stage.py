@@ -191,7 +191,7 @@ def _write_handler(home: Path, folder: Path, task: str) -> None:
     kind = "".join(part.capitalize() for part in task.split("_"))
     # TorchServe refuses a handler file in which two classes are defined: this one defines one.
     (folder / HANDLER).write_text(
-        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.{task} import {kind}\n\n\n'
+        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.tasks.{task} import {kind}\n\n\n'
         f"class Handler({kind}):\n    pass\n",
         "utf-8",
     )

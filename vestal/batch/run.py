@@ -21,7 +21,7 @@ from vestal.batch.journal import Journal
 from vestal.batch.reading import reading
 from vestal.batch.tables import check_format, write
 from vestal.errors import UsageError, VestalError
-from vestal_handlers.machine import sha256_of
+from vestal_handlers.device import sha256_of
 
 # Called with the number of rows done, of those failed, and of all.
 Progress = Callable[[int, int, int], object]

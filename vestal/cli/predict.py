@@ -194,8 +194,8 @@ def _draw(
         from PIL import Image
 
         from vestal.training.plots import Seen, draw_grid
-        from vestal_handlers.decoding import read_image
         from vestal_handlers.errors import InputError
+        from vestal_handlers.images.decoding import read_image
 
         seen = []
         for one, truth, answer in zip(given, actual, said, strict=True):

@@ -28,9 +28,9 @@ from vestal.folders import files_in, folders_in
 from vestal.training.recipe import Splits
 from vestal.training.splitting import divide, split
 from vestal_handlers.cores import cores
-from vestal_handlers.decoding import FORMATS, Mode, read_image
 from vestal_handlers.errors import InputError
-from vestal_handlers.flattening import colour_of
+from vestal_handlers.images.decoding import FORMATS, Mode, read_image
+from vestal_handlers.images.flattening import colour_of
 
 SPLIT_FOLDERS = ("train", "val", "test")
 NAMED = 3  # files in a message

@@ -82,7 +82,7 @@ class Recipe:
     """How a model is trained and saved.
 
     Attributes:
-        task: the module of `vestal_handlers` that serves it, such as `image_classifier`.
+        task: the module of `vestal_handlers.tasks` that serves it, such as `image_classifier`.
         build: makes the untrained module; may take `classes`, the number of labels.
         objective: the loss and the figures.
         datasets: by name.
@@ -180,7 +180,7 @@ def _background(folder: Path) -> str | None:
     stated = handler_options(folder).get("background")
     if stated is None:
         return None
-    from vestal_handlers.flattening import colour_of  # Pillow, for image models only
+    from vestal_handlers.images.flattening import colour_of  # Pillow, for image models only
 
     try:
         colour_of(str(stated))

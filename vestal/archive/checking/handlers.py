@@ -201,7 +201,7 @@ def _handler(file: str, module: Module, node: ast.ClassDef | None) -> Handler:
         _method(node, name) for name in ("initialize", "_load_pickled_model")
     )
     stock = any(base[0].startswith(STOCK) for base in bases) and not own
-    ours = [base for base in bases if base[0].startswith("vestal_handlers.")]
+    ours = [base for base in bases if base[0].partition(".")[0] == "vestal_handlers"]
     plain = node is not None and not any(isinstance(s, ast.Assign) for s in node.body)
     return Handler(file, stock, ours[0] if len(ours) == 1 and plain else None)
 

@@ -55,8 +55,11 @@ def check_options(
 def _same_source(contents: Contents, module: str) -> bool:
     for part in (module, "vestal_handlers.options", "vestal_handlers.base"):
         spec = find_spec(part)
-        member = f"{part.replace('.', '/')}.py"
-        if spec is None or spec.origin is None or member not in contents:
+        if spec is None or spec.origin is None:
+            return False
+        is_package = spec.submodule_search_locations is not None
+        member = f"{part.replace('.', '/')}{'/__init__' if is_package else ''}.py"
+        if member not in contents:
             return False
         if Path(spec.origin).read_bytes() != contents.path(member).read_bytes():
             return False

@@ -80,9 +80,9 @@ class WeightsSource:
         return answer
 
     def _scorer(self) -> Callable[[Sequence[Any]], Sequence[Said]]:
-        from vestal_handlers import generation_model
+        from vestal_handlers.text import language_model
 
-        language = generation_model.load(self.run.folder / self.run.artifacts[0], CPU)
+        language = language_model.load(self.run.folder / self.run.artifacts[0], CPU)
         score = module_scorer(language.model, language.tokenizer)
 
         def answer(texts: Sequence[str]) -> Sequence[Said]:

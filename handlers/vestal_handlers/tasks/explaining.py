@@ -25,7 +25,7 @@ from vestal_handlers.options import Options, number
 
 if TYPE_CHECKING:
     # Rows and texts are explained where there is no torchvision.
-    from vestal_handlers.decoding import ImageTransform
+    from vestal_handlers.images.decoding import ImageTransform
 
 # Values of inputs in one pass with gradients: 7 images of 3 x 224 x 224, all steps of a small row.
 _VALUES_A_PASS = 2**20

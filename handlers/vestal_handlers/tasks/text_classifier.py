@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vestal_handlers.charsets import text_of
-from vestal_handlers.classes import Classifier, ClassifierOptions
 from vestal_handlers.errors import InputError
-from vestal_handlers.hashing import TextTransform
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
-from vestal_handlers.request import Instance
-from vestal_handlers.schema import FLOAT32, validate
+from vestal_handlers.requests.charsets import text_of
+from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema import FLOAT32, validate
+from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
+from vestal_handlers.text.hashing import TextTransform
 
 EXAMPLE = "for word in text.split():"
 

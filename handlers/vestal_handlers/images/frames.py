@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from vestal_handlers import image_limits
-from vestal_handlers.image_limits import LimitedReader
+from vestal_handlers.images import limits
+from vestal_handlers.images.limits import LimitedReader
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GIF_HEADER = 13
@@ -46,7 +46,7 @@ def png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
     at, chunks = len(PNG_SIGNATURE), 0
     while at + 8 <= len(data):
         chunks += 1
-        if chunks > image_limits.READS:
+        if chunks > limits.READS:
             raise OSError("the file is in too many pieces")
         length, kind = struct.unpack_from("!I4s", data, at)
         yield kind, at, at + 12 + length

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.errors import InputError
-from vestal_handlers.explaining import ExplainOptions, attribute
 from vestal_handlers.model_files import load_module
-from vestal_handlers.numerals import number_in
-from vestal_handlers.request import Instance
-from vestal_handlers.schema import FLOAT32, validate
+from vestal_handlers.requests.numerals import number_in
+from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema import FLOAT32, validate
+from vestal_handlers.tasks.explaining import ExplainOptions, attribute
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.errors import InputError
-from vestal_handlers.explaining import Attribution, ExplainOptions, attribute
 from vestal_handlers.labels import indices_by_label, labels_in, shared_labels
 from vestal_handlers.options import number
-from vestal_handlers.request import Instance
+from vestal_handlers.requests.request import Instance
+from vestal_handlers.tasks.explaining import Attribution, ExplainOptions, attribute
 
 logger = logging.getLogger(__name__)
 

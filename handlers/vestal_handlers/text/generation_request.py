@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vestal_handlers.errors import InputError
-from vestal_handlers.generation_model import LanguageModel
 from vestal_handlers.options import Options, number
-from vestal_handlers.sampling import GREEDY_BELOW, Sampling
-from vestal_handlers.schema import validate
+from vestal_handlers.requests.schema import validate
+from vestal_handlers.text.language_model import LanguageModel
+from vestal_handlers.text.sampling import GREEDY_BELOW, Sampling
 
 # What "score" answers leaves no place for.
 _GENERATES = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from vestal_handlers.errors import InputError
-from vestal_handlers.generation_stops import REPLACEMENT
+from vestal_handlers.text.stops import REPLACEMENT
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from vestal_handlers.frames import PNG_SIGNATURE, gif_blocks, png_chunks
+from vestal_handlers.images.frames import PNG_SIGNATURE, gif_blocks, png_chunks
 
 Data = bytes | bytearray
 

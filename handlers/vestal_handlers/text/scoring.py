@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from vestal_handlers.errors import Failure, HandlerError
-from vestal_handlers.generation import grouped
+from vestal_handlers.text.generation import grouped
 
 # Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a forward makes few.
 TOKENS_AT_ONCE = 512

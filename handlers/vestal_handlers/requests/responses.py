@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vestal_handlers import protocol_v2
 from vestal_handlers.errors import InputError
-from vestal_handlers.request import Instance, Request
+from vestal_handlers.requests import protocol_v2
+from vestal_handlers.requests.request import Instance, Request
 
 JSON = "application/json"
 

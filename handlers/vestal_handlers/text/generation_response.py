@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vestal_handlers.generation import Row
-from vestal_handlers.generation_model import LanguageModel
-from vestal_handlers.generation_request import Prompt
+from vestal_handlers.text.generation import Row
+from vestal_handlers.text.generation_request import Prompt
+from vestal_handlers.text.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

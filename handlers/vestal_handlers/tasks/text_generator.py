@@ -8,24 +8,24 @@ from typing import Any
 
 import torch
 
-from vestal_handlers import generation_model
 from vestal_handlers.base import BatchHandler
-from vestal_handlers.charsets import text_of
+from vestal_handlers.device import response_timeout
 from vestal_handlers.errors import Failure
-from vestal_handlers.generation import Row, generate
-from vestal_handlers.generation_answer import ANSWER_SCHEMA, Output, answer_of
-from vestal_handlers.generation_model import LanguageModel
-from vestal_handlers.generation_request import (
+from vestal_handlers.requests.charsets import text_of
+from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.text import language_model
+from vestal_handlers.text.generation import Row, generate
+from vestal_handlers.text.generation_request import (
     Prompt,
     TextGeneratorOptions,
     object_schema,
     read_prompt,
 )
-from vestal_handlers.generation_scoring import score
-from vestal_handlers.generation_stops import Stops
-from vestal_handlers.machine import response_timeout
-from vestal_handlers.request import Instance, Request
-from vestal_handlers.sampling import Sampler
+from vestal_handlers.text.generation_response import ANSWER_SCHEMA, Output, answer_of
+from vestal_handlers.text.language_model import LanguageModel
+from vestal_handlers.text.sampling import Sampler
+from vestal_handlers.text.scoring import score
+from vestal_handlers.text.stops import Stops
 
 
 class TextGenerator(BatchHandler):
@@ -37,7 +37,7 @@ class TextGenerator(BatchHandler):
     engine: LanguageModel
 
     def load_engine(self, artifact: Path) -> LanguageModel:
-        return generation_model.load(artifact, self.device, self.options.precision)
+        return language_model.load(artifact, self.device, self.options.precision)
 
     def setup(self) -> None:
         options = self.options

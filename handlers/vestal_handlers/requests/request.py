@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from vestal_handlers import protocol_v2
-from vestal_handlers.bodies import (
+from vestal_handlers.errors import Failure, InputError
+from vestal_handlers.options import Options
+from vestal_handlers.requests import protocol_v2
+from vestal_handlers.requests.body import (
     check_depth,
     check_size,
     check_text,
@@ -23,9 +25,13 @@ from vestal_handlers.bodies import (
     parse_json,
     unzipped,
 )
-from vestal_handlers.charsets import codec_of, decoded, is_multipart, text_or_bytes, undeclared
-from vestal_handlers.errors import Failure, InputError
-from vestal_handlers.options import Options
+from vestal_handlers.requests.charsets import (
+    codec_of,
+    decoded,
+    is_multipart,
+    text_or_bytes,
+    undeclared,
+)
 
 # Echoed to the caller: nothing else of a request reaches the headers of an answer.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")

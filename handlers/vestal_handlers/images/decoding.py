@@ -21,13 +21,13 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from vestal_handlers.errors import InputError, is_out_of_memory
-from vestal_handlers.flattening import WHITE, Colour, flatten
-from vestal_handlers.flattening import Mode as Mode
-from vestal_handlers.frames import has_more_frames
-from vestal_handlers.image_limits import LimitedReader, check_header
-from vestal_handlers.image_metadata import kind_of, orientation_of, without_metadata
-from vestal_handlers.pixels import read_pixels
-from vestal_handlers.truncation import ended
+from vestal_handlers.images.flattening import WHITE, Colour, flatten
+from vestal_handlers.images.flattening import Mode as Mode
+from vestal_handlers.images.frames import has_more_frames
+from vestal_handlers.images.limits import LimitedReader, check_header
+from vestal_handlers.images.metadata import kind_of, orientation_of, without_metadata
+from vestal_handlers.images.pixels import read_pixels
+from vestal_handlers.images.truncation import ended
 
 # torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vestal_handlers.errors import InputError
-from vestal_handlers.schema import validate
+from vestal_handlers.requests.schema import validate
 
 CHANNELS = (1, 3, 4)
 _VALUE: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 255}

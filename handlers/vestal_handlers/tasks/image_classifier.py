@@ -10,24 +10,24 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from vestal_handlers.answers import Media
-from vestal_handlers.classes import Classifier, ClassifierOptions
-from vestal_handlers.decoding import (
+from vestal_handlers.errors import InputError
+from vestal_handlers.images.decoding import (
     MAX_FRAMES,
     MAX_PIXELS,
     ImageTransform,
     bytes_of,
     image_size,
 )
-from vestal_handlers.errors import InputError
-from vestal_handlers.explaining import heat_map, seen
-from vestal_handlers.flattening import colour_of
-from vestal_handlers.image_limits import TransformLimit
+from vestal_handlers.images.flattening import colour_of
+from vestal_handlers.images.limits import TransformLimit
+from vestal_handlers.images.pixels import PIXELS_SCHEMA
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
-from vestal_handlers.pixels import PIXELS_SCHEMA
-from vestal_handlers.request import Instance, Request
-from vestal_handlers.schema import validate
+from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.responses import Media
+from vestal_handlers.requests.schema import validate
+from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
+from vestal_handlers.tasks.explaining import heat_map, seen
 
 PNG = "image/png"
 

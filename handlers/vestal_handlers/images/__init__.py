@@ -1,0 +1,1 @@
+"""Images: limits checked from the header, then bytes to pixels."""

@@ -1,0 +1,1 @@
+"""One handler per task: decode an instance, encode an output."""

@@ -1,0 +1,1 @@
+"""Text: hashed words for classifiers, and generation with language models."""
