@@ -45,9 +45,10 @@ shuffle: $(STAMP)  ## the tests in random order, with a temp path of 120 letters
 	@COLUMNS=60 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -p randomly --basetemp=/tmp/$(LONG)/t
 	@rm -rf /tmp/$(LONG)
 
-lint: $(STAMP)  ## ruff: rules and format
+lint: $(STAMP)  ## ruff: rules and format; import-linter: which package may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 
 format: $(STAMP)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from vestal import Client
+from vestal.configuration.ports import free_ports
 from vestal.project import Project, ReadyFile
-from vestal.server.ports import free_ports
 from vestal.server.server import Server
 
 HANDLER = """

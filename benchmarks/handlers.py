@@ -34,8 +34,8 @@ from torchvision.transforms import v2
 
 from benchmarks.photos import mosaics
 from benchmarks.resnet18 import ours, sources, stock
-from vestal.archive.run import LoadedArchive
 from vestal.errors import VestalError
+from vestal.inprocess import LoadedArchive
 from vestal.loadtest.run import run_load
 from vestal.project import Project, ReadyFile
 from vestal.server import Server

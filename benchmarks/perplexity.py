@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from vestal.models import find_model
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run
 from vestal.training.language import module_scorer, perplexity, texts_of
-from vestal.training.recipe import load_recipe
 from vestal_handlers.model_files import load_module
 
 project = Project.here()

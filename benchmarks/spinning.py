@@ -29,9 +29,9 @@ from PIL import Image
 
 from benchmarks.photos import mosaics
 from vestal.archive.pack import pack
-from vestal.archive.run import LoadedArchive
+from vestal.inprocess import LoadedArchive
 from vestal.project import Project
-from vestal.training.recipe import load_recipe
+from vestal.recipes.recipe import load_recipe
 
 RESULTS = Path(__file__).parent / "results" / "spinning.csv"
 SETTINGS: dict[str, dict[str, str]] = {

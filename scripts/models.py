@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vestal.models import zoo
 from vestal.project import Project
-from vestal.training.recipe import load_recipe
+from vestal.recipes.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import train
 

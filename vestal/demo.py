@@ -25,10 +25,10 @@ from vestal.cli.output import out as console
 from vestal.client import Answer, Client, ClientError
 from vestal.errors import VestalError
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
 from vestal.server import Server
 from vestal.training.plots import Seen, draw_grid
-from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import train
 

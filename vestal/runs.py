@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
+from vestal.files.storage import write_text
 from vestal.project import Project
-from vestal.storage import write_text
 
 LABELS = "index_to_name.json"
 TRANSFORMS = "transforms.py"

@@ -10,10 +10,10 @@ from pathlib import Path
 from string import Template
 
 from vestal.errors import UsageError
+from vestal.files.storage import scratch_folder
+from vestal.files.table_columns import Choice
 from vestal.models import NAME, zoo
 from vestal.project import Project
-from vestal.storage import scratch_folder
-from vestal.table_columns import Choice
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".template"  # no Python until it is filled in

@@ -16,8 +16,8 @@ from shlex import quote
 from typing import Any
 
 from vestal.errors import UsageError, VestalError
-from vestal.table_columns import Choice, choose
-from vestal.table_files import Table, read_table
+from vestal.files.table_columns import Choice, choose
+from vestal.files.tables import Table, read_table
 from vestal.training import tables
 
 # Of Python's own library: what the sentences of its documentation are about.

@@ -2,9 +2,9 @@
 
 from torchvision.transforms import v2
 
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import DataSet, Recipe
 from vestal.training.datasets import digits, fashion_mnist
-from vestal.training.objectives import Classification
-from vestal.training.recipe import DataSet, Recipe
 
 from .model import build
 

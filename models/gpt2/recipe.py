@@ -6,9 +6,9 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vestal.errors import VestalError
+from vestal.recipes.objectives import NextToken
+from vestal.recipes.recipe import DataSet, Recipe, Weights
 from vestal.training.language import byte_level_bpe
-from vestal.training.objectives import NextToken
-from vestal.training.recipe import DataSet, Recipe, Weights
 
 from .model import CONTEXT, VOCABULARY, build
 from .training_data import pydoc_topics

@@ -3,7 +3,7 @@
 import random
 from pydoc_data.topics import topics
 
-from vestal.training.recipe import Splits
+from vestal.recipes.recipe import Splits
 from vestal.training.tables import Texts, passages
 
 SPLIT_SEED = 0  # of the data, whatever the training's seed

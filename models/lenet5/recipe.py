@@ -4,9 +4,9 @@ from functools import partial
 
 from torchvision.transforms import v2
 
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import DataSet, Recipe
 from vestal.training.datasets import cifar10, digits
-from vestal.training.objectives import Classification
-from vestal.training.recipe import DataSet, Recipe
 
 from .model import build
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from vestal.training.objectives import Regression
-from vestal.training.recipe import DataSet, Recipe, Splits
+from vestal.recipes.objectives import Regression
+from vestal.recipes.recipe import DataSet, Recipe, Splits
 from vestal.training.splitting import split
 from vestal.training.tables import Rows
 

@@ -8,9 +8,9 @@ from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
 from vestal.errors import VestalError
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import DataSet, Recipe, Weights
 from vestal.training.datasets import digits, image_folder
-from vestal.training.objectives import Classification
-from vestal.training.recipe import DataSet, Recipe, Weights
 
 from .model import build
 

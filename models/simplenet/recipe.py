@@ -1,7 +1,7 @@
 """Code or prose: what to train on and how."""
 
-from vestal.training.objectives import Classification
-from vestal.training.recipe import DataSet, Recipe
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import DataSet, Recipe
 
 from .model import build
 from .training_data import LABELS, code_or_prose

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from vestal.training.recipe import Splits
+from vestal.recipes.recipe import Splits
 from vestal.training.tables import Texts
 
 LABELS = ("code", "prose")

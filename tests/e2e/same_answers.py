@@ -8,9 +8,9 @@ from typing import Any
 
 import requests
 
-from vestal.archive.frontend import Frontend, Sent
-from vestal.archive.messages import Answer
-from vestal.archive.run import LoadedArchive
+from vestal.inprocess import LoadedArchive
+from vestal.inprocess.frontend import Frontend, Sent
+from vestal.inprocess.messages import Answer
 
 
 def ask_here(

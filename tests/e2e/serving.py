@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import requests
 
+from vestal.configuration.ports import free_ports
 from vestal.project import Project, ReadyFile
-from vestal.server.ports import free_ports
 
 START_SECONDS = 240  # seven workers import torch on two cores
 END_SECONDS = 20

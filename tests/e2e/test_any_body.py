@@ -29,8 +29,8 @@ from test_requests import tensor
 
 import vestal_handlers
 from vestal.archive.pack import pack
-from vestal.archive.sample import matches, read_sample
 from vestal.client import Client
+from vestal.mar.sample import matches, read_sample
 from vestal.models import zoo
 from vestal.project import Project
 from vestal.server import Server

@@ -12,7 +12,7 @@ import requests
 from packaging.requirements import Requirement
 from serving import plain_torchserve
 
-from vestal.archive.sample import matches, read_sample
+from vestal.mar.sample import matches, read_sample
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 # TorchServe's own needs: its wheel's, and yaml, which its worker imports.

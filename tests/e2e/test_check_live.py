@@ -11,7 +11,7 @@ from check_archives import foreign_archives, simple
 from PIL import Image
 from serving import plain_torchserve
 
-from vestal.archive.checking import check
+from vestal.checking import check
 
 IGNORED = """
 batchSize: "2"

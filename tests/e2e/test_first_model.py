@@ -16,10 +16,10 @@ from imaging import bomb, encoded, seven
 from PIL import Image
 from serving import until
 
-from vestal.archive.run import LoadedArchive
-from vestal.archive.sample import matches, read_sample
 from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenError, TooLarge
 from vestal.demo import TestImage, save_test_images, show_isolation, swap
+from vestal.inprocess import LoadedArchive
+from vestal.mar.sample import matches, read_sample
 from vestal.runs import Run
 from vestal.server.server import Server
 

@@ -12,10 +12,10 @@ from serving import archive
 from test_any_body import PNG, TABLE, as_json, multipart
 from test_any_body import project as project  # a fixture: mnist and the doubler
 
-from vestal.archive.frontend import Frontend
-from vestal.archive.run import LoadedArchive
-from vestal.archive.sample import read_sample
 from vestal.demo import save_test_images
+from vestal.inprocess import LoadedArchive
+from vestal.inprocess.frontend import Frontend
+from vestal.mar.sample import read_sample
 from vestal.server import Server
 
 SEED = 20

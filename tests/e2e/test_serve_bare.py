@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 from serving import END_SECONDS, START_SECONDS, archive, serving, until
 
-from vestal.server.ports import free_ports
+from vestal.configuration.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
 

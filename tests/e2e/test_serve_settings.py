@@ -14,7 +14,7 @@ from doubling import write_doubler
 from serving import END_SECONDS, serving
 
 from vestal import Client, UnknownMetric
-from vestal.server.ports import free_ports
+from vestal.configuration.ports import free_ports
 
 # A locale that does not exist on this machine, as an SSH session brings it along.
 LOCALE = ("-u", "LANG", "-u", "LC_CTYPE", "LC_ALL=xx_YY.UTF-8")

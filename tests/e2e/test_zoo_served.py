@@ -13,10 +13,10 @@ from fuzzing import mutate
 from same_answers import ask_here, ask_server, assert_same
 from serving import serving
 
-from vestal.archive.frontend import Frontend
-from vestal.archive.run import LoadedArchive
-from vestal.archive.sample import matches, read_sample
 from vestal.client import Client, RequestRefused
+from vestal.inprocess import LoadedArchive
+from vestal.inprocess.frontend import Frontend
+from vestal.mar.sample import matches, read_sample
 from vestal.models import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vestal.archive.run import MANIFEST
+from vestal.mar.layout import MANIFEST
 
 DOUBLER = """
     import math

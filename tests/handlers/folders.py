@@ -11,7 +11,8 @@ import torch
 import yaml
 from torch import nn
 
-from vestal.archive.run import MANIFEST, Answer, Input, LoadedArchive
+from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.mar.layout import MANIFEST
 
 
 def write_archive(

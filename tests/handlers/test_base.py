@@ -10,8 +10,8 @@ import threading
 import pytest
 from doubling import write_doubler
 
-from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import VestalError
+from vestal.inprocess import Input, LoadedArchive
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from imaging import encoded, seven
 from PIL import Image
 from torch import nn
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.errors import HandlerError
 from vestal_handlers.tasks.explaining import Attribution, attribute, heat_map
 

@@ -9,7 +9,7 @@ from doubling import write_doubler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 
 # What doubling.py fails at, and how; every other number is good.
 FAULTS = {"5": 500, "13": 500, "7": 500, "8": 500, "17": 422, "3.5": 500, "100": 507}

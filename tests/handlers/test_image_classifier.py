@@ -15,9 +15,9 @@ from imaging import bomb, encoded, seven
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from vestal.archive.run import Input, LoadedArchive
-from vestal.archive.sample import matches, read_sample
-from vestal.training.recipe import load_recipe, load_transform
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.sample import matches, read_sample
+from vestal.recipes.recipe import load_recipe, load_transform
 
 
 @pytest.fixture(scope="module")

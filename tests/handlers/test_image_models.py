@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 from torchvision.io import decode_image
 
-from vestal.archive.run import MANIFEST, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.layout import MANIFEST
 from vestal_handlers.engines.eager import build
 from vestal_handlers.model_files import load_module
 

@@ -22,7 +22,7 @@ from torch import nn
 from torchvision.transforms import v2
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.errors import InputError, is_out_of_memory
 from vestal_handlers.images import limits
 from vestal_handlers.images.decoding import read_image

@@ -12,7 +12,7 @@ from folders import as_json, ask, write_archive
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.base import BatchHandler
 
 PAGE = Path(__file__).parents[2] / "docs" / "handlers.md"

@@ -6,8 +6,8 @@ import pytest
 from folders import ask, write_archive
 from torch import nn
 
-from vestal.archive.run import Input, LoadedArchive
-from vestal.archive.sample import Sample, parse_sample
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.sample import Sample, parse_sample
 from vestal_handlers import packed_sample
 from vestal_handlers.base import BatchHandler
 

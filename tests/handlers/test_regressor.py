@@ -10,8 +10,8 @@ import torch
 from folders import as_json, ask, handler_of, write_archive
 from torch import nn
 
-from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import VestalError
+from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.requests.request import read_request
 
 NAMES = ["bmi", "bp", "s5"]

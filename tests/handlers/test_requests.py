@@ -8,7 +8,7 @@ import json
 import pytest
 from doubling import write_doubler
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 
 
 @pytest.fixture(scope="module")

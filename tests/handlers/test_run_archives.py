@@ -12,10 +12,11 @@ import pytest
 import torch
 from doubling import write_doubler
 
-from vestal.archive.frontend import Frontend, Sent
-from vestal.archive.profiling import profile
-from vestal.archive.run import MANIFEST, Input, LoadedArchive
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess import Input, LoadedArchive
+from vestal.inprocess.frontend import Frontend, Sent
+from vestal.inprocess.profiling import profile
+from vestal.mar.layout import MANIFEST
 
 FUNCTION = """
 import json

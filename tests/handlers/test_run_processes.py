@@ -199,7 +199,7 @@ def test_a_handler_that_kills_its_process_is_named(doubler, tmp_path):
 
 PLUGIN = """
 import json
-from vestal.archive.run import Input
+from vestal.inprocess import Input
 
 
 def test_a_number_is_doubled(archive):

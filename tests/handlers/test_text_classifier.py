@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vestal.archive.run import Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.text.hashing import TextTransform
 
 LABELS = ["code", "prose"]

@@ -17,8 +17,9 @@ from test_generation import CONTEXT, VOCABULARY, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from vestal.archive.run import MANIFEST, Input, LoadedArchive
 from vestal.errors import VestalError
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.layout import MANIFEST
 from vestal_handlers.device import sha256_of
 
 HANDLER = """

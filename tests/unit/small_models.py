@@ -6,8 +6,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from vestal.archive.pack import pack
+from vestal.recipes.recipe import load_recipe
 from vestal.training.language import byte_level_bpe
-from vestal.training.recipe import load_recipe
 
 
 def packed(project, model, version="1.0"):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vestal.archive.apart import ArchiveApart
-from vestal.archive.frontend import Frontend, Sent
 from vestal.errors import VestalError
+from vestal.inprocess.archive_process import ArchiveApart
+from vestal.inprocess.frontend import Frontend, Sent
 
 LOADED = 'print(\'{"name": "m", "version": "1.0"}\', flush=True)\n'
 ANSWER = '{"status": 200, "headers": {}, "body": "", "reached": true, "seconds": 0.1}'
@@ -33,8 +33,8 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fixtu
     starter = tmp_path / "python"
     starter.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
     starter.chmod(0o755)
-    monkeypatch.setattr("vestal.archive.apart.sys.executable", str(starter))
-    monkeypatch.setattr("vestal.archive.apart._TO_END", 0.2)
+    monkeypatch.setattr("vestal.inprocess.archive_process.sys.executable", str(starter))
+    monkeypatch.setattr("vestal.inprocess.archive_process._TO_END", 0.2)
     frontend = Frontend(max_request_size=10_000_000, decode=False)
     with ArchiveApart(tmp_path, "m-1.0.mar", frontend, seconds=3) as apart:
         yield apart

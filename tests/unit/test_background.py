@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from vestal.archive.pack import pack
-from vestal.archive.run import Input, LoadedArchive
 from vestal.errors import UsageError
+from vestal.evaluation.asking import body_at
+from vestal.inprocess import Input, LoadedArchive
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import find_run
 from vestal.scaffold import create
-from vestal.training.evaluation.asking import body_at
-from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import train
 from vestal_handlers.requests.request import Instance, Request

@@ -23,12 +23,13 @@ from torchvision.io import encode_png
 from typer.testing import CliRunner
 
 from vestal.archive.pack import pack
-from vestal.batch.archives import find_archive, loaded
 from vestal.batch.inputs import find_inputs
 from vestal.batch.journal import Journal
+from vestal.batch.loading import loaded
 from vestal.batch.run import run
 from vestal.cli.batch import batch as command
 from vestal.errors import UsageError, VestalError
+from vestal.mar.store import find_archive
 from vestal.project import Project
 
 # A handler of somebody else: it fails a batch whole, is slow, and writes down what it sees.

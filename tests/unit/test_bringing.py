@@ -28,16 +28,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vestal.archive.pack import pack
-from vestal.archive.run import Input, LoadedArchive
-from vestal.archive.sample import read_sample
 from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.sample import read_sample
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.scaffold import create
-from vestal.training import saving
-from vestal.training.bringing import bring
-from vestal.training.checkpoints import unwrapped
+from vestal.weights import saving
+from vestal.weights.checkpoints import unwrapped
+from vestal.weights.import_weights import bring
 from vestal_handlers.model_files import load_module
 
 LABELS = ("cat", "dog", "owl")

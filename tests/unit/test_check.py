@@ -16,13 +16,13 @@ from check_archives import Draft, Net, foreign_archives, ours, saved, simple, st
 from check_defects import DEFECTS
 from check_planting import Defect
 
-from vestal.archive.checking import CODES, Severity, check, checker
-from vestal.archive.checking.checker import is_ours
-from vestal.archive.index import enter, sha256_of, updating
-from vestal.archive.manifests import read_manifest
-from vestal.archive.run import LoadedArchive
-from vestal.batch.archives import model_of
+from vestal.checking import CODES, Severity, check, checker
+from vestal.checking.checker import is_ours
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess import LoadedArchive
+from vestal.mar.index import enter, sha256_of, updating
+from vestal.mar.manifest import read_manifest
+from vestal.mar.store import model_of
 from vestal.project import Project
 from vestal.server.spec import read_spec
 
@@ -387,7 +387,7 @@ def test_every_code_stands_in_the_docs_and_is_found_somewhere():
     docs = (root / "docs" / "checking.md").read_text()
     sources = "".join(
         path.read_text()
-        for path in (root / "vestal/archive/checking").glob("*.py")
+        for path in (root / "vestal/checking").glob("*.py")
         if path.name != "findings.py"
     )
     for code, meaning in CODES.items():

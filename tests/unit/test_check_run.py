@@ -14,7 +14,7 @@ import pytest
 import torch
 from check_archives import Draft, ours, saved, simple
 
-from vestal.archive.checking import check
+from vestal.checking import check
 
 LOADS = (
     "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import vestal.cli
-from vestal.archive.sample import Sample
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.pack import _read_labels
 from vestal.cli.serve import _inputs
 from vestal.cli.train import free_version
 from vestal.errors import UsageError
+from vestal.mar.sample import Sample
 from vestal.project import Project, ReadyFile
 from vestal.testing import FakeServer
 

@@ -19,7 +19,7 @@ from client_wire import Connection, HTTPServer, WireServer, http
 from vestal import Client, ConnectionFailed, DeadlineExceeded
 from vestal.client.reached import Contact, Reached
 from vestal.client.steps import Broken, Reply
-from vestal.server.ports import free_ports
+from vestal.configuration.ports import free_ports
 
 REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
 

@@ -11,7 +11,7 @@ from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
 
 from vestal import Client, Conflict, NoAddress, NotReady, ServerFailed
-from vestal.archive.sample import parse_sample
+from vestal.mar.sample import parse_sample
 
 ANSWER = {"status": "done"}
 """What the server answers to every prediction."""

@@ -15,13 +15,13 @@ from vestal.archive.pack import pack
 from vestal.errors import UsageError
 from vestal.models import find_model
 from vestal.project import Project
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run, latest_run
 from vestal.training.comparison import in_turn
 from vestal.training.compressing import taught_by
 from vestal.training.distilling import logits_of
-from vestal.training.objectives import Classification
 from vestal.training.pruning import prune
-from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import train
 

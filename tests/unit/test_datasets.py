@@ -13,7 +13,7 @@ from PIL import Image
 from vestal.batch.inputs import find_inputs
 from vestal.cli.inputs import expand
 from vestal.errors import VestalError
-from vestal.folders import files_in
+from vestal.files.folders import files_in
 from vestal.training.datasets import (
     ImageFiles,
     cifar10,

@@ -9,8 +9,8 @@ import pytest
 
 from vestal.archive.comparing import Comparison, _count, _difference
 from vestal.archive.diff import BILL, Change, Changes, Member, compare
-from vestal.archive.messages import Answer
-from vestal.archive.unpacking import MANIFEST
+from vestal.inprocess.messages import Answer
+from vestal.mar.layout import MANIFEST
 
 
 def write(folder, *, config="batchSize: 8\nhandler: {top_k: 3}\n", weights=b"one", **bill):

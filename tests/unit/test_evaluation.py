@@ -24,16 +24,16 @@ from typer.testing import CliRunner
 from vestal.archive.pack import pack
 from vestal.cli.evaluate import evaluate as command
 from vestal.errors import UsageError, VestalError
+from vestal.evaluation import evaluate
+from vestal.evaluation.asking import Label, Refused, read_answer
+from vestal.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
+from vestal.evaluation.sources import ArchiveSource, WeightsSource
 from vestal.project import Project
+from vestal.recipes.objectives import Regression
+from vestal.recipes.recipe import Splits, load_recipe
 from vestal.runs import Run
-from vestal.training.bringing import bring
 from vestal.training.datasets import image_folder
-from vestal.training.evaluation import evaluate
-from vestal.training.evaluation.asking import Label, Refused, read_answer
-from vestal.training.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
-from vestal.training.evaluation.sources import ArchiveSource, WeightsSource
-from vestal.training.objectives import Regression
-from vestal.training.recipe import Splits, load_recipe
+from vestal.weights.import_weights import bring
 
 NO = Refused(415, "InputError", "not an image")
 

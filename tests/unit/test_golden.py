@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vestal.archive.checking.checker import check
 from vestal.archive.examples import example_of
 from vestal.archive.pack import pack
-from vestal.archive.sample import matches, read_sample, value_of
+from vestal.checking.checker import check
 from vestal.errors import VestalError
+from vestal.mar.sample import matches, read_sample, value_of
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.scaffold import create
@@ -27,8 +27,8 @@ def build():
     return nn.Linear(4, 1)
 """
 RECIPE = """
-from vestal.training.objectives import Regression
-from vestal.training.recipe import Recipe
+from vestal.recipes.objectives import Regression
+from vestal.recipes.recipe import Recipe
 
 from .model import build
 

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from vestal.archive.index import updating
 from vestal.batch.journal import Journal
 from vestal.client import renewal
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
+from vestal.mar.index import updating
 from vestal.project import Project
 from vestal.runs import locked
 from vestal.server.lock import lock
@@ -23,7 +23,7 @@ import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 
-from vestal.archive.index import updating
+from vestal.mar.index import updating
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project

@@ -15,11 +15,11 @@ import yaml
 
 from vestal.cli.new import new
 from vestal.errors import UsageError, VestalError
+from vestal.files.tables import read_table
 from vestal.models import find_model, support_files
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe, load_transform
 from vestal.scaffold import TASKS, create
-from vestal.table_files import read_table
-from vestal.training.recipe import load_recipe, load_transform
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from small_models import packed
 
-from vestal.archive.checking import check
-from vestal.archive.converting import artifact_for
-from vestal.archive.index import enter, read_index, sha256_of, updating
+from vestal.archive.convert import artifact_for
 from vestal.archive.pack import _revision, find_weights, pack
+from vestal.checking import check
 from vestal.errors import UsageError, VestalError
+from vestal.mar.index import enter, read_index, sha256_of, updating
 from vestal.models import find_model
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run
-from vestal.training.recipe import load_recipe
 
 DIGITS = [str(number) for number in range(10)]
 

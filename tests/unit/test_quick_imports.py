@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import sys
-from vestal.archive.quick_imports import quick_imports
+from vestal.inprocess.quick_imports import quick_imports
 
 with quick_imports():
     import torchvision.transforms.v2 as transforms

@@ -14,10 +14,10 @@ import torch
 from vestal.cli.train import train as train_command
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
 from vestal.training.compressing import resolved
 from vestal.training.loop import Learner
-from vestal.training.recipe import load_recipe
 from vestal.training.settings import Settings
 from vestal.training.train import resume, train
 

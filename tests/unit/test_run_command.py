@@ -11,18 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from vestal.archive import profiling
-from vestal.archive.frontend import Batch, Frontend, Sent
-from vestal.archive.messages import Answer, Refused
 from vestal.archive.target import Target, find_target
-from vestal.archive.timing import StepClock, Times
-from vestal.archive.unpacking import MANIFEST
 from vestal.archive.watching import state_of, wait_for_change
-from vestal.batch.archives import find_archive, model_of
 from vestal.cli import run_output
 from vestal.cli.run import _Command
 from vestal.cli.run_inputs import Given, requests_of
 from vestal.errors import UsageError
+from vestal.inprocess import profiling
+from vestal.inprocess.frontend import Batch, Frontend, Sent
+from vestal.inprocess.messages import Answer, Refused
+from vestal.inprocess.timing import StepClock, Times
+from vestal.mar.layout import MANIFEST
+from vestal.mar.store import find_archive, model_of
 from vestal.models import find_model
 from vestal.project import Project
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vestal.archive.forms import boundary_of, read_multipart, read_urlencoded
-from vestal.archive.messages import Answer, Input, Refused
+from vestal.inprocess.forms import boundary_of, read_multipart, read_urlencoded
+from vestal.inprocess.messages import Answer, Input, Refused
 
 PART = (
     b'--b\r\nContent-Disposition: form-data; name="a"; filename="x.png"\r\n'

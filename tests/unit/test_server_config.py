@@ -10,12 +10,12 @@ import javaproperties
 import pytest
 import yaml
 
+from vestal.configuration import settings
+from vestal.configuration.config import METRICS, Configuration
+from vestal.configuration.properties import read_properties
 from vestal.errors import UsageError
 from vestal.project import Project
-from vestal.server import settings
-from vestal.server.config import METRICS, Configuration
 from vestal.server.notices import notices
-from vestal.server.properties import read_properties
 
 REPOSITORY = Path(__file__).parents[2]
 TORCHSERVE = Path(pytest.importorskip("ts").__file__).parent

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from vestal.configuration.config import LOG_CONFIG, Configuration
 from vestal.project import Project
 from vestal.server import launch
-from vestal.server.config import LOG_CONFIG, Configuration
 from vestal.server.java import find_java
 from vestal.server.launch import Plan
 

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
+from vestal.configuration.ports import Endpoint, check_free, free_ports
 from vestal.errors import VestalError
-from vestal.server.ports import Endpoint, check_free, free_ports
 
 
 @pytest.fixture

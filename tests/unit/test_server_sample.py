@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from vestal.archive.sample import matches, read_sample, tolerance_of
 from vestal.errors import VestalError
+from vestal.mar.sample import matches, read_sample, tolerance_of
 
 
 @pytest.mark.parametrize(

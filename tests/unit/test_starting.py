@@ -10,10 +10,10 @@ from torch import nn
 
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import find_run
-from vestal.training.recipe import load_recipe
+from vestal.training.initial_weights import begin, find_state, resolve, transfer
 from vestal.training.settings import Settings
-from vestal.training.starting import begin, find_state, resolve, transfer
 
 
 def network(classes, width=8):
@@ -110,7 +110,7 @@ def test_imagenets_weights_are_never_unpickled(tmp_path):
 def test_runs_without_weights_by_name_start_nothing(trained_project):
     from dataclasses import replace
 
-    from vestal.training.starting import weights_of
+    from vestal.training.initial_weights import weights_of
 
     run = replace(find_run(trained_project, "mnist"), artifacts=["model.onnx"])
     with pytest.raises(UsageError, match=r"holds model\.onnx: a training starts from weights by"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.storage import check_room, check_told, problem, scratch_folder, whole, write_text
+from vestal.files.storage import check_room, check_told, problem, scratch_folder, whole, write_text
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -84,7 +84,8 @@ def test_a_file_appears_whole_or_not_at_all(small_disk: Path) -> None:
 
 def test_what_a_killed_process_has_left_is_removed_and_what_one_still_uses_is_not(tmp_path):
     waits = (
-        "import sys, time; from pathlib import Path; from vestal.storage import scratch_folder\n"
+        "import sys, time; from pathlib import Path\n"
+        "from vestal.files.storage import scratch_folder\n"
         "with scratch_folder(Path(sys.argv[1]), '.packing-') as made:\n"
         "    (made / 'half').write_text('x'); print(made, flush=True); time.sleep(60)\n"
     )

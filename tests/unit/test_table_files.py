@@ -7,7 +7,7 @@ import math
 import pytest
 
 from vestal.errors import UsageError
-from vestal.table_files import cell_number, read_table
+from vestal.files.tables import cell_number, read_table
 
 
 def table(tmp_path, content, name="t.csv"):

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from vestal.errors import VestalError
-from vestal.table_files import read_table
+from vestal.files.tables import read_table
+from vestal.recipes.objectives import NextToken
+from vestal.recipes.recipe import Recipe
 from vestal.training import language
-from vestal.training.objectives import NextToken
-from vestal.training.recipe import Recipe
 from vestal.training.tables import plain_text, rows
 
 CELL = "It\u2028rained\x0b,\x85all\x0cday"

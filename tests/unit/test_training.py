@@ -11,13 +11,13 @@ import torch
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model
 from vestal.project import Project
+from vestal.recipes.objectives import Classification, NextToken, Regression
+from vestal.recipes.recipe import DataSet, Recipe, Splits, as_it_is, load_recipe, load_transform
 from vestal.runs import TRANSFORMS, Run, latest_run
 from vestal.training import loop
 from vestal.training.datasets import ImageFiles, Images, digits
 from vestal.training.language import Blocks
 from vestal.training.loop import Learner, fit, measure
-from vestal.training.objectives import Classification, NextToken, Regression
-from vestal.training.recipe import DataSet, Recipe, Splits, as_it_is, load_recipe, load_transform
 from vestal.training.settings import Settings
 from vestal.training.tables import Rows
 from vestal.training.train import train

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from vestal.archive.pack import pack
-from vestal.archive.run import stage_model
+from vestal.archive.target import stage_model
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model, support_files
 from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
 from vestal.runs import RECORD, Run
 from vestal.training.compressing import taught_by
-from vestal.training.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from sklearn.model_selection import KFold
 from torch import nn
 
 from vestal.archive.pack import pack
-from vestal.archive.run import Input, LoadedArchive
-from vestal.archive.sample import read_sample
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.sample import read_sample
 from vestal.models import model_names, support_files, zoo
 from vestal.project import Project
-from vestal.training import saving
+from vestal.recipes.recipe import Splits, load_recipe, load_transform
 from vestal.training.loop import Learner, fit
-from vestal.training.recipe import Splits, load_recipe, load_transform
-from vestal.training.run_files import write_support
+from vestal.weights import saving
+from vestal.weights.run_files import write_support
 from vestal_handlers import engines
 from vestal_handlers.model_files import load_module
 from vestal_handlers.text import language_model
@@ -174,8 +174,8 @@ def test_weights_of_a_recipe_are_packed_by_their_name(tmp_path):
 def test_who_packs_a_recipes_model_does_not_wait_for_scikit_learn():
     own = [name for name in SEVEN if name != "gpt2"]  # transformers itself imports it
     code = (
-        "import sys; from vestal.project import Project; from vestal.training.recipe import *\n"
-        "import vestal.training.bringing\n"
+        "import sys; from vestal.project import Project; from vestal.recipes.recipe import *\n"
+        "import vestal.weights.import_weights\n"
         f"for name in {own}: load_recipe(Project.here(), name)\n"
         "assert 'sklearn' not in sys.modules"
     )

@@ -8,11 +8,11 @@ from small_models import language_model
 from transformers import AutoModelForCausalLM
 
 from vestal.archive.pack import pack
-from vestal.archive.sample import read_sample
 from vestal.errors import VestalError
+from vestal.mar.sample import read_sample
 from vestal.models import zoo
 from vestal.project import Project
-from vestal.training.recipe import load_recipe
+from vestal.recipes.recipe import load_recipe
 from vestal_handlers.model_files import load_module
 
 

@@ -1,1 +1,1 @@
-"""Archives: what TorchServe loads. Made whole (`pack`), run without a server (`run`)."""
+"""Make archives: stage a model, convert its weights, add a sample, pack."""

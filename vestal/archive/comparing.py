@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.apart import ArchiveApart
-from vestal.archive.frontend import Frontend, Sent
-from vestal.archive.messages import Answer
-from vestal.archive.sample import TOLERANCE, by_label, distance_of, matches
+from vestal.inprocess.archive_process import ArchiveApart
+from vestal.inprocess.frontend import Frontend, Sent
+from vestal.inprocess.messages import Answer
+from vestal.mar.sample import TOLERANCE, by_label, distance_of, matches
 
 MEASURED = 20  # latencies of each side at least
 

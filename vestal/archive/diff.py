@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from vestal.archive.index import sha256_of
-from vestal.archive.layout import BILL, MANIFEST
+from vestal.mar.index import sha256_of
+from vestal.mar.layout import BILL, MANIFEST
 
 _MISSING = object()
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vestal.archive.examples import example_of
-from vestal.archive.run import Answer, Input, LoadedArchive, load_staged
-from vestal.archive.sample import (
+from vestal.errors import VestalError
+from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess.loaded_archive import load_staged
+from vestal.mar.sample import (
     TOLERANCES,
     Sample,
     matches,
@@ -18,7 +20,6 @@ from vestal.archive.sample import (
     tolerance_of,
     value_of,
 )
-from vestal.errors import VestalError
 from vestal.runs import SAMPLE, Run, stays_inside
 
 CONTENT_TYPES = {

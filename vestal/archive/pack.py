@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from vestal.archive.golden import add_golden
-from vestal.archive.index import enter, sha256_of, updating
-from vestal.archive.layout import CONFIG, HANDLER, MANIFEST
-from vestal.archive.sample import tolerance_of
 from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
+from vestal.files.storage import scratch_folder
+from vestal.mar.index import enter, sha256_of, updating
+from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
+from vestal.mar.sample import tolerance_of
 from vestal.models import NAME, find_model, handler_options
 from vestal.project import Project
 from vestal.runs import RECORD, Run, latest_run
-from vestal.storage import scratch_folder
 from vestal.trust import is_own, trusted
 from vestal_handlers.labels import shared_labels
 
@@ -176,10 +176,10 @@ def find_weights(
         run = Run.read(given)
         if is_own(project, given):
             return run
-        from vestal.training.recipe import load_recipe
+        from vestal.recipes.recipe import load_recipe
 
         return trusted(project, run, load_recipe(project, run.model).task, folder)
-    from vestal.training.bringing import bring
+    from vestal.weights.import_weights import bring
 
     return bring(project, name, str(weights), folder, labels)
 

@@ -15,10 +15,12 @@ from typing import Any
 import yaml
 
 import vestal_handlers
-from vestal.archive.converting import artifact_for
-from vestal.archive.index import sha256_of
-from vestal.archive.layout import BILL, CONFIG, HANDLER, MANIFEST
+from vestal.archive.convert import artifact_for
+from vestal.archive.imports import BASE, follow, loaded_by_name
+from vestal.archive.sources import parse
 from vestal.errors import UsageError
+from vestal.mar.index import sha256_of
+from vestal.mar.layout import BILL, CONFIG, HANDLER, MANIFEST
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
@@ -142,10 +144,6 @@ def engine_of(artifact: str, task: str) -> str:
 
 
 def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, str]:
-    from vestal.archive.checking.imports import follow, loaded_by_name
-    from vestal.archive.checking.packages import BASE
-    from vestal.archive.checking.sources import parse
-
     names = [*PACKAGES, *BY_TASK.get(run.task, ()), *BY_ARTIFACT.get(Path(artifact).suffix, ())]
     trees = {
         file.relative_to(folder).as_posix(): parse(file.read_bytes())

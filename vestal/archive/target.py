@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.archive.run import LoadedArchive, open_model
+from vestal.archive.pack import find_weights
+from vestal.archive.stage import stage
 from vestal.archive.watching import sources_of
-from vestal.archive.working import forget_handlers
 from vestal.errors import UsageError
+from vestal.inprocess import LoadedArchive
+from vestal.inprocess.loaded_archive import load_staged
+from vestal.inprocess.module_scope import forget_handlers
+from vestal.mar.store import find_archive, is_path_or_file
+from vestal.models import find_model, model_names
 from vestal.project import Project
 
 
@@ -80,9 +86,6 @@ def find_target(
     Raises:
         UsageError: there is none, or an archive is told what is a model's to say.
     """
-    from vestal.batch.archives import find_archive, is_path_or_file
-    from vestal.models import model_names
-
     models = model_names(project)
     named = is_path_or_file(project, given)
     if given in models and version is None and not named:
@@ -104,3 +107,55 @@ def find_target(
             "to run it as it would be packed"
         )
     return Target(project, archive.name, archive)
+
+
+@contextmanager
+def open_model(
+    project: Project,
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    decode: bool = False,
+) -> Iterator[LoadedArchive]:
+    """A model of the project as `vestal pack` would pack it now, loaded, with no archive made.
+
+    Args:
+        weights: as of `vestal pack`; None: the newest run.
+        batch_size, decode: as of LoadedArchive.
+
+    Raises:
+        UsageError: no such model, engine or weights.
+        VestalError: it was never trained, or does not load.
+    """
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as scratch_:
+        scratch = Path(scratch_)
+        stage_model(
+            scratch / name, project, name, weights=weights, engine=engine, precision=precision
+        )
+        with load_staged(scratch / name, name, batch_size, decode=decode) as loaded:
+            yield loaded
+
+
+def stage_model(
+    folder: Path,
+    project: Project,
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+) -> None:
+    """Fills a new folder with what an archive of the model would hold now, but sample and bill.
+
+    Its version is the run's number.
+    """
+    import vestal_handlers  # noqa: F401 - the project's own, not the copy that is staged
+
+    find_model(project, name)
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as brought:
+        run = find_weights(project, name, weights, Path(brought) / "brought")
+        version = run.folder.name
+        stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vestal.archive.layout import CONFIG, HANDLER
+from vestal.mar.layout import CONFIG, HANDLER
 from vestal.project import Project
 
 SECONDS = 0.3

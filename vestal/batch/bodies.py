@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from vestal.archive.run import Input, LoadedArchive
 from vestal.batch.fields import Fields
 from vestal.batch.inputs import Item, Items, Read
-from vestal.table_files import cell_number
+from vestal.files.tables import cell_number
+from vestal.inprocess import Input, LoadedArchive
 
 
 class Asking:

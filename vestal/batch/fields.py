@@ -9,7 +9,7 @@ from typing import Any
 
 from vestal.client.encoding import JSON, TEXT
 from vestal.errors import UsageError
-from vestal.table_files import cell_number
+from vestal.files.tables import cell_number
 
 _NUMBERS = ("number", "integer")
 _TEXT = "text"

@@ -14,8 +14,8 @@ from typing import Any
 from vestal.batch.columns import RESULTS
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 from vestal.errors import UsageError
-from vestal.folders import files_in, is_hidden
-from vestal.table_files import is_table, read_table
+from vestal.files.folders import files_in, is_hidden
+from vestal.files.tables import is_table, read_table
 
 LINES = ".txt"
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from vestal.errors import UsageError, VestalError
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
 
 
 class Journal:

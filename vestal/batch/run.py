@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.run import Answer, Input, LoadedArchive
-from vestal.batch.archives import config_of, loaded, model_of
 from vestal.batch.bodies import Asking
 from vestal.batch.columns import columns_of, jsonl_of
 from vestal.batch.inputs import Items, Read, find_inputs
 from vestal.batch.journal import Journal
+from vestal.batch.loading import loaded
 from vestal.batch.reading import reading
 from vestal.batch.tables import check_format, write
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.mar.store import config_of, model_of
 from vestal_handlers.device import sha256_of
 
 # Called with the number of rows done, of those failed, and of all.

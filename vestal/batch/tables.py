@@ -11,7 +11,7 @@ from typing import Any
 
 from vestal.batch.columns import FIRST, LAST, SAID
 from vestal.errors import UsageError
-from vestal.storage import whole
+from vestal.files.storage import whole
 
 Row = Mapping[str, Any]
 FORMATS = (".csv", ".parquet", ".jsonl")

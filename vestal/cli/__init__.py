@@ -8,7 +8,7 @@ import sys
 
 from vestal import openmp
 from vestal.errors import VestalError
-from vestal.storage import problem
+from vestal.files.storage import problem
 
 # The module that is missing, and the extra that brings it.
 EXTRAS = {

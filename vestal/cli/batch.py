@@ -51,8 +51,8 @@ def batch(
     A bad input is a row with its error. Interrupted, the same command goes on where it was.
     """
     with err.status("Loading PyTorch"):
-        from vestal.batch.archives import find_archive
         from vestal.batch.run import run, to_json
+        from vestal.mar.store import find_archive
         from vestal.project import Project
 
     found = find_archive(Project.here(), archive, version)

@@ -15,7 +15,7 @@ from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.archive.checking import Report
+    from vestal.checking import Report
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -44,8 +44,8 @@ def check(
     for archive in archives:
         with err.status(f"Checking {archive.name}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the packages that read it: findings are ours
-            from vestal.archive.checking.checker import check as check_archive
-            from vestal.archive.checking.checker import is_ours
+            from vestal.checking.checker import check as check_archive
+            from vestal.checking.checker import is_ours
             from vestal.project import Project
 
             try:
@@ -76,7 +76,7 @@ def _facts(report: Report) -> dict[str, object]:
 
 
 def _print(report: Report) -> None:
-    from vestal.archive.checking.findings import visible
+    from vestal.mar.findings import visible
 
     counts = [
         f"{number} {name}{'s' if number > 1 else ''}"

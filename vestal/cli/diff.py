@@ -18,7 +18,7 @@ from vestal.cli.progress import new_bar
 if TYPE_CHECKING:
     from vestal.archive.comparing import Comparison
     from vestal.archive.diff import Change, Changes
-    from vestal.archive.frontend import Sent
+    from vestal.inprocess.frontend import Sent
 
 SHOWN = 20  # differing inputs on the screen; --json has all
 _SECTIONS = {
@@ -58,10 +58,10 @@ def diff(
     """Compare two archives and their predictions; exit code 1 if a prediction differs."""
     from vestal.archive.comparing import compare_answers
     from vestal.archive.diff import compare
-    from vestal.archive.frontend import Frontend
-    from vestal.archive.unpacking import unpacked
-    from vestal.batch.archives import find_archive
     from vestal.cli.run_inputs import Given, requests_of
+    from vestal.inprocess.frontend import Frontend
+    from vestal.mar.store import find_archive
+    from vestal.mar.unpacking import unpacked
     from vestal.project import Project
 
     project = Project.here()
@@ -101,8 +101,8 @@ def diff(
 
 def _schema(folder: Path) -> Mapping[str, Any]:
     """The JSON Schema of what the first archive takes; empty where it describes nothing."""
-    from vestal.archive.run import LoadedArchive
     from vestal.batch.bodies import described
+    from vestal.inprocess import LoadedArchive
 
     with LoadedArchive(folder, batch_size=1) as loaded:
         schema: Mapping[str, Any] = described(loaded).get("input", {})
@@ -111,8 +111,8 @@ def _schema(folder: Path) -> Mapping[str, Any]:
 
 def _samples(folders: list[Path]) -> list[Sent]:
     """The samples that the archives carry, each input once."""
-    from vestal.archive.frontend import Sent
-    from vestal.archive.sample import FOLDER, read_sample
+    from vestal.inprocess.frontend import Sent
+    from vestal.mar.sample import FOLDER, read_sample
 
     samples = [sample for folder in folders if (sample := read_sample(folder)) is not None]
     named = {

@@ -15,8 +15,8 @@ from vestal.errors import UsageError
 from vestal.runs import shown
 
 if TYPE_CHECKING:
-    from vestal.training.evaluation import Evaluation
-    from vestal.training.evaluation.reports import Classified
+    from vestal.evaluation import Evaluation
+    from vestal.evaluation.reports import Classified
 
 SHOWN = 10  # refused inputs, and classes of many; --json has all
 
@@ -62,10 +62,10 @@ def evaluate(
     """Measure weights, an archive or a served model on the test split of its recipe."""
     with err.status("Loading PyTorch"):
         from vestal.cli.targets import Asked, opened
+        from vestal.evaluation import evaluate as measure
+        from vestal.evaluation import facts
         from vestal.project import Project
-        from vestal.training.evaluation import evaluate as measure
-        from vestal.training.evaluation import facts
-        from vestal.training.objectives import NextToken
+        from vestal.recipes.objectives import NextToken
         from vestal_handlers.labels import shared_labels
 
     asked = Asked(target, weights, version, served, model, recipe, timeout)
@@ -99,7 +99,7 @@ def evaluate(
 
 def print_evaluation(found: Evaluation) -> None:
     """Figures, classes and refused inputs, for people."""
-    from vestal.training.evaluation.reports import Classified, Regressed, Scored
+    from vestal.evaluation.reports import Classified, Regressed, Scored
 
     report = found.report
     out.print(Text(found.title, style="bold"), Text(found.place, style="dim"))

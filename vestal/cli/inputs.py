@@ -10,8 +10,8 @@ from typing import Any
 
 from vestal.batch.fields import Fields
 from vestal.errors import UsageError
-from vestal.folders import files_in
-from vestal.table_files import Table, is_table, read_table
+from vestal.files.folders import files_in
+from vestal.files.tables import Table, is_table, read_table
 from vestal_handlers.requests.numerals import number_in
 
 SHORT = 60  # characters of a text in a table

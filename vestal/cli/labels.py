@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vestal.errors import UsageError
-from vestal.table_files import SEPARATORS
-from vestal.text_files import read_text
+from vestal.files.tables import SEPARATORS
+from vestal.files.text import read_text
 
 
 def actual_labels(

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError
-from vestal.text_files import lines_of, read_text
+from vestal.files.text import lines_of, read_text
 
 
 def pack(
@@ -45,7 +45,7 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Pack weights, handler, labels and a sample into model_store/MODEL-VERSION.mar."""
-    from vestal.archive.quick_imports import quick_imports
+    from vestal.inprocess.quick_imports import quick_imports
 
     with err.status("Packing"), quick_imports():
         from vestal.archive.pack import pack as pack_archive

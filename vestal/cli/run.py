@@ -16,11 +16,11 @@ from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.archive.frontend import Batch, Frontend, Sent
-    from vestal.archive.profiling import Operator
-    from vestal.archive.run import LoadedArchive
     from vestal.archive.target import Target
     from vestal.cli.run_inputs import Given
+    from vestal.inprocess import LoadedArchive
+    from vestal.inprocess.frontend import Batch, Frontend, Sent
+    from vestal.inprocess.profiling import Operator
 
 
 def run(
@@ -110,9 +110,9 @@ class _Command:
 
     def once(self, *, again: bool = False) -> bool:
         """Loads, asks and shows; False where an answer is an error."""
-        from vestal.archive.frontend import Frontend
         from vestal.batch.bodies import described
         from vestal.cli.run_inputs import requests_of
+        from vestal.inprocess.frontend import Frontend
 
         read = self.given.read()
         frontend = Frontend.of(self.target.project)
@@ -163,7 +163,7 @@ class _Command:
     def _profiled(
         self, loaded: LoadedArchive, frontend: Frontend, sent: list[Sent], facts: dict[str, Any]
     ) -> list[Operator]:
-        from vestal.archive.profiling import profile
+        from vestal.inprocess.profiling import profile
 
         # What a manifest says is no path: the trace stays in this folder.
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{loaded.name}-{loaded.version}")

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.frontend import Sent
 from vestal.batch.fields import Fields
 from vestal.cli.inputs import expand
 from vestal.client.encoding import BYTES, CONTENT_TYPES, JSON, TEXT
 from vestal.errors import UsageError
-from vestal.table_files import Table, is_table, read_table
+from vestal.files.tables import Table, is_table, read_table
+from vestal.inprocess.frontend import Sent
 
 STDIN = "-"
 _TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine

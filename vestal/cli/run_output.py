@@ -12,10 +12,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from vestal.archive.frontend import Batch
-from vestal.archive.messages import Answer
-from vestal.archive.profiling import Operator
 from vestal.cli.output import out
+from vestal.inprocess.frontend import Batch
+from vestal.inprocess.messages import Answer
+from vestal.inprocess.profiling import Operator
 
 LONGEST = 4000  # characters of a body on the screen; --json has all
 

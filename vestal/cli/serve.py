@@ -16,7 +16,7 @@ import typer
 from vestal.cli.output import Json, err, out, print_json
 
 if TYPE_CHECKING:
-    from vestal.archive.sample import Sample
+    from vestal.mar.sample import Sample
     from vestal.project import ReadyFile
 
 SHORT = 200  # characters of a sample that is shown as it is

@@ -10,21 +10,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vestal.archive.pack import find_weights
-from vestal.archive.unpacking import is_unpacked
-from vestal.batch.archives import find_archive, model_of
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Client
 from vestal.client.settings import read_ready_file
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model, handler_options
-from vestal.project import Project, ReadyFile
-from vestal.training.evaluation.sources import (
+from vestal.evaluation.sources import (
     ArchiveSource,
     ServedSource,
     Source,
     WeightsSource,
 )
-from vestal.training.recipe import Recipe, load_recipe
+from vestal.mar.store import find_archive, model_of
+from vestal.mar.unpacking import is_unpacked
+from vestal.models import find_model, handler_options
+from vestal.project import Project, ReadyFile
+from vestal.recipes.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)

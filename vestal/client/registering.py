@@ -29,8 +29,8 @@ from vestal.client.settings import model_store_of
 from vestal.client.steps import Call, Pause, Reply, Steps, Work, path
 
 if TYPE_CHECKING:
-    from vestal.archive.sample import Sample
     from vestal.client.descriptions import ModelInfo
+    from vestal.mar.sample import Sample
 
 UNDO_SECONDS = 15.0
 """What removing a version may take, after the call's own deadline too."""
@@ -144,7 +144,7 @@ def _fittest(context: Context, name: str, versions: list[str]) -> Steps[str]:
 def _verify(context: Context, archive: str, name: str, version: str) -> Steps[None]:
     """Sends the packed sample as a prediction; raises NotReady where its answer is not the packed
     one."""
-    from vestal.archive.sample import matches, value_of
+    from vestal.mar.sample import matches, value_of
 
     known = Facts(name, version, hint="Pack it again, or see the model's log for the reason")
     sample = yield from _sample(context, archive, known)
@@ -179,8 +179,8 @@ def _verify(context: Context, archive: str, name: str, version: str) -> Steps[No
 
 def _sample(context: Context, archive: str, known: Facts) -> Steps[Sample | None]:
     """The sample in the archive, from the store or from the handler; None where it has none."""
-    from vestal.archive.sample import Sample, parse_sample, read_sample
     from vestal.errors import VestalError
+    from vestal.mar.sample import Sample, parse_sample, read_sample
 
     def read() -> Sample | VestalError | None:
         store = model_store_of(context.addresses, context.tokens)

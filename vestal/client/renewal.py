@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from vestal.client.errors import TokenError
 from vestal.client.steps import Pause, Reply, Request, Steps
 from vestal.client.tokens import KeyFile, Plane
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
 
 if TYPE_CHECKING:
     from vestal.client.context import Context

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vestal.children import parents_pid
 from vestal.errors import UsageError, VestalError
-from vestal.storage import check_room
+from vestal.files.storage import check_room
 
 SCENARIO = Path(__file__).with_name("scenario.py")
 TOTALS = "totals.json"  # what the scenario writes at its end

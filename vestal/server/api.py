@@ -11,8 +11,8 @@ from typing import Any
 
 import requests
 
+from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
-from vestal.server.ports import Endpoint
 from vestal.server.spec import ModelSpec
 
 _STEP_SECONDS = 5.0

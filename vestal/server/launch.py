@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vestal.configuration.config import LOG_CONFIG, Configuration
+from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
 from vestal.openmp import waiting
 from vestal.project import Project
 from vestal.server import guardian
-from vestal.server.config import LOG_CONFIG, Configuration
-from vestal.server.ports import Endpoint
 
 _SOCKET_PATH_LIMIT = 100
 """A Unix socket's path has at most 107 characters (103 on macOS)."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from vestal.errors import VestalError
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
 from vestal.project import Project, ReadyFile
 
 _PATIENCE_SECONDS = 20.0

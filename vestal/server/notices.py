@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from vestal.server.config import METRICS, Configuration, packaged
-from vestal.server.ports import GRPC_SETTINGS, HTTP_SETTINGS
-from vestal.server.properties import read_properties
+from vestal.configuration.config import METRICS, Configuration, packaged
+from vestal.configuration.ports import GRPC_SETTINGS, HTTP_SETTINGS
+from vestal.configuration.properties import read_properties
 
 # Settings of Vestal's file that TorchServe has anyway, or that every start sets.
 _NOT_ADDED = {

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import requests
 
-from vestal.archive.sample import Sample, matches, read_sample, value_of
 from vestal.errors import VestalError
+from vestal.mar.sample import Sample, matches, read_sample, value_of
 from vestal.server.api import Api, left, reason
 from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, quote

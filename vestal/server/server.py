@@ -12,23 +12,23 @@ from typing import Any
 
 import requests
 
-from vestal.archive.sample import Sample, read_sample
+from vestal.configuration.config import Configuration
+from vestal.configuration.ports import Endpoint, check_free, taken
 from vestal.errors import UsageError, VestalError
-from vestal.locks import FileLock
+from vestal.files.locks import FileLock
+from vestal.files.storage import check_room
+from vestal.mar.sample import Sample, read_sample
 from vestal.project import Project, ReadyFile
 from vestal.server.api import Api
-from vestal.server.config import Configuration
 from vestal.server.draining import Draining, counted
 from vestal.server.java import find_java
 from vestal.server.launch import Plan, TorchServe, temp_folder
 from vestal.server.lock import lock
 from vestal.server.logs import Logs
 from vestal.server.notices import notices
-from vestal.server.ports import Endpoint, check_free, taken
 from vestal.server.publishing import Publishing
 from vestal.server.readiness import Readiness, ServerEnded
 from vestal.server.spec import Failed, ModelSpec, find_models, none_served
-from vestal.storage import check_room
 
 _CALL_SECONDS = 5.0
 

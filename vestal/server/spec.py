@@ -10,9 +10,9 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from vestal.archive.checking.zips import BROKEN
-from vestal.archive.manifests import read_manifest
 from vestal.errors import UsageError, VestalError
+from vestal.mar.manifest import read_manifest
+from vestal.mar.zips import BROKEN
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _MANIFEST = "MAR-INF/MANIFEST.json"

@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.frontend import Frontend, Sent
-from vestal.archive.messages import Answer, Input
-from vestal.archive.run import LoadedArchive
 from vestal.archive.target import find_target
-from vestal.archive.timing import Times
 from vestal.client.encoding import encode
+from vestal.inprocess import LoadedArchive
+from vestal.inprocess.frontend import Frontend, Sent
+from vestal.inprocess.messages import Answer, Input
+from vestal.inprocess.timing import Times
 from vestal.project import Project
 
 
@@ -42,7 +42,7 @@ class ArchiveUnderTest:
 
         Args:
             inputs: what `Client.predict` takes: paths, bytes, texts, images, arrays, JSON values;
-                or `vestal.archive.run.Input` for what no client would send.
+                or `vestal.inprocess.loaded_archive.Input` for what no client would send.
             headers: on every request; a Content-Type replaces the input's own.
             explain: as for `/explanations`.
 

@@ -1,1 +1,1 @@
-"""Training: a model's recipe, the data sets, the loop, and what a training leaves behind."""
+"""Train a model by its recipe: data sets, the loop, distillation, pruning, plots."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vestal.errors import VestalError
+from vestal.recipes.objectives import Classification
+from vestal.recipes.recipe import Recipe, Splits
 from vestal.training.datasets import ImageFiles
-from vestal.training.objectives import Classification
-from vestal.training.recipe import Recipe, Splits
 
 
 def check_splits(recipe: Recipe, splits: Splits, dataset: str) -> None:

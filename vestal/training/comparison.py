@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vestal.recipes.recipe import Recipe, Splits
 from vestal.runs import Run
 from vestal.training.distilling import Teacher
 from vestal.training.loading import Transform, fetch
 from vestal.training.loop import measure
-from vestal.training.recipe import Recipe, Splits
 
 WARM_UP, REPEATS = 3, 15
 SPEED_BATCH = 16

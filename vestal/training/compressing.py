@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from vestal.errors import UsageError
 from vestal.models import find_model, handler_options
 from vestal.project import Project
+from vestal.recipes.objectives import NextToken
+from vestal.recipes.recipe import DataSet, Recipe, as_it_is, load_recipe
 from vestal.runs import TRANSFORMS, Run, find_run
-from vestal.training import starting
+from vestal.training import initial_weights
 from vestal.training.comparison import Compression
 from vestal.training.distilling import gives_logits, in_mode_of, logits_of
 from vestal.training.loading import Transform
-from vestal.training.objectives import NextToken
 from vestal.training.pruning import prune
-from vestal.training.recipe import DataSet, Recipe, as_it_is, load_recipe
 from vestal.training.settings import Settings
 from vestal.trust import trusted
 from vestal_handlers import engines
@@ -63,7 +63,7 @@ def resolved(project: Project, name: str, recipe: Recipe, settings: Settings) ->
     if settings.prune is not None:
         start = str(find_run(project, start or name).folder.resolve())
     elif start:
-        start = starting.resolve(project, recipe, start)
+        start = initial_weights.resolve(project, recipe, start)
     return replace(settings, teacher=teacher, start=start)
 
 
@@ -88,7 +88,7 @@ def begin(
         assert settings.start is not None
         run = find_run(project, settings.start)
         return _pruned(run, recipe, labels, transform, example, settings.prune)
-    module = starting.begin(project, recipe, chosen, labels, settings)
+    module = initial_weights.begin(project, recipe, chosen, labels, settings)
     if settings.teacher:
         return module, taught_by(project, find_run(project, settings.teacher), labels)
     return module, None
@@ -133,7 +133,7 @@ def _pruned(
     example: Tensor,
     fraction: float,
 ) -> tuple[nn.Module, Compression]:
-    weights = starting.weights_of(run)
+    weights = initial_weights.weights_of(run)
     module = recipe.make(labels)
     eager.fill(module, eager.read(weights), weights.name)
     small = copy.deepcopy(module)

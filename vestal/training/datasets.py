@@ -24,8 +24,8 @@ from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vestal.errors import VestalError
-from vestal.folders import files_in, folders_in
-from vestal.training.recipe import Splits
+from vestal.files.folders import files_in, folders_in
+from vestal.recipes.recipe import Splits
 from vestal.training.splitting import divide, split
 from vestal_handlers.cores import cores
 from vestal_handlers.errors import InputError

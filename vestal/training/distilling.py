@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from vestal.recipes.objectives import Classification, Objective
 from vestal.training.loop import Learner
-from vestal.training.objectives import Classification, Objective
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.7  # of the loss, that the teacher has

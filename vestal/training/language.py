@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vestal.errors import VestalError
-from vestal.training.objectives import NextToken
-from vestal.training.recipe import Examples, Recipe, Splits
+from vestal.recipes.objectives import NextToken
+from vestal.recipes.recipe import Examples, Recipe, Splits
 
 # The log-probabilities of a passage's tokens, each given those before it; the first has none.
 Scorer = Callable[[Sequence[str]], Sequence[Sequence[float]]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from vestal.training.recipe import Examples, Recipe
+from vestal.recipes.recipe import Examples, Recipe
 
 Transform = Callable[[Any], Tensor]
 

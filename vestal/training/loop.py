@@ -21,9 +21,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from vestal.errors import UsageError, VestalError
-from vestal.storage import whole
+from vestal.files.storage import whole
+from vestal.recipes.recipe import Examples, Recipe, Splits
 from vestal.training.loading import Shuffled, Transform, loader
-from vestal.training.recipe import Examples, Recipe, Splits
 
 CHECKPOINTS = "checkpoints"
 LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last whole epoch: where `--resume` goes on

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vestal.storage import whole
+from vestal.files.storage import whole
 
 MOST_NAMED = 30  # labels in a confusion matrix
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from vestal.errors import VestalError
-from vestal.training.recipe import Examples, Splits
+from vestal.recipes.recipe import Examples, Splits
 
 SPLIT_SEED = 0  # of the data: two trainings share their test set
 

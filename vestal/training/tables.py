@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from vestal.errors import VestalError
-from vestal.table_files import Row, Table, cell_number, is_missing, read_table
-from vestal.text_files import lines_of, read_text
-from vestal.training.recipe import Splits
+from vestal.files.tables import Row, Table, cell_number, is_missing, read_table
+from vestal.files.text import lines_of, read_text
+from vestal.recipes.recipe import Splits
 from vestal.training.splitting import SPLIT_SEED, split
 
 FEWEST_ROWS = 12  # of a table: R2 needs two of a split, and a tenth of these validates

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from vestal import runs
 from vestal.errors import UsageError
+from vestal.files.storage import write_text
 from vestal.models import find_model
 from vestal.project import Project
+from vestal.recipes.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
 from vestal.runs import Run
-from vestal.storage import write_text
-from vestal.training import compressing, language, saving
+from vestal.training import compressing, language
 from vestal.training.checking import check_outputs, check_splits
 from vestal.training.comparison import Compression
 from vestal.training.distilling import Distiller
@@ -35,9 +36,9 @@ from vestal.training.loop import (
     fit,
 )
 from vestal.training.plots import draw_curve
-from vestal.training.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
-from vestal.training.run_files import versions, write_sample, write_support
 from vestal.training.settings import Settings
+from vestal.weights import saving
+from vestal.weights.run_files import versions, write_sample, write_support
 
 
 def train(project: Project, name: str, settings: Settings, out: Path | None = None) -> Run:

@@ -1,0 +1,40 @@
+"""Load an archive's handler for a process that has the machine to itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from vestal.inprocess import LoadedArchive
+from vestal.mar.layout import MANIFEST
+from vestal.mar.unpacking import unpacked
+from vestal.runs import stays_inside
+
+
+@contextmanager
+def loaded(archive: Path) -> Iterator[LoadedArchive]:
+    """The archive's handler with every core of this process for one worker, which it is.
+
+    Raises:
+        VestalError: it does not load.
+    """
+    with unpacked(archive) as folder:
+        if not archive.is_dir():
+            _alone(folder)
+        # Warm for one: every size of batch would take longer to warm up than to run.
+        with LoadedArchive(folder, batch_size=1) as handler:
+            yield handler
+
+
+def _alone(folder: Path) -> None:
+    """As a server's worker it would take its share of the cores only."""
+    name = json.loads((folder / MANIFEST).read_text("utf-8"))["model"].get("configFile")
+    if name:
+        config = yaml.safe_load((folder / name).read_text("utf-8"))
+        if isinstance(config, dict) and stays_inside(folder, name):
+            text = yaml.safe_dump({**config, "minWorkers": 1, "maxWorkers": 1}, sort_keys=False)
+            (folder / name).write_text(text, "utf-8")

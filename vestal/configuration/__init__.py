@@ -1,0 +1,1 @@
+"""TorchServe's config.properties: read as Java reads it, checked, and completed."""

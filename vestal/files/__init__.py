@@ -1,0 +1,1 @@
+"""Files: locks, atomic writes, folders, texts and tables."""

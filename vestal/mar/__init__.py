@@ -1,0 +1,1 @@
+"""The archive format: member names, manifest, packed sample, index; opening one safely."""

@@ -1,0 +1,77 @@
+"""`model_store/index.json`: what stands in the store and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vestal.errors import VestalError
+from vestal.files.locks import FileLock
+from vestal.files.storage import write_text
+
+INDEX = "index.json"
+Index = dict[str, dict[str, Any]]
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_index(store: Path) -> Index:
+    """The entries by archive file name; empty where there is no index yet.
+
+    Raises:
+        VestalError: it is there, and is no index.
+    """
+    index = store / INDEX
+    if not index.is_file():
+        return {}
+    try:
+        found = json.loads(index.read_text("utf-8"))
+        if not isinstance(found, dict) or not all(isinstance(e, dict) for e in found.values()):
+            raise ValueError("expected an object for every archive")
+    except (OSError, ValueError, RecursionError) as error:
+        raise VestalError(
+            f"{index} cannot be read ({error}): mend it, or move it away and pack again what you "
+            "still have the weights of"
+        ) from None
+    return found
+
+
+@contextmanager
+def updating(store: Path) -> Iterator[Index]:
+    """The entries, while other packs wait; changes are written at the end, atomically.
+
+    Raises:
+        VestalError: the index cannot be read.
+    """
+    with _locked(store):
+        index = read_index(store)
+        before = deepcopy(index)
+        yield index
+        if index != before:
+            write_text(store / INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
+
+
+def enter(index: Index, archive: str, **facts: Any) -> None:
+    """Enters an archive; where these bytes (`sha256`) are known already, their entry stays."""
+    if index.get(archive, {}).get("sha256") != facts["sha256"]:
+        index[archive] = {**facts, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """A lock on the folder itself, so that no lock file is left."""
+    lock = FileLock(store)
+    try:
+        lock.acquire(wait=True)
+        yield
+    finally:
+        lock.release()

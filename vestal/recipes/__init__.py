@@ -1,0 +1,1 @@
+"""Recipes: what a model folder says about data, objective and training."""

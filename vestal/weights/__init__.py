@@ -1,0 +1,1 @@
+"""Weights from elsewhere: find, unwrap, import and save them."""
