@@ -156,7 +156,7 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
     wanted: dict[str, Callable[[], dict[str, object]]] = {
         "kills": lambda: {"errors": {}},
         "batches": lambda: {"failed": 0},
-        "healthy": lambda: {"copies": 0},
+        "healthy": lambda: {"copies": min(result["copies"], 0.01 * calls_of(result))},
         "killer": lambda: {"blamed_wrongly": 0, "errors": {"WorkerDied": result["blamed_rightly"]}},
         "restart": lambda: {"wrong": []},
         "drains": lambda: {"errors": {}, "slow": 0},
@@ -168,6 +168,10 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
     if name == "restart" and result["latest_after_deadline_ms"] > 1000 * LATE:
         found.append(f"{result['latest_after_deadline_ms']} ms after a deadline")
     return found
+
+
+def calls_of(result: dict[str, Any]) -> int:
+    return sum(setting["calls"] for setting in result["settings"])
 
 
 def write(file: Path, rows: list[Row]) -> None:

@@ -81,6 +81,7 @@ REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
 CUT_EARLY = Broken("sending the request", ConnectionResetError("reset"), sent=False)
 CUT_LATE = Broken("waiting for the answer", ConnectionResetError("reset"), sent=True)
 BUSY = Reply(503, "", {}, b'{"type": "ServiceUnavailableException", "message": "queue full"}')
+NOT_FOR_THIS_MODEL = Reply(422, "", {"x-model-name": "m"}, b'{"message": "3 rows"}')
 DIED = Reply(507, "", {}, b'{"type": "InternalServerException", "message": "Worker died."}')
 
 
@@ -243,6 +244,14 @@ def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_o
     assert len(played.requests) == 2
 
 
+@pytest.mark.parametrize("refused", [BUSY, NOT_FOR_THIS_MODEL])
+def test_a_model_that_refused_a_request_is_known(refused: Reply) -> None:
+    unknown = Reply(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
+    shared = Shared()
+    assert Played(refused, call=PREDICT, shared=shared, timeout=0.3).error is not None
+    assert Played(REFUSED, unknown, FINE, call=PREDICT, shared=shared).reply is FINE
+
+
 @both
 def test_an_unknown_model_is_not_asked_for_again_after_ones_own_deadline(
     kind: type[Client],
@@ -269,10 +278,10 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = Shared()
     Played(FINE, call=PREDICT, shared=shared)
     shared.outages.broke()
-    assert shared.outages.since_last_answer("m")
+    assert shared.outages.since_known("m")
     later = time.monotonic() + 121
     monkeypatch.setattr("vestal.client.shared.time.monotonic", lambda: later)
-    assert not shared.outages.since_last_answer("m")
+    assert not shared.outages.since_known("m")
 
 
 @both

@@ -50,8 +50,11 @@ def test_it_imports_nothing_heavy() -> None:
 
 def test_a_process_that_holds_an_archive_has_imported_no_handlers_before_it():
     """Else the project's own vestal_handlers would run in place of the copy in the archive."""
-    modules = "child, checking.child, run, frontend, sample"
-    imports = "; ".join(f"import vestal.archive.{module.strip()}" for module in modules.split(","))
+    modules = (
+        *("vestal.inprocess.child", "vestal.inprocess.frontend", "vestal.checking.child"),
+        *("vestal.inprocess", "vestal.mar.sample"),
+    )
+    imports = "; ".join(f"import {module}" for module in modules)
     program = f"import sys; {imports}; print('vestal_handlers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

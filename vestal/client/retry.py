@@ -34,7 +34,7 @@ from vestal.client.pace import Served, wait_in_line
 from vestal.client.reached import GIVE_UP, PING, Contact
 from vestal.client.recent import Recent
 from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
-from vestal.client.verdicts import Verdict, full_or_idle, judge, retry_after
+from vestal.client.verdicts import Verdict, from_handler, full_or_idle, judge, retry_after
 
 BASE, FACTOR, CAP = 0.1, 2.0, 2.0
 """Seconds: the n-th pause is anything from 0 to min(CAP, BASE * FACTOR**n): full jitter."""
@@ -113,8 +113,11 @@ class Attempts:
                 if not (yield from renewal.another(self.context, plane, self.refused)):
                     raise self.failed.token_refused(outcome, self.count)
                 continue
+            queued = self.served is not None and full_or_idle(outcome)
+            if self.served is not None and (queued or from_handler(outcome)):
+                self.context.shared.outages.knows(self.served[0])
             seconds = self.after_reply(outcome, verdict)
-            if self.served is not None and full_or_idle(outcome):
+            if self.served is not None and queued:
                 yield from wait_in_line(self.context, self.served, seconds, self.time_left)
             else:
                 yield from self.wait(seconds)
@@ -224,7 +227,7 @@ class Attempts:
         self.context.tokens.accepted(self.call.plane)
         self.context.shared.budget.earn()
         if self.served is not None:
-            self.context.shared.outages.answered(self.served[0])
+            self.context.shared.outages.knows(self.served[0])
             self.context.shared.lines.answered(self.served)
         if recent := self.recent():
             recent.answered(reply.sent)
@@ -233,7 +236,7 @@ class Attempts:
         """Is the model unknown since the server was started again, perhaps a moment ago?"""
         if self.served is None or not self.context.patient:
             return False
-        return self.context.shared.outages.since_last_answer(self.served[0])
+        return self.context.shared.outages.since_known(self.served[0])
 
     def after_break(self, broken: Broken) -> float:
         if self.deadline.expired:

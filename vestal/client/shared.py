@@ -6,8 +6,8 @@ call that the server answered. Past it a call waits for its turn, first come, fi
 its deadline lasts.
 
 Outages. A TorchServe that was started again listens before its models are registered, and answers
-404 until they are. A 404 for a model that answered this client before, with a broken connection
-since, is therefore worth a retry; any other 404 is the answer.
+404 until they are. A 404 for a model that answered this client before, or had a full queue, with
+a broken connection since, is therefore worth a retry; any other 404 is the answer.
 
 Suspects. Inputs that may kill a worker go one at a time (`vestal.client.suspects`).
 
@@ -73,22 +73,23 @@ class Budget:
 
 
 class Outages:
-    """Has the server been away since a model answered last? Assignments are atomic: no lock."""
+    """Has the server been away since it last knew a model? Assignments are atomic: no lock."""
 
     def __init__(self) -> None:
-        self._answered: dict[str, float] = {}
+        self._known: dict[str, float] = {}
         self._broke = 0.0
 
-    def answered(self, model: str) -> None:
-        self._answered[model] = time.monotonic()
+    def knows(self, model: str) -> None:
+        """The model answered, or its queue was full: it is registered."""
+        self._known[model] = time.monotonic()
 
     def broke(self) -> None:
         self._broke = time.monotonic()
 
-    def since_last_answer(self, model: str) -> bool:
-        answered = self._answered.get(model)
+    def since_known(self, model: str) -> bool:
+        known = self._known.get(model)
         recent = time.monotonic() - self._broke < OUTAGE
-        return recent and answered is not None and self._broke >= answered
+        return recent and known is not None and self._broke >= known
 
 
 class Shared:

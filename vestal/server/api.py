@@ -160,6 +160,14 @@ def reason(answer: requests.Response) -> str:
         return f"{answer.status_code} {answer.text.strip()[:200]}"
 
 
+def queue_full(answer: requests.Response) -> bool:
+    """Whether TorchServe refused a request because the version's queue is full.
+
+    Its response for a version without workers is the same.
+    """
+    return answer.status_code == 503 and "ServiceUnavailableException" in answer.text
+
+
 def left(deadline: float) -> float:
     """Seconds until a deadline (time.monotonic), never so few that a call cannot be made."""
     return max(deadline - time.monotonic(), 0.1)

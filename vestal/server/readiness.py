@@ -17,7 +17,7 @@ import requests
 
 from vestal.errors import VestalError
 from vestal.mar.sample import Sample, matches, read_sample, value_of
-from vestal.server.api import Api, left, reason
+from vestal.server.api import Api, left, queue_full, reason
 from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, quote
 from vestal.server.spec import Failed, ModelSpec
@@ -167,7 +167,7 @@ class Readiness:
         if sample is None:
             self._probe_foreign(spec)
             return
-        answer = self._call(
+        answer = self._response(
             spec,
             lambda: self._api.predict(spec, sample.input, sample.content_type, self._left()),
         )
@@ -185,9 +185,28 @@ class Readiness:
 
     def _probe_foreign(self, spec: ModelSpec) -> None:
         """An archive without a sample: one of its workers must answer, whatever it says."""
-        answer = self._call(spec, lambda: self._api.fence(spec.name, spec.version, self._left()))
+        answer = self._response(
+            spec, lambda: self._api.fence(spec.name, spec.version, self._left())
+        )
         if not answer.ok and HANDLER_RAISED not in answer.text:  # many cannot describe themselves
             raise self._failed(f"model {spec} did not answer: {reason(answer)}", spec)
+
+    def _response(
+        self, spec: ModelSpec, call: Callable[[], requests.Response]
+    ) -> requests.Response:
+        """Send a request until it finds room: callers that waited for the server fill the queue."""
+        responses: list[requests.Response] = []
+
+        def found_room() -> bool:
+            responses[:] = [self._call(spec, call)]
+            return not queue_full(responses[0])
+
+        self._wait(
+            found_room,
+            lambda: f"model {spec} did not answer: {reason(responses[0])}",
+            lambda: quote(self._logs.workers, self._logs.worker_lines(_key(spec))),
+        )
+        return responses[0]
 
     def _failed(self, sentence: str, spec: ModelSpec) -> VestalError:
         lines = quote(self._logs.workers, self._logs.worker_lines(_key(spec)))
