@@ -13,4 +13,6 @@ class Bundled(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "standard":
             build_data["force_include"]["models"] = "vestal/zoo"
-            build_data["force_include"]["config.properties"] = "vestal/server/config.properties"
+            build_data["force_include"]["config.properties"] = (
+                "vestal/configuration/config.properties"
+            )

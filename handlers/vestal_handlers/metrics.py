@@ -70,7 +70,7 @@ class Metrics:
                 self._reported.add(name)
                 logger.error(
                     "metric vestal_%s cannot be observed: %s. Declare it in metrics_config with "
-                    "the dimensions that vestal/server/metrics.yaml gives it.",
+                    "the dimensions that vestal/configuration/metrics.yaml gives it.",
                     name,
                     error,
                 )

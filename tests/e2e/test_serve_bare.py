@@ -20,10 +20,10 @@ def test_a_bare_torchserve_serves_the_store(tmp_path):
     with serving(tmp_path / "project") as server:
         root = server.project.root
         archive(server.project.model_store, "echo")
-        package = root / "vestal" / "server"
+        package = root / "vestal" / "configuration"
         package.mkdir(parents=True)
         for name in ("metrics.yaml", "log4j2.xml"):
-            shutil.copy(REPOSITORY / "vestal" / "server" / name, package)
+            shutil.copy(REPOSITORY / "vestal" / "configuration" / name, package)
         text = (REPOSITORY / "config.properties").read_text()
         ports = free_ports("127.0.0.1", 5)
         for old, new in zip(("8080", "8081", "8082", "7070", "7071"), ports, strict=True):

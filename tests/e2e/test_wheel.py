@@ -131,7 +131,7 @@ def test_the_zoo_and_the_templates_are_in_it_and_nothing_built(installed):
     own = {folder.name for folder in zoo().iterdir() if (folder / "recipe.py").is_file()}
     assert own <= {folder.name for folder in (package / "zoo").iterdir()}
     assert len(list((package / "templates").glob("*/recipe.py.template"))) == 4
-    assert (package / "server" / "config.properties").is_file()
+    assert (package / "configuration" / "config.properties").is_file()
     assert (package / "py.typed").is_file()
     assert not list(package.rglob("*.mar"))
 

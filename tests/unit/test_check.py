@@ -387,7 +387,8 @@ def test_every_code_stands_in_the_docs_and_is_found_somewhere():
     docs = (root / "docs" / "checking.md").read_text()
     sources = "".join(
         path.read_text()
-        for path in (root / "vestal/checking").glob("*.py")
+        for package in ("mar", "checking")
+        for path in (root / "vestal" / package).glob("*.py")
         if path.name != "findings.py"
     )
     for code, meaning in CODES.items():

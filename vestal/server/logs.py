@@ -1,4 +1,4 @@
-"""TorchServe's logs, read for what went wrong. Their form is that of log4j2.xml beside this."""
+"""TorchServe's logs, read for what went wrong; `configuration/log4j2.xml` has their format."""
 
 from __future__ import annotations
 
