@@ -244,6 +244,14 @@ def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_o
     assert len(played.requests) == 2
 
 
+def test_scaling_a_version_with_a_full_queue_is_tried_again() -> None:
+    full = Reply(500, "", {}, b'{"type": "IllegalStateException", "message": "Deque full"}')
+    scale = Call("management", "PUT", "/models/m", {"min_worker": "0"}, model="m")
+    played = Played(full, full, FINE, call=scale)
+    assert played.reply is FINE
+    assert len(played.requests) == 3
+
+
 @pytest.mark.parametrize("refused", [BUSY, NOT_FOR_THIS_MODEL])
 def test_a_model_that_refused_a_request_is_known(refused: Reply) -> None:
     unknown = Reply(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')

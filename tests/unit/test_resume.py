@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
 from vestal.training.compressing import resolved
-from vestal.training.loop import Learner
+from vestal.training.loop import Learner, WholeCheckpoints
 from vestal.training.settings import Settings
 from vestal.training.train import resume, train
 
@@ -60,6 +62,22 @@ def test_at_control_c_a_training_says_how_to_go_on(tmp_path):
     assert "vestal: training stopped in epoch" in said
     assert "Traceback" not in said
     assert code == 1
+
+
+def test_a_full_disk_says_how_to_resume_what_is_complete(tmp_path, monkeypatch):
+    save = WholeCheckpoints.save_checkpoint
+
+    def full_in_the_second_epoch(self, checkpoint, path, storage_options=None):
+        if checkpoint["epoch"] == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", full_in_the_second_epoch)
+    project = Project(tmp_path)
+    with pytest.raises(VestalError, match=r"no space left in .*mnist --resume` continues after"):
+        train(project, "mnist", Settings(dataset="digits", epochs=2, device="cpu"))
+    monkeypatch.undo()
+    assert resume(project, "mnist").epochs == 2
 
 
 def test_control_c_in_the_first_epoch_leaves_nothing(tmp_path, monkeypatch):

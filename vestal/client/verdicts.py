@@ -49,6 +49,8 @@ def judge(reply: Reply) -> Verdict:
         return Verdict.FINAL
     if reply.status == 404 and kind.endswith("NotFoundException"):
         return Verdict.NOT_FOUND
+    if kind == "IllegalStateException" and message == "Deque full":
+        return Verdict.RETRY  # scaling a version whose queue is full: TorchServe could not tell it
     if reply.status in (500, 507) and message.strip() == "Worker died.":
         return Verdict.RETRY_ONCE
     if reply.status == 503:

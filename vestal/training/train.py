@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vestal import runs
-from vestal.errors import UsageError
-from vestal.files.storage import write_text
+from vestal.errors import UsageError, VestalError
+from vestal.files.storage import problem, write_text
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
@@ -66,7 +66,7 @@ def train(project: Project, name: str, settings: Settings, out: Path | None = No
     ready = _prepare(project, name, recipe, settings)
     folder = out or runs.new_run_folder(project, name)
     folder.mkdir(parents=True, exist_ok=True)
-    with runs.locked(folder), _gone_if_empty(folder):
+    with runs.locked(folder), _left_resumable(name, folder, new=True):
         write_text(folder / runs.SETTINGS, json.dumps(asdict(settings), indent=1) + "\n")
         return _train(ready, folder)
 
@@ -84,7 +84,7 @@ def resume(project: Project, name: str, out: Path | None = None, device: str | N
     folder = out or runs.unfinished_run(project, name)
     if not (folder / runs.SETTINGS).is_file() or (folder / runs.RECORD).is_file():
         raise UsageError(f"{folder} is no training that was stopped: there is nothing to resume")
-    with runs.locked(folder):
+    with runs.locked(folder), _left_resumable(name, folder, new=False):
         settings = Settings(**json.loads((folder / runs.SETTINGS).read_text("utf-8")))
         settings = replace(settings, device=device or settings.device)
         accelerator_of(settings.device)
@@ -209,11 +209,20 @@ def _save(ready: _Ready, trained: Trained, folder: Path) -> Run:
 
 
 @contextmanager
-def _gone_if_empty(folder: Path) -> Iterator[None]:
-    """A training that failed before its first epoch's end leaves nothing that could go on."""
+def _left_resumable(name: str, folder: Path, *, new: bool) -> Iterator[None]:
+    """Remove a new training that failed before the end of its first epoch: it left no weights.
+
+    Raises:
+        VestalError: the disk is full; it says how to resume a training that can be resumed.
+    """
     try:
         yield
-    except BaseException:
-        if not (folder / LAST).is_file():
+    except BaseException as error:
+        begun = (folder / LAST).is_file()
+        if new and not begun:
             shutil.rmtree(folder)
+        elif begun and (reason := problem(error, denied=False)):
+            raise VestalError(
+                f"{reason}: `vestal train {name} --resume` continues after the last whole epoch"
+            ) from error
         raise

@@ -104,8 +104,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "I" and image.format != "PPM":
         raise InputError(415, "32-bit integer pixels have no known range; send 8 or 16 bits")
     bits = _tag(image, _BITS, (16,))[0]
-    deep = np.asarray(image).astype(np.float64)
-    grey = np.clip(deep * (255 / (2**bits - 1)) + 0.5, 0, 255).astype(np.uint8)
+    deep = np.asarray(image)
+    # A table: in floating point an image of 50 megapixels would take 1 GB.
+    scale = 255 / (2**bits - 1)
+    grey = np.clip(np.arange(1 << 16) * scale + 0.5, 0, 255).astype(np.uint8)[deep]
     if _tag(image, _PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO:
         grey = 255 - grey
     scaled = Image.fromarray(grey)
