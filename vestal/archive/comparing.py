@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vestal.inprocess.archive_process import ArchiveApart
+from vestal.inprocess.archive_process import ArchiveProcess
 from vestal.inprocess.frontend import Frontend, Sent
 from vestal.inprocess.messages import Answer
 from vestal.mar.sample import TOLERANCE, by_label, distance_of, matches
@@ -89,8 +89,8 @@ def compare_answers(
     found = Comparison()
     seconds: tuple[list[float], list[float]] = ([], [])
     with (
-        ArchiveApart(before, names[0], frontend) as old,
-        ArchiveApart(after, names[1], frontend) as new,
+        ArchiveProcess(before, names[0], frontend) as old,
+        ArchiveProcess(after, names[1], frontend) as new,
     ):
         old.ready()
         new.ready()

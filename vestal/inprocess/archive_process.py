@@ -30,7 +30,7 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
-class ArchiveApart:
+class ArchiveProcess:
     """Loads an unpacked archive there; `name` is for messages.
 
     Raises:
@@ -89,7 +89,7 @@ class ArchiveApart:
             if pipe is not None:
                 pipe.close()
 
-    def __enter__(self) -> ArchiveApart:
+    def __enter__(self) -> ArchiveProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vestal.errors import VestalError
 from vestal.inprocess.messages import Answer, Input, answers_of, message_of
-from vestal.inprocess.module_scope import Workplace
+from vestal.inprocess.module_scope import ModuleScope
 from vestal.inprocess.quick_imports import quick_imports
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.unpacking import batch_size_of, manifest_of, unpacked
@@ -55,7 +55,7 @@ class LoadedArchive:
             model = self.manifest["model"]
             if batch_size is None:
                 batch_size = batch_size_of(self.folder, model)
-            self._work = Workplace(self.folder, model["handler"])
+            self._work = ModuleScope(self.folder, model["handler"])
             opened.callback(self._work.close)
             try:
                 with self._work.entered(), quick_imports():

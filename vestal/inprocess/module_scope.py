@@ -19,10 +19,10 @@ HANDLERS = "vestal_handlers"
 _LOCK = threading.RLock()
 
 
-class Workplace:
+class ModuleScope:
     """Of one archive, unpacked in `folder`, an absolute path, with its manifest's `handler`."""
 
-    _current: Workplace | None = None  # whose modules stand in sys.modules
+    _current: ModuleScope | None = None  # whose modules stand in sys.modules
 
     def __init__(self, folder: Path, handler: str) -> None:
         self._folder = folder
@@ -36,21 +36,21 @@ class Workplace:
     def entered(self) -> Iterator[None]:
         """In here a module of the folder is found, also one that is imported late."""
         with _LOCK, contextlib.chdir(self._folder):
-            if Workplace._current is not self:
-                if Workplace._current is not None:
-                    Workplace._current._leave()
+            if ModuleScope._current is not self:
+                if ModuleScope._current is not None:
+                    ModuleScope._current._leave()
                 sys.modules.update(self._modules)
                 # It stays there: a thread of the handler's may import, too.
                 sys.path[:0] = self._path
-                Workplace._current = self
+                ModuleScope._current = self
             yield
 
     def close(self) -> None:
         """Its modules are forgotten: the next archive, or an edited one, gets its own."""
         with _LOCK:
-            if Workplace._current is self:
+            if ModuleScope._current is self:
                 self._leave()
-                Workplace._current = None
+                ModuleScope._current = None
             forget(_below(self._folder))
 
     def _leave(self) -> None:

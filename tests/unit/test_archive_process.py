@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.inprocess.archive_process import ArchiveApart
+from vestal.inprocess.archive_process import ArchiveProcess
 from vestal.inprocess.frontend import Frontend, Sent
 
 LOADED = 'print(\'{"name": "m", "version": "1.0"}\', flush=True)\n'
@@ -36,17 +36,17 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fixtu
     monkeypatch.setattr("vestal.inprocess.archive_process.sys.executable", str(starter))
     monkeypatch.setattr("vestal.inprocess.archive_process._TO_END", 0.2)
     frontend = Frontend(max_request_size=10_000_000, decode=False)
-    with ArchiveApart(tmp_path, "m-1.0.mar", frontend, seconds=3) as apart:
+    with ArchiveProcess(tmp_path, "m-1.0.mar", frontend, seconds=3) as apart:
         yield apart
 
 
 @pytest.mark.parametrize("apart", CHILDREN.values(), ids=CHILDREN, indirect=True)
-def test_a_process_that_goes_no_further_is_given_up(apart: ArchiveApart) -> None:
+def test_a_process_that_goes_no_further_is_given_up(apart: ArchiveProcess) -> None:
     with pytest.raises(VestalError, match=r"^m-1\.0\.mar: .*(took longer than 3 s|ended with)"):
         load_and_ask(apart)
 
 
-def load_and_ask(apart: ArchiveApart) -> None:
+def load_and_ask(apart: ArchiveProcess) -> None:
     apart.ready()
     apart.ask(Sent("big", b"x" * 5_000_000, "image/png", {}))  # more than a pipe holds
 
@@ -56,7 +56,7 @@ def load_and_ask(apart: ArchiveApart) -> None:
     [f"{LOADED}while sys.stdin.readline():\n    os.write(1, b'{ANSWER}' + b'\\n')"],
     indirect=True,
 )
-def test_a_question_larger_than_a_pipe_is_answered(apart: ArchiveApart) -> None:
+def test_a_question_larger_than_a_pipe_is_answered(apart: ArchiveProcess) -> None:
     apart.ready()
     for _ in range(2):
         answer, seconds = apart.ask(Sent("big", b"x" * 5_000_000, "image/png", {}))
