@@ -18,6 +18,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"```(sh|python)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
+def anchors(page: Path) -> set[str]:
+    """The fragments by which GitHub links to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def targets() -> set[str]:
     text = (REPOSITORY / "Makefile").read_text("utf-8")
     rules = re.findall(r"^([a-z0-9 -]+):", text, re.MULTILINE)
@@ -63,5 +69,9 @@ def test_the_readme_works_as_written(tmp_path):
 )
 def test_every_link_leads_somewhere(page):
     folder = (REPOSITORY / page).parent
-    for target in re.findall(r"\]\(([^)#]+)\)", (REPOSITORY / page).read_text("utf-8")):
-        assert (folder / target).exists(), target
+    for target, anchor in re.findall(
+        r"\]\(([^)#]*)(?:#([^)]+))?\)", (REPOSITORY / page).read_text("utf-8")
+    ):
+        linked = folder / target if target else REPOSITORY / page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
