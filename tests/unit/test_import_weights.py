@@ -595,6 +595,16 @@ def test_a_folder_that_lacks_a_file_says_what_writes_it(lacking, language_model,
         bring(project, "poet", str(part), tmp_path / "run")
 
 
+@pytest.mark.parametrize("code", ["normalize = str", "import no_such_module", "transform = ("])
+def test_transforms_that_cannot_be_used_are_named(code, state, tmp_path):
+    project = Project(tmp_path)
+    create(project, "pets", "image_classifier")
+    (project.models / "pets" / "transforms.py").write_text(code)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=r"transforms\.py does not load: .*must define transform"):
+        bring(project, "pets", str(tmp_path / "w.pth"), tmp_path / "run", LABELS)
+
+
 BESIDE = ("model.fp16.safetensors", "adapter_model.safetensors", "vae.safetensors")
 
 

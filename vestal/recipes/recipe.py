@@ -190,14 +190,23 @@ def _background(folder: Path) -> str | None:
 
 
 def load_transform(project: Project, name: str, transforms: str) -> Callable[[Any], Tensor]:
-    """`transform` of a module of the model's folder: a decoded input to the model's input.
+    """Load `transform` from a module of the model's folder: a decoded input to the model's input.
 
     A model without such a module takes its inputs as they are.
+
+    Raises:
+        UsageError: the module does not load, or defines no `transform`.
     """
     folder = find_model(project, name)
     if not (folder / f"{transforms}.py").is_file():
         return as_it_is
-    transform: Callable[[Any], Tensor] = load_module(folder, transforms).transform
+    try:
+        transform: Callable[[Any], Tensor] = load_module(folder, transforms).transform
+    except (ImportError, SyntaxError, TypeError, AttributeError, NameError) as error:
+        raise UsageError(
+            f"{folder / f'{transforms}.py'} does not load: {type(error).__name__}: {error}. It "
+            "must define transform, a callable from a decoded input to the model's input tensor"
+        ) from error
     return transform
 
 
