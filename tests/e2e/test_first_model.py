@@ -198,7 +198,7 @@ def trained_project_copy(project, root):
 def test_the_command_line_needs_no_addresses(server, images, trained_project):
     done = vestal(trained_project, "predict", "mnist", "samples/7", "--plot", "out/grid.png")
     assert done.returncode == 0, done.stderr
-    assert "right (" in done.stdout
+    assert "correct (" in done.stdout
     with Image.open(trained_project.root / "out" / "grid.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 300

@@ -86,7 +86,7 @@ def finish(process, given=None):
 def test_a_breakpoint_in_a_handler_just_works(doubler, tmp_path):
     (doubler / "model-config.yaml").write_text("handler: {warm_up: false}\n")
     edit(doubler / "handler.py", *BREAKPOINT)
-    process = start("run", doubler, "--data", "20.5", cwd=tmp_path)
+    process = start("run", doubler, "--body", "20.5", cwd=tmp_path)
     code, said = finish(process, "p f'{output.item()} here'\nc\n")
     assert code == 0, said
     assert "'41.0 here'" in said
@@ -100,7 +100,7 @@ def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
     said = tmp_path / "said"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMANDS, "run", str(doubler), "--data", "1.5", "--watch"],
+            [sys.executable, "-c", COMMANDS, "run", str(doubler), "--body", "1.5", "--watch"],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
@@ -116,7 +116,7 @@ def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert said.read_text().splitlines()[-1] == "ended"
+    assert said.read_text().splitlines()[-1] == "Stopped"
     assert "Traceback" not in said.read_text()
 
 

@@ -15,7 +15,7 @@ from vestal.archive.target import Target, find_target
 from vestal.archive.watching import state_of, wait_for_change
 from vestal.cli import run_output
 from vestal.cli.run import _Command
-from vestal.cli.run_inputs import Given, requests_of
+from vestal.cli.run_inputs import RunInputs, requests_of
 from vestal.errors import UsageError
 from vestal.inprocess import profiling
 from vestal.inprocess.frontend import Batch, Frontend, Sent
@@ -38,14 +38,14 @@ def test_files_go_with_the_type_of_their_name(tmp_path):
     }
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    sent = Given([str(tmp_path)]).read()
+    sent = RunInputs([str(tmp_path)]).read()
     assert {Path(each.name).name: each.content_type for each in sent} == names
     assert [each.body.decode() for each in sent] == list(names)
 
 
 def test_texts_json_stdin_and_headers(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    given = Given(["-"], ["café"], ["[1]"], ["X-A: b: c"])
+    given = RunInputs(["-"], ["café"], ["[1]"], ["X-A: b: c"])
     for _ in range(2):  # stdin can be read once, and is kept
         assert [(each.body, each.content_type, each.headers) for each in given.read()] == [
             (b"\xff", "application/octet-stream", {"X-A": "b: c"}),
@@ -63,7 +63,7 @@ def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
     }
     table = tmp_path / "rows.csv"
     table.write_text("bp,bmi,progression\n90,25,150\n2_5,25,1\n")
-    read = Given([str(table)], ["text"], [], ["X-A: b"]).read()
+    read = RunInputs([str(table)], ["text"], [], ["X-A: b"]).read()
     sent = requests_of(read, lambda: schema)
     assert [(one.name, json.loads(one.body)) for one in sent[:2]] == [
         (f"{table}, row 1", {"bp": 90, "bmi": 25}),
@@ -74,22 +74,22 @@ def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
         ("application/json", {"X-A": "b"}),
         ("text/plain; charset=utf-8", {"X-A": "b"}),
     ]
-    (whole,) = Given([str(table)], headers=["Content-Type: text/csv"]).read()
+    (whole,) = RunInputs([str(table)], headers=["Content-Type: text/csv"]).read()
     assert whole.body == table.read_bytes()
 
 
 def test_a_content_type_that_is_said_replaces_the_others():
-    (sent,) = Given([], ["a,b"], [], ["content-type: text/csv"]).read()
+    (sent,) = RunInputs([], ["a,b"], [], ["content-type: text/csv"]).read()
     assert (sent.content_type, sent.headers) == ("text/csv", {})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (Given(data=["seven"]), "is not JSON"),
-        (Given(headers=["no colon"]), "NAME: VALUE"),
-        (Given(headers=["X-A: b\r\nX-B: c"]), "NAME: VALUE"),
-        (Given(["nothing.png"]), "no file or folder nothing.png"),
+        (RunInputs(bodies=["seven"]), "is not JSON"),
+        (RunInputs(headers=["no colon"]), "NAME: VALUE"),
+        (RunInputs(headers=["X-A: b\r\nX-B: c"]), "NAME: VALUE"),
+        (RunInputs(["nothing.png"]), "no file or folder nothing.png"),
     ],
 )
 def test_what_cannot_be_sent_is_a_sentence(given, message):
@@ -192,7 +192,7 @@ def test_a_trace_stays_in_this_folder_whatever_the_model_is_called(tmp_path, mon
         profiling, "profile", lambda loaded, batch, trace: traces.append(trace) or []
     )
     monkeypatch.chdir(tmp_path)
-    command = _Command(Target(Project(tmp_path), "m"), Given(), 1, False, False, True, False)
+    command = _Command(Target(Project(tmp_path), "m"), RunInputs(), 1, False, False, True, False)
     facts = {}
     named = SimpleNamespace(name="../../x", version="1/0")
     assert command._profiled(named, Frontend(), [], facts) == []
