@@ -78,7 +78,7 @@ def create(
         if task in BUNDLED:
             from vestal import starters
 
-            values |= starters.begin(task, made / "data", data, choice)
+            values |= starters.add_data(task, made / "data", data, choice)
         for template in sorted((TEMPLATES / task).glob(f"*{SUFFIX}")):
             # The test is a module, so its name must be a Python identifier.
             file = template.name.removesuffix(SUFFIX).replace("test_model", values["test"])

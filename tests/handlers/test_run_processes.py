@@ -106,11 +106,11 @@ def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
             cwd=tmp_path,
         )
     try:
-        wait_for(said, '{"doubled": 3.0}', "Ctrl-C ends")
+        wait_for(said, '{"doubled": 3.0}', "Ctrl-C stops")
         (doubler / "helper.py").write_text("FACTOR = 1 +\n")
         wait_for(said, "does not load", "SyntaxError|invalid syntax")
         (doubler / "helper.py").write_text("FACTOR = 10\n")
-        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C ends.*){3}")
+        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C stops.*){3}")
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0, said.read_text()
     finally:
@@ -175,10 +175,10 @@ def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_
     shown, quick = on_a_terminal()
     assert "comparing predictions" in shown
     assert "0 of 1 prediction differs" in shown
-    assert "latency" not in shown
+    assert "Latency" not in shown
     shown, timed = on_a_terminal("--timing")
     assert "timing predictions" in shown
-    assert "latency p50" in shown
+    assert "Latency p50" in shown
     assert timed == quick + 40
 
 

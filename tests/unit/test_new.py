@@ -188,7 +188,11 @@ REFUSED = {
     "too few rows": (prices, ROWS[:3], r"has 3 rows: at least 12"),
     "rows for no R2": (prices, ROWS[:11], r"has 11 rows: at least 12"),
     "nothing": (prices, [], r"has 0 rows"),
-    "no information": (prices, [f"1,{r}" for r in ROWS], r"area is the same .*--ignore area"),
+    "no information": (
+        prices,
+        [f"1,{r}" for r in ROWS],
+        r"area has the same value .*--ignore area",
+    ),
 }
 
 

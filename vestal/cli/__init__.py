@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -50,6 +51,8 @@ def main() -> None:
     os.environ.update(openmp.waiting(os.environ))  # before any command imports torch
     # A killed command removes its temporary folders and processes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # Its warning about TensorRT is of no use to the user of a command.
+    logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     try:
         from vestal.cli.app import app
 

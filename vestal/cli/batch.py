@@ -23,7 +23,7 @@ def batch(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Files, folders (with one subfolder for each label) or globs; or a table (.csv, "
             ".jsonl) with one input per row; or a text file (.txt) with one per line.",
         ),
@@ -49,8 +49,9 @@ def batch(
 ) -> None:
     """Predict many files, rows or texts with an archive, without a server.
 
-    An input that fails becomes a row with its error. After an interruption, the same command
-    continues where it stopped.
+    An input that fails becomes a row with its error.
+
+    After an interruption, the same command continues where it stopped.
     """
     with err.status("Loading PyTorch"):
         from vestal.batch.run import run, to_json

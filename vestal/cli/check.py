@@ -24,7 +24,7 @@ def check(
     archives: Annotated[
         list[str],
         typer.Argument(
-            metavar="ARCHIVE...",
+            metavar="ARCHIVE",
             help="Paths of archives (.mar, .tar.gz or unpacked folder), or their names in the "
             "model store: mnist-1.0, or mnist if there is one version.",
         ),

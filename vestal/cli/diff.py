@@ -44,8 +44,9 @@ def diff(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PATH",
             help="File or folder of inputs to predict with both; repeat for several. "
-            "Default: the samples in the archives."
+            "Default: the samples in the archives.",
         ),
     ] = None,
     tolerance: Annotated[

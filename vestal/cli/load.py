@@ -29,7 +29,7 @@ START_SECONDS = 120.0
 def load(
     model: ServedModel,
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Files or folders of files to send.")
+        list[Path], typer.Argument(metavar="INPUT", help="Files or folders of files to send.")
     ],
     version: Version = None,
     users: Annotated[int, typer.Option(min=1, max=1000, help="Number of concurrent users.")] = 8,

@@ -30,16 +30,18 @@ def predict(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="Files or folders; each row of a table (.csv, .jsonl) is an input.",
         ),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option(help="Text to send; repeat for several.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
     ] = None,
     row: Annotated[
         list[str] | None,
-        typer.Option(help="Row to send, such as bmi=25,bp=90,s5=4.5; repeat for several."),
+        typer.Option(
+            metavar="ROW", help="Row to send, such as bmi=25,bp=90,s5=4.5; repeat for several."
+        ),
     ] = None,
     version: Version = None,
     plot: Annotated[

@@ -29,12 +29,12 @@ def run(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="Files or folders; each row of a table (.csv, .jsonl) is an input; - is stdin.",
         ),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option(help="Text to send; repeat for several.")
+        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
     ] = None,
     body: Annotated[
         list[str] | None,
@@ -48,9 +48,7 @@ def run(
             "suffix. Repeat for several.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of inputs per batch. Default: 1.")
-    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of inputs per batch.")] = 1,
     explain: Annotated[
         bool, typer.Option("--explain", help="Request explanations instead of predictions.")
     ] = False,

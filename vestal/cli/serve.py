@@ -26,7 +26,7 @@ def serve(
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[[NAME=]ARCHIVE]...",
+            metavar="[NAME=]ARCHIVE",
             help="Archives in the model store: mnist-1.0, or mnist if there is one version. NAME= "
             "serves it under another name. The first version of a model is its default. Default: "
             "the newest version of every model.",
