@@ -24,7 +24,7 @@ BODIES = [Path(file).read_bytes() for file in SETTINGS["files"]]
 NEXT = itertools.cycle(BODIES)
 
 
-class Caller(FastHttpUser):
+class LoadUser(FastHttpUser):
     """Sends the next input as soon as the last one is answered (a closed loop)."""
 
     host = SETTINGS["address"]
