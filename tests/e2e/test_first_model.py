@@ -220,7 +220,7 @@ def test_predict_prints_json_with_errors(server, images, trained_project):
 def test_an_unknown_model_is_reported_once(server, images, trained_project):
     done = vestal(trained_project, "predict", "mnits", "samples/3")
     assert done.returncode == 1
-    assert done.stderr.count("404 ModelNotFoundException") == 1
+    assert done.stderr.count("model mnits is not served; did you mean mnist?") == 1
     assert "Traceback" not in done.stderr
 
 

@@ -131,6 +131,13 @@ def test_a_model_whose_name_ends_like_a_version_is_found(cli, fake_server):
     assert json.loads(out)[0]["answer"] == {"label": "9"}
 
 
+def test_a_model_that_is_not_served_is_reported_once_with_those_that_are(cli, fake_server):
+    code, _, err = cli("predict", "mnits", "--text", "x", "--text", "y")
+    assert (code, err.count("model mnits is not served; did you mean mnist?")) == (1, 1), err
+    code, _, err = cli("predict", "mnist", "--version", "9", "--text", "x")
+    assert (code, "model mnist 9 is not served; served: mnist" in err) == (1, True), err
+
+
 def test_two_versions_of_a_served_model_are_refused(cli, fake_server):
     code, _, err = cli("predict", "mnist-2.0", "--version", "1.0", "--text", "x")
     assert (code, "has version 2.0, but --version is 1.0; omit one of them" in err) == (2, True)

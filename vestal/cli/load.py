@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import asdict
 from datetime import datetime
@@ -16,7 +15,7 @@ from rich.table import Table
 from vestal.cli.arguments import ServedModel, Url, Version
 from vestal.cli.inputs import expand
 from vestal.cli.output import Json, count_of, err, out, print_json
-from vestal.cli.served import ServedName, served_model
+from vestal.cli.served import ServedName, not_served, served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Client, NoAddress, NotFound
 from vestal.client.settings import resolve
@@ -76,12 +75,8 @@ def _check_served(client: Client, served: ServedName) -> None:
         description = client.describe(served.name, served.version)
     except NoAddress:  # --url names the inference API only
         return
-    except NotFound:
-        names = sorted({info.name for info in client.models()})
-        near = difflib.get_close_matches(served.name, set(names) - {served.name}, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"served: {', '.join(names) or 'none'}"
-        what = served.name + (f" {served.version}" if served.version else "")
-        raise VestalError(f"model {what} is not served; {hint}") from None
+    except NotFound as error:
+        raise not_served(client, served, error) from None
     if not description.ready_workers:
         raise VestalError(
             f"{description.name} {description.version} has no worker that is READY. Wait until one "

@@ -14,7 +14,7 @@ from vestal.cli.arguments import RequestTimeout, ServedModel, Url, Version
 from vestal.cli.inputs import CliInput, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, count_of, err, out, print_json
-from vestal.cli.served import served_model
+from vestal.cli.served import not_served, served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
 from vestal.client.encoding import looks_like_path
@@ -65,12 +65,16 @@ def predict(
     if url is None:
         wait_for_server(timeout)
     with Client(url, timeout=timeout) as client:
-        name, version = served_model(client, model, version)
+        served = served_model(client, model, version)
+        name, version = served
         schema = input_schema(client, name, version) if any(one.table for one in sent) else {}
         sent = fitted(sent, schema)
         outcomes = client.predict_many(name, [one.value for one in sent], version=version)
-        if isinstance(outcomes[0], (ConnectionFailed, NotFound)):
-            raise outcomes[0]  # once, not for every input
+        first = outcomes[0]
+        if isinstance(first, NotFound):  # one error, not one for every input
+            raise not_served(client, served, first)
+        if isinstance(first, ConnectionFailed):
+            raise first
         _advise(sent, outcomes)
         known = () if truth else known_labels(client, name, version, outcomes)
     actual = actual_labels([one.file or Path() for one in sent], truth, known)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
-from vestal.client import Client, ClientError
-from vestal.errors import UsageError
+from vestal.client import Client, ClientError, NotFound
+from vestal.errors import UsageError, VestalError
 
 _LIST_SECONDS = 5.0
 
@@ -43,6 +44,21 @@ def served_model(client: Client, given: str, version: str | None) -> ServedName:
             if given == f"{info.name}-{info.version}" and given not in {m.name for m in models}:
                 return _of_version(given, info.name, info.version, version)
     return ServedName(given, version)
+
+
+def not_served(client: Client, served: ServedName, error: NotFound) -> VestalError:
+    """The error for a model that is not served, with the names of those that are.
+
+    The error of the server itself, if its management API cannot be reached.
+    """
+    try:
+        names = {info.name for info in client.models(timeout=_LIST_SECONDS)}
+    except ClientError:
+        return error
+    near = difflib.get_close_matches(served.name, names - {served.name}, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"served: {', '.join(sorted(names)) or 'none'}"
+    version = f" {served.version}" if served.version else ""
+    return VestalError(f"model {served.name}{version} is not served; {hint}")
 
 
 def _of_version(given: str, name: str, own: str, version: str | None) -> ServedName:
