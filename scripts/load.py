@@ -1,4 +1,4 @@
-"""`make load`: the demo's model under a short load test. Arguments go to `vestal load`."""
+"""`make load`: a short load test of the demo's model. Arguments are those of `vestal load`."""
 
 import os
 import subprocess

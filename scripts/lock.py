@@ -1,7 +1,7 @@
-"""Filters what `uv pip compile` prints into requirements.txt.
+"""Filter the output of `uv pip compile` for requirements.txt.
 
-The CUDA libraries are left out: a torch wheel names the exact ones it was built for, and a torch
-for another backend (`make setup TORCH_BACKEND=cpu`) needs none of them.
+The CUDA libraries are left out: a torch wheel requires the exact versions that it was built for,
+and torch for another backend (`make setup TORCH_BACKEND=cpu`) requires none.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""`make models`: trains every model of the zoo on data that need no download, and says how good.
+"""`make models`: train every model of the zoo on bundled data and print its figures.
 
-With a file's name it keeps the rows there, too, as CSV.
+The argument, if any, is a CSV file to write them to.
 """
 
 import csv
@@ -35,7 +35,7 @@ for row in rows:
     table.add_row(*row)
 console = Console()
 console.print(table)
-console.print(f"all in {time.perf_counter() - start:.0f} s")
+console.print(f"Total: {time.perf_counter() - start:.0f} s")
 if len(sys.argv) > 1:
     with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])

@@ -1,6 +1,6 @@
-"""`make demo`: a model's whole way, from training to a version swapped under load.
+"""`make demo`: train, pack and serve a model, and replace its version under load.
 
-It works in a project folder of its own, `demo/`, and leaves it there to look at.
+The demo uses a project folder of its own, `demo/`, and keeps it for inspection.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from vestal.training.settings import Settings
 from vestal.training.train import train
 
 MODEL, DATASET = "mnist", "digits"
-VERSIONS = {"1.0": 0, "2.0": 1}  # the seed that each version is trained with
+VERSIONS = {"1.0": 0, "2.0": 1}  # version -> seed of its training
 
 
 @dataclass(frozen=True)
 class TestImage:
-    """One held-out image as a caller has it: a file in a folder named by its label."""
+    """One held-out image: a file in a folder that is named by its label."""
 
-    __test__ = False  # not pytest's
+    __test__ = False  # pytest must not collect it
 
     file: Path
     label: str
 
 
-def say(step: str, command: str = "") -> None:
+def print_step(step: str, command: str = "") -> None:
     console.print(f"\n[bold]{step}[/]" + (f"  [dim]{command}[/]" if command else ""))
 
 
 def prepare(project: Project) -> dict[str, Run]:
-    """Trains and packs every version of the demo; gives the runs by version."""
+    """Train and pack every version of the demo; return the trainings by version."""
     runs = {}
     for version, seed in VERSIONS.items():
         folder = project.runs / MODEL / f"seed-{seed}"
@@ -59,17 +59,17 @@ def prepare(project: Project) -> dict[str, Run]:
         if folder.exists():
             runs[version] = Run.read(folder)
         else:
-            say(f"Train version {version}", command)
+            print_step(f"Train version {version}", command)
             runs[version] = train(project, MODEL, Settings(dataset=DATASET, seed=seed), folder)
         accuracy, size = runs[version].test["accuracy"], runs[version].test_size
-        console.print(f"test accuracy {accuracy:.2%} of {size} held-out images")
+        console.print(f"Test accuracy: {accuracy:.2%} on {size} held-out images")
         packed = pack(project, MODEL, version=version, weights=folder)
-        console.print(f"packed {packed.archive.name}, sha256 {packed.sha256[:12]}")
+        console.print(f"Packed {packed.archive.name}, sha256 {packed.sha256[:12]}")
     return runs
 
 
 def save_test_images(project: Project) -> list[TestImage]:
-    """Writes the held-out test set as `samples/<label>/<number>.png`."""
+    """Write the held-out test set to `samples/<label>/<number>.png`."""
     recipe = load_recipe(project, MODEL)
     splits = recipe.splits(DATASET)
     test, labels = splits.test, splits.labels or ()
@@ -85,8 +85,8 @@ def save_test_images(project: Project) -> list[TestImage]:
 
 
 def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> None:
-    """Sixteen held-out images over HTTP, drawn beside what the model says."""
-    say("Sixteen held-out images", f"vestal predict {MODEL} samples --plot grid.png")
+    """Predict sixteen held-out images over HTTP and draw them with their labels."""
+    print_step("Sixteen held-out images", f"vestal predict {MODEL} samples --plot grid.png")
     chosen = images[:16]
     answers = _all_answered(client.predict_many(MODEL, [image.file for image in chosen]))
     seen = []
@@ -95,23 +95,23 @@ def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> 
         seen.append(Seen(decode_image(pixels)[0].numpy(), image.label, answer["label"]))
     draw_grid(seen, project.root / "grid.png")
     right = sum(one.actual == one.predicted for one in seen)
-    console.print(f"{right} of {len(seen)} right, drawn in {project.root.name}/grid.png")
+    console.print(f"{right} of {len(seen)} correct; plot: {project.root.name}/grid.png")
 
 
-def _all_answered(said: Sequence[Answer | ClientError]) -> list[Answer]:
-    for one in said:
-        if isinstance(one, ClientError):
-            raise one
-    return [one for one in said if not isinstance(one, ClientError)]
+def _all_answered(outcomes: Sequence[Answer | ClientError]) -> list[Answer]:
+    for outcome in outcomes:
+        if isinstance(outcome, ClientError):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, ClientError)]
 
 
 def measure(client: Client, images: Sequence[TestImage], run: Run) -> None:
-    """The whole test set over HTTP: accuracy, latency, rate."""
-    say("The whole test set over HTTP", f"{len(images)} images, 8 at once")
+    """Predict the whole test set over HTTP; print accuracy, latency and rate."""
+    print_step("The whole test set over HTTP", f"{len(images)} images, 8 concurrent requests")
     start = time.perf_counter()
-    said = client.predict_many(MODEL, [image.file for image in images], concurrency=8)
+    outcomes = client.predict_many(MODEL, [image.file for image in images], concurrency=8)
     seconds = time.perf_counter() - start
-    answers = _all_answered(said)
+    answers = _all_answered(outcomes)
     right = sum(a["label"] == i.label for a, i in zip(answers, images, strict=True))
     times = statistics.quantiles((a.latency * 1000 for a in answers), n=100)
     table = Table(box=None, pad_edge=False)
@@ -127,12 +127,12 @@ def measure(client: Client, images: Sequence[TestImage], run: Run) -> None:
     )
     console.print(table)
     if right != round(run.test["accuracy"] * len(images)):
-        raise VestalError("serving and training disagree about the same images: that is a defect")
+        raise VestalError("serving and training differ on the same images; this is a bug in Vestal")
 
 
 def show_isolation(client: Client, images: Sequence[TestImage]) -> None:
-    """A corrupt image beside good ones, in one batch: only the corrupt one is refused."""
-    say("One corrupt image among good ones")
+    """Send a corrupt image in a batch with good ones: only the corrupt one is refused."""
+    print_step("One corrupt image among good ones")
     good = [image.file.read_bytes() for image in images[:5]]
     inputs = [*good[:2], good[0][:200], *good[2:]]
     for _ in range(20):
@@ -142,8 +142,8 @@ def show_isolation(client: Client, images: Sequence[TestImage]) -> None:
         if after == (batches + 1, size + len(inputs)):
             break
     else:
-        raise VestalError("the six requests never met in one batch")
-    console.print(f"one batch of {len(inputs)}, says the handler's metric vestal_batch_size")
+        raise VestalError("the six requests were never in one batch")
+    console.print(f"One batch of {len(inputs)} requests (metric vestal_batch_size)")
     for answer in answers:
         if isinstance(answer, ClientError):
             console.print(
@@ -153,11 +153,11 @@ def show_isolation(client: Client, images: Sequence[TestImage]) -> None:
             console.print(f"  200 {answer['label']} ({answer['probability']:.1%})")
     refused = [isinstance(answer, ClientError) for answer in answers]
     if refused != [False, False, True, False, False, False]:
-        raise VestalError("the corrupt image did not fail alone: that is a defect")
+        raise VestalError("the corrupt image did not fail alone; this is a bug in Vestal")
 
 
 def _batches(client: Client) -> tuple[int, int]:
-    """How many batches the workers had so far, and how many requests in them."""
+    """Number of batches that the workers have processed, and of requests in them."""
     page = client.metrics_text()
 
     def total(name: str) -> int:
@@ -168,16 +168,16 @@ def _batches(client: Client) -> tuple[int, int]:
 
 
 def _settled(client: Client, size: int, seconds: float = 10.0) -> tuple[int, int]:
-    """The counts once they hold `size` requests: they come through the worker's stdout, later."""
-    until = time.monotonic() + seconds
-    while (counts := _batches(client))[1] < size and time.monotonic() < until:
+    """The counts once they include `size` requests: they arrive late, through stdout."""
+    deadline = time.monotonic() + seconds
+    while (counts := _batches(client))[1] < size and time.monotonic() < deadline:
         time.sleep(0.02)
     return counts
 
 
 @dataclass
 class Traffic:
-    """Callers that do not stop; every request of theirs is counted, whatever becomes of it."""
+    """Concurrent callers; every request is counted with its outcome."""
 
     client: Client
     images: Sequence[TestImage]
@@ -209,41 +209,43 @@ class Traffic:
             image = self.images[position % len(self.images)].file
             with self._count:
                 self.sent += 1
-            said: Answer | ClientError
+            outcome: Answer | ClientError
             try:
-                said = self.client.predict(MODEL, image, timeout=self.deadline)
+                outcome = self.client.predict(MODEL, image, timeout=self.deadline)
             except ClientError as error:
-                said = error
+                outcome = error
             with self._count:
-                if isinstance(said, ClientError):
-                    self.failed[type(said).__name__] += 1
+                if isinstance(outcome, ClientError):
+                    self.failed[type(outcome).__name__] += 1
                 else:
-                    self.answered[said.version] += 1
+                    self.answered[outcome.version] += 1
 
     def wait_for(self, version: str, requests: int, seconds: float = 30.0) -> None:
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         target = self.answered[version] + requests
         while self.answered[version] < target:
-            if time.monotonic() > until:
-                raise VestalError(f"version {version} answered no {requests} requests in time")
+            if time.monotonic() > deadline:
+                raise VestalError(
+                    f"version {version} did not answer {requests} requests in {seconds:g} s"
+                )
             time.sleep(0.02)
 
 
 def swap(client: Client, images: Sequence[TestImage]) -> None:
-    """Version 2.0 takes over from 1.0 while requests run."""
-    say("Swap to version 2.0 while requests run")
+    """Replace version 1.0 by 2.0 during traffic."""
+    print_step("Replace version 1.0 by 2.0 during traffic")
     with Traffic(client, images) as traffic:
         traffic.wait_for("1.0", 50)
         # Its worker imports torch while four callers keep the cores busy.
         client.register(f"{MODEL}-2.0.mar", model=MODEL, timeout=120)
-        console.print("2.0 registered, its worker READY")
+        console.print("2.0 is registered and its worker is READY")
         probe = client.predict(MODEL, images[0].file, version="2.0")
-        console.print(f"2.0 probed: {images[0].file.name} is a {probe['label']}")
+        console.print(f"2.0 predicts {probe['label']} for {images[0].file.name}")
         client.set_default(MODEL, "2.0")
         console.print("2.0 is the default")
         traffic.wait_for("2.0", 50)
         client.unregister(MODEL, "1.0", drain=True)
-        console.print("1.0 idle, and unregistered")
+        console.print("1.0 is idle and unregistered")
         traffic.wait_for("2.0", 50)
     table = Table(box=None, pad_edge=False)
     for column in ("sent", "answered by 1.0", "answered by 2.0", "failed", "hung"):
@@ -254,25 +256,29 @@ def swap(client: Client, images: Sequence[TestImage]) -> None:
     table.add_row(*map(str, (traffic.sent, *by_version, failed, hung)))
     console.print(table)
     if failed or hung or sum(by_version) != traffic.sent:
-        raise VestalError(f"the swap lost requests {dict(traffic.failed)}: that is a defect")
+        raise VestalError(
+            f"the swap lost requests ({dict(traffic.failed)}); this is a bug in Vestal"
+        )
 
 
 def demo(folder: Path) -> None:
-    """Runs every step in a fresh project at `folder` (an earlier demo there is removed).
+    """Run every step in a new project at `folder`; an earlier demo there is removed.
 
     Raises:
-        VestalError: a step failed, or its result was not what Vestal promises.
+        VestalError: a step failed or had a wrong result.
     """
     start = time.perf_counter()
     project = Project(folder.resolve())
     if folder.exists():
         if not (project.runs / MODEL).is_dir():
-            raise VestalError(f"{folder} is in the way and is no earlier demo: move it away")
+            raise VestalError(
+                f"{folder} exists and is not an earlier demo; move it to another place"
+            )
         shutil.rmtree(folder)
     folder.mkdir()
     runs = prepare(project)
     images = save_test_images(project)
-    say("Serve version 1.0", f"vestal serve --models {MODEL}={MODEL}-1.0.mar")
+    print_step("Serve version 1.0", f"vestal serve --models {MODEL}={MODEL}-1.0.mar")
     with (
         Server(
             project, [f"{MODEL}={MODEL}-1.0.mar"], port=0, on_event=lambda t: console.print(t)
@@ -288,6 +294,6 @@ def demo(folder: Path) -> None:
         measure(client, images, runs["1.0"])
         show_isolation(client, images)
         swap(client, images)
-        say("Stop the server")
-    console.print(f"stopped; {project.root.name}/ keeps runs, archives, images and logs")
+        print_step("Stop the server")
+    console.print(f"Stopped. Runs, archives, images and logs are in {project.root.name}/")
     console.print(f"\n[bold green]Done[/] in {time.perf_counter() - start:.0f} s")

@@ -17,6 +17,9 @@ from vestal.project import Project
 # What TorchServe takes in a URL path and a file name takes everywhere.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
+# One of these makes a folder a model: a recipe trains it; a handler alone only serves it.
+DEFINITIONS = ("recipe.py", "handler.py")
+
 
 def zoo() -> Path:
     """The bundled models: `vestal/zoo` in the wheel, `models` in the repository."""
@@ -33,7 +36,7 @@ def find_model(project: Project, name: str) -> Path:
             it is a link that leads out of the project.
     """
     for parent in (project.models, zoo()):
-        if NAME.fullmatch(name) and (parent / name / "recipe.py").is_file():
+        if NAME.fullmatch(name) and _is_model(parent / name):
             _check_links(parent / name, (parent / name).iterdir())
             return parent / name
     known = model_names(project)
@@ -41,8 +44,19 @@ def find_model(project: Project, name: str) -> Path:
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(
         f"no model {name!r}: {hint}the models are {', '.join(known)} "
-        f"(folders with a recipe.py in {project.models} and in Vestal's zoo)"
+        f"(folders with {' or '.join(DEFINITIONS)} in {project.models} and in Vestal's zoo)"
     )
+
+
+def model_name(project: Project, given: str) -> str:
+    """The name of a model that is given by name or by its folder (`models/mnist/`)."""
+    path = project.path(given)
+    inside = path.parent.resolve() in (project.models.resolve(), zoo().resolve())
+    return path.name if inside and _is_model(path) else given
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in DEFINITIONS)
 
 
 def handler_options(folder: Path) -> dict[str, Any]:
@@ -64,8 +78,8 @@ def handler_options(folder: Path) -> dict[str, Any]:
 
 def model_names(project: Project) -> list[str]:
     """Every model that `find_model` finds."""
-    recipes = [*project.models.glob("*/recipe.py"), *zoo().glob("*/recipe.py")]
-    return sorted({recipe.parent.name for recipe in recipes})
+    folders = [*project.models.glob("*"), *zoo().glob("*")]
+    return sorted({folder.name for folder in folders if _is_model(folder)})
 
 
 def _check_links(folder: Path, files: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""`vestal new`: a model folder that trains, packs and serves at once, to be changed from there."""
+"""Create model folders from templates, for `vestal new`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from vestal.models import NAME, zoo
 from vestal.project import Project
 
 TEMPLATES = Path(__file__).parent / "templates"
-SUFFIX = ".template"  # no Python until it is filled in
-TASKS = ("image_classifier", "text_generator", "text_classifier", "regressor")
+SUFFIX = ".template"  # keeps linters and imports away from files with placeholders
+TASKS = ("image_classifier", "text_generator", "text_classifier", "regressor", "custom")
+BUNDLED = ("text_generator", "text_classifier", "regressor")  # tasks that begin with a file of data
 
 
 @dataclass(frozen=True)
 class NewModel:
-    """`folder`: models/<name>. `files`: in it. `train`: the command that trains it at once."""
+    """`folder`: models/<name>. `files`: its files. `next_command`: the command to run next."""
 
     folder: Path
     files: list[str]
-    train: str
+    next_command: str
 
 
 def create(
@@ -39,52 +40,58 @@ def create(
     ignore: Sequence[str] = (),
     encode: Sequence[str] = (),
 ) -> NewModel:
-    """Writes `models/<name>/`, whole or not at all.
+    """Write `models/<name>/`, completely or not at all.
 
     Args:
-        data: a table or text to begin with, copied into the folder; None: a small one that comes
-            with Python or scikit-learn.
-        target: a regressor's column of `data` that is predicted; None: the last one.
-        ignore: columns of `data` that are not used.
-        encode: columns of text that become columns of 0 and 1, one for each value.
+        data: table or text that is copied into the folder; None: a small one from Python or
+            scikit-learn.
+        target: column of a regressor's table that is predicted; None: the last one.
+        ignore: columns of the table that are left out.
+        encode: text columns that become columns of 0 and 1, one for each value.
 
     Raises:
-        UsageError: a name or task that cannot be, or a folder that is there already.
+        UsageError: an invalid name, an unknown task, or a folder that exists.
         VestalError: `data` cannot be read.
     """
     if task not in TASKS:
-        raise UsageError(f"no task {task!r}: the tasks are {', '.join(TASKS)}")
+        raise UsageError(f"unknown task {task!r}: expected one of {', '.join(TASKS)}")
     folder = project.models / name
     _check_name(name, folder)
     choice = Choice(target, ignore, encode)
     if choice.named and (task != "regressor" or data is None):
         raise UsageError(
-            "--target, --ignore and --encode name columns of a regressor's table: add --data FILE"
+            "--target, --ignore and --encode name columns of a regressor's table: they require "
+            "--task regressor and --data FILE"
         )
     if data is not None and task == "image_classifier":
         raise UsageError(
-            "a folder of images is named when it is trained on: "
+            "--data takes no folder of images here; pass it to the training: "
             f"vestal train {name} --dataset folder --data DIR"
         )
+    if data is not None and task == "custom":
+        raise UsageError("--data is for models that are trained; a custom model is only served")
     project.models.mkdir(parents=True, exist_ok=True)
     with scratch_folder(project.models, ".new-") as scratch:
         made = scratch / name
         made.mkdir()
         values = {"name": name, "test": _test_name(name)}
-        if task != "image_classifier":
+        if task in BUNDLED:
             from vestal import starters
 
-            values |= starters.begin(task, made / "data", data, choice)
+            values |= starters.add_data(task, made / "data", data, choice)
         for template in sorted((TEMPLATES / task).glob(f"*{SUFFIX}")):
-            # A name may hold what Python's may not: the test is a module.
+            # The test is a module, so its name must be a Python identifier.
             file = template.name.removesuffix(SUFFIX).replace("test_model", values["test"])
             (made / file).write_text(render(template, values), "utf-8")
         made.rename(folder)
     files = sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
     )
-    dataset = " --dataset digits" if task == "image_classifier" else ""
-    return NewModel(folder, files, f"vestal train {name}{dataset}")
+    next_command = {
+        "image_classifier": f"vestal train {name} --dataset digits",
+        "custom": f"vestal pack {name} --version 1.0 --weights FILE",
+    }
+    return NewModel(folder, files, next_command.get(task, f"vestal train {name}"))
 
 
 def render(template: Path, values: dict[str, str]) -> str:
@@ -94,22 +101,20 @@ def render(template: Path, values: dict[str, str]) -> str:
 def _check_name(name: str, folder: Path) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be part of a file name and an address: take letters, digits, dots, "
-            "dashes and underscores, a letter or digit first"
+            f"invalid model name {name!r}: expected letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit"
         )
     if name.lower() in {model.parent.name.lower() for model in zoo().glob("*/recipe.py")}:
         raise UsageError(
-            f"{name} is a model of Vestal's zoo, which yours would hide: take another name"
+            f"{name} is a model of Vestal's zoo, which yours would hide; choose another name"
         )
     if name in sys.stdlib_module_names:
         raise UsageError(
-            f"{name} is a module of Python's standard library, which yours could hide: "
-            "take another name"
+            f"{name} is a module of Python's standard library, which yours could hide; "
+            "choose another name"
         )
     if folder.exists() or folder.is_symlink():
-        raise UsageError(
-            f"{folder} is there already, and nothing is overwritten: take another name"
-        )
+        raise UsageError(f"{folder} exists and is not overwritten; choose another name")
 
 
 def _test_name(name: str) -> str:

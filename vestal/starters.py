@@ -1,4 +1,4 @@
-"""What a new model begins with: a small real data set in its own `data/`, or the user's own."""
+"""Initial data of a new model: a small real data set, or the user's own file."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from vestal.files.table_columns import Choice, choose
 from vestal.files.tables import Table, read_table
 from vestal.training import tables
 
-# Of Python's own library: what the sentences of its documentation are about.
+# Label -> modules of Python's library whose documentation has the sentences of that label.
 ABOUT = {
     "files": ("os", "shutil", "pathlib", "tempfile", "zipfile", "tarfile"),
     "network": ("socket", "ssl", "http.client", "smtplib", "ftplib", "ipaddress", "imaplib"),
     "numbers": ("math", "cmath", "statistics", "random", "decimal", "fractions"),
 }
-SENTENCES = 250  # of each
+SENTENCES = 250  # for each label
 TEXT_CHARS = 80_000
-CONTEXT = 256  # of the text_generator's template
+CONTEXT = 256  # as in the template of text_generator
 FEATURES = ("bmi", "bp", "s5")
 TARGET, UNITS = "progression", "progression one year after baseline"
 
 
-def begin(task: str, folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
-    """Fills a model's data folder, and gives what its templates need to know of it.
+def add_data(task: str, folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
+    """Fill the data folder of a model and return the values for its templates.
 
     Args:
         choice: the columns of a regressor's table.
 
     Raises:
-        UsageError: no such file or column.
-        VestalError: what the file holds cannot be learned from; line and column are named.
+        UsageError: a missing file or column.
+        VestalError: data that cannot be trained on; the message names line and column.
     """
     if data is not None and not data.is_file():
         raise UsageError(f"no file {data}")
@@ -62,26 +62,26 @@ def _copy(data: Path, target: Path) -> Path:
 
 
 def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
-    """Features, and the moments of the training rows: constants of transforms.py and model.py."""
+    """Copy a table; return its features with mean and standard deviation of the training rows."""
     source = data or _diabetes(folder)
     chosen = choose(read_table(source), choice)
     target = chosen.target
     train = tables.split_rows(chosen.table, chosen.features, target).train
     assert isinstance(train, tables.Rows)
     moments = dict(zip(chosen.features, zip(*tables.moments(train.rows), strict=True), strict=True))
-    # A value that no training row has is nothing to learn from.
+    # A value that is in no training row gives a constant column.
     moments = {n: m for n, m in moments.items() if m[1] > 0 or n not in chosen.encoded}
     ((mean, spread),) = zip(*tables.moments(train.targets[:, None]), strict=True)
     for name, (_, deviation) in [*moments.items(), (target, (mean, spread))]:
         if not deviation > 0:
             advice = (
-                "name another --target"
+                "choose another --target"
                 if name == target
-                else f"leave it out (--ignore {quote(name)})"
+                else f"leave it out with --ignore {quote(name)}"
             )
             raise VestalError(
-                f"{source}: column {name} is the same in every row of the training split, so "
-                f"there is nothing to learn from it: {advice}"
+                f"{source}: column {name} has the same value in every row of the training split; "
+                f"{advice}"
             )
     if chosen.encoded:
         file = _write_table(folder, chosen.table)
@@ -104,7 +104,7 @@ def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
 
 
 def _quoted(name: str) -> str:
-    """A string of Python, JSON and YAML alike."""
+    """A string literal that is valid in Python, JSON and YAML."""
     return json.dumps(name, ensure_ascii=False)
 
 
@@ -114,7 +114,7 @@ def _write_table(folder: Path, table: Table) -> Path:
 
 
 def _diabetes(folder: Path) -> Path:
-    """scikit-learn's bundled 442 patients (Efron et al., 2004)."""
+    """Write scikit-learn's diabetes data: 442 patients (Efron et al., 2004)."""
     from sklearn.datasets import load_diabetes
 
     bunch = load_diabetes(scaled=False)
@@ -127,7 +127,7 @@ def _diabetes(folder: Path) -> Path:
 
 
 def _sentences(folder: Path) -> Path:
-    """Sentences of Python's own documentation, by what they are about."""
+    """Write sentences of Python's documentation, labelled by subject."""
     found = {label: _documentation(modules) for label, modules in ABOUT.items()}
     often = Counter(text for texts in found.values() for text in texts)
     chosen = []
@@ -163,7 +163,7 @@ def _documented(name: str) -> Iterator[str]:
 
 
 def _reference(folder: Path) -> Path:
-    """The beginning of Python's own reference, as `pydoc_data.topics` has it."""
+    """Write the beginning of Python's reference, from `pydoc_data.topics`."""
     text = ""
     for name in sorted(topics):
         if len(text) < TEXT_CHARS:

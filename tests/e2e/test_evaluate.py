@@ -1,4 +1,4 @@
-"""The same number from weights, from the archive, and over HTTP."""
+"""`vestal evaluate` gives the same figures for weights, archive and server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODELS = ["mnist=mnist-1.0.mar", "regression-1.0.mar", "gpt2-1.0.mar"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Archives of random weights, which stand beside them: equal is equal, right or wrong."""
+    """Archives of random weights, with the weights: equality does not depend on accuracy."""
     made = Project(tmp_path_factory.mktemp("project"))
     packed(made, "mnist")
     packed(made, "regression")
@@ -41,7 +41,7 @@ def server(project, hub):
 
 @pytest.fixture
 def vestal(project, server, monkeypatch):
-    """Runs a command in the project; gives what it says with --json."""
+    """Run a command in the project and return its JSON."""
     monkeypatch.chdir(project.root)
     app = typer.Typer()
     for command in (evaluate, predict):
@@ -56,28 +56,31 @@ def vestal(project, server, monkeypatch):
 
 
 def test_accuracy_is_equal_in_process_in_the_archive_and_over_http(vestal, server):
-    url = f"{server.ready.inference}/predictions/mnist"
+    url = server.ready.inference
     measured = [
         vestal("evaluate", "mnist", "--weights", "mnist.pth", "--dataset", "digits"),
         vestal("evaluate", "model_store/mnist-1.0.mar", "--dataset", "digits"),
-        vestal("evaluate", url, "--dataset", "digits"),
+        vestal("evaluate", "mnist", "--url", url, "--dataset", "digits"),
     ]
     assert [one["measured"] for one in measured] == ["weights", "archive", "server"]
     for same in ("figures", "classes", "confusion", "size", "refused"):
         assert measured[0][same] == measured[1][same] == measured[2][same]
     assert measured[2]["version"] == "1.0"
-    assert measured[2]["source"] == url
+    assert measured[2]["source"] == f"{url}/predictions/mnist"
 
 
 def test_a_served_model_needs_no_address(vestal):
     found = vestal("evaluate", "mnist", "--served", "--dataset", "digits", "--version", "1.0")
     assert found["size"] == 360
     assert found["source"].endswith("/predictions/mnist/1.0")
+    for name in ("mnist-1.0", "model_store/mnist-1.0.mar"):
+        named = vestal("evaluate", name, "--served", "--dataset", "digits")
+        assert {**named, "seconds": found["seconds"]} == found
 
 
 def test_figures_of_numbers_agree_over_http(vestal, server):
     archive = vestal("evaluate", "regression-1.0")
-    served = vestal("evaluate", server.ready.inference, "--model", "regression")
+    served = vestal("evaluate", "regression", "--url", server.ready.inference)
     assert served["figures"] == pytest.approx(archive["figures"], rel=1e-6)
 
 

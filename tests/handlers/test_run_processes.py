@@ -86,7 +86,7 @@ def finish(process, given=None):
 def test_a_breakpoint_in_a_handler_just_works(doubler, tmp_path):
     (doubler / "model-config.yaml").write_text("handler: {warm_up: false}\n")
     edit(doubler / "handler.py", *BREAKPOINT)
-    process = start("run", doubler, "--data", "20.5", cwd=tmp_path)
+    process = start("run", doubler, "--body", "20.5", cwd=tmp_path)
     code, said = finish(process, "p f'{output.item()} here'\nc\n")
     assert code == 0, said
     assert "'41.0 here'" in said
@@ -100,23 +100,23 @@ def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
     said = tmp_path / "said"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMANDS, "run", str(doubler), "--data", "1.5", "--watch"],
+            [sys.executable, "-c", COMMANDS, "run", str(doubler), "--body", "1.5", "--watch"],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
         )
     try:
-        wait_for(said, '{"doubled": 3.0}', "Ctrl-C ends")
+        wait_for(said, '{"doubled": 3.0}', "Ctrl-C stops")
         (doubler / "helper.py").write_text("FACTOR = 1 +\n")
         wait_for(said, "does not load", "SyntaxError|invalid syntax")
         (doubler / "helper.py").write_text("FACTOR = 10\n")
-        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C ends.*){3}")
+        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C stops.*){3}")
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0, said.read_text()
     finally:
         process.kill()
         process.wait()
-    assert said.read_text().splitlines()[-1] == "ended"
+    assert said.read_text().splitlines()[-1] == "Stopped"
     assert "Traceback" not in said.read_text()
 
 
@@ -175,10 +175,10 @@ def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_
     shown, quick = on_a_terminal()
     assert "comparing predictions" in shown
     assert "0 of 1 prediction differs" in shown
-    assert "latency" not in shown
+    assert "Latency" not in shown
     shown, timed = on_a_terminal("--timing")
     assert "timing predictions" in shown
-    assert "latency p50" in shown
+    assert "Latency p50" in shown
     assert timed == quick + 40
 
 

@@ -338,14 +338,17 @@ def test_an_archive_is_found_by_path_file_or_model(project, mnist):
     half = mnist.with_name("mnist-half-1.0.mar")
     shutil.copyfile(project.model_store / "mnist-1.0.mar", half)
     try:
-        with pytest.raises(UsageError, match=r"say which version of mnist"):  # both say they are
+        with pytest.raises(
+            UsageError,
+            match=r"holds several versions of mnist: name one of mnist-1.0, mnist-half-1.0",
+        ):
             find_archive(project, "mnist")
         renamed(half, "mnist-half")
         assert find_archive(project, "mnist") == mnist
         assert find_archive(project, "mnist-half") == half
     finally:
         half.unlink()
-    with pytest.raises(UsageError, match=r"say which version of mnist"):
+    with pytest.raises(UsageError, match=r"holds no version 3.0 of mnist: name one of mnist-1.0"):
         find_archive(project, "mnist", "3.0")
 
 
@@ -395,7 +398,7 @@ def test_the_command_counts_and_says_what_failed(project, mnist, images, monkeyp
     assert (said["rows"], said["failed"], said["model"]) == (12, 1, "mnist")
     assert len(pandas.read_parquet("out/p.parquet")) == 12
     done = CliRunner().invoke(app, [*arguments, "--overwrite"])
-    assert "of 12 right" in done.stdout
+    assert "of 12 correct" in done.stdout
     assert "1 failed: InputError" in done.stdout
     done = CliRunner().invoke(app, ["mnist", str(images), "--out", "p.xlsx"])
     assert "expected a file that ends in .csv, .parquet, .jsonl" in str(done.exception)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from vestal.cli.pack import _read_labels
 from vestal.cli.serve import _inputs
 from vestal.cli.train import free_version
 from vestal.errors import UsageError
+from vestal.mar.layout import MANIFEST
 from vestal.mar.sample import Sample
+from vestal.models import zoo
 from vestal.project import Project, ReadyFile
 from vestal.testing import FakeServer
 
@@ -38,7 +41,7 @@ def cli(monkeypatch, tmp_path, capsys):
     return run
 
 
-def test_help_names_every_command(cli):
+def test_help_lists_every_command(cli):
     code, out, _ = cli("--help")
     assert code == 0
     assert all(name in out for name in ("train", "pack", "serve", "predict", "load"))
@@ -59,13 +62,13 @@ def test_help_names_every_command(cli):
         (("fly",), 2, "No such command 'fly'"),
     ],
 )
-def test_a_users_mistake_is_a_sentence(cli, arguments, code, message):
+def test_usage_errors_are_sentences(cli, arguments, code, message):
     got, _, err = cli(*arguments)
     assert got == code, err
     assert message in " ".join(err.split())
 
 
-def test_no_server_says_how_to_start_one(cli, tmp_path):
+def test_predict_without_a_server_says_how_to_start_one(cli, tmp_path):
     (tmp_path / "seven.png").write_bytes(b"")
     code, _, err = cli("predict", "mnist", "seven.png")
     assert code == 1
@@ -73,7 +76,7 @@ def test_no_server_says_how_to_start_one(cli, tmp_path):
     assert "vestal serve" in err
 
 
-def test_a_load_test_of_what_is_not_served_sends_nothing(cli, tmp_path):
+def test_a_load_test_of_a_model_that_is_not_served_sends_nothing(cli, tmp_path):
     (tmp_path / "seven.png").write_bytes(b"png")
     with FakeServer() as server, server.client() as client:
         project = Project(tmp_path)
@@ -90,7 +93,80 @@ def test_a_load_test_of_what_is_not_served_sends_nothing(cli, tmp_path):
     assert not Path("load").exists()
 
 
-def test_train_and_pack_speak_json(cli, tmp_path):
+@pytest.fixture
+def fake_server(tmp_path):
+    """A server of this project with mnist 1.0 (the default) and 2.0."""
+    with FakeServer() as server:
+        project = Project(tmp_path)
+        project.state.mkdir()
+        ready = ReadyFile(server.url, server.url, server.url, os.getpid(), None, [])
+        project.ready_file.write_text(ready.to_json())
+        server.answer("mnist", {"label": "7"})
+        server.answer("mnist", {"label": "8"}, version="2.0")
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("arguments", "version"),
+    [
+        (("mnist",), "1.0"),
+        (("mnist", "--version", "2.0"), "2.0"),
+        (("mnist-2.0",), "2.0"),
+        (("mnist-2.0", "--version", "2.0"), "2.0"),
+        (("stored/mnist-2.0.mar",), "2.0"),
+    ],
+)
+def test_predict_takes_every_name_of_a_served_model(cli, fake_server, tmp_path, arguments, version):
+    manifest = {"model": {"modelName": "mnist", "modelVersion": "2.0"}}
+    (tmp_path / "stored").mkdir()
+    with zipfile.ZipFile(tmp_path / "stored" / "mnist-2.0.mar", "w") as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest))
+    code, out, err = cli("predict", *arguments, "--text", "x", "--json")
+    assert (code, json.loads(out)[0]["version"]) == (0, version), err
+
+
+def test_a_model_whose_name_ends_like_a_version_is_found(cli, fake_server):
+    fake_server.answer("mnist-2.0", {"label": "9"})
+    _, out, _ = cli("predict", "mnist-2.0", "--text", "x", "--json")
+    assert json.loads(out)[0]["answer"] == {"label": "9"}
+
+
+def test_a_model_that_is_not_served_is_reported_once_with_those_that_are(cli, fake_server):
+    code, _, err = cli("predict", "mnits", "--text", "x", "--text", "y")
+    assert (code, err.count("model mnits is not served; did you mean mnist?")) == (1, 1), err
+    code, _, err = cli("predict", "mnist", "--version", "9", "--text", "x")
+    assert (code, "model mnist 9 is not served; served: mnist" in err) == (1, True), err
+
+
+def test_two_versions_of_a_served_model_are_refused(cli, fake_server):
+    code, _, err = cli("predict", "mnist-2.0", "--version", "1.0", "--text", "x")
+    assert (code, "has version 2.0, but --version is 1.0; omit one of them" in err) == (2, True)
+
+
+@pytest.mark.parametrize("by_url", [False, True])
+def test_a_load_test_sends_to_the_version_that_is_named(cli, fake_server, tmp_path, by_url):
+    (tmp_path / "seven.png").write_bytes(b"png")
+    named = ("mnist", "--version", "2.0", "--url", fake_server.url) if by_url else ("mnist-2.0",)
+    code, out, err = cli("load", *named, "seven.png", "--users", 1, "--seconds", 1, "--json")
+    assert (code, json.loads(out)["failures"]) == (0, {}), err
+    assert {(sent.model, sent.version) for sent in fake_server.requests} == {("mnist", "2.0")}
+
+
+def test_check_takes_the_name_of_an_archive(cli, tmp_path):
+    (tmp_path / "model_store").mkdir()
+    (tmp_path / "model_store" / "m-1.0.mar").write_bytes(b"PK")
+    code, out, _ = cli("check", "m-1.0", "--json")
+    assert (code, json.loads(out)[0]["archive"]) == (1, str(tmp_path / "model_store" / "m-1.0.mar"))
+    code, _, err = cli("check", "other-1.0")
+    assert (code, "no archive other-1.0" in err) == (2, True)
+
+
+def test_train_takes_the_folder_of_a_model(cli):
+    code, _, err = cli("train", f"{zoo()}/mnist/", "--dataset", "cifar")
+    assert (code, "it has digits, mnist" in err) == (2, True)
+
+
+def test_train_and_pack_print_json(cli, tmp_path):
     code, out, _ = cli("train", "mnist", "--dataset", "digits", "--epochs", 1, "--json")
     run = json.loads(out)
     assert (code, run["folder"]) == (0, str(tmp_path / "runs" / "mnist" / "1"))
@@ -105,25 +181,25 @@ def test_a_missing_extra_is_named(cli, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     code, _, err = cli("train", "mnist", "--dataset", "digits")
     assert code == 2
-    assert "this command needs lightning: pip install 'vestal[train]'" in err
+    assert "this command requires lightning; install it with pip install 'vestal[train]'" in err
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_package_that_a_recipe_saves_with_is_missed_before_training(cli, monkeypatch, package):
+def test_a_missing_package_for_saving_is_reported_before_training(cli, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     code, _, err = cli("train", "fashion_mlp", "--dataset", "digits")
     assert code == 2
-    assert f"this command needs {package}: pip install 'vestal[optimize]'" in err
+    assert f"this command requires {package}; install it with pip install 'vestal[optimize]'" in err
     assert not Path("runs").exists()
 
 
-def test_what_training_the_zoo_saves_with_comes_with_the_extra():
+def test_the_train_extra_installs_what_the_zoo_saves_with():
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     train = " ".join(extras["optional-dependencies"]["train"])
     assert all(f"{package}>=" in train for package in ("onnx", "onnxscript"))
 
 
-def test_a_folder_gives_its_files_in_order(tmp_path):
+def test_a_folder_expands_to_its_files_in_order(tmp_path):
     for name in ("b/2.png", "a/1.png", "a/.hidden", ".git/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -133,12 +209,12 @@ def test_a_folder_gives_its_files_in_order(tmp_path):
         expand([tmp_path / "empty"])
 
 
-def test_the_folder_is_the_truth_where_it_is_a_label(tmp_path):
+def test_the_name_of_a_folder_is_the_true_label_if_the_model_has_it(tmp_path):
     files = [tmp_path / "7" / "x.png", tmp_path / "photos" / "y.png"]
     assert actual_labels(files, None, {"7", "8"}) == ["7", None]
 
 
-def test_a_table_of_labels_wins(tmp_path):
+def test_a_table_of_labels_takes_precedence_over_folders(tmp_path):
     files = [tmp_path / "7" / "x.png", tmp_path / "7" / "y.png"]
     table = tmp_path / "labels.csv"
     table.write_text(f"x.png,3\n{files[1]}, 4\n")
@@ -162,14 +238,17 @@ def test_labels_are_read_with_a_byte_order_mark_and_any_character(tmp_path):
     ("text", "message"),
     [
         ("a,b,c\n", "line 1: expected FILE,LABEL"),
-        ("other.png,3\n", r"names none of the files that were given \(1\)"),
+        (
+            "other.png,3\n",
+            r"has a label for none of the inputs: expected lines FILE,LABEL, such as x",
+        ),
         ("x.png;3\n", r"line 1: the columns seem to be separated by ';'"),
         ("x.png\t3\n", r"line 1: the columns seem to be separated by tabs"),
-        ("x.png,3\nx.png,4\n", r"line 2: x.png has the label 4, and 3 in an earlier line"),
-        ('x.png,"3\n', r"line 1, is not CSV"),
+        ("x.png,3\nx.png,4\n", r"line 2: x.png has the label 4, but 3 in an earlier line"),
+        ('x.png,"3\n', r"line 1: invalid CSV"),
     ],
 )
-def test_a_table_of_another_shape_is_refused(tmp_path, text, message):
+def test_an_invalid_table_of_labels_is_refused(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         actual_labels([tmp_path / "x.png"], tmp_path / "labels.csv", set())
@@ -186,20 +265,20 @@ def test_a_table_of_another_shape_is_refused(tmp_path, text, message):
         (b"?", "application/octet-stream", "FILE.in", "-T FILE.in"),
     ],
 )
-def test_serve_suggests_an_input_of_the_models_kind(body, kind, ours, for_curl):
+def test_serve_suggests_an_input_that_fits_the_model(body, kind, ours, for_curl):
     predict, curl = _inputs(Sample(body, kind, "sample.in", None))
     assert predict == ours
     assert for_curl in curl
 
 
-def test_the_next_version_is_one_that_the_store_does_not_hold(tmp_path):
+def test_the_suggested_version_is_not_in_the_store(tmp_path):
     assert free_version(tmp_path, "houses") == "1.0"
     for version in ("1.0", "2.0"):
         (tmp_path / f"houses-{version}.mar").touch()
     assert free_version(tmp_path, "houses") == "3.0"
 
 
-def test_the_same_error_is_written_once(cli, tmp_path):
+def test_equal_errors_are_printed_once(cli, tmp_path):
     with FakeServer() as server:
         project = Project(tmp_path)
         project.state.mkdir()
@@ -211,6 +290,6 @@ def test_the_same_error_is_written_once(cli, tmp_path):
             server.refuse("mnist", 422, "not for this model")
         code, out, _ = cli("predict", "mnist", tmp_path)
     assert code == 1
-    told = " ".join(out.split())
-    assert told.count("not for this model") == 1
-    assert told.count("(same error as") == 4
+    text = " ".join(out.split())
+    assert text.count("not for this model") == 1
+    assert text.count("(same error as") == 4

@@ -247,16 +247,15 @@ def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing",), "no model 'nothing'.*--recipe NAME"),
+        (("nothing",), "no archive nothing: .*nor is it one of the models"),
         (("mnist-1.0", "--dataset", "cifar"), "it has digits, mnist"),
         (("mnist",), "no weights of mnist"),
-        (("mnist", "--version", "9"), "say which version of mnist"),
-        (("http://127.0.0.1:1", "--dataset", "digits"), "names no model.*--model NAME"),
-        (("http://127.0.0.1:1/models/mnist",), "expected http|names no model"),
-        (("mnist", "--weights", "x", "--served"), "leave URL, --served, --version out"),
+        (("mnist", "--version", "9"), "no version 9 of mnist: name one of mnist-1.0"),
+        (("http://127.0.0.1:1/predictions/mnist",), "expected a model or an archive, .* --url"),
+        (("mnist", "--weights", "x", "--served"), "--weights cannot be combined with --served"),
         (("mnist", "--served"), "no server runs here"),
         (
-            ("http://127.0.0.1:1/predictions/mnist", "--dataset", "digits", "--timeout", 1),
+            ("mnist", "--url", "http://127.0.0.1:1", "--dataset", "digits", "--timeout", 1),
             "127.0.0.1:1",
         ),
     ],
@@ -273,7 +272,7 @@ def test_an_archive_of_another_name_needs_a_recipe(project, monkeypatch):
     manifest = folder / "MAR-INF" / "MANIFEST.json"
     manifest.write_text(manifest.read_text().replace('"mnist"', '"sevens"'))
     try:
-        with pytest.raises(UsageError, match=r"no model 'sevens'.*--recipe NAME"):
+        with pytest.raises(UsageError, match=r"no model 'sevens'.*with --recipe"):
             run_command(project, monkeypatch, "unpacked")
         arguments = ("unpacked", "--recipe", "mnist", "--dataset", "digits", "--json")
         done = run_command(project, monkeypatch, *arguments)

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_models import packed
 
 from vestal.archive.convert import artifact_for
 from vestal.archive.pack import _revision, find_weights, pack
 from vestal.checking import check
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess import LoadedArchive
 from vestal.mar.index import enter, read_index, sha256_of, updating
+from vestal.mar.sample import matches, read_sample
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -232,3 +235,24 @@ def test_weights_that_do_not_load_are_no_archive(tmp_path, weights):
     with pytest.raises(VestalError, match=r"^mnist 1\.0 did not load"):
         pack(project, "mnist", version="1.0", weights=broken)
     assert not list(project.model_store.iterdir())
+
+
+def test_a_sample_of_ones_own_is_packed_with_its_prediction(tmp_path, weights):
+    project = Project(tmp_path)
+    image = tmp_path / "seven.webp"
+    Image.new("L", (30, 40), 7).save(image, lossless=True)
+    archive = pack(project, "mnist", version="1.0", weights=weights, sample=image).archive
+    sample = read_sample(archive)
+    assert (sample.input, sample.content_type) == (image.read_bytes(), "image/webp")
+    with LoadedArchive(archive) as loaded:
+        (answer,) = loaded.predict([sample.input])
+    assert matches(sample.answer, answer.json(), sample.tolerance) is None
+
+
+def test_a_sample_that_the_handler_refuses_is_an_error(tmp_path, weights):
+    project = Project(tmp_path)
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(VestalError, match=r"refuses its own sample: .*415"):
+        pack(project, "mnist", version="1.0", weights=weights, sample=tmp_path / "text.png")
+    with pytest.raises(UsageError, match=r"no file .*nowhere.png: --sample expects one input"):
+        pack(project, "mnist", version="1.0", weights=weights, sample=tmp_path / "nowhere.png")

@@ -1,4 +1,4 @@
-"""What `vestal run` sends and finds, and how it waits for a change."""
+"""Inputs, targets and output of `vestal run`, and how it waits for a change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vestal.archive.target import Target, find_target
 from vestal.archive.watching import state_of, wait_for_change
 from vestal.cli import run_output
 from vestal.cli.run import _Command
-from vestal.cli.run_inputs import Given, requests_of
+from vestal.cli.run_inputs import RunInputs, requests_of
 from vestal.errors import UsageError
 from vestal.inprocess import profiling
 from vestal.inprocess.frontend import Batch, Frontend, Sent
@@ -27,7 +27,7 @@ from vestal.models import find_model
 from vestal.project import Project
 
 
-def test_files_go_with_the_type_of_their_name(tmp_path):
+def test_files_are_sent_with_the_content_type_of_their_suffix(tmp_path):
     names = {
         "a.png": "image/png",
         "b.JPG": "image/jpeg",
@@ -38,23 +38,23 @@ def test_files_go_with_the_type_of_their_name(tmp_path):
     }
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    sent = Given([str(tmp_path)]).read()
+    sent = RunInputs([str(tmp_path)]).read()
     assert {Path(each.name).name: each.content_type for each in sent} == names
     assert [each.body.decode() for each in sent] == list(names)
 
 
 def test_texts_json_stdin_and_headers(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
-    given = Given(["-"], ["café"], ["[1]"], ["X-A: b: c"])
-    for _ in range(2):  # stdin can be read once, and is kept
-        assert [(each.body, each.content_type, each.headers) for each in given.read()] == [
+    inputs = RunInputs(["-"], ["café"], ["[1]"], ["X-A: b: c"])
+    for _ in range(2):  # stdin is read once and kept
+        assert [(each.body, each.content_type, each.headers) for each in inputs.read()] == [
             (b"\xff", "application/octet-stream", {"X-A": "b: c"}),
             ("café".encode(), "text/plain; charset=utf-8", {"X-A": "b: c"}),
             (b"[1]", "application/json", {"X-A": "b: c"}),
         ]
 
 
-def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
+def test_rows_of_a_table_are_sent_with_the_columns_that_the_model_takes(tmp_path):
     number = {"type": "number"}
     schema = {
         "type": "object",
@@ -63,7 +63,7 @@ def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
     }
     table = tmp_path / "rows.csv"
     table.write_text("bp,bmi,progression\n90,25,150\n2_5,25,1\n")
-    read = Given([str(table)], ["text"], [], ["X-A: b"]).read()
+    read = RunInputs([str(table)], ["text"], [], ["X-A: b"]).read()
     sent = requests_of(read, lambda: schema)
     assert [(one.name, json.loads(one.body)) for one in sent[:2]] == [
         (f"{table}, row 1", {"bp": 90, "bmi": 25}),
@@ -74,30 +74,30 @@ def test_a_table_is_its_rows_with_the_columns_that_the_model_takes(tmp_path):
         ("application/json", {"X-A": "b"}),
         ("text/plain; charset=utf-8", {"X-A": "b"}),
     ]
-    (whole,) = Given([str(table)], headers=["Content-Type: text/csv"]).read()
+    (whole,) = RunInputs([str(table)], headers=["Content-Type: text/csv"]).read()
     assert whole.body == table.read_bytes()
 
 
-def test_a_content_type_that_is_said_replaces_the_others():
-    (sent,) = Given([], ["a,b"], [], ["content-type: text/csv"]).read()
+def test_a_content_type_header_replaces_the_others():
+    (sent,) = RunInputs([], ["a,b"], [], ["content-type: text/csv"]).read()
     assert (sent.content_type, sent.headers) == ("text/csv", {})
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
-        (Given(data=["seven"]), "is not JSON"),
-        (Given(headers=["no colon"]), "NAME: VALUE"),
-        (Given(headers=["X-A: b\r\nX-B: c"]), "NAME: VALUE"),
-        (Given(["nothing.png"]), "no file or folder nothing.png"),
+        (RunInputs(bodies=["seven"]), "is not JSON"),
+        (RunInputs(headers=["no colon"]), "NAME: VALUE"),
+        (RunInputs(headers=["X-A: b\r\nX-B: c"]), "NAME: VALUE"),
+        (RunInputs(["nothing.png"]), "no file or folder nothing.png"),
     ],
 )
-def test_what_cannot_be_sent_is_a_sentence(given, message):
+def test_invalid_inputs_are_errors(inputs, message):
     with pytest.raises(UsageError, match=message):
-        given.read()
+        inputs.read()
 
 
-def test_too_large_a_body_is_refused_without_a_body():
+def test_a_body_that_is_too_large_gets_an_empty_413():
     frontend = Frontend(max_request_size=4)
     frontend.receive(Sent("", b"four"))
     with pytest.raises(Refused, match="max_request_size") as refused:
@@ -105,7 +105,7 @@ def test_too_large_a_body_is_refused_without_a_body():
     assert (refused.value.status, refused.value.body()) == (413, b"")
 
 
-def test_limits_are_those_of_the_projects_config(tmp_path):
+def test_limits_come_from_config_properties(tmp_path):
     project = Project(tmp_path)
     packaged = Frontend.of(project)
     assert (packaged.max_request_size, packaged.decode) == (20_000_000, False)
@@ -120,7 +120,7 @@ def test_limits_are_those_of_the_projects_config(tmp_path):
         Frontend.of(project)
 
 
-def test_a_target_is_a_path_an_archive_or_a_model(tmp_path):
+def test_a_target_is_a_path_the_name_of_an_archive_or_a_model(tmp_path):
     project = Project(tmp_path)
     project.model_store.mkdir()
     packed = project.model_store / "mnist-1.0.mar"
@@ -143,7 +143,7 @@ def write_folder(folder, version="1.0"):
     return folder
 
 
-def test_a_folder_in_a_folder_is_an_archive_for_every_command(tmp_path):
+def test_an_archive_may_be_nested_in_a_folder(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "outer" / "inner")
     assert find_target(project, "outer").archive == tmp_path / "outer"
@@ -151,7 +151,7 @@ def test_a_folder_in_a_folder_is_an_archive_for_every_command(tmp_path):
     assert model_of(tmp_path / "outer")[:2] == ("m", "1.0")
 
 
-def test_another_version_than_the_one_that_is_named_is_refused(tmp_path):
+def test_a_version_that_differs_from_the_archive_is_refused(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "m-1.0")
     assert find_target(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
@@ -170,7 +170,7 @@ def test_paths_start_at_the_projects_root(tmp_path, monkeypatch):
     assert find_target(project, "m").archive == Path("m")
 
 
-def test_what_runs_is_watched(tmp_path):
+def test_the_sources_of_a_target_are_watched(tmp_path):
     project = Project(tmp_path)
     runs = [project.runs / "mnist" / number for number in "12"]
     for run in runs:
@@ -186,13 +186,15 @@ def test_what_runs_is_watched(tmp_path):
     assert runs[0] in find_target(project, "mnist", weights=str(runs[0])).places()
 
 
-def test_a_trace_stays_in_this_folder_whatever_the_model_is_called(tmp_path, monkeypatch, capsys):
+def test_a_trace_is_written_to_this_folder_whatever_the_name_of_the_model(
+    tmp_path, monkeypatch, capsys
+):
     traces = []
     monkeypatch.setattr(
         profiling, "profile", lambda loaded, batch, trace: traces.append(trace) or []
     )
     monkeypatch.chdir(tmp_path)
-    command = _Command(Target(Project(tmp_path), "m"), Given(), 1, False, False, True, False)
+    command = _Command(Target(Project(tmp_path), "m"), RunInputs(), 1, False, False, True, False)
     facts = {}
     named = SimpleNamespace(name="../../x", version="1/0")
     assert command._profiled(named, Frontend(), [], facts) == []
@@ -201,7 +203,7 @@ def test_a_trace_stays_in_this_folder_whatever_the_model_is_called(tmp_path, mon
     assert traces[0].name in capsys.readouterr().out.replace("\n", "")
 
 
-def test_a_change_is_seen_and_caches_are_not(tmp_path):
+def test_a_change_is_noticed_but_caches_are_ignored(tmp_path):
     source, cache = tmp_path / "handler.py", tmp_path / "__pycache__" / "handler.pyc"
     cache.parent.mkdir()
     source.write_text("one")
@@ -218,7 +220,7 @@ def test_a_change_is_seen_and_caches_are_not(tmp_path):
     assert found == [source]
 
 
-def test_a_file_that_goes_is_a_change(tmp_path):
+def test_a_removed_file_is_a_change(tmp_path):
     source = tmp_path / "handler.py"
     source.write_text("one")
     before = state_of([source])
@@ -258,7 +260,7 @@ def test_steps_are_timed_and_marked():
     assert 0 < times.decode + times.forward <= times.total
 
 
-def test_a_function_has_no_steps():
+def test_a_handler_function_has_no_steps():
     _, times = StepClock(print).run(lambda: None)
     assert (times.decode, times.forward, times.encode) == (None, None, None)
 

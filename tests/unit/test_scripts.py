@@ -1,4 +1,4 @@
-"""The few scripts that must speak before anything is installed."""
+"""Scripts that run before anything is installed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def check_python(preparation: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("preparation", "sentence"),
     [
-        ("sys.version_info = (3, 9, 2)", "Vestal needs Python 3.11 or newer, this is 3.9"),
-        ("sys.modules['venv'] = None", "has no venv module: install it"),
-        ("sys.modules['ensurepip'] = None", "has no venv module: install it"),
+        ("sys.version_info = (3, 9, 2)", "Vestal requires Python 3.11 or newer, but this is 3.9"),
+        ("sys.modules['venv'] = None", "has no venv module. Install it"),
+        ("sys.modules['ensurepip'] = None", "has no venv module. Install it"),
     ],
 )
-def test_a_python_that_cannot_do_is_one_sentence(preparation, sentence):
+def test_an_unsuitable_python_is_reported_in_one_sentence(preparation, sentence):
     done = check_python(preparation)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_this_python_can():
+def test_this_python_is_suitable():
     assert check_python("").returncode == 0
 
 
-def test_the_lock_leaves_the_cuda_libraries_to_torch():
+def test_the_lock_omits_the_cuda_libraries():
     pins = "nvidia-cublas==13\nnvidia-ml-py==13\ncuda-toolkit==13\ntriton==3\ntorch==2.15.0\n"
     done = subprocess.run(
         [sys.executable, SCRIPTS / "lock.py"],
@@ -48,7 +48,7 @@ def test_the_lock_leaves_the_cuda_libraries_to_torch():
     assert kept == ["nvidia-ml-py==13", "torch==2.15.0"]
 
 
-def test_make_help_names_every_habit():
+def test_make_help_lists_every_target():
     done = subprocess.run(
         ["make", "--no-print-directory"],
         cwd=SCRIPTS.parent,
@@ -56,5 +56,5 @@ def test_make_help_names_every_habit():
         text=True,
         check=True,
     )
-    for habit in ("setup", "demo", "load", "test", "lint", "format", "type", "clean"):
-        assert f"make {habit} " in done.stdout
+    for target in ("setup", "demo", "load", "test", "lint", "format", "type", "clean"):
+        assert f"make {target} " in done.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.archive.examples import example_of
+from vestal.client.encoding import JSON
 from vestal.errors import VestalError
 from vestal.inprocess import Answer, Input, LoadedArchive
 from vestal.inprocess.loaded_archive import load_staged
@@ -20,14 +21,10 @@ from vestal.mar.sample import (
     tolerance_of,
     value_of,
 )
+from vestal.recipes.request_body import content_type_of
 from vestal.runs import SAMPLE, Run, stays_inside
 
-CONTENT_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-    ".txt": "text/plain; charset=utf-8",
-}
+SUFFIXES = (".png", ".jpg", ".json", ".txt")  # of the samples that a training keeps
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,14 @@ class _Asked:
     sure: bool = True
 
 
-def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: str) -> Golden:
+def add_golden(
+    folder: Path,
+    reference: Path,
+    run: Run,
+    engine: str,
+    precision: str,
+    sample: Path | None = None,
+) -> Golden:
     """Put `sample/` into a staged folder: an input, and the answer that is right for it.
 
     The answer is the reference's, a folder staged with the run's first artifact in fp32; the
@@ -67,7 +71,7 @@ def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: 
     """
     with load_staged(reference, run.model, batch_size=1) as loaded:
         own = _precision_of(loaded)
-        asked = _sample_of(run) or _example_of(loaded)
+        asked = _from_file(sample) if sample else _sample_of(run) or _example_of(loaded)
         if asked is None:
             why = "its handler defines no example(), and no input follows from its input_schema()"
             return Golden(own or precision, why)
@@ -95,16 +99,21 @@ def add_golden(folder: Path, reference: Path, run: Run, engine: str, precision: 
     return Golden(precision)
 
 
+def _from_file(file: Path) -> _Asked:
+    """The input of `vestal pack --sample`."""
+    return _asked(file.read_bytes(), content_type_of(file), f"input{file.suffix.lower()}")
+
+
 def _sample_of(run: Run) -> _Asked | None:
     """An input of the run's test split; weights from elsewhere come without."""
     files = [
         file
         for file in sorted((run.folder / SAMPLE).glob("input.*"))
-        if file.suffix in CONTENT_TYPES and stays_inside(run.folder, f"{SAMPLE}/{file.name}")
+        if file.suffix in SUFFIXES and stays_inside(run.folder, f"{SAMPLE}/{file.name}")
     ]
     if not files:
         return None
-    return _asked(files[0].read_bytes(), CONTENT_TYPES[files[0].suffix], files[0].name)
+    return _asked(files[0].read_bytes(), content_type_of(files[0]), files[0].name)
 
 
 def _example_of(loaded: LoadedArchive) -> _Asked | None:
@@ -120,7 +129,7 @@ def _example_of(loaded: LoadedArchive) -> _Asked | None:
         example, sure = example_of(described.get("input") or {}), False
     if example is None:
         return None
-    return _asked(json.dumps(example).encode(), CONTENT_TYPES[".json"], "input.json", sure)
+    return _asked(json.dumps(example).encode(), JSON, "input.json", sure)
 
 
 def _asked(body: bytes, content_type: str, name: str, sure: bool = True) -> _Asked:

@@ -62,6 +62,7 @@ def pack(
     engine: str | None = None,
     precision: str | None = None,
     labels: Sequence[str] | None = None,
+    sample: Path | None = None,
     force: bool = False,
 ) -> Packed:
     """Makes `model_store/<name>-<version>.mar`.
@@ -72,6 +73,8 @@ def pack(
         engine: what computes; the artifact is turned into its format where that can be.
         precision: what it computes in.
         labels: of weights from elsewhere, where the recipe's do not fit.
+        sample: the input that is packed with its answer; None: one of the test split, or the
+            handler's `example()`.
         force: replace an archive of this version that has other content.
 
     Raises:
@@ -81,6 +84,8 @@ def pack(
             that of the weights, or the store holds other content under this version.
     """
     find_model(project, name)
+    if sample is not None and not sample.is_file():
+        raise UsageError(f"no file {sample}: --sample expects one input of the model")
     if not NAME.fullmatch(version):
         raise UsageError(
             f"version {version!r} cannot be part of a file name and an address: "
@@ -111,7 +116,7 @@ def pack(
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"
             stage(reference, project, run, name=name, version=version, precision="fp32")
-        golden = add_golden(staged, reference, run, made_of, in_precision)
+        golden = add_golden(staged, reference, run, made_of, in_precision, sample)
         in_precision = golden.precision
         for bytecode in list(staged.rglob("__pycache__")):  # of the handler that has just answered
             shutil.rmtree(bytecode)
@@ -171,6 +176,10 @@ def find_weights(
     Raises:
         UsageError, VestalError: as from `bring` and `trusted`.
     """
+    if weights is None and not (find_model(project, name) / "recipe.py").is_file():
+        raise UsageError(
+            f"{name} has no recipe.py to be trained with: pass its weights with --weights FILE"
+        )
     given = Path(weights) if weights is not None else latest_run(project, name)
     if (given / RECORD).is_file() or weights is None:
         run = Run.read(given)

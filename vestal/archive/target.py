@@ -16,7 +16,7 @@ from vestal.inprocess import LoadedArchive
 from vestal.inprocess.loaded_archive import load_staged
 from vestal.inprocess.module_scope import forget_handlers
 from vestal.mar.store import find_archive, is_path_or_file
-from vestal.models import find_model, model_names
+from vestal.models import find_model, model_name, model_names
 from vestal.project import Project
 
 
@@ -87,6 +87,7 @@ def find_target(
         UsageError: there is none, or an archive is told what is a model's to say.
     """
     models = model_names(project)
+    given = model_name(project, given)
     named = is_path_or_file(project, given)
     if given in models and version is None and not named:
         if weights is not None and project.path(weights).exists():

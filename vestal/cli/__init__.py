@@ -1,7 +1,8 @@
-"""The command line: `main` is the entry point, one module a command."""
+"""The command line. `main` is the entry point; each command is a module."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from vestal import openmp
 from vestal.errors import VestalError
 from vestal.files.storage import problem
 
-# The module that is missing, and the extra that brings it.
+# Module -> the extra that installs it.
 EXTRAS = {
     "typer": "cli",
     "rich": "cli",
@@ -43,13 +44,15 @@ EXTRAS = {
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 found wrong, 2 used wrong.
+    """Run the command line and exit: 0 success, 1 failure, 2 usage error.
 
-    What a user can fix is one sentence on stderr, never a traceback.
+    Errors that a user can fix are one sentence on stderr, without a traceback.
     """
     os.environ.update(openmp.waiting(os.environ))  # before any command imports torch
-    # What a killed command has begun (temporary folders, processes) is cleaned up as at Ctrl-C.
+    # A killed command removes its temporary folders and processes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # Its warning about TensorRT is of no use to the user of a command.
+    logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     try:
         from vestal.cli.app import app
 
@@ -63,7 +66,9 @@ def main() -> None:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(f"this command needs {error.name}: pip install 'vestal[{extra}]'", 2)
+        _fail(
+            f"this command requires {error.name}; install it with pip install 'vestal[{extra}]'", 2
+        )
     except Exception as error:
         message = problem(error)
         if message is None:
@@ -72,7 +77,7 @@ def main() -> None:
 
 
 def _full_disk(error: VestalError) -> str | None:
-    """What a server's message tells of a full disk is about its disk; its clients raise it."""
+    """The message of a full local disk; errors from a server are about its disk, not ours."""
     from vestal.client import ClientError
 
     return None if isinstance(error, ClientError) else problem(error, denied=False)
@@ -82,6 +87,6 @@ def _fail(message: str, code: int) -> None:
     print(f"vestal: {message}", file=sys.stderr)
     try:
         sys.stdout.flush()
-    except OSError:  # what is left in it cannot be written at the end either
+    except OSError:  # Python would fail again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

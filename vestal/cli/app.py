@@ -1,4 +1,4 @@
-"""The commands, in the order in which a model goes through them."""
+"""The commands, in the order in which they are used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vestal.cli.serve import serve
 from vestal.cli.train import train
 
 app = typer.Typer(
-    help="Takes PyTorch models to production on TorchServe and keeps them there.",
+    help="Train, pack, serve and measure PyTorch models with TorchServe.",
     no_args_is_help=True,
     add_completion=False,
-    # A traceback that does come is a defect of ours: plain, so that it can be sent to us.
+    # A traceback is a bug in Vestal; plain text can be copied into a report.
     pretty_exceptions_enable=False,
 )
 for command in (

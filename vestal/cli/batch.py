@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from vestal.cli.arguments import Archive, Version
 from vestal.cli.native import native_messages_hidden
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.cli.progress import new_bar
 
 if TYPE_CHECKING:
@@ -18,37 +19,39 @@ if TYPE_CHECKING:
 
 
 def batch(
-    archive: Annotated[
-        str, typer.Argument(help="A .mar, or one of model_store: mnist-1.0, or its model's name.")
-    ],
+    archive: Archive,
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="FOLDER|GLOB|TABLE|TXT",
-            help="A folder (of folders named by label), a glob or files; or a table (.csv, "
-            ".jsonl); or a text file with a text in each line.",
+            metavar="INPUT",
+            help="Files, folders (with one subfolder for each label) or globs; or a table (.csv, "
+            ".jsonl) with one input per row; or a text file (.txt) with one per line.",
         ),
     ],
     out_: Annotated[
-        Path, typer.Option("--out", help="predictions.csv, .parquet or .jsonl (all of an answer).")
+        Path,
+        typer.Option(
+            "--out", help="File to create: .csv, .parquet or .jsonl (with complete responses)."
+        ),
     ],
-    version: Annotated[
-        str | None, typer.Option(help="Of a model that has several in model_store.")
-    ] = None,
+    version: Version = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="By default the archive's own batchSize.")
+        int | None,
+        typer.Option(min=1, help="Number of inputs per batch. Default: batchSize of the archive."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Threads that read files ahead; 0 for none.")
+        int, typer.Option(min=0, help="Number of threads that read files ahead; 0 for none.")
     ] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a finished output.")
+        bool, typer.Option("--overwrite", help="Replace the output of a finished run.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict a folder, a table or a text file at once, without a server.
+    """Predict many files, rows or texts with an archive, without a server.
 
-    A bad input is a row with its error. Interrupted, the same command goes on where it was.
+    An input that fails becomes a row with its error.
+
+    After an interruption, the same command continues where it stopped.
     """
     with err.status("Loading PyTorch"):
         from vestal.batch.run import run, to_json
@@ -57,7 +60,7 @@ def batch(
 
     found = find_archive(Project.here(), archive, version)
     with native_messages_hidden(), new_bar() as bar, warnings.catch_warnings():
-        # A file's error is in its row; Pillow's warnings would tear the bar apart.
+        # Errors of a file are in its row; warnings of Pillow would break the progress bar.
         warnings.simplefilter("ignore")
         task = bar.add_task(f"Loading {found.name}", total=None)
 
@@ -83,18 +86,20 @@ def batch(
 
 
 def print_summary(found: Summary) -> None:
-    """What became of the inputs, for people."""
+    """Print counts, accuracy and errors."""
     new = found.rows - found.before
-    again = f" ({found.before:,} of them by the run before)" if found.before else ""
-    rate = f", {found.rows_per_second:,.1f}/s" if new else ""
-    out.print(Text(f"{found.rows:,} rows by {found.model} {found.version}{again}{rate}"))
+    again = f" ({found.before:,} from an earlier run)" if found.before else ""
+    rate = f", {found.rows_per_second:,.1f} inputs/s" if new else ""
+    inputs = count_of(found.rows, "input")
+    out.print(Text(f"{inputs} predicted with {found.model} {found.version}{again}{rate}"))
     if found.accuracy is not None:
-        out.print(Text(f"{found.right:,} of {found.judged:,} right ({found.accuracy:.2%})"))
+        out.print(Text(f"{found.right:,} of {found.judged:,} correct ({found.accuracy:.2%})"))
     if found.unlabelled:
-        what = "not judged: files in folders that are none of the model's labels"
-        out.print(Text(f"{found.unlabelled:,} {what}", style="dim"))
+        files = count_of(found.unlabelled, "file")
+        text = f"{files} without a true label: the folder's name is not a label of the model"
+        out.print(Text(text, style="dim"))
     if found.mean_absolute_error is not None:
-        out.print(Text(f"mean absolute error {found.mean_absolute_error:.4g}"))
+        out.print(Text(f"Mean absolute error: {found.mean_absolute_error:.4g}"))
     for kind, count in found.errors.items():
         out.print(Text(f"{count:,} failed: {kind}", style="red"))
-    out.print(Text(f"written: {found.out}"))
+    out.print(Text(f"Output: {found.out}"))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from vestal.archive.diff import Change, Changes
     from vestal.inprocess.frontend import Sent
 
-SHOWN = 20  # differing inputs on the screen; --json has all
+SHOWN = 20  # differing inputs that are printed; --json lists all
 _SECTIONS = {
-    "facts": "what it says of itself",
+    "facts": "metadata",
     "config": "model-config.yaml",
     "packages": "packages",
     "training": "training",
@@ -31,26 +31,34 @@ _SECTIONS = {
 
 def diff(
     before: Annotated[
-        str, typer.Argument(metavar="A", help="An archive: a path, or its name in the store.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="Path of an archive, or its name in the model store: mnist-1.0, or mnist if there "
+            "is one version.",
+        ),
     ],
-    after: Annotated[str, typer.Argument(metavar="B", help="The archive to compare with A.")],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="Archive to compare with A, named in the same way.")
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            help="A file or a folder of inputs to predict with both; repeat for several. "
-            "Default: the samples in the archives."
+            metavar="PATH",
+            help="File or folder of inputs to predict with both; repeat for several. "
+            "Default: the samples in the archives.",
         ),
     ] = None,
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0, help="Largest accepted difference of two numbers, relative for those above 1."
+            min=0, help="Largest accepted difference of two numbers, relative for numbers above 1."
         ),
     ] = 1e-4,
     timing: Annotated[
         bool,
         typer.Option(
-            "--timing", help="Measure the latency too: at least 20 more predictions per archive."
+            "--timing", help="Also measure the latency, with at least 20 predictions per archive."
         ),
     ] = False,
     as_json: Json = False,
@@ -58,15 +66,14 @@ def diff(
     """Compare two archives and their predictions; exit code 1 if a prediction differs."""
     from vestal.archive.comparing import compare_answers
     from vestal.archive.diff import compare
-    from vestal.cli.run_inputs import Given, requests_of
+    from vestal.cli.run_inputs import RunInputs, requests_of
     from vestal.inprocess.frontend import Frontend
     from vestal.mar.store import find_archive
     from vestal.mar.unpacking import unpacked
     from vestal.project import Project
 
     project = Project.here()
-    given = Given(inputs or [])
-    read = given.read()
+    read = RunInputs(inputs or []).read()
     archives = [find_archive(project, name) for name in (before, after)]
     with ExitStack() as opened:
         folders = [opened.enter_context(unpacked(archive)) for archive in archives]
@@ -76,7 +83,7 @@ def diff(
         if sent:
             names = (archives[0].name, archives[1].name)
             with new_bar() as bar:
-                task = bar.add_task("loading both archives", total=None)
+                task = bar.add_task("Loading both archives", total=None)
 
                 def show(what: str, done: int, total: int) -> None:
                     bar.update(task, description=what, completed=done, total=total)
@@ -100,7 +107,7 @@ def diff(
 
 
 def _schema(folder: Path) -> Mapping[str, Any]:
-    """The JSON Schema of what the first archive takes; empty where it describes nothing."""
+    """JSON Schema of the first archive's input; empty if its handler describes none."""
     from vestal.batch.bodies import described
     from vestal.inprocess import LoadedArchive
 
@@ -110,7 +117,7 @@ def _schema(folder: Path) -> Mapping[str, Any]:
 
 
 def _samples(folders: list[Path]) -> list[Sent]:
-    """The samples that the archives carry, each input once."""
+    """The samples in the archives, without duplicates."""
     from vestal.inprocess.frontend import Sent
     from vestal.mar.sample import FOLDER, read_sample
 
@@ -146,7 +153,7 @@ def _facts(archives: list[Path], changes: Changes, answers: Comparison | None) -
 
 def _show(changes: Changes, answers: Comparison | None) -> None:
     if not changes:
-        out.print("same content")
+        out.print("Same content")
     if changes.members:
         table = Table("file", box=None, pad_edge=False)
         for side in ("A, bytes", "B, bytes"):
@@ -161,11 +168,11 @@ def _show(changes: Changes, answers: Comparison | None) -> None:
             table = Table(title, "A", "B", box=None, pad_edge=False)
             for change in found:
                 table.add_row(
-                    *(Text(_said(v)) for v in (change.where, change.before, change.after))
+                    *(Text(_cell(v)) for v in (change.where, change.before, change.after))
                 )
             out.print(table)
     if answers is None:
-        out.print("predictions not compared: neither archive has a sample; pass --inputs")
+        out.print("Predictions not compared: neither archive has a sample; pass --inputs")
         return
     _show_answers(answers)
 
@@ -175,24 +182,24 @@ def _show_answers(answers: Comparison) -> None:
     for pair in different[:SHOWN]:
         out.print(Text.assemble((pair.name, "bold"), f"  {pair.difference}"), soft_wrap=True)
     if len(different) > SHOWN:
-        out.print(f"... and {len(different) - SHOWN} more (--json has them)")
+        out.print(f"... and {len(different) - SHOWN} more (--json lists all)")
     style = "bold red" if different else "bold green"
     verb = "differs" if 1 in (len(different), total) else "differ"
     out.print(Text(f"{len(different)} of {count_of(total, 'prediction')} {verb}", style=style))
     counts = {"statuses": answers.statuses, "labels": answers.labels, "texts": answers.texts}
-    said = [f"{name} {count}" for name, count in counts.items() if count]
+    parts = [f"{name} {count}" for name, count in counts.items() if count]
     numbers = {"probability": answers.probability, "value": answers.value}
-    said += [f"largest {k} difference {v:.2g}" for k, v in numbers.items() if v is not None]
-    if said:
-        out.print(", ".join(said))
+    parts += [f"largest {k} difference {v:.2g}" for k, v in numbers.items() if v is not None]
+    if parts:
+        out.print(", ".join(parts))
     old, new = answers.before_p50, answers.after_p50
     if old is not None and new is not None:
         out.print(
-            f"latency p50: A {old * 1e3:.2f} ms, B {new * 1e3:.2f} ms "
-            f"({new / old:.2f} times A's; in turns, one request at a time)",
+            f"Latency p50: A {old * 1e3:.2f} ms, B {new * 1e3:.2f} ms "
+            f"({new / old:.2f} times that of A; measured alternately, one request at a time)",
             soft_wrap=True,
         )
 
 
-def _said(value: Any) -> str:
+def _cell(value: Any) -> str:
     return "-" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""`vestal evaluate`: one number for weights, archive and server."""
+"""`vestal evaluate`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vestal.cli.arguments import Data, ModelOrArchive, RequestTimeout, Version, Weights
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
@@ -18,60 +19,55 @@ if TYPE_CHECKING:
     from vestal.evaluation import Evaluation
     from vestal.evaluation.reports import Classified
 
-SHOWN = 10  # refused inputs, and classes of many; --json has all
+SHOWN = 10  # refused inputs and, of many, classes; --json lists all
 
 
 def evaluate(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|ARCHIVE|URL",
-            help="A model's weights (its newest run), an archive (.mar or its folder), or a "
-            "served model: http://host:port/predictions/NAME[/VERSION].",
-        ),
-    ],
+    target: ModelOrArchive,
     dataset: Annotated[
-        str | None, typer.Option(help="By default the one that it was trained on.")
+        str | None,
+        typer.Option(
+            help="Data set of the recipe. Default: the one that the weights were trained on."
+        ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="The folder or file that holds the data set, if not downloaded."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Other weights of MODEL: as for `vestal pack`.")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="Of the served model, or of MODEL's archive in the store.")
-    ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    version: Version = None,
     served: Annotated[
-        bool, typer.Option("--served", help="Ask MODEL on the server of this project.")
+        bool, typer.Option("--served", help="Measure the model on the server of this project.")
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="The served model, where the URL does not name it.")
+    url: Annotated[
+        str | None,
+        typer.Option(help="Base URL of another server to measure the model on."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Whose test data it is; by default the model's own.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Model whose recipe has the test data. Default: the model itself."
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw the confusion matrix, or predicted against actual, here."),
+        typer.Option(
+            help="Image file to create: the confusion matrix, or predicted against actual numbers."
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Of each request, in seconds.")] = 60.0,
+    timeout: RequestTimeout = 60.0,
     as_json: Json = False,
 ) -> None:
     """Measure weights, an archive or a served model on the test split of its recipe."""
     with err.status("Loading PyTorch"):
-        from vestal.cli.targets import Asked, opened
+        from vestal.cli.targets import EvaluationOptions, open_target
         from vestal.evaluation import evaluate as measure
         from vestal.evaluation import facts
         from vestal.project import Project
         from vestal.recipes.objectives import NextToken
         from vestal_handlers.labels import shared_labels
 
-    asked = Asked(target, weights, version, served, model, recipe, timeout)
-    with opened(Project.here(), asked) as found:
+    options = EvaluationOptions(target, weights, version, served, url, recipe, timeout)
+    with open_target(Project.here(), options) as found:
         if plot and isinstance(found.recipe.objective, NextToken):
-            raise UsageError("perplexity is one number: there is nothing to draw (no --plot)")
+            raise UsageError("--plot: perplexity is a single number, so there is nothing to draw")
         known = found.trained_on if found.trained_on in found.recipe.datasets else None
         name, _ = found.recipe.dataset(dataset or known)
         splits = found.recipe.splits(name, data)
@@ -92,13 +88,13 @@ def evaluate(
         print_evaluation(measured)
     if plot:
         measured.draw(plot)
-        err.print(f"drawn: {plot}")
+        err.print(f"Plot: {plot}")
     if measured.refused:
         raise typer.Exit(1)
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Figures, classes and refused inputs, for people."""
+    """Print figures, classes and refused inputs."""
     from vestal.evaluation.reports import Classified, Regressed, Scored
 
     report = found.report
@@ -108,7 +104,7 @@ def print_evaluation(found: Evaluation) -> None:
     for name, value in report.figures.items():
         row[name] = shown(name, value)
     if isinstance(report, Classified) and report.undecided:
-        row["without label"] = f"{report.undecided:,}"
+        row["no label"] = f"{report.undecided:,}"
     if isinstance(report, Scored):
         row["tokens"] = f"{report.tokens:,}"
     for name in row:
@@ -116,7 +112,7 @@ def print_evaluation(found: Evaluation) -> None:
     figures.add_row(*row.values())
     out.print(figures)
     if isinstance(report, Regressed) and report.units:
-        out.print(Text(f"mae and rmse in {report.units}", style="dim"))
+        out.print(Text(f"Unit of mae and rmse: {report.units}", style="dim"))
     if isinstance(report, Classified):
         out.print(_classes(report))
     for one in found.refused[:SHOWN]:
@@ -124,7 +120,7 @@ def print_evaluation(found: Evaluation) -> None:
         text = f"input {one['index']}: {status}{one['type']}: {one['message']}"
         out.print(Text(text, style="red"))
     if len(found.refused) > SHOWN:
-        out.print(Text(f"and {len(found.refused) - SHOWN} more refused (--json has them)"))
+        out.print(Text(f"and {len(found.refused) - SHOWN} more (--json lists all)"))
 
 
 def _classes(report: Classified) -> Table:
@@ -134,7 +130,7 @@ def _classes(report: Classified) -> Table:
     title = None
     if len(rows) > MOST_NAMED:
         rows = sorted((row for row in rows if row.support), key=lambda row: row.f1)[:SHOWN]
-        title = f"the {len(rows)} classes with the lowest F1 (--json has all)"
+        title = f"The {len(rows)} classes with the lowest F1 (--json lists all)"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="dim")
     table.add_column("class", overflow="fold")
     for column in ("precision", "recall", "f1", "support"):

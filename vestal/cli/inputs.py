@@ -1,4 +1,4 @@
-"""What `vestal predict` is given: files, folders, rows of a table, texts, rows."""
+"""Inputs of `vestal predict`: files, folders, rows of tables, texts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ SHORT = 60  # characters of a text in a table
 
 
 @dataclass(frozen=True)
-class Given:
+class CliInput:
     """One input.
 
-    `value`: what the client sends. `shown`: for a table; `fact`: for JSON. `file`: where it is a
-    whole file. `table`: of which it is a row, all of whose columns are the value until `fitted`.
+    Attributes:
+        value: what the client sends; for a row of a table, all columns until `fitted`.
+        shown: the input in the table that is printed.
+        fact: the input in the JSON that is printed.
+        file: the file that it is, if it is a whole one.
+        table: the table that it is a row of.
     """
 
     value: Any
@@ -33,7 +37,7 @@ class Given:
 
     @property
     def prompt(self) -> str:
-        """The text that was sent, where it was one; else how it is shown."""
+        """The text that is sent; for other inputs the same as `shown`."""
         value = self.value
         try:
             if self.file is not None and self.file.suffix in (".txt", ".json"):
@@ -46,94 +50,92 @@ class Given:
         return value if isinstance(value, str) else self.shown
 
 
-def gather(files: Sequence[Path], texts: Sequence[str], rows: Sequence[str]) -> list[Given]:
-    """All inputs in the order: files, texts, rows.
+def gather(files: Sequence[Path], texts: Sequence[str], rows: Sequence[str]) -> list[CliInput]:
+    """All inputs, in the order files, texts, rows.
 
     Raises:
-        UsageError: none at all, a file that is not there, or a row that cannot be read.
+        UsageError: no input, a missing file, or an invalid row.
     """
-    given = [one for file in expand(files) for one in _of_file(file)]
-    given += [_of_text(text) for text in texts]
-    given += [_of_row(row) for row in rows]
-    if not given:
-        raise UsageError(
-            "nothing to predict: give files or folders, --text TEXT or --row NAME=1,..."
-        )
-    return given
+    inputs = [each for file in expand(files) for each in _of_file(file)]
+    inputs += [_of_text(text) for text in texts]
+    inputs += [_of_row(row) for row in rows]
+    if not inputs:
+        raise UsageError("no input: pass files or folders, --text TEXT or --row NAME=NUMBER,...")
+    return inputs
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Files as they are; of a folder every file below it but hidden ones, sorted.
+    """The files, and those in folders and their subfolders, sorted, without hidden ones.
 
     Raises:
-        UsageError: a path that is not there, or a folder without files.
+        UsageError: a missing path, or a folder without files.
     """
     files: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            found = files_in(given)
+    for path in inputs:
+        if path.is_dir():
+            found = files_in(path)
             if not found:
-                raise UsageError(f"no files in {given}")
+                raise UsageError(f"no files in {path}")
             files += found
-        elif given.is_file():
-            files.append(given)
+        elif path.is_file():
+            files.append(path)
         else:
-            raise UsageError(f"no file or folder {given}")
+            raise UsageError(f"no file or folder {path}")
     return files
 
 
-def fitted(given: Sequence[Given], schema: Mapping[str, Any]) -> list[Given]:
-    """The same inputs, where rows of tables are what a model takes of them.
+def fitted(inputs: Sequence[CliInput], schema: Mapping[str, Any]) -> list[CliInput]:
+    """The same inputs, with only the columns of tables that the model takes.
 
     Args:
-        schema: of the model's input, as its handler describes it; empty: not known.
+        schema: JSON Schema of the model's input, from its handler's description; empty: unknown.
 
     Raises:
-        UsageError: a table without the columns that the model needs.
+        UsageError: a table that lacks columns that the model needs.
     """
     fields: dict[Path, Fields] = {}
     found = []
-    for one in given:
-        if one.table is not None:
-            file = one.table.file
-            fields[file] = fields.get(file) or Fields(schema, one.table.columns)
-            one = _fitted(one, fields[file].value(one.value))
-        found.append(one)
+    for each in inputs:
+        if each.table is not None:
+            file = each.table.file
+            fields[file] = fields.get(file) or Fields(schema, each.table.columns)
+            each = _fitted(each, fields[file].value(each.value))
+        found.append(each)
     return found
 
 
-def _fitted(row: Given, value: str | dict[str, Any]) -> Given:
+def _fitted(row: CliInput, value: str | dict[str, Any]) -> CliInput:
     if isinstance(value, str) or set(value) == {"text"}:
         text = value if isinstance(value, str) else str(value["text"])
         return replace(row, value=value, shown=_short(text), fact={**row.fact, "text": text})
     return replace(row, value=value, shown=_short_row(value), fact={**row.fact, "columns": value})
 
 
-def _of_file(file: Path) -> list[Given]:
+def _of_file(file: Path) -> list[CliInput]:
     if not is_table(file):
-        return [Given(file, str(file), {"file": str(file)}, file)]
+        return [CliInput(file, str(file), {"file": str(file)}, file)]
     table = read_table(file)
     if not table.rows:
         raise UsageError(f"{file} has no rows")
     return [
-        Given(row.values, "", {"file": str(file), "row": row.number}, table=table)
+        CliInput(row.values, "", {"file": str(file), "row": row.number}, table=table)
         for row in table.rows
     ]
 
 
-def _of_text(text: str) -> Given:
-    return Given(text, _short(text), {"text": text})
+def _of_text(text: str) -> CliInput:
+    return CliInput(text, _short(text), {"text": text})
 
 
-def _of_row(said: str) -> Given:
+def _of_row(text: str) -> CliInput:
     """`bmi=25,bp=90,s5=4.5`, or the numbers alone in the model's order."""
-    parts = [part.strip() for part in said.split(",")]
+    parts = [part.strip() for part in text.split(",")]
     names = [part.partition("=")[0].strip() for part in parts if "=" in part]
     if len(names) not in (0, len(parts)) or len(set(names)) < len(names) or not all(parts):
-        raise UsageError(f"--row {said}: expected NAME=NUMBER,NAME=NUMBER or NUMBER,NUMBER")
+        raise UsageError(f"--row {text}: expected NAME=NUMBER,NAME=NUMBER or NUMBER,NUMBER")
     values = [_number_or_text(part.partition("=")[2] if names else part) for part in parts]
     row: Any = dict(zip(names, values, strict=True)) if names else values
-    return Given(row, said, {"columns": row})
+    return CliInput(row, text, {"columns": row})
 
 
 def _number_or_text(text: str) -> float | str:

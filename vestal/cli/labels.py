@@ -1,4 +1,4 @@
-"""Where the truth about a file stands: in a table of labels, or in the name of its folder."""
+"""True labels of files: from a table, or from the names of their folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vestal.files.text import read_text
 def actual_labels(
     files: Sequence[Path], table: Path | None, known: Collection[str]
 ) -> list[str | None]:
-    """The true label of each file; None where it is not known.
+    """The true label of each file; None: unknown.
 
     Args:
-        table: lines of `FILE,LABEL`; FILE is a path as given, or a file's name alone.
-        known: the labels that the model uses: a folder of another name says nothing.
+        table: lines of `FILE,LABEL`; FILE is the path of an input, or its name alone.
+        known: labels of the model; folders with other names are ignored.
 
     Raises:
-        UsageError: the table cannot be read, or speaks of none of the files.
+        UsageError: the table cannot be read, or names none of the files.
     """
     if table is None:
         return [f.parent.name if f.parent.name in known else None for f in files]
@@ -30,8 +30,8 @@ def actual_labels(
     found = [truth.get(str(file), truth.get(file.name)) for file in files]
     if files and not any(label is not None for label in found):
         raise UsageError(
-            f"{table} names none of the files that were given ({len(files)}): its lines must be "
-            f"FILE,LABEL with FILE such as {files[0].name}"
+            f"{table} has a label for none of the inputs: expected lines FILE,LABEL, such as "
+            f"{files[0].name},LABEL"
         )
     return found
 
@@ -48,11 +48,11 @@ def _read(table: Path) -> dict[str, str]:
             file, label = (cell.strip() for cell in row)
             if truth.setdefault(file, label) != label:
                 raise UsageError(
-                    f"{table}, line {reader.line_num}: {file} has the label {label}, and "
+                    f"{table}, line {reader.line_num}: {file} has the label {label}, but "
                     f"{truth[file]} in an earlier line"
                 )
     except csv.Error as error:
-        raise UsageError(f"{table}, line {reader.line_num}, is not CSV: {error}") from None
+        raise UsageError(f"{table}, line {reader.line_num}: invalid CSV ({error})") from None
     return truth
 
 

@@ -1,4 +1,4 @@
-"""What C libraries print, kept out of a command's terminal."""
+"""Keep messages of C libraries out of the terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, redirect_stderr
 
 @contextmanager
 def native_messages_hidden() -> Iterator[None]:
-    """Hide what libtiff, libjpeg and the like write to file descriptor 2.
+    """Hide what libtiff, libjpeg and similar libraries write to file descriptor 2.
 
-    It would tear a progress bar apart, and the file's error is reported anyway. What Python writes
-    to `sys.stderr` is shown as always.
+    It would break the progress bar, and the error of the file is reported anyway. Output of Python
+    to `sys.stderr` is still shown.
     """
-    if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:  # somebody captures it
+    if sys.__stderr__ is None or sys.stderr is not sys.__stderr__:  # captured, as by pytest
         yield
         return
     sys.stderr.flush()

@@ -11,21 +11,26 @@ from vestal.cli.output import Json, err, out, print_json
 
 
 def new(
-    model: Annotated[str, typer.Argument(help="The name of the model, and of its folder.")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model to create.")],
     task: Annotated[
         str,
-        typer.Option(help="image_classifier, text_generator, text_classifier or regressor."),
+        typer.Option(
+            help="image_classifier, text_generator, text_classifier or regressor; or custom for a "
+            "model with a handler of its own that is only served."
+        ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV or JSON Lines table, or for a text_generator a text, to begin with; it is "
-            "copied. By default a small one that comes with Python or scikit-learn."
+            help="CSV or JSON Lines table to train on, or text for a text_generator; it is copied. "
+            "Default: a small one from Python or scikit-learn."
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="A regressor's column of --data to predict; by default the last one."),
+        typer.Option(
+            metavar="COLUMN", help="Column of --data that a regressor predicts. Default: the last."
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
@@ -41,18 +46,18 @@ def new(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write models/MODEL: a model of your own that trains, packs and serves at once."""
-    with err.status("Writing"):
+    """Create the folder of a new model, models/NAME, with all it needs to be served."""
+    with err.status("Creating the model"):
         from vestal.project import Project
         from vestal.scaffold import create
 
-        made = create(
+        created = create(
             Project.here(), model, task, data, target, ignore=ignore or (), encode=encode or ()
         )
     if as_json:
-        print_json({**vars(made), "folder": str(made.folder)})
+        print_json({**vars(created), "folder": str(created.folder)})
         return
-    out.print(f"written: {made.folder}", markup=False, soft_wrap=True)
-    for file in made.files:
+    out.print(f"Created {created.folder}:", markup=False, soft_wrap=True)
+    for file in created.files:
         out.print(f"  {file}", markup=False)
-    out.print(f"next: {made.train}", style="dim", markup=False, soft_wrap=True)
+    out.print(f"Next: {created.next_command}", style="dim", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout, everything else on stderr."""
+"""Output of commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 
 UNWRAPPED = 10_000
-"""Columns of output that is not shown in a terminal."""
+"""Width of output that does not go to a terminal."""
 
 
 def console(stream: TextIO, *, stderr: bool = False) -> Console:
-    """A console that wraps lines in a terminal only: files and pipes get whole lines.
+    """A console that wraps lines in a terminal only; files and pipes get whole lines.
 
-    COLUMNS is ignored outside a terminal: GNU readline exports it to the children of programs
-    that nobody looks at, pytest among them.
+    Outside a terminal COLUMNS is ignored: GNU readline exports it to child processes, such as
+    those of pytest.
     """
     width = None if stream.isatty() else UNWRAPPED
     return Console(stderr=stderr, highlight=False, width=width)
@@ -35,5 +35,5 @@ def count_of(number: int, noun: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Plain JSON, whatever the terminal: for programs."""
+    """Print JSON for programs, without colours or wrapping."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -10,55 +10,57 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.arguments import Engine, Model, Precision, Weights
+from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError
 from vestal.files.text import lines_of, read_text
 
 
 def pack(
-    model: Annotated[str, typer.Argument(help="A model folder's name.")],
-    version: Annotated[str, typer.Option(help="Of the archive, such as 1.0.")],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="A training's folder; a state_dict, TorchScript, .pt2, .onnx or safetensors file; "
-            "a Hugging Face folder; or a name that the recipe knows. By default the newest run."
-        ),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(help="eager, torchscript, exported or onnx; by default the weights' own."),
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16 or fp16; by default model-config.yaml's.")
-    ] = None,
+    model: Model,
+    version: Annotated[str, typer.Option(help="Version of the archive, such as 1.0.")],
+    weights: Weights = None,
+    engine: Engine = None,
+    precision: Precision = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Labels of weights from elsewhere: one label per line, in the order of the "
-            "classes, or an index_to_name.json."
+            help="Labels of the classes, for weights from elsewhere: a text file with one label "
+            "per line in class order, or an index_to_name.json."
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Input to pack with its prediction, which a server verifies. Default: one of the "
+            "test split, or the handler's example().",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace this version if its content differs.")
+        bool, typer.Option("--force", help="Replace an archive of this version that differs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Pack weights, handler, labels and a sample into model_store/MODEL-VERSION.mar."""
+    """Pack weights, handler, labels and a sample input into model_store/MODEL-VERSION.mar."""
     from vestal.inprocess.quick_imports import quick_imports
 
     with err.status("Packing"), quick_imports():
         from vestal.archive.pack import pack as pack_archive
+        from vestal.models import model_name
         from vestal.project import Project
 
+        project = Project.here()
+        model = model_name(project, model)
         packed = pack_archive(
-            Project.here(),
+            project,
             model,
             version=version,
             weights=weights,
             engine=engine,
             precision=precision,
             labels=_read_labels(labels) if labels else None,
+            sample=sample,
             force=force,
         )
     for warning in packed.warnings:
@@ -67,18 +69,22 @@ def pack(
         print_json({**vars(packed), "archive": str(packed.archive)})
         return
     size = packed.archive.stat().st_size / 1e6
-    state = "packed" if packed.new else "unchanged:"
-    out.print(f"{state} {packed.archive} ({size:.1f} MB, sha256 {packed.sha256[:12]})")
+    verb = "Packed" if packed.new else "Unchanged:"
+    out.print(f"{verb} {packed.archive} ({size:.1f} MB, sha256 {packed.sha256[:12]})")
     if packed.replaced:
-        out.print(Text(f"replaced: {_said(packed.replaced)}"), soft_wrap=True)
-    out.print(f"weights: {packed.source}")
+        out.print(Text(f"Replaced: {_summary(packed.replaced)}"), soft_wrap=True)
+    out.print(f"Weights: {packed.source}")
     if packed.no_sample:
-        out.print(f"no sample: {packed.no_sample}, so a server cannot verify its answers")
-    out.print(f"next: vestal serve --models {model}={packed.archive.name}", style="dim")
+        out.print(
+            f"No sample: {packed.no_sample}. A server cannot verify the predictions; pass an input "
+            "with --sample FILE.",
+            soft_wrap=True,
+        )
+    out.print(f"Next: vestal serve {packed.archive.stem}", style="dim")
 
 
-def _said(entry: Mapping[str, Any]) -> str:
-    """What stood there, as the index knew it."""
+def _summary(entry: Mapping[str, Any]) -> str:
+    """What the index recorded about a replaced archive."""
     metrics = entry.get("metrics") or {}
     figures = [f"{name} {value:.4g}" for name, value in metrics.items()]
     when = [f"packed {entry['packed']}"] if "packed" in entry else ["not in the index"]
@@ -91,7 +97,7 @@ def _read_labels(file: Path) -> list[str]:
         return _labels_in_json(file)
     found = [label for line in lines_of(read_text(file)) if (label := line.strip(" \t"))]
     if not found:
-        raise UsageError(f"{file} holds no labels: write one a line, in the classes' order")
+        raise UsageError(f"{file} has no labels: expected one label per line, in class order")
     return found
 
 
@@ -101,10 +107,12 @@ def _labels_in_json(file: Path) -> list[str]:
     try:
         names = json.loads(read_text(file))
         if not isinstance(names, dict) or not names:
-            raise ValueError("it must be an object from class index to label")
+            raise ValueError("expected an object from class index to label")
     except ValueError as error:
-        raise UsageError(f"the labels in {file} cannot be read: {error}") from None
+        raise UsageError(f"{file} cannot be read as labels: {error}") from None
     try:
         return labels_in(names)
     except KeyError as error:
-        raise UsageError(f"{file} has {len(names)} labels but none for class {error}") from None
+        raise UsageError(
+            f"{file} has {count_of(len(names), 'label')} but none for class {error}"
+        ) from None

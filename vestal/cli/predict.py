@@ -1,4 +1,4 @@
-"""`vestal predict`: a served model's answers beside the truth."""
+"""`vestal predict`."""
 
 from __future__ import annotations
 
@@ -10,187 +10,208 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vestal.cli.inputs import Given, fitted, gather
+from vestal.cli.arguments import RequestTimeout, ServedModel, Url, Version
+from vestal.cli.inputs import CliInput, fitted, gather
 from vestal.cli.labels import actual_labels
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, count_of, err, out, print_json
+from vestal.cli.served import not_served, served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
 from vestal.client.encoding import looks_like_path
 from vestal.client.inference import is_refusal
 from vestal.errors import UsageError
 
-Said = Answer | ClientError
-DESCRIBED_WITHIN = 5.0  # seconds
+Outcome = Answer | ClientError
+DESCRIBE_SECONDS = 5.0
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="As it is served.")],
+    model: ServedModel,
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Files, or folders of files; of a table (.csv, .jsonl) each row is an input."
+            metavar="INPUT",
+            help="Files or folders; each row of a table (.csv, .jsonl) is an input.",
         ),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option(help="A text; may be said again.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
+    ] = None,
     row: Annotated[
-        list[str] | None, typer.Option(help="A row, as bmi=25,bp=90,s5=4.5; may be said again.")
+        list[str] | None,
+        typer.Option(
+            metavar="ROW", help="Row to send, such as bmi=25,bp=90,s5=4.5; repeat for several."
+        ),
     ] = None,
-    version: Annotated[str | None, typer.Option(help="By default the default version.")] = None,
+    version: Version = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the images with actual and predicted, here.")
-    ] = None,
-    labels: Annotated[
         Path | None,
-        typer.Option(help="The truth: lines of FILE,LABEL; by default each file's folder."),
+        typer.Option(help="Image file to create: the images with true and predicted labels."),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="For each input, in seconds.")] = 30.0,
-    url: Annotated[str | None, typer.Option(help="By default the server of this project.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV file of true labels with lines FILE,LABEL. Default: the name of each file's "
+            "folder.",
+        ),
+    ] = None,
+    timeout: RequestTimeout = 30.0,
+    url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a served model; finds the server, its tokens and the truth by itself."""
-    given = gather(inputs or [], text or [], row or [])
+    """Send inputs to a served model and print its predictions."""
+    sent = gather(inputs or [], text or [], row or [])
     if url is None:
         wait_for_server(timeout)
     with Client(url, timeout=timeout) as client:
-        schema = input_schema(client, model, version) if any(one.table for one in given) else {}
-        given = fitted(given, schema)
-        said = client.predict_many(model, [one.value for one in given], version=version)
-        if isinstance(said[0], (ConnectionFailed, NotFound)):
-            raise said[0]  # once, not for every input
-        _advise(given, said)
-        known = () if labels else known_labels(client, model, version, said)
-    actual = actual_labels([one.file or Path() for one in given], labels, known)
+        served = served_model(client, model, version)
+        name, version = served
+        schema = input_schema(client, name, version) if any(one.table for one in sent) else {}
+        sent = fitted(sent, schema)
+        outcomes = client.predict_many(name, [one.value for one in sent], version=version)
+        first = outcomes[0]
+        if isinstance(first, NotFound):  # one error, not one for every input
+            raise not_served(client, served, first)
+        if isinstance(first, ConnectionFailed):
+            raise first
+        _advise(sent, outcomes)
+        known = () if truth else known_labels(client, name, version, outcomes)
+    actual = actual_labels([one.file or Path() for one in sent], truth, known)
     if as_json:
-        print_json([_fact(*each) for each in zip(given, actual, said, strict=True)])
+        print_json([_fact(*each) for each in zip(sent, actual, outcomes, strict=True)])
     else:
-        _print(given, actual, said)
+        _print(sent, actual, outcomes)
     if plot:
-        _draw(plot, model, given, actual, said)
-        err.print(f"drawn: {plot}")
-    failed = sum(isinstance(one, ClientError) for one in said)
+        _draw(plot, name, sent, actual, outcomes)
+        err.print(f"Plot: {plot}")
+    failed = sum(isinstance(one, ClientError) for one in outcomes)
     if failed:
-        err.print(f"{failed} of {len(said)} failed")
+        err.print(f"{failed} of {count_of(len(outcomes), 'request')} failed")
         raise typer.Exit(1)
 
 
-def is_class(said: Said) -> TypeGuard[Answer]:
-    """Whether it is an answer of our classifiers."""
-    return isinstance(said, dict) and {"label", "probability", "top"} <= said.keys()
+def is_class(outcome: Outcome) -> TypeGuard[Answer]:
+    """Whether it is a prediction of Vestal's classifiers."""
+    return isinstance(outcome, dict) and {"label", "probability", "top"} <= outcome.keys()
 
 
-def is_text(said: Said) -> TypeGuard[Answer]:
-    """Whether it is a text that our generator wrote."""
-    return isinstance(said, dict) and {"text", "finish_reason"} <= said.keys()
+def is_text(outcome: Outcome) -> TypeGuard[Answer]:
+    """Whether it is a text from Vestal's text generator."""
+    return isinstance(outcome, dict) and {"text", "finish_reason"} <= outcome.keys()
 
 
 def known_labels(
-    client: Client, model: str, version: str | None, said: Sequence[Said]
+    client: Client, model: str, version: str | None, outcomes: Sequence[Outcome]
 ) -> Collection[str]:
-    """The labels that a classifier knows, by its description; of handlers of others those said.
+    """The labels in a classifier's description; without a description, those it predicted.
 
-    The description matters: an answer whose truth nobody said is wrong all the same.
+    With the predicted labels alone, a true label that was never predicted would be ignored.
     """
-    if not any(is_class(answer) for answer in said):
+    if not any(is_class(outcome) for outcome in outcomes):
         return ()
     labels = _described(client, model, version).get("labels")
     if isinstance(labels, list):
         return {str(label) for label in labels}
-    return {top["label"] for answer in said if is_class(answer) for top in answer["top"]}
+    return {top["label"] for outcome in outcomes if is_class(outcome) for top in outcome["top"]}
 
 
 def input_schema(client: Client, model: str, version: str | None) -> Mapping[str, Any]:
-    """The JSON Schema of a model's input; empty where it is not described."""
+    """JSON Schema of a model's input; empty if its handler does not describe it."""
     schema = _described(client, model, version).get("input")
     return schema if isinstance(schema, dict) else {}
 
 
 def _described(client: Client, model: str, version: str | None) -> Mapping[str, Any]:
-    """What a handler says of itself; nothing where it does not, or has no reachable management."""
+    """The handler's description; empty without one, or if the management API is unreachable."""
     try:
-        found = client.describe(model, version, customized=True, timeout=DESCRIBED_WITHIN)
+        found = client.describe(model, version, customized=True, timeout=DESCRIBE_SECONDS)
     except ClientError:
         return {}
     return found.customized if isinstance(found.customized, dict) else {}
 
 
-def _advise(given: Sequence[Given], said: Sequence[Said]) -> None:
-    """Replace a hint for callers of the client by one for the command line."""
-    for one, error in zip(given, said, strict=True):
+def _advise(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> None:
+    """Replace a hint for users of the client by one for users of the command line."""
+    for one, error in zip(inputs, outcomes, strict=True):
         if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
-            hint = "The input was sent as text. To send a file, name it without --text"
+            hint = "The input was sent as text. To send a file, pass its path without --text"
             error.facts = error.facts._replace(hint=hint)
 
 
-def _fact(given: Given, actual: str | None, said: Said) -> dict[str, Any]:
-    fact: dict[str, Any] = {**given.fact, "actual": actual}
-    if isinstance(said, ClientError):
-        error = {"type": said.server_type or type(said).__name__, "message": str(said)}
-        return {**fact, "error": {**error, "status": said.status, "request_id": said.request_id}}
-    return {**fact, "answer": said.value, "version": said.version, "request_id": said.request_id}
+def _fact(sent: CliInput, actual: str | None, outcome: Outcome) -> dict[str, Any]:
+    fact: dict[str, Any] = {**sent.fact, "actual": actual}
+    request = {"request_id": outcome.request_id}
+    if isinstance(outcome, ClientError):
+        error = {"type": outcome.server_type or type(outcome).__name__, "message": str(outcome)}
+        return {**fact, "error": {**error, "status": outcome.status, **request}}
+    return {**fact, "answer": outcome.value, "version": outcome.version, **request}
 
 
-def _print(given: Sequence[Given], actual: Sequence[str | None], said: Sequence[Said]) -> None:
-    if any(is_text(one) for one in said):
-        _print_texts(given, said)
+def _print(
+    inputs: Sequence[CliInput], actual: Sequence[str | None], outcomes: Sequence[Outcome]
+) -> None:
+    if any(is_text(one) for one in outcomes):
+        _print_texts(inputs, outcomes)
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("input", overflow="fold")
-    judged = [(t, a["label"]) for t, a in zip(actual, said, strict=True) if t and is_class(a)]
-    if judged:
+    pairs = [(t, o["label"]) for t, o in zip(actual, outcomes, strict=True) if t and is_class(o)]
+    if pairs:
         table.add_column("actual", overflow="fold")
     table.add_column("predicted", overflow="fold")
-    if any(is_class(one) for one in said):
+    if any(is_class(one) for one in outcomes):
         table.add_column("probability", justify="right")
     first: dict[str, str] = {}
-    for one, truth, answer in zip(given, actual, said, strict=True):
-        wrong = is_class(answer) and truth not in (None, answer["label"])
-        cells = [one.shown, *([truth or ""] if judged else []), *_cells(answer)]
-        if isinstance(answer, ClientError):
-            kind = f"{answer.status} {answer.server_type} {answer.server_message or answer}"
+    for one, truth, outcome in zip(inputs, actual, outcomes, strict=True):
+        wrong = is_class(outcome) and truth not in (None, outcome["label"])
+        cells = [one.shown, *([truth or ""] if pairs else []), *_cells(outcome)]
+        if isinstance(outcome, ClientError):
+            kind = f"{outcome.status} {outcome.server_type} {outcome.server_message or outcome}"
             if first.setdefault(kind, one.shown) != one.shown:
                 cells[-2] = f"(same error as {first[kind]})"
-        style = "red" if wrong or isinstance(answer, ClientError) else ""
-        # A Text, never a string: what a caller or a model says is no markup.
+        style = "red" if wrong or isinstance(outcome, ClientError) else ""
+        # Text, because rich would interpret markup in a string from a caller or a model.
         table.add_row(*(Text(cell) for cell in cells[: len(table.columns)]), style=style)
     out.print(table)
-    if judged:
-        right = sum(truth == label for truth, label in judged)
-        out.print(f"{right} of {len(judged)} right ({right / len(judged):.1%})")
+    if pairs:
+        correct = sum(truth == label for truth, label in pairs)
+        out.print(f"{correct} of {len(pairs)} correct ({correct / len(pairs):.1%})")
 
 
-def _cells(said: Said) -> list[str]:
-    """What is predicted, and how surely."""
-    if isinstance(said, ClientError):
-        return [str(said), ""]
-    if is_class(said):
-        return [said["label"] or "(not sure)", f"{said['probability']:.1%}"]
-    value = said.value
+def _cells(outcome: Outcome) -> list[str]:
+    """The prediction or error, and the probability."""
+    if isinstance(outcome, ClientError):
+        return [str(outcome), ""]
+    if is_class(outcome):
+        return [outcome["label"] or "(undecided)", f"{outcome['probability']:.1%}"]
+    value = outcome.value
     if isinstance(value, dict) and isinstance(value.get("prediction"), int | float):
         return [f"{value['prediction']:.6g} {value.get('units', '')}".strip(), ""]
     return [str(value), ""]
 
 
-def _print_texts(given: Sequence[Given], said: Sequence[Said]) -> None:
-    """Each prompt with what follows it."""
-    for one, answer in zip(given, said, strict=True):
-        if isinstance(answer, ClientError):
-            out.print(Text(f"{one.shown}: {answer}", style="red"))
-        elif is_text(answer):
-            out.print(Text.assemble((one.prompt, "dim"), (answer["text"], "bold")))
-            tokens = answer.get("completion_tokens")
-            out.print(Text(f"({tokens} tokens, {answer['finish_reason']})\n", style="dim"))
+def _print_texts(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> None:
+    """Print each prompt, followed by the generated text."""
+    for one, outcome in zip(inputs, outcomes, strict=True):
+        if isinstance(outcome, ClientError):
+            out.print(Text(f"{one.shown}: {outcome}", style="red"))
+        elif is_text(outcome):
+            out.print(Text.assemble((one.prompt, "dim"), (outcome["text"], "bold")))
+            tokens = count_of(outcome.get("completion_tokens") or 0, "token")
+            out.print(Text(f"({tokens}, {outcome['finish_reason']})\n", style="dim"))
         else:
-            out.print(Text(f"{one.shown}: {answer.value}"))
+            out.print(Text(f"{one.shown}: {outcome.value}"))
 
 
 def _draw(
     file: Path,
     model: str,
-    given: Sequence[Given],
+    inputs: Sequence[CliInput],
     actual: Sequence[str | None],
-    said: Sequence[Said],
+    outcomes: Sequence[Outcome],
 ) -> None:
-    with err.status("Drawing"):
+    with err.status("Drawing the plot"):
         from PIL import Image
 
         from vestal.training.plots import Seen, draw_grid
@@ -198,16 +219,16 @@ def _draw(
         from vestal_handlers.images.decoding import read_image
 
         seen = []
-        for one, truth, answer in zip(given, actual, said, strict=True):
-            if one.file is None or not is_class(answer):
+        for one, truth, outcome in zip(inputs, actual, outcomes, strict=True):
+            if one.file is None or not is_class(outcome):
                 continue
             try:
                 pixels = read_image(one.file.read_bytes(), "RGB")
             except InputError:
-                continue  # a text, or an image as numbers in JSON
+                continue  # not an image file
             image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            seen.append(Seen(image, truth, answer["label"] or "(not sure)"))
+            seen.append(Seen(image, truth, outcome["label"] or "(undecided)"))
         if not seen:
-            raise UsageError(f"nothing to draw: no image got a class from {model}")
+            raise UsageError(f"--plot: {model} classified none of the inputs as an image")
         file.parent.mkdir(parents=True, exist_ok=True)
         draw_grid(seen, file)

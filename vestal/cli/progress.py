@@ -1,4 +1,4 @@
-"""A bar on stderr for work that counts."""
+"""Progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Rate(ProgressColumn):
 
 
 def new_bar() -> Progress:
-    """A bar with what is done, how fast, and how long the rest takes; gone when it ends."""
+    """A bar with count, rate and remaining time, which disappears at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,8 +37,8 @@ def new_bar() -> Progress:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives what is called with the number that is done, of `total`."""
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of finished items, of `total`."""
     with new_bar() as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)

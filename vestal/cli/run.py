@@ -12,88 +12,84 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from vestal.cli.arguments import Engine, ModelOrArchive, Precision, Version, Weights
 from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
     from vestal.archive.target import Target
-    from vestal.cli.run_inputs import Given
+    from vestal.cli.run_inputs import RunInputs
     from vestal.inprocess import LoadedArchive
     from vestal.inprocess.frontend import Batch, Frontend, Sent
     from vestal.inprocess.profiling import Operator
 
 
 def run(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="ARCHIVE|MODEL",
-            help="A .mar, a .tar.gz, an unpacked folder, an archive of the model store by its "
-            "file name; or a model, whose newest training is then run as it would be packed.",
-        ),
-    ],
+    target: ModelOrArchive,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...",
-            help="Files or folders; of a table (.csv, .jsonl) each row; - is stdin.",
+            metavar="INPUT",
+            help="Files or folders; each row of a table (.csv, .jsonl) is an input; - is stdin.",
         ),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option(help="A text as a body.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="JSON as a body.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
+    ] = None,
+    body: Annotated[
+        list[str] | None,
+        typer.Option(metavar="JSON", help="JSON to send as a request's body; repeat for several."),
+    ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
             metavar="'NAME: VALUE'",
-            help="On every request; a Content-Type replaces the one that a file's name says.",
+            help="HTTP header of every request; Content-Type replaces the one for the file's "
+            "suffix. Repeat for several.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Requests that the handler gets at once.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of inputs per batch.")] = 1,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Ask why, as /explanations does.")
+        bool, typer.Option("--explain", help="Request explanations instead of predictions.")
     ] = False,
     describe: Annotated[
-        bool, typer.Option("--describe", help="Print what the handler says of itself.")
+        bool, typer.Option("--describe", help="Print the handler's description of the model.")
     ] = False,
     profile: Annotated[
         bool,
         typer.Option(
-            "--profile", help="Run once more under torch's profiler; writes a trace file here."
+            "--profile",
+            help="Repeat the run under torch's profiler and write a trace file to this folder.",
         ),
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Again whenever source, archive or input changes; Ctrl-C."),
+        typer.Option(
+            "--watch", help="Repeat when the source, the archive or an input changes, until Ctrl-C."
+        ),
     ] = False,
-    version: Annotated[
-        str | None, typer.Option(help="Of a packed model, of which there are several.")
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="As of vestal pack; of a model that is not packed.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="As of vestal pack; likewise.")] = None,
-    weights: Annotated[str | None, typer.Option(help="As of vestal pack; likewise.")] = None,
+    version: Version = None,
+    engine: Engine = None,
+    precision: Precision = None,
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Ask an archive's handler in this process: no server, no Java; a breakpoint() just works."""
+    """Run an archive's handler in this process, without a server; breakpoint() works in it.
+
+    --weights, --engine and --precision are for models that are not packed yet.
+    """
     from vestal.archive.target import find_target
-    from vestal.cli.run_inputs import Given
+    from vestal.cli.run_inputs import RunInputs
     from vestal.project import Project
 
-    given = Given(inputs or [], text or [], data or [], header or [])
-    if not (inputs or text or data or describe):
-        raise UsageError("nothing to ask: give files, --text, --data, - for stdin, or --describe")
-    said = {"version": version, "weights": weights, "engine": engine, "precision": precision}
-    command = _Command(
-        find_target(Project.here(), target, **said),
-        given,
-        batch,
-        explain,
-        describe,
-        profile,
-        as_json,
+    if not (inputs or text or body or describe):
+        raise UsageError("no input: pass files, --text, --body, - for stdin, or --describe")
+    found = find_target(
+        Project.here(), target, version=version, weights=weights, engine=engine, precision=precision
     )
-    good = command.again_and_again() if watch else command.once()
+    sources = RunInputs(inputs or [], text or [], body or [], header or [])
+    command = _Command(found, sources, batch_size, explain, describe, profile, as_json)
+    good = command.until_interrupted() if watch else command.once()
     if not good:
         raise typer.Exit(1)
 
@@ -101,45 +97,45 @@ def run(
 @dataclass(frozen=True)
 class _Command:
     target: Target
-    given: Given
-    batch: int
+    inputs: RunInputs
+    batch_size: int
     explain: bool
     describe: bool
     profile: bool
     as_json: bool
 
     def once(self, *, again: bool = False) -> bool:
-        """Loads, asks and shows; False where an answer is an error."""
+        """Load, predict and print; False if a response is an error."""
         from vestal.batch.bodies import described
         from vestal.cli.run_inputs import requests_of
         from vestal.inprocess.frontend import Frontend
 
-        read = self.given.read()
+        read = self.inputs.read()
         frontend = Frontend.of(self.target.project)
-        # No spinner: it would write over the prompt of a debugger.
-        err.print(Text(f"loading {self.target.name}", style="dim"))
+        # No spinner: it would overwrite the prompt of a debugger.
+        err.print(Text(f"Loading {self.target.name}", style="dim"))
         start = time.perf_counter()
-        with self.target.loaded(self.batch, decode=frontend.decode, again=again) as loaded:
+        with self.target.loaded(self.batch_size, decode=frontend.decode, again=again) as loaded:
             seconds = time.perf_counter() - start
             facts: dict[str, Any] = {"name": loaded.name, "version": loaded.version}
             facts["load_seconds"] = seconds
             err.print(
-                Text(f"{loaded.name} {loaded.version} loaded in {seconds:.1f} s", style="dim")
+                Text(f"Loaded {loaded.name} {loaded.version} in {seconds:.1f} s", style="dim")
             )
             if self.describe:
                 facts["description"] = loaded.describe()
             sent = requests_of(read, lambda: described(loaded).get("input", {}))
-            batches = frontend.ask(loaded, sent, self.batch, explain=self.explain)
+            batches = frontend.ask(loaded, sent, self.batch_size, explain=self.explain)
             operators = self._profiled(loaded, frontend, sent, facts) if self.profile else []
         self._show(facts, batches, operators)
         return all(answer.status < 400 for batch in batches for answer in batch.answers)
 
-    def again_and_again(self) -> bool:
-        """Once, and then whenever a file changes, until Ctrl-C."""
+    def until_interrupted(self) -> bool:
+        """Run once, and again after every change of a file, until Ctrl-C."""
         from vestal.archive.watching import state_of, wait_for_change
 
         def places() -> list[Path]:
-            return [*self.target.places(), *self.given.places]
+            return [*self.target.places(), *self.inputs.places]
 
         good = True
         try:
@@ -147,17 +143,17 @@ class _Command:
                 before = state_of(places())
                 try:
                     good = self.once(again=True)
-                except VestalError as error:  # half of an edit: the next one mends it
+                except VestalError as error:  # often an unfinished edit
                     good = False
                     err.print(Text(f"vestal: {error}", style="red"))
                 err.print(
-                    Text(f"watching {count_of(len(before), 'file')}; Ctrl-C ends", style="dim")
+                    Text(f"Watching {count_of(len(before), 'file')}; Ctrl-C stops", style="dim")
                 )
                 changed = wait_for_change(places, before)
                 names = ", ".join(file.name for file in changed[:5])
-                err.print(Text(f"changed: {names}", style="bold"))
+                err.print(Text(f"Changed: {names}", style="bold"))
         except KeyboardInterrupt:
-            err.print("ended")
+            err.print("Stopped")
         return good
 
     def _profiled(
@@ -165,12 +161,12 @@ class _Command:
     ) -> list[Operator]:
         from vestal.inprocess.profiling import profile
 
-        # What a manifest says is no path: the trace stays in this folder.
+        # The names in a manifest must not lead out of this folder.
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{loaded.name}-{loaded.version}")
         trace = Path(f"{name.lstrip('.')}-trace.json").absolute()
         facts["trace"] = str(trace)
         return profile(
-            loaded, lambda: frontend.ask(loaded, sent, self.batch, explain=self.explain), trace
+            loaded, lambda: frontend.ask(loaded, sent, self.batch_size, explain=self.explain), trace
         )
 
     def _show(self, facts: dict[str, Any], batches: list[Batch], operators: list[Operator]) -> None:

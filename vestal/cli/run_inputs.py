@@ -1,9 +1,8 @@
-"""What `vestal run` sends: files, texts, JSON and stdin, with the types that callers give them."""
+"""Requests that `vestal run` and `vestal diff` send: files, texts, JSON and stdin."""
 
 from __future__ import annotations
 
 import json
-import mimetypes
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +12,22 @@ from typing import Any
 
 from vestal.batch.fields import Fields
 from vestal.cli.inputs import expand
-from vestal.client.encoding import BYTES, CONTENT_TYPES, JSON, TEXT
+from vestal.client.encoding import BYTES, JSON, TEXT
 from vestal.errors import UsageError
 from vestal.files.tables import Table, is_table, read_table
 from vestal.inprocess.frontend import Sent
+from vestal.recipes.request_body import content_type_of
 
 STDIN = "-"
-_TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
 
 
 @dataclass(frozen=True)
-class Given:
-    """The arguments of one command."""
+class RunInputs:
+    """The arguments that name inputs; `bodies` are JSON."""
 
     files: Sequence[str] = ()
     texts: Sequence[str] = ()
-    data: Sequence[str] = ()
+    bodies: Sequence[str] = ()
     headers: Sequence[str] = field(default=())
 
     @property
@@ -36,10 +35,10 @@ class Given:
         """The files and folders."""
         return [Path(name) for name in self.files if name != STDIN]
 
-    def read(self) -> list[Sent | Rows]:
+    def read(self) -> list[Sent | TableInputs]:
         """Read the files as they are now.
 
-        A table is its rows, unless it is in a folder or a Content-Type makes it a body.
+        A table is read by rows, unless it is in a folder or a Content-Type header is set.
 
         Raises:
             UsageError: a missing file, a table that cannot be read, invalid JSON, a header without
@@ -59,9 +58,9 @@ class Given:
                 continue
             bodies += [(str(f), _body(f), content_type_of(f)) for f in expand([path])]
         bodies += [(_short(text), text.encode(), TEXT) for text in self.texts]
-        bodies += [(_short(text), _json(text), JSON) for text in self.data]
+        bodies += [(_short(text), _json(text), JSON) for text in self.bodies]
         return [
-            Rows(one, headers)
+            TableInputs(one, headers)
             if isinstance(one, Table)
             else Sent(one[0], one[1], kind or one[2], headers)
             for one in bodies
@@ -73,8 +72,8 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A table whose rows are sent; their bodies depend on the model that gets them."""
+class TableInputs:
+    """A table whose rows are sent; their bodies depend on the model that receives them."""
 
     table: Table
     headers: Mapping[str, str]
@@ -93,21 +92,21 @@ class Rows:
         return found
 
 
-def requests_of(read: Sequence[Sent | Rows], schema: Callable[[], Mapping[str, Any]]) -> list[Sent]:
+def requests_of(
+    read: Sequence[Sent | TableInputs], schema: Callable[[], Mapping[str, Any]]
+) -> list[Sent]:
     """Every request, in order.
 
     Args:
-        schema: gives that of the model's input, which is empty where it is not known; called only
-            where there is a table.
+        schema: returns the JSON Schema of the model's input (empty: unknown); called only if
+            there is a table.
     """
-    known = schema() if any(isinstance(one, Rows) for one in read) else {}
-    return [sent for one in read for sent in (one.sent(known) if isinstance(one, Rows) else [one])]
-
-
-def content_type_of(file: Path) -> str:
-    """By its suffix."""
-    known = CONTENT_TYPES.get(file.suffix.lower())
-    return known or _TYPES.guess_type(file.name)[0] or BYTES
+    known = schema() if any(isinstance(one, TableInputs) for one in read) else {}
+    return [
+        sent
+        for one in read
+        for sent in (one.sent(known) if isinstance(one, TableInputs) else [one])
+    ]
 
 
 def _body(file: Path) -> bytes:
@@ -122,8 +121,8 @@ def _json(text: str) -> bytes:
         json.loads(text)
     except ValueError as error:
         raise UsageError(
-            f"--data {_short(text)} is not JSON ({error}): a string needs its own quotes, as in "
-            "--data '\"a text\"'; broken JSON can be sent from a file or as - (stdin)"
+            f"--body {_short(text)} is not JSON ({error}): a string needs its own quotes, as in "
+            "--body '\"a text\"'; to send invalid JSON, use a file or - (stdin)"
         ) from None
     return text.encode()
 

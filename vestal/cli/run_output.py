@@ -1,4 +1,4 @@
-"""How `vestal run` shows answers."""
+"""Print the responses of `vestal run`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vestal.inprocess.frontend import Batch
 from vestal.inprocess.messages import Answer
 from vestal.inprocess.profiling import Operator
 
-LONGEST = 4000  # characters of a body on the screen; --json has all
+LONGEST = 4000  # characters of a body that are printed; --json prints all
 
 
 def facts(batches: Sequence[Batch]) -> dict[str, Any]:
-    """For --json: every answer, and the times of every batch."""
+    """The result for --json: every response, and the times of every batch."""
     return {
         "answers": [
             {
@@ -43,13 +43,13 @@ def facts(batches: Sequence[Batch]) -> dict[str, Any]:
 
 
 def show(batches: Sequence[Batch]) -> None:
-    """Each answer with its status line, the handler's headers and its body."""
+    """Print each response: its status, the handler's headers and its body."""
     for batch in batches:
         for sent, answer in zip(batch.sent, batch.answers, strict=True):
             good = answer.status < 400
             by = "" if answer.reached else "  refused by TorchServe, before the handler"
             status = (str(answer.status), "bold green" if good else "bold red")
-            # A Text, never a string: what a handler says is no markup.
+            # Text, because rich would interpret markup in a string from a handler.
             out.print(Text.assemble((sent.name, "bold"), "  ", status, (by, "red")))
             for name, value in answer.headers.items():
                 out.print(Text(f"{name}: {value}", style="dim"), soft_wrap=True)
@@ -59,10 +59,10 @@ def show(batches: Sequence[Batch]) -> None:
 
 
 def show_operators(operators: Sequence[Operator], trace: Path) -> None:
-    """What took the time, and where the whole trace is."""
+    """Print the time of each operator and the path of the trace."""
     table = Table(box=None, pad_edge=False)
     table.add_column("operator", overflow="fold")
-    for name in ("calls", "own ms", "total ms"):
+    for name in ("calls", "self ms", "total ms"):
         table.add_column(name, justify="right")
     for each in operators:
         table.add_row(
@@ -70,20 +70,22 @@ def show_operators(operators: Sequence[Operator], trace: Path) -> None:
         )
     if operators:
         out.print(table)
-    out.print(Text(f"trace: {trace} (chrome://tracing or ui.perfetto.dev)"), soft_wrap=True)
+    out.print(
+        Text(f"Trace: {trace} (open it in chrome://tracing or ui.perfetto.dev)"), soft_wrap=True
+    )
 
 
 def _timing(batch: Batch) -> str:
     assert batch.times is not None
     steps = {name: value for name, value in asdict(batch.times).items() if name != "total"}
-    said = [f"{name} {value * 1e3:.2f} ms" for name, value in steps.items() if value is not None]
+    times = [f"{name} {value * 1e3:.2f} ms" for name, value in steps.items() if value is not None]
     return ", ".join(
-        [f"batch of {len(batch.sent)}", *said, f"in all {batch.times.total * 1e3:.2f} ms"]
+        [f"batch of {len(batch.sent)}", *times, f"total {batch.times.total * 1e3:.2f} ms"]
     )
 
 
 def _body(answer: Answer) -> dict[str, Any]:
-    """`json` where it is JSON, else `text`, else `base64`."""
+    """The body as `json`, or else as `text`, or else as `base64`."""
     try:
         text = answer.body.decode("utf-8")
     except UnicodeDecodeError:
@@ -95,7 +97,7 @@ def _body(answer: Answer) -> dict[str, Any]:
 
 
 def _no_json(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not valid JSON")
 
 
 def _readable(answer: Answer) -> str:
@@ -103,5 +105,5 @@ def _readable(answer: Answer) -> str:
     if "base64" in body:
         return f"<{len(answer.body):,} bytes>"
     shown = json.dumps(body["json"], ensure_ascii=False) if "json" in body else body["text"]
-    more = f" ... {len(shown) - LONGEST:,} characters more (--json has them)"
+    more = f" ... {len(shown) - LONGEST:,} more characters (--json prints all)"
     return shown if len(shown) <= LONGEST else shown[:LONGEST] + more

@@ -1,4 +1,4 @@
-"""`vestal serve`: one TorchServe in the foreground, until Ctrl-C."""
+"""`vestal serve`."""
 
 from __future__ import annotations
 
@@ -19,54 +19,61 @@ if TYPE_CHECKING:
     from vestal.mar.sample import Sample
     from vestal.project import ReadyFile
 
-SHORT = 200  # characters of a sample that is shown as it is
+SHORT = 200  # characters of a sample that is printed completely
 
 
 def serve(
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=ARCHIVE]...", help="More models, as after --models."),
+        typer.Argument(
+            metavar="[NAME=]ARCHIVE",
+            help="Archives in the model store: mnist-1.0, or mnist if there is one version. NAME= "
+            "serves it under another name. The first version of a model is its default. Default: "
+            "the newest version of every model.",
+        ),
     ] = None,
     models: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=ARCHIVE",
-            help="An archive of the model store (NAME= may be left out). The first version of a "
-            "model is its default. Without any: the newest version of every model.",
+            metavar="[NAME=]ARCHIVE",
+            help="Archive to serve, as in the arguments; repeat for several.",
         ),
     ] = None,
     model_store: Annotated[
-        Path | None, typer.Option(help="Where the archives are; by default config.properties says.")
+        Path | None,
+        typer.Option(help="Folder with the archives. Default: as in config.properties."),
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            help="Of inference; management and metrics take the two after it. 0: free ports."
+            help="Port for inference; management and metrics use the next two. 0 picks free ports. "
+            "Default: as in config.properties."
         ),
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written when ready, beside .vestal/ready.json.")
+        Path | None,
+        typer.Option(help="File to write when ready, in addition to .vestal/ready.json."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds until every model must be ready.")
+        float, typer.Option(min=1, help="Time limit for every model to become ready, in seconds.")
     ] = 120.0,
     drain: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Time limit for the requests in work when the server is stopped, in seconds. "
+            help="Time limit for requests in progress when the server is stopped, in seconds. "
             "0 stops at once.",
         ),
     ] = 30.0,
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Fail if one archive cannot be served, instead of serving the others."
+            "--strict", help="Fail if an archive cannot be served, instead of serving the others."
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve models with TorchServe until Ctrl-C, and print when all of them answer."""
+    """Serve models with TorchServe until Ctrl-C."""
     from vestal.project import Project
     from vestal.server import Server
 
@@ -96,8 +103,8 @@ def serve(
                 if drain:
                     server.drain(drain)
     except KeyboardInterrupt:
-        pass  # while it starts, or the second one
-    err.print("stopped", style="dim")
+        pass  # during the start, or a second Ctrl-C
+    err.print("Stopped", style="dim")
 
 
 def _on_signal(handler: Callable[..., None] | signal.Handlers) -> None:
@@ -106,7 +113,7 @@ def _on_signal(handler: Callable[..., None] | signal.Handlers) -> None:
 
 
 def _stop(*_: object) -> None:
-    _on_signal(signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    _on_signal(signal.SIG_IGN)  # another one would interrupt the cleanup
     raise KeyboardInterrupt
 
 
@@ -130,15 +137,15 @@ def _announce(ready: ReadyFile, root: Path, sample: Sample | None) -> None:
     say(f"  metrics     {ready.metrics}")
     if ready.key_file is not None:
         say(f"  health      {ready.inference}/api-description (no token; /ping answers 400)")
-    say("Call it from another terminal in this folder:")
+    say("Send a request from another terminal in this folder:")
     ours, for_curl = _inputs(sample)
     say(f"  vestal predict {name} {ours}")
     say(f"  curl {_authorization(ready, root)}{for_curl} {ready.inference}/predictions/{name}")
-    say("Ctrl-C stops it.")
+    say("Ctrl-C stops the server.")
 
 
 def _inputs(sample: Sample | None) -> tuple[str, str]:
-    """What to write after `vestal predict NAME` and `curl`: the model's own sample, if short."""
+    """Arguments for `vestal predict NAME` and `curl`: the model's own sample, if it is short."""
     kind = sample.content_type if sample else ""
     if kind.startswith("image/"):
         return "IMAGE", "-T IMAGE"
@@ -166,7 +173,7 @@ def _is_number(value: object) -> bool:
 
 
 def _authorization(ready: ReadyFile, root: Path) -> str:
-    """The token by a command: it is new at every start, and not for a terminal's history."""
+    """A header that reads the token from its file: it changes at every start."""
     if ready.key_file is None:
         return ""
     key_file = Path(ready.key_file)

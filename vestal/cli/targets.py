@@ -1,4 +1,4 @@
-"""What `vestal evaluate` is asked to measure: weights, an archive, or a served model."""
+"""Find what `vestal evaluate` measures: weights, an archive, or a served model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vestal.archive.pack import find_weights
+from vestal.archive.target import find_target
+from vestal.cli.served import served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Client
 from vestal.client.settings import read_ready_file
@@ -20,36 +22,28 @@ from vestal.evaluation.sources import (
     Source,
     WeightsSource,
 )
-from vestal.mar.store import find_archive, model_of
-from vestal.mar.unpacking import is_unpacked
+from vestal.mar.store import model_of
 from vestal.models import find_model, handler_options
-from vestal.project import Project, ReadyFile
+from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user said.
+class EvaluationOptions:
+    """The arguments of `vestal evaluate`; `name` is a model or an archive."""
 
-    `target`: a model's name, an archive, or a URL. `model`: the served name, where a URL has none.
-    """
-
-    target: str
+    name: str
     weights: str | None = None
     version: str | None = None
     served: bool = False
-    model: str | None = None
+    url: str | None = None
     recipe: str | None = None
     timeout: float = 60.0
 
-    @property
-    def is_url(self) -> bool:
-        return self.target.startswith(("http://", "https://"))
-
 
 @dataclass(frozen=True)
-class Target:
-    """`trained_on`: the data set that its weights come from, as far as it says."""
+class EvaluationTarget:
+    """`trained_on`: the data set that the weights were trained on, if it is recorded."""
 
     name: str
     source: Source
@@ -58,86 +52,70 @@ class Target:
 
 
 @contextmanager
-def opened(project: Project, asked: Asked) -> Iterator[Target]:
-    """Finds what is meant, and the recipe that has the test data for it.
+def open_target(project: Project, options: EvaluationOptions) -> Iterator[EvaluationTarget]:
+    """Find the model, and the recipe that has its test data.
 
     Raises:
-        UsageError: options that contradict each other, or a name that nothing has.
-        VestalError: it cannot be read, or no server runs.
+        UsageError: an unknown name, or options that exclude each other.
+        VestalError: unreadable weights or archive, or no server.
     """
-    if asked.weights and (asked.is_url or asked.served or asked.version):
-        raise UsageError("--weights is for weights in process: leave URL, --served, --version out")
-    if asked.is_url or asked.served:
-        with _served(project, asked) as target:
+    if "://" in options.name:
+        raise UsageError(
+            f"expected a model or an archive, got {options.name}: pass the name of the model, and "
+            "the base URL of its server with --url"
+        )
+    if options.served or options.url:
+        if options.weights:
+            raise UsageError("--weights cannot be combined with --served or --url")
+        with _served(project, options) as target:
             yield target
-    elif asked.version or _is_archive(project, asked.target):
-        archive = find_archive(project, asked.target, asked.version)
-        name, _, trained_on = model_of(archive)
-        yield Target(name, ArchiveSource(archive), _recipe(project, name, asked), trained_on)
-    else:
-        recipe = _recipe(project, asked.target, asked)
-        with tempfile.TemporaryDirectory(prefix="vestal-weights-") as scratch:
-            run = find_weights(project, asked.target, asked.weights, Path(scratch) / "brought")
-            output = handler_options(find_model(project, run.model)).get("output")
-            source = WeightsSource(run, asked.weights, output)
-            yield Target(asked.target, source, recipe, run.dataset)
+        return
+    found = find_target(project, options.name, version=options.version, weights=options.weights)
+    if found.archive is not None:
+        name, _, trained_on = model_of(found.archive)
+        recipe = _recipe(project, name, options)
+        yield EvaluationTarget(name, ArchiveSource(found.archive), recipe, trained_on)
+        return
+    recipe = _recipe(project, found.name, options)
+    with tempfile.TemporaryDirectory(prefix="vestal-weights-") as scratch:
+        run = find_weights(project, found.name, found.weights, Path(scratch) / "brought")
+        output = handler_options(find_model(project, run.model)).get("output")
+        source = WeightsSource(run, options.weights, output)
+        yield EvaluationTarget(found.name, source, recipe, run.dataset)
 
 
-def _recipe(project: Project, name: str, asked: Asked) -> Recipe:
+def _recipe(project: Project, name: str, options: EvaluationOptions) -> Recipe:
     try:
-        return load_recipe(project, asked.recipe or name)
+        return load_recipe(project, options.recipe or name)
     except UsageError as error:
-        hint = "" if asked.recipe else "; --recipe NAME says whose test data fits"
+        hint = "" if options.recipe else "; pass the model whose test data to use with --recipe"
         raise UsageError(f"{error}{hint}") from None
 
 
-def _is_archive(project: Project, target: str) -> bool:
-    """A path, or an archive's file name in the store: not a model's name."""
-    stored = project.model_store / f"{target}.mar"
-    return target.endswith(".mar") or is_unpacked(Path(target)) or stored.is_file()
-
-
 @contextmanager
-def _served(project: Project, asked: Asked) -> Iterator[Target]:
-    if asked.is_url:
-        base, name, version = _read_url(asked)
-        # Of this project's own server the ready file knows where the tokens are.
-        own = _own_server(project)
-        mine = own is not None and _where(own.inference) == _where(base)
-    else:
-        wait_for_server(asked.timeout)
+def _served(project: Project, options: EvaluationOptions) -> Iterator[EvaluationTarget]:
+    base = options.url
+    # The ready file of this project's own server names its tokens.
+    own = base is None or _is_own_server(project, base)
+    if base is None:
+        wait_for_server(options.timeout)
         base = read_ready_file(project.ready_file).inference
-        name, version, mine = asked.model or asked.target, asked.version, True
-    recipe = _recipe(project, name, asked)
-    place = "/".join([base, "predictions", name, *([version] if version else [])])
-    with Client(None if mine else base, timeout=asked.timeout) as client:
-        yield Target(name, ServedSource(client, place, name, version), recipe)
+    with Client(None if own else base, timeout=options.timeout) as client:
+        served = served_model(client, options.name, options.version)
+        recipe = _recipe(project, served.name, options)
+        place = f"{base.rstrip('/')}/predictions/{served}"
+        source = ServedSource(client, place, served.name, served.version)
+        yield EvaluationTarget(served.name, source, recipe)
 
 
-def _read_url(asked: Asked) -> tuple[str, str, str | None]:
-    """The server's address, the model and the version that a URL and the options say."""
-    parts = urlsplit(asked.target)
-    path = [part for part in parts.path.split("/") if part]
-    if path and (path[0] != "predictions" or len(path) not in (2, 3)):
-        path = [""]
-    name, version = [*path[1:], None, None][:2]
-    name, version = asked.model or name, asked.version or version
-    if name is None:
-        raise UsageError(
-            f"{asked.target} names no model: say http://host:port/predictions/NAME[/VERSION], or "
-            "http://host:port with --model NAME"
-        )
-    return f"{parts.scheme}://{parts.netloc}", name, version
-
-
-def _own_server(project: Project) -> ReadyFile | None:
+def _is_own_server(project: Project, url: str) -> bool:
     try:
-        return read_ready_file(project.ready_file)
+        return _host_and_port(read_ready_file(project.ready_file).inference) == _host_and_port(url)
     except VestalError:
-        return None
+        return False
 
 
-def _where(address: str) -> tuple[str, int | None]:
-    parts = urlsplit(address)
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    parts = urlsplit(url)
     host = parts.hostname or ""
     return "127.0.0.1" if host == "localhost" else host, parts.port

@@ -10,68 +10,75 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vestal.cli.arguments import Data, Dataset, Model
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import UsageError
+from vestal.project import Project
 
 if TYPE_CHECKING:
     from vestal.runs import Run
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="A model folder's name.")],
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="A data set of its recipe; need not be said where there is only one."),
+    model: Model,
+    dataset: Dataset = None,
+    data: Data = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs. Default: as in the recipe.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="The folder or file that holds the data set, if not downloaded."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="By default the recipe's.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto (also by default), cpu, cuda or mps.")
+        str | None, typer.Option(help="auto, cpu, cuda or mps. Default: auto.")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the weights, the order and the augmentation; by default 0."),
+        typer.Option(
+            help="Random seed for initial weights, order of the data and augmentation. Default: 0."
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="Learn from this model too (distillation): a name, or a run's folder."),
+        typer.Option(
+            help="Model or folder of a training to distil from: the new model also learns its "
+            "predictions."
+        ),
     ] = None,
     prune: Annotated[
         float | None,
-        typer.Option(help="Take this share of the channels away from trained weights, and train."),
+        typer.Option(help="Share of the channels to remove from trained weights before training."),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
-            help="Weights to begin with: a run, a file, or a name that the recipe knows. With "
-            "--prune the run to prune, by default the model's newest."
+            help="Initial weights: folder of a training, file, or name of weights in the recipe. "
+            "With --prune: the training to prune. Default: the newest."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest training that was stopped.")
+        bool, typer.Option("--resume", help="Resume the newest interrupted training.")
     ] = False,
     out_: Annotated[
-        Path | None, typer.Option("--out", help="A new folder; by default runs/MODEL/NUMBER.")
+        Path | None,
+        typer.Option("--out", help="Folder to create for the result. Default: runs/MODEL/NUMBER."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model by its recipe; the best epoch's weights are kept."""
-    said = (dataset, data, epochs, seed, teacher, prune, start)
-    if resume and any(value is not None for value in said):
+    """Train a model with its recipe and keep the weights of the best epoch."""
+    chosen = (dataset, data, epochs, seed, teacher, prune, start)
+    if resume and any(value is not None for value in chosen):
         raise UsageError(
-            "--resume goes on as the training was begun: leave the other options out (but --device)"
+            "--resume continues with the options of the interrupted training: it can be combined "
+            "with --device, --out and --json only"
         )
+    project = Project.here()
     with err.status("Loading PyTorch"):
-        from vestal.project import Project
+        from vestal.models import model_name
         from vestal.training import train as training
         from vestal.training.settings import Settings
         from vestal_handlers.labels import shared_labels
 
+    model = model_name(project, model)
     if resume:
-        run = training.resume(Project.here(), model, out_, device)
+        run = training.resume(project, model, out_, device)
     else:
         settings = Settings(
             dataset=dataset,
@@ -83,25 +90,25 @@ def train(
             prune=prune,
             start=start,
         )
-        run = training.train(Project.here(), model, settings, out_)
+        run = training.train(project, model, settings, out_)
     if shared := shared_labels(run.labels or ()):
         err.print(Text(f"warning: {shared}", style="yellow"), soft_wrap=True)
     if as_json:
         print_json({**vars(run), "folder": str(run.folder)})
         return
     out.print(
-        f"{run.model} on {run.dataset}: [bold]{run.figures()}[/] of {run.test_size:,} held out "
-        f"(epoch {run.best_epoch} of {run.epochs}, seed {run.seed})"
+        f"{run.model} on {run.dataset}: [bold]{run.figures()}[/] on {run.test_size:,} held-out "
+        f"examples (epoch {run.best_epoch} of {run.epochs}, seed {run.seed})"
     )
     if run.compression:
         _print_compression(run)
-    out.print(f"saved in {run.folder}")
-    version = free_version(Project.here().model_store, run.model)
-    out.print(f"next: vestal pack {run.model} --version {version}", style="dim")
+    out.print(f"Saved in {run.folder}")
+    version = free_version(project.model_store, run.model)
+    out.print(f"Next: vestal pack {run.model} --version {version}", style="dim")
 
 
 def free_version(store: Path, model: str) -> str:
-    """The first of 1.0, 2.0, ... that the store does not hold."""
+    """The first of 1.0, 2.0, ... that is not in the store."""
     numbers = (f"{number}.0" for number in itertools.count(1))
     return next(version for version in numbers if not (store / f"{model}-{version}.mar").exists())
 

@@ -1,4 +1,4 @@
-"""Commands wait for a server of this project that is still starting."""
+"""Wait for a server of this project that is starting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLL_SECONDS = 0.1
 
 
 def wait_for_server(seconds: float) -> None:
-    """Returns when no server of this project is starting any more, or the time is over."""
+    """Wait until no server of this project is starting, at most this long."""
     ready_file = Project.here().ready_file
     deadline = time.monotonic() + seconds
     waiting = False
@@ -22,6 +22,6 @@ def wait_for_server(seconds: float) -> None:
             return
         if not waiting:
             since = time.strftime("%H:%M:%S", time.localtime(phase.since))
-            err.print(f"waiting for the server, which has been starting since {since}", style="dim")
+            err.print(f"Waiting for the server, which has been starting since {since}", style="dim")
             waiting = True
         time.sleep(_POLL_SECONDS)

@@ -1,1 +1,1 @@
-"""Load tests: Locust's users, reports and charts, around a served model."""
+"""Load tests of a served model with Locust."""

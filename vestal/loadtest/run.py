@@ -1,4 +1,4 @@
-"""Runs a load test and reads what Locust found."""
+"""Run a load test and read the result of Locust."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vestal.errors import UsageError, VestalError
 from vestal.files.storage import check_room
 
 SCENARIO = Path(__file__).with_name("scenario.py")
-TOTALS = "totals.json"  # what the scenario writes at its end
+TOTALS = "totals.json"  # written by the scenario at its end
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """Times in ms over all answers, good and bad; `failures`: how many by reason."""
+    """Times in ms over all responses, failed ones included; `failures`: counts by reason."""
 
     requests: int
     failures: dict[str, int]
@@ -44,22 +44,23 @@ def run_load(
     token: str | None = None,
     deadline: float = 30.0,
 ) -> LoadResult:
-    """Sends the files again and again, from `users` at once, for `seconds`.
+    """Send the files repeatedly from `users` concurrent users for `seconds`.
 
-    Locust's HTML report, its CSVs and its log stay in `out`, a new folder.
+    Locust's HTML report, CSV files and log are written to `out`, a new folder.
 
     Args:
-        address: of the inference API, on this machine or another that is yours to load.
-        deadline: of one request, in seconds.
+        address: base URL of the inference API.
+        model: name of the model, or NAME/VERSION.
+        deadline: time limit for one request, in seconds.
 
     Raises:
-        UsageError: no files, or `out` holds something already.
-        VestalError: Locust did not run; the message holds the end of its log.
+        UsageError: no files, or `out` is not empty.
+        VestalError: Locust failed; the message has the end of its log.
     """
     if not files:
-        raise UsageError("no images to send: name at least one file or folder")
+        raise UsageError("no inputs to send: pass at least one file or folder")
     if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty: give --out a new folder, nothing is overwritten")
+        raise UsageError(f"{out} is not empty and is not overwritten; pass a new folder with --out")
     if find_spec("locust") is None:
         raise ModuleNotFoundError("locust", name="locust")
     out.mkdir(parents=True, exist_ok=True)
@@ -73,12 +74,12 @@ def run_load(
     report = out / "report.html"
     command = [sys.executable, "-m", "locust", "--locustfile", str(SCENARIO), "--headless"]
     command += ["--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s"]
-    # On a busy machine a short run may end before the first response: those under way count too.
+    # On a busy machine a short run may end before the first response: wait for open requests.
     command += ["--stop-timeout", str(math.ceil(deadline))]
     command += ["--html", str(report), "--csv", str(out / "load"), "--only-summary"]
     environment = {**os.environ, **parents_pid(), "VESTAL_LOAD": json.dumps(settings)}
     if token:
-        environment["VESTAL_LOAD_TOKEN"] = token  # not an argument: `ps` shows those
+        environment["VESTAL_LOAD_TOKEN"] = token  # not an argument, which `ps` would show
     with (out / "locust.log").open("w", encoding="utf-8") as log:
         subprocess.run(
             command,
@@ -86,19 +87,19 @@ def run_load(
             stdout=log,
             stderr=subprocess.STDOUT,
             timeout=seconds + deadline + 60,
-            check=False,  # Locust exits with 1 when a request failed: the counts say it better
+            check=False,  # Locust exits with 1 when a request failed; the counts are in the result
         )
     return _read(out, report)
 
 
 def _read(out: Path, report: Path) -> LoadResult:
-    # Not Locust's own CSV: it writes that every second or so, and a short run's end is missing.
+    # Locust writes its CSV about once a second, so the end of a short run is missing there.
     try:
         total = json.loads((out / TOTALS).read_text("utf-8"))
     except (OSError, ValueError) as error:
         check_room(out)
         tail = (out / "locust.log").read_text("utf-8")[-800:].strip()
-        raise VestalError(f"the load test did not run ({error}); Locust said:\n{tail}") from None
+        raise VestalError(f"the load test failed ({error}). End of Locust's log:\n{tail}") from None
     if not total["requests"]:
         raise VestalError(f"no request was answered; see {out / 'locust.log'}")
     return LoadResult(**total, report=report)

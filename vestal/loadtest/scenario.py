@@ -1,7 +1,7 @@
-"""What Locust runs: users that post images to one model, one after another.
+"""Locust scenario: users that send inputs to one model.
 
-`vestal.loadtest.run` starts it in a process of its own (gevent patches the standard library) and
-says what to do in VESTAL_LOAD.
+`vestal.loadtest.run` starts it in a process of its own, because gevent patches the standard
+library, and passes the settings in the environment variable VESTAL_LOAD.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ BODIES = [Path(file).read_bytes() for file in SETTINGS["files"]]
 NEXT = itertools.cycle(BODIES)
 
 
-class Caller(FastHttpUser):
-    """Sends the next image as soon as the last is answered: a closed loop."""
+class LoadUser(FastHttpUser):
+    """Sends the next input as soon as the last one is answered (a closed loop)."""
 
     host = SETTINGS["address"]
     connection_timeout = network_timeout = SETTINGS["deadline"]
@@ -37,7 +37,7 @@ class Caller(FastHttpUser):
         path = f"/predictions/{SETTINGS['model']}"
         with self.client.post(
             path,
-            data=next(NEXT),  # type: ignore[arg-type]  # takes bytes; its annotation forgot them
+            data=next(NEXT),  # type: ignore[arg-type]  # bytes are accepted; the annotation lacks them
             headers=headers,
             name=path,
             catch_response=True,
@@ -47,17 +47,17 @@ class Caller(FastHttpUser):
 
     @staticmethod
     def _reason(response: Any) -> str:
-        """Without request ids, so that failures of one kind count as one."""
+        """The error without its request id, so that equal failures are counted together."""
         try:
             body = response.json()
             return f"{response.status_code} {body['type']}: {body['message']}"
         except (ValueError, TypeError, KeyError):
-            return f"{response.status_code} {response.error or 'no reason given'}"
+            return f"{response.status_code} {response.error or 'no reason'}"
 
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def write_totals(environment: Environment, **_: Any) -> None:
-    """The fields of `LoadResult`, once every user has stopped."""
+    """Write the fields of `LoadResult` after every user has stopped."""
     total = environment.stats.total
     times = {f"p{n}": total.get_response_time_percentile(n / 100) or 0.0 for n in (50, 95, 99)}
     facts = {

@@ -31,7 +31,6 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
         UsageError: there is none, or it is of another version; the message names those there are.
         VestalError: it cannot be read, and a version is asked for.
     """
-    store = project.model_store
     archive = _named(project, given)
     if archive is not None:
         if version is not None and (own := model_of(archive)[1]) != version:
@@ -40,6 +39,18 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
                 "two out"
             )
         return archive
+    return find_stored(project.model_store, given, version)
+
+
+def find_stored(store: Path, given: str, version: str | None = None) -> Path:
+    """The archive of a store: by file name, with or without .mar, or by its model's name.
+
+    Raises:
+        UsageError: the store holds no such archive, or several versions of the model.
+    """
+    for name in (given, f"{given}.mar"):
+        if version is None and name.endswith(".mar") and (store / name).is_file():
+            return store / name
     if (store / f"{given}-{version}.mar").is_file():
         return store / f"{given}-{version}.mar"
     known = sorted(archive.name for archive in store.glob("*.mar"))
@@ -47,11 +58,11 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
     if len(versions) == 1 and version is None:
         return store / versions[0]
     if versions:
-        raise UsageError(f"say which version of {given} (--version): {', '.join(versions)}")
-    raise UsageError(
-        f"no archive {given}: neither a path nor one of {store} "
-        f"({', '.join(known) or 'which is empty: vestal pack makes one'})"
-    )
+        names = ", ".join(name.removesuffix(".mar") for name in versions)
+        wrong = f"no version {version} of {given}" if version else f"several versions of {given}"
+        raise UsageError(f"{store} holds {wrong}: name one of {names}")
+    held = f"holds {', '.join(known)}" if known else "is empty; `vestal pack` makes an archive"
+    raise UsageError(f"no archive {given}: there is no such path, and {store} {held}")
 
 
 def _named(project: Project, given: str) -> Path | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vestal.errors import UsageError
 from vestal.models import find_model, handler_options
 from vestal.project import Project
-from vestal.recipes.objectives import Objective
+from vestal.recipes.objectives import Classification, Objective
 from vestal_handlers.model_files import load_module
 
 
@@ -124,7 +124,10 @@ class Recipe:
             UsageError: no such data set, or several and none was named.
         """
         if not self.datasets:
-            raise UsageError("this recipe has no data set; add one to its `datasets`")
+            raise UsageError(
+                "this model has no data set to train or evaluate with: add one to `datasets` in "
+                "its recipe.py"
+            )
         known = ", ".join(self.datasets)
         if name is None and len(self.datasets) == 1:
             return next(iter(self.datasets.items()))
@@ -158,21 +161,47 @@ class Recipe:
 def load_recipe(project: Project, name: str) -> Recipe:
     """Loads `recipe` of `models/<name>/recipe.py`.
 
+    A model without that file is only served: its recipe has no data sets.
+
     Raises:
         UsageError: no such model, or its recipe.py does not load or defines no `recipe`.
     """
     folder = find_model(project, name)
+    module = "recipe" if (folder / "recipe.py").is_file() else "model"
     try:
-        recipe = getattr(load_module(folder, "recipe"), "recipe", None)
+        if module == "model":
+            return _served_only(folder)
+        recipe = getattr(load_module(folder, module), "recipe", None)
     except (ImportError, SyntaxError, TypeError, AttributeError, NameError) as error:
         raise UsageError(
-            f"{folder / 'recipe.py'} does not load: {type(error).__name__}: {error}"
+            f"{folder / module}.py does not load: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(recipe, Recipe):
         raise UsageError(
             f"{folder / 'recipe.py'} must define recipe = vestal.recipes.recipe.Recipe(...)"
         )
     return replace(recipe, background=_background(folder) or recipe.background)
+
+
+def _served_only(folder: Path) -> Recipe:
+    """The recipe of a model that has a handler and no recipe.py; model.py is optional."""
+
+    def build() -> nn.Module:
+        raise UsageError(
+            f"{folder} has no model.py to load weights by name into: add one with build(), or use "
+            "a TorchScript, .pt2 or .onnx file"
+        )
+
+    own = (folder / "model.py").is_file()
+    return Recipe(
+        task="custom",
+        build=load_module(folder, "model").build if own else build,
+        objective=Classification(figure=""),  # never used: there is nothing to train on
+        datasets={},
+        batch_size=1,
+        learning_rate=0.0,
+        saves=("state_dict",),
+    )
 
 
 def _background(folder: Path) -> str | None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vestal.client.encoding import BYTES, CONTENT_TYPES
+
+_TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
 PROMPT_CHARS = 60
 
 
@@ -42,3 +47,9 @@ def body_of(task: str, given: Any) -> Body:
 def json_body(value: Any) -> Body:
     """A JSON value as a request's body."""
     return Body(json.dumps(value).encode(), "application/json", ".json")
+
+
+def content_type_of(file: Path) -> str:
+    """The content type of a file, by its suffix."""
+    known = CONTENT_TYPES.get(file.suffix.lower())
+    return known or _TYPES.guess_type(file.name)[0] or BYTES

@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from vestal.errors import UsageError, VestalError
 from vestal.mar.manifest import read_manifest
+from vestal.mar.store import find_stored
 from vestal.mar.zips import BROKEN
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
@@ -145,11 +146,7 @@ def _named(text: str, store: Path) -> tuple[Path, str | None]:
                 "or say --model-store for the folder it is in"
             )
         path = Path(path.name)
-    archive = store / path
-    if not archive.is_file():
-        there = ", ".join(sorted(each.name for each in store.glob("*.mar"))) or "no archive"
-        raise UsageError(f"there is no {path} in the model store {store}; it holds {there}")
-    return archive, name or None
+    return find_stored(store, str(path)), name or None
 
 
 def _newest(store: Path, reading: _Reading) -> list[ModelSpec]:
