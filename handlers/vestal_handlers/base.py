@@ -26,11 +26,12 @@ from ts.torch_handler.base_handler import BaseHandler
 from vestal_handlers import engines
 from vestal_handlers.description import description_of, description_or_sample
 from vestal_handlers.device import device_of, response_timeout, sha256_of, share_of_cores
+from vestal_handlers.engines.tensors import map_tensors, stack, unstack
 from vestal_handlers.errors import Failure, HandlerError, InputError
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import NO_TIME, forward_each
 from vestal_handlers.metrics import Metrics
-from vestal_handlers.options import Options, read_options
+from vestal_handlers.options import OptionError, Options, read_options
 from vestal_handlers.requests.request import Instance, Request, in_turn, read_request
 from vestal_handlers.requests.responses import Media, Reply, reply_to, to_json, too_large
 
@@ -44,13 +45,14 @@ DECODE_SHARE, FORWARD_SHARE = 0.5, 0.75
 class BatchHandler(BaseHandler):  # type: ignore[misc]
     """The base of every handler.
 
-    A task sets `options_type`, overrides `decode`, `encode` and `blank`, and what else it needs of
-    the methods under "What a task says".
+    A task sets `options_type`, overrides `decode`, `encode` and `example_input`, and whatever else
+    it needs of the methods under "What a task defines".
     """
 
     options_type: ClassVar[type[Options]] = Options
     rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
     json_bodies: ClassVar[bool] = False  # a body is JSON, whatever type it is sent as
+    all_outputs: ClassVar[bool] = False  # `encode` gets every output of the model, not one
     options: Any
     started: float = 0.0  # time.monotonic() when this batch came
     until: float = float("inf")  # time.monotonic() after which nothing more of it is begun
@@ -59,26 +61,32 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         super().__init__()
         del self.explain  # BaseHandler's flag for a whole batch; here each request is asked
 
-    # --- What a task says ---------------------------------------------------------------------
+    # --- What a task defines ------------------------------------------------------------------
 
     def load_engine(self, artifact: Path) -> Any:
         """Loads what computes; has `describe()`, and is called by `forward`."""
-        asked = self.options
+        options = self.options
+        if self.all_outputs and options.output is not None:
+            raise OptionError(
+                f"handler.output in model-config.yaml is {options.output!r}, but this task takes "
+                "all outputs of the model; remove the option"
+            )
         return engines.load(
             artifact,
             self.device,
-            asked.precision,
-            asked.engine,
-            channels_last=asked.channels_last,
-            output=asked.output,
+            options.precision,
+            options.engine,
+            channels_last=options.channels_last,
+            output=options.output,
+            all_outputs=self.all_outputs,
         )
 
     def setup(self) -> None:
         """Loads what the task needs beside the engine: labels, transforms."""
 
-    def blank(self) -> Any:
-        """A sample for the warm-up."""
-        raise NotImplementedError(f"{type(self).__name__} must define blank()")
+    def example_input(self) -> Any:
+        """A sample for the warm-up: a tensor, or a dict of tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must define example_input()")
 
     def admit(self, request: Request) -> None:
         """Refuses what is too much together, before anything is decoded: all or some instances."""
@@ -95,19 +103,26 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         raise NotImplementedError(f"{type(self).__name__} must define decode()")
 
     def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
-        """One forward: samples, all decoded, become as many outputs, on the CPU.
+        """Compute one output per sample, on the CPU, in one forward pass.
 
-        An output may be a `Failure`: then it is that instance's error.
+        Samples are tensors, or dicts of tensors by the names of the model's inputs; all of one
+        batch have the same shapes, as nothing is padded. An output has the form that the engine
+        gives: a tensor, or a dict or tuple of tensors with `all_outputs`. It may be a `Failure`:
+        the error of that instance.
         """
-        batch = torch.stack(list(samples))
+        batch = stack(samples)
         if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
+            batch = map_tensors(self._to_device, batch)
         with torch.inference_mode():
-            outputs: Tensor = self.engine(batch)
-        return list(outputs.cpu().unbind())
+            outputs = self.engine(batch)
+        return unstack(map_tensors(Tensor.cpu, outputs))
 
     def encode(self, output: Any, instance: Instance) -> Any:
-        """One output of the model becomes an answer: a JSON value, or `Media`."""
+        """Turn one output of the model into a prediction: a JSON value, or `Media`.
+
+        The output is a tensor without the batch dimension; with `all_outputs`, a dict of such
+        tensors where the model names its outputs, or a tuple of them.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
     def explain(self, sample: Any, instance: Instance) -> Any:
@@ -177,7 +192,7 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         request = Request(0, "warm-up", {})
         for size in range(1, min(batch_size, self.options.max_forward) + 1):
             for _ in range(2):
-                for output in self.forward([self.blank()] * size):
+                for output in self.forward([self.example_input()] * size):
                     self.encode(output, Instance(request, payload=None))
 
     # --- One batch ----------------------------------------------------------------------------
@@ -227,6 +242,9 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
                 requests[index].error = InputError(413, f"{size}; send fewer instances at once")
                 bodies[index] = self._answer(requests[index], context)
             return bodies
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     # --- One request, one instance ------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vestal_handlers.engines.tensors import named_tensors
 from vestal_handlers.errors import Failure, HandlerError
 from vestal_handlers.requests.request import Instance
 
@@ -48,12 +49,22 @@ def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, unti
         forward_each(group[middle:], forward, blame, until)
         return
     for instance, output in zip(group, outputs, strict=True):
-        if isinstance(output, Failure):
-            instance.error = output
-        elif isinstance(output, Tensor) and not torch.isfinite(output).all():
-            instance.error = HandlerError("the model's output is not finite (NaN or infinity)")
+        wrong = output if isinstance(output, Failure) else _not_finite(output)
+        if wrong:
+            instance.error = wrong
         else:
             instance.output = output
+
+
+def _not_finite(output: Any) -> Failure | None:
+    if isinstance(output, Tensor):
+        is_finite = bool(torch.isfinite(output).all())
+        what = "the model's output"
+    else:
+        named = named_tensors(output)
+        wrong = [name for name, each in named.items() if not torch.isfinite(each).all()]
+        is_finite, what = not wrong, f"the model's output {', '.join(map(repr, wrong))}"
+    return None if is_finite else HandlerError(f"{what} is not finite (NaN or infinity)")
 
 
 def is_sticky(error: Exception) -> bool:

@@ -31,7 +31,7 @@ def write_archive(
         warnings.filterwarnings("ignore", message=".*torch.jit")
         torch.jit.script(model.eval()).save(str(folder / "model.pt"))
     (folder / "handler.py").write_text(
-        f"from vestal_handlers.{task} import {kind}\n\n\nclass Handler({kind}):\n    pass\n"
+        f"from vestal_handlers.tasks.{task} import {kind}\n\n\nclass Handler({kind}):\n    pass\n"
     )
     manifest = {
         "modelName": task,

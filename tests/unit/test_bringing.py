@@ -509,7 +509,7 @@ def test_every_format_is_packed_and_answers_as_the_module_does(kind, project, mo
         (answer,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
     transform = load_module(find_model(project, "pets"), "transforms").transform
     with torch.inference_mode():
-        right = module(transform.blank().unsqueeze(0)).softmax(-1)[0]
+        right = module(transform.example_input().unsqueeze(0)).softmax(-1)[0]
     said = {one["label"]: one["probability"] for one in answer.json()["top"]}
     assert [said[label] for label in LABELS] == pytest.approx(right.tolist(), abs=1e-4)
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vestal_handlers.engines.tensors import Batch
 from vestal_handlers.model_files import load_module
 
 BY_SUFFIX = {
@@ -36,10 +37,12 @@ class Engine(Protocol):
 
     module: torch.nn.Module | None
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """One forward: a batch of inputs [N, ...] gives outputs [N, ...], floats as fp32.
+    def __call__(self, batch: Batch) -> Any:
+        """Compute one forward pass: inputs [N, ...] to outputs [N, ...], floats as fp32.
 
-        Whether gradients are kept is the caller's to say (`torch.inference_mode`).
+        The batch is one tensor, or a dict of tensors by the names of the model's inputs. The
+        outputs are one tensor; with `all_outputs`, a tuple of tensors or a dict by name. The caller
+        decides whether gradients are kept (`torch.inference_mode`).
         """
 
     def describe(self) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def load(
     *,
     channels_last: bool = False,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> Engine:
     """Loads an artifact with the engine of that name (None: by the artifact's suffix).
 
@@ -64,6 +68,7 @@ def load(
         channels_last: passed on to an engine whose `load` has such a keyword.
         output: the name or index of the output that is served (None: the only one), passed on
             in the same way.
+        all_outputs: serve all outputs of the model, passed on in the same way.
 
     Raises:
         FileNotFoundError: no such artifact.
@@ -99,6 +104,13 @@ def load(
             raise ValueError(
                 f"handler.output: {output} ({artifact.name}): the load() of the {name} engine has "
                 "no parameter output; leave it out"
+            )
+    if all_outputs:
+        further["all_outputs"] = True
+        if "all_outputs" not in known:
+            raise ValueError(
+                f"the task takes all outputs of {artifact.name}, but the load() of the {name} "
+                "engine has no parameter all_outputs; add it"
             )
     engine: Engine = module.load(artifact, device, precision, **further)
     return engine

@@ -33,12 +33,14 @@ def load(
     *,
     channels_last: bool = False,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> ModuleEngine:
     """Builds the architecture, fills in the weights, moves it to the device, in eval mode.
 
     Args:
         channels_last: the memory layout of image batches and 2-d convolutions.
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs.
 
     Raises:
         FileNotFoundError: no model.py beside the artifact, or no labels that its build() needs.
@@ -59,6 +61,7 @@ def load(
         precision,
         channels_last=channels_last,
         output=output,
+        all_outputs=all_outputs,
         artifact=artifact.name,
         architecture=type(module).__name__,
         memory="channels_last" if channels_last else "contiguous",

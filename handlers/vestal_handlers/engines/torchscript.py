@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vestal_handlers.engines.inputs import ModelInput, ModelInputs
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
 
 
@@ -20,11 +21,13 @@ def load(
     precision: str = "fp32",
     *,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> ModuleEngine:
     """Loads a TorchScript file onto a device, in eval mode.
 
     Args:
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs.
 
     Raises:
         ValueError: not TorchScript, one that only computes on another device, or a precision that
@@ -43,15 +46,25 @@ def load(
             ) from error
     module.eval()
     _move_constants(module, device, artifact.name)
+    dtype = _dtype_of(module)
     return ModuleEngine(
         "torchscript",
         module,
         device,
         precision,
-        dtype=_dtype_of(module),
+        dtype=dtype,
+        inputs=_inputs_of(module, artifact.name, dtype),
         output=output,
+        all_outputs=all_outputs,
         artifact=artifact.name,
     )
+
+
+def _inputs_of(module: Any, artifact: str, float_dtype: torch.dtype | None) -> ModelInputs:
+    """The parameters of forward(), without `self`."""
+    parameters = module.forward.schema.arguments[1:]
+    inputs = [ModelInput(each.name, required=not each.has_default_value()) for each in parameters]
+    return ModelInputs(artifact, inputs, float_dtype=float_dtype)
 
 
 def _nodes(module: Any, kind: str) -> Iterator[Any]:

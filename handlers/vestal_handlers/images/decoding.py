@@ -98,7 +98,7 @@ class ImageTransform:
             image = step(image)
         return image
 
-    def blank(self) -> Tensor:
+    def example_input(self) -> Tensor:
         """The model's input for a small black image: what a warm-up runs."""
         return self(torch.zeros(1 if self.mode == "L" else 3, 64, 64, dtype=torch.uint8))
 

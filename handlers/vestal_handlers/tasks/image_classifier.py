@@ -69,8 +69,8 @@ class ImageClassifier(Classifier):
         if self.options.fast_jpeg and self.transform.scale_to is None:
             raise ValueError("handler.fast_jpeg needs a transform whose first step is v2.Resize")
 
-    def blank(self) -> Tensor:
-        return self.transform.blank()
+    def example_input(self) -> Tensor:
+        return self.transform.example_input()
 
     def admit(self, request: Request) -> None:
         """Counts the pixels of several images in their order; those past the limit are 413."""
@@ -97,7 +97,7 @@ class ImageClassifier(Classifier):
 
         The baseline is a black image.
         """
-        blank = self.transform.blank()
+        blank = self.transform.example_input()
         # Black stays black: one pixel of it does for a transform that keeps the image's size.
         black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
         answer, found = self.attribute(sample, black, instance)

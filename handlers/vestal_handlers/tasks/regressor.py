@@ -47,7 +47,7 @@ class Regressor(BatchHandler):
             else lambda row: row
         )
 
-    def blank(self) -> Tensor:
+    def example_input(self) -> Tensor:
         return self.transform(torch.zeros(len(self.options.features)))
 
     def decode(self, instance: Instance) -> Tensor:

@@ -47,8 +47,8 @@ class TextClassifier(Classifier):
             load_module(self.model_dir, "transforms").transform if own else TextTransform()
         )
 
-    def blank(self) -> Tensor:
-        return self.transform.blank()
+    def example_input(self) -> Tensor:
+        return self.transform.example_input()
 
     def decode(self, instance: Instance) -> Tensor:
         """A text or a vector becomes float32 [size]."""
@@ -62,7 +62,7 @@ class TextClassifier(Classifier):
 
         The baseline is the empty text. Words beyond `explain_words` are summed up in `rest`.
         """
-        answer, found = self.attribute(sample, self.transform.blank(), instance)
+        answer, found = self.attribute(sample, self.transform.example_input(), instance)
         text, vector = self._text_or_vector(instance)
         if vector is not None:
             return {**answer, "attributions": found.values.tolist()}

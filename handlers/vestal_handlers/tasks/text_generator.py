@@ -50,7 +50,7 @@ class TextGenerator(BatchHandler):
         self.max_seconds = self.options.max_seconds or 0.8 * response_timeout(self.config)
         self.deadline = float("inf")
 
-    def blank(self) -> Prompt:
+    def example_input(self) -> Prompt:
         return Prompt(tokens=(self.engine.start or 0,), max_new_tokens=2)
 
     def decode(self, instance: Instance) -> Prompt:

@@ -47,7 +47,7 @@ class TextTransform:
         norm = np.sqrt(np.square(counts).sum())
         return torch.from_numpy((counts / (norm or 1.0)).astype(np.float32))
 
-    def blank(self) -> Tensor:
+    def example_input(self) -> Tensor:
         """The vector of an empty text, what a warm-up runs and an explanation starts from."""
         return torch.zeros(self.size)
 
