@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vestal_handlers import packed_sample
-from vestal_handlers.requests.request import Request
+from vestal_handlers.requests.request import InferenceRequest
 
 
-def description_of(handler: Any) -> dict[str, Any]:
+def describe_handler(handler: Any) -> dict[str, Any]:
     """Name, engine, limits, schemas and an example of a loaded `BatchHandler`."""
     return {
         "name": handler.name,
@@ -24,7 +24,7 @@ def description_of(handler: Any) -> dict[str, Any]:
     }
 
 
-def description_or_sample(handler: Any, request: Request) -> dict[str, Any]:
+def describe_or_sample(handler: Any, request: InferenceRequest) -> dict[str, Any]:
     """What answers a request for a description: a piece of the packed sample if it asks for one."""
     position = request.headers.get(packed_sample.HEADER)
     if position is None:

@@ -21,7 +21,7 @@ _MAX_MESSAGE = 1000
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to allocate memory")
 
 
-class Failure(Exception):
+class RequestFailure(Exception):
     """One request's failure: its HTTP status and a message for its caller."""
 
     status: int = 500
@@ -52,7 +52,7 @@ class Failure(Exception):
         return HTTPStatus(self.status).phrase
 
 
-class InputError(Failure):
+class InputError(RequestFailure):
     """The request cannot be answered as it stands; the message says what was expected.
 
     Args:
@@ -65,13 +65,13 @@ class InputError(Failure):
         super().__init__(message, status)
 
 
-class HandlerError(Failure):
+class HandlerError(RequestFailure):
     """The handler or its model failed; the worker's log has the traceback."""
 
     status = 500
 
 
-class OutOfMemory(Failure):
+class OutOfMemory(RequestFailure):
     """The request does not fit into memory, even alone."""
 
     status = 507

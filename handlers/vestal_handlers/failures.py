@@ -8,25 +8,25 @@ import threading
 
 import torch
 
-from vestal_handlers.errors import Failure, HandlerError, OutOfMemory, is_out_of_memory
-from vestal_handlers.forwarding import is_sticky
+from vestal_handlers.errors import HandlerError, OutOfMemory, RequestFailure, is_out_of_memory
+from vestal_handlers.forwarding import is_fatal_cuda_error
 
 logger = logging.getLogger(__name__)
 
 
-def failure_of(error: Exception, model: str, request_id: str, step: str) -> Failure:
+def failure_of(error: Exception, model: str, request_id: str, step: str) -> RequestFailure:
     """What the caller is told.
 
     Args:
         model: name and version, for the message.
         step: read, decode, forward, explain, encode or answer.
     """
-    if isinstance(error, Failure):
+    if isinstance(error, RequestFailure):
         return error.detached()
     logger.error("request %s failed at %s", request_id, step, exc_info=error)
     if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
         return OutOfMemory(f"not enough memory to {step} this request")
-    if is_sticky(error):
+    if is_fatal_cuda_error(error):
         # Nothing more can be computed here: answer this batch, then let TorchServe restart.
         threading.Timer(1.0, os._exit, (1,)).start()
     # The text of an exception can hold anything: the caller gets its kind, the log the rest.

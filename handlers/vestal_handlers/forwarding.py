@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.engines.tensors import named_tensors
-from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.requests.request import Instance
 
-NO_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
+OUT_OF_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
-Blame = Callable[[Exception, Instance], Failure]
+ToFailure = Callable[[Exception, Instance], RequestFailure]
 
 
-def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, until: float) -> None:
+def forward_each(
+    group: Sequence[Instance], forward: Forward, to_failure: ToFailure, deadline: float
+) -> None:
     """Gives every instance its output, or its error.
 
     Out of memory is halved like any fault: each half may fit.
@@ -31,32 +33,32 @@ def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, unti
     """
     if not group:
         return
-    if time.monotonic() > until:
+    if time.monotonic() > deadline:
         for instance in group:
-            instance.error = HandlerError(NO_TIME)
+            instance.error = HandlerError(OUT_OF_TIME)
         return
     try:
         outputs = forward([instance.sample for instance in group])
         if len(outputs) != len(group):
             raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(group)} inputs")
     except Exception as error:
-        if len(group) == 1 or is_sticky(error) or time.monotonic() > until:
+        if len(group) == 1 or is_fatal_cuda_error(error) or time.monotonic() > deadline:
             for instance in group:
-                instance.error = blame(error, instance)
+                instance.error = to_failure(error, instance)
             return
         middle = len(group) // 2
-        forward_each(group[:middle], forward, blame, until)
-        forward_each(group[middle:], forward, blame, until)
+        forward_each(group[:middle], forward, to_failure, deadline)
+        forward_each(group[middle:], forward, to_failure, deadline)
         return
     for instance, output in zip(group, outputs, strict=True):
-        wrong = output if isinstance(output, Failure) else _not_finite(output)
+        wrong = output if isinstance(output, RequestFailure) else _not_finite(output)
         if wrong:
             instance.error = wrong
         else:
             instance.output = output
 
 
-def _not_finite(output: Any) -> Failure | None:
+def _not_finite(output: Any) -> RequestFailure | None:
     if isinstance(output, Tensor):
         is_finite = bool(torch.isfinite(output).all())
         what = "the model's output"
@@ -67,7 +69,7 @@ def _not_finite(output: Any) -> Failure | None:
     return None if is_finite else HandlerError(f"{what} is not finite (NaN or infinity)")
 
 
-def is_sticky(error: Exception) -> bool:
+def is_fatal_cuda_error(error: Exception) -> bool:
     """A CUDA error after which the process can compute nothing more (a device-side assert)."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(
         error, torch.OutOfMemoryError

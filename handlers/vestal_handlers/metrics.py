@@ -22,7 +22,7 @@ HISTOGRAMS = ("decode_seconds", "forward_seconds", "encode_seconds", "batch_size
 COUNTER = "failures_total"
 
 
-class Metrics:
+class HandlerMetrics:
     """Finds the declared ones once and observes; never raises.
 
     A metric that cannot be observed, as its declaration has other dimensions, is logged once.

@@ -315,7 +315,7 @@ def test_an_explanation_that_takes_too_long_is_given_up(archive, lamp, monkeypat
             torch.zeros(1, 28, 28),
             lambda out: out[:, 0],
             device=CPU,
-            until=1e9,
+            deadline=1e9,
         )
 
 

@@ -316,14 +316,14 @@ def test_serving_hashes_as_training_does(archive):
 
 def test_hashing_is_the_same_on_every_machine():
     """Written down once, and by whole numbers: another place would make trained models wrong."""
-    places = TextTransform().places(["to", "be", "to", "be"])
-    assert [of_n.tolist() for of_n in places] == PLACES
+    buckets = TextTransform().buckets(["to", "be", "to", "be"])
+    assert [of_n.tolist() for of_n in buckets] == BUCKETS
     knuth, crc = 2654435761, [zlib.crc32(word) for word in (b"to", b"be")]
     pair = (crc[0] * knuth * knuth + crc[1]) * knuth % 2**32
-    assert PLACES[1][0] == (pair ^ (pair >> 15)) % 2048
+    assert BUCKETS[1][0] == (pair ^ (pair >> 15)) % 2048
 
 
-PLACES = [[706, 1547, 706, 1547], [1788, 152, 1788]]
+BUCKETS = [[706, 1547, 706, 1547], [1788, 152, 1788]]
 
 
 def test_word_order_counts_by_pairs_only():
@@ -341,6 +341,6 @@ def test_a_vector_has_length_one_and_its_values_are_shared_out_whole(text, words
     assert vector.dtype == torch.float32
     assert vector.shape == (size,)
     assert float(vector.norm()) == pytest.approx(1.0 if split else 0.0, abs=1e-6)
-    shares = transform.share_out(split, vector)
+    shares = transform.distribute(split, vector)
     assert len(shares) == len(split)
     assert sum(shares) == pytest.approx(float(vector.sum()), abs=1e-5)

@@ -78,13 +78,13 @@ def build(folder: Path, package: str | None = None) -> nn.Module:
         ValueError: it gives no module.
     """
     factory = getattr(load_module(folder, "model", package), "build", None)
-    module = factory(**_asked(factory, folder)) if callable(factory) else None
+    module = factory(**_build_arguments(factory, folder)) if callable(factory) else None
     if not isinstance(module, nn.Module):
         raise ValueError("model.py must define build(), which gives the model's nn.Module")
     return module
 
 
-def _asked(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
+def _build_arguments(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
     """The keywords that a build() takes of us."""
     classes = inspect.signature(factory).parameters.get("classes")
     if classes is None:
@@ -106,16 +106,18 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         ValueError: keys or shapes that do not fit, by name.
     """
-    places = module.state_dict(keep_vars=True)
+    parameters = module.state_dict(keep_vars=True)
     # Of tensors that share memory (tied weights) safetensors keeps one name.
-    given = {id(places[key]) for key in state if key in places}
+    given = {id(parameters[key]) for key in state if key in parameters}
     found = {
-        "missing": [key for key in places if key not in state and id(places[key]) not in given],
-        "not in the model": [key for key in state if key not in places],
+        "missing": [
+            key for key in parameters if key not in state and id(parameters[key]) not in given
+        ],
+        "not in the model": [key for key in state if key not in parameters],
         "of another shape": [
-            f"{key} {list(state[key].shape)}, expected {list(places[key].shape)}"
+            f"{key} {list(state[key].shape)}, expected {list(parameters[key].shape)}"
             for key in state
-            if key in places and state[key].shape != places[key].shape
+            if key in parameters and state[key].shape != parameters[key].shape
         ],
     }
     wrong = [f"{_few(keys)} {what}" for what, keys in found.items() if keys]

@@ -27,7 +27,7 @@ from vestal_handlers.images.frames import has_more_frames
 from vestal_handlers.images.limits import LimitedReader, check_header
 from vestal_handlers.images.metadata import kind_of, orientation_of, without_metadata
 from vestal_handlers.images.pixels import read_pixels
-from vestal_handlers.images.truncation import ended
+from vestal_handlers.images.truncation import with_end_marker
 
 # torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
@@ -143,7 +143,9 @@ def read_image(
         try:
             decoded = _decode(image, data, mode, scale_to, background)
         except (OSError, RuntimeError) as error:
-            whole = ended(data) if kind == "JPEG" and not is_out_of_memory(error) else None
+            whole = (
+                with_end_marker(data) if kind == "JPEG" and not is_out_of_memory(error) else None
+            )
             if whole is None:
                 raise
             decoded = _decode(_open(whole, kind, max_pixels), whole, mode, scale_to, background)

@@ -30,7 +30,7 @@ def is_json(kind: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
+def decompress(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
     """Undoes `Content-Encoding`; TorchServe hands bodies over as they were sent.
 
     Raises:

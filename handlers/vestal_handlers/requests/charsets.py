@@ -43,7 +43,7 @@ def codec_of(content_type: str) -> str | None:
     return None if codec in ("utf_8", "ascii") else codec
 
 
-def decoded(data: bytes | bytearray, codec: str) -> str:
+def decode_text(data: bytes | bytearray, codec: str) -> str:
     """Return a text without its byte order mark.
 
     Args:
@@ -65,7 +65,7 @@ def decoded(data: bytes | bytearray, codec: str) -> str:
 def text_or_bytes(data: bytes | bytearray, codec: str | None) -> str | bytes | bytearray:
     """Return a text; where no charset is declared, what is not UTF-8 stays bytes, for the task."""
     if codec:
-        return decoded(data, codec)
+        return decode_text(data, codec)
     try:
         return bytes(data).decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError:
@@ -87,7 +87,7 @@ def text_of(payload: bytes | bytearray, headers: Mapping[str, str], what: str) -
         return bytes(payload).decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
         if is_multipart(headers):
-            raise undeclared(what) from None
+            raise charset_error(what) from None
         raise InputError(
             400,
             f"{what} is not UTF-8 (byte {error.start}): send it as UTF-8, or declare its charset, "
@@ -99,7 +99,7 @@ def is_multipart(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").strip().lower().startswith(_MULTIPART)
 
 
-def undeclared(what: str) -> InputError:
+def charset_error(what: str) -> InputError:
     """Return the error for a part of a form that is not UTF-8."""
     return InputError(
         415,

@@ -36,7 +36,7 @@ _MAX_ID = 256  # characters; the response repeats them
 
 
 @dataclass(frozen=True)
-class Frame:
+class V2Request:
     """What an answer repeats of its request."""
 
     id: str | None
@@ -50,14 +50,14 @@ def is_v2(value: Any) -> bool:
     )
 
 
-def count_of(document: dict[str, Any]) -> int:
+def stated_row_count(document: dict[str, Any]) -> int:
     """How many rows a request states, before any of them is built; 1 where it states none."""
     shapes = [tensor.get("shape") for tensor in document["inputs"]]
     stated = [shape[0] for shape in shapes if isinstance(shape, list) and shape]
     return max((count for count in stated if _is_size(count)), default=1)
 
 
-def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
+def rows(document: dict[str, Any]) -> tuple[V2Request, list[Any]]:
     """The rows of a request: one input gives its rows, several give `{name: row}`.
 
     Raises:
@@ -72,7 +72,7 @@ def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
         raise InputError(422, f"the inputs have {sorted(lengths)} rows: their batch must be one")
-    frame = Frame(_id_of(document))
+    frame = V2Request(_id_of(document))
     if len(columns) == 1:
         return frame, next(iter(columns.values()))
     names = list(columns)
@@ -130,21 +130,23 @@ def _is_size(size: Any) -> bool:
     return type(size) is int and 0 <= size <= 2**31
 
 
-def response(frame: Frame, model: str, version: str, answers: Sequence[Any]) -> dict[str, Any]:
+def response(
+    frame: V2Request, model: str, version: str, predictions: Sequence[Any]
+) -> dict[str, Any]:
     """The answers' scalar fields as tensors of shape [N].
 
     Answers that are no objects become one output, `output`.
     """
     columns: dict[str, list[Any]] = {}
-    for answer in answers:
-        fields = answer if isinstance(answer, dict) else {"output": answer}
+    for prediction in predictions:
+        fields = prediction if isinstance(prediction, dict) else {"output": prediction}
         for name, value in fields.items():
             if isinstance(value, str | int | float):
                 columns.setdefault(name, []).append(value)
     outputs = [
         {"name": name, "shape": [len(values)], "datatype": _datatype(values), "data": values}
         for name, values in columns.items()
-        if len(values) == len(answers)
+        if len(values) == len(predictions)
     ]
     identity = {} if frame.id is None else {"id": frame.id}
     return {"model_name": model, "model_version": version, **identity, "outputs": outputs}

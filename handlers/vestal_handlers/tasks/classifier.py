@@ -68,10 +68,10 @@ class Classifier(BatchHandler):
             {"label": self.labels[index], "index": index, "probability": probability}
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        answer = {**top[0], "top": top}
+        prediction = {**top[0], "top": top}
         if self.options.threshold is not None and top[0]["probability"] < self.options.threshold:
-            answer["label"] = None
-        return answer
+            prediction["label"] = None
+        return prediction
 
     def attribute(
         self, sample: Tensor, baseline: Tensor, instance: Instance
@@ -83,9 +83,9 @@ class Classifier(BatchHandler):
         Raises:
             InputError: 422, the target is a label of several classes.
         """
-        answer = self.encode(self.forward([sample])[0], instance)
+        prediction = self.encode(self.forward([sample])[0], instance)
         asked = instance.payload if isinstance(instance.payload, dict) else {}
-        index = self._index_of(asked.get("target", answer["top"][0]["index"]))
+        index = self._index_of(asked.get("target", prediction["top"][0]["index"]))
         found = attribute(
             self.engine,
             sample,
@@ -93,7 +93,7 @@ class Classifier(BatchHandler):
             lambda outputs: self.probabilities(outputs)[:, index],
             device=self.device,
             n_steps=self.options.n_steps,
-            until=self.until,
+            deadline=self.deadline,
         )
         explained = {
             "target": self.labels[index],
@@ -102,7 +102,7 @@ class Classifier(BatchHandler):
             "baseline_probability": found.baseline_score,
             "method": found.method,
         }
-        return {**answer, **explained}, found
+        return {**prediction, **explained}, found
 
     def _index_of(self, target: str | float) -> int:
         """The class of a target: a label, or an index."""

@@ -91,7 +91,7 @@ def attribute(
     *,
     device: torch.device,
     n_steps: int = 50,
-    until: float = math.inf,
+    deadline: float = math.inf,
 ) -> Attribution:
     """Attributes a score of the model's output to a sample's values.
 
@@ -118,7 +118,7 @@ def attribute(
     model: Any = engine if callable(engine) else module
 
     def forward(batch: Tensor) -> Tensor:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise HandlerError(
                 "the explanation took too long: ask for fewer at once, lower handler.n_steps, or "
                 "raise responseTimeout"
@@ -143,7 +143,7 @@ def attribute(
         values = FeatureAblation(forward).attribute(
             inputs.detach(),
             baselines,
-            feature_mask=_groups(inputs, baselines),
+            feature_mask=_ablation_groups(inputs, baselines),
             perturbations_per_eval=_OCCLUDED_A_PASS,
         )
     if not torch.isfinite(values).all():
@@ -158,14 +158,14 @@ def attribute(
     )
 
 
-def _groups(inputs: Tensor, baselines: Tensor) -> Tensor:
+def _ablation_groups(inputs: Tensor, baselines: Tensor) -> Tensor:
     """Values to occlude one by one; those that are the baseline's already, at once."""
     differs = inputs != baselines
     groups = torch.where(differs, differs.cumsum(1), 0)
     return groups - groups.min()
 
 
-def seen(transform: ImageTransform, image: Tensor) -> Tensor:
+def model_view(transform: ImageTransform, image: Tensor) -> Tensor:
     """What the model saw of a decoded image, uint8 [C, H, W]: after resizing, before scaling."""
     for step in transform.steps:
         changed = step(image)

@@ -23,11 +23,11 @@ from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.images.pixels import PIXELS_SCHEMA
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
-from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.request import InferenceRequest, Instance
 from vestal_handlers.requests.responses import Media
 from vestal_handlers.requests.schema import validate
 from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
-from vestal_handlers.tasks.explaining import heat_map, seen
+from vestal_handlers.tasks.explaining import heat_map, model_view
 
 PNG = "image/png"
 
@@ -72,9 +72,9 @@ class ImageClassifier(Classifier):
     def example_input(self) -> Tensor:
         return self.transform.example_input()
 
-    def admit(self, request: Request) -> None:
+    def check_request(self, request: InferenceRequest) -> None:
         """Counts the pixels of several images in their order; those past the limit are 413."""
-        super().admit(request)
+        super().check_request(request)
         if len(request.instances) == 1:
             return
         left = self.options.max_request_pixels
@@ -100,11 +100,11 @@ class ImageClassifier(Classifier):
         blank = self.transform.example_input()
         # Black stays black: one pixel of it does for a transform that keeps the image's size.
         black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
-        answer, found = self.attribute(sample, black, instance)
+        prediction, found = self.attribute(sample, black, instance)
         if _wants_png(instance):
-            picture = seen(self.transform, self._image(instance))
+            picture = model_view(self.transform, self._image(instance))
             return Media(heat_map(picture, found.values), PNG)
-        return {**answer, "shape": list(sample.shape), "attributions": found.cells()}
+        return {**prediction, "shape": list(sample.shape), "attributions": found.cells()}
 
     def input_schema(self) -> dict[str, Any]:
         """An image is also the raw body, or a file of a form; `format` is an explanation's."""

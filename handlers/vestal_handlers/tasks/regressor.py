@@ -72,7 +72,7 @@ class Regressor(BatchHandler):
 
         The baseline is 0 in the model's own input: the mean row, where the transform standardizes.
         """
-        answer = self.encode(self.forward([sample])[0], instance)
+        prediction = self.encode(self.forward([sample])[0], instance)
         if len(sample) != len(self.options.features):
             raise InputError(400, f"model {self.name} sees no features one by one to explain")
         found = attribute(
@@ -82,11 +82,11 @@ class Regressor(BatchHandler):
             lambda outputs: outputs.float().reshape(len(outputs)),
             device=self.device,
             n_steps=self.options.n_steps,
-            until=self.until,
+            deadline=self.deadline,
         )
         names = zip(self.options.features, found.values.tolist(), strict=True)
         return {
-            **answer,
+            **prediction,
             "baseline_prediction": found.baseline_score,
             "method": found.method,
             "attributions": dict(names),

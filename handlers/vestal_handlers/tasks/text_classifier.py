@@ -62,19 +62,19 @@ class TextClassifier(Classifier):
 
         The baseline is the empty text. Words beyond `explain_words` are summed up in `rest`.
         """
-        answer, found = self.attribute(sample, self.transform.example_input(), instance)
+        prediction, found = self.attribute(sample, self.transform.example_input(), instance)
         text, vector = self._text_or_vector(instance)
         if vector is not None:
-            return {**answer, "attributions": found.values.tolist()}
+            return {**prediction, "attributions": found.values.tolist()}
         words = self.transform.split(text)
         total: dict[str, float] = defaultdict(float)
-        for word, share in zip(words, self.transform.share_out(words, found.values), strict=True):
+        for word, share in zip(words, self.transform.distribute(words, found.values), strict=True):
             total[word] += share
         count = Counter(words)
         ranked = sorted(total, key=lambda word: -abs(total[word]))
         named, rest = ranked[: self.options.explain_words], ranked[self.options.explain_words :]
         return {
-            **answer,
+            **prediction,
             "attributions": [
                 {"word": word, "count": count[word], "attribution": total[word]} for word in named
             ],

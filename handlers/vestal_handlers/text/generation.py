@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.errors import HandlerError, RequestFailure
 
 FinishReason = Literal["eos", "stop", "length", "time"]
 
 
 @dataclass(eq=False)
-class Row:
+class GeneratedSequence:
     """One sequence being generated.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
     is_stopped: Callable[[list[int]], bool] | None = None
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
-    error: Failure | None = None
+    error: RequestFailure | None = None
 
     @property
     def done(self) -> bool:
@@ -65,13 +65,13 @@ class GenerationLoop:
 
     def __init__(self, model: Any, context: int, eos: frozenset[int] = frozenset()) -> None:
         self.model, self.context, self.eos = model, context, eos
-        self.rows: list[Row] = []
+        self.rows: list[GeneratedSequence] = []
         # Of whole-context layers; transformers' own type for a cache knows of no keys.
         self._cache: Any = DynamicCache()
         self._mask = torch.ones(0, 0, dtype=torch.long, device=model.device)  # [N, T]
         self._logits: Tensor | None = None  # [N, V] of the next token; None: to be computed
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[GeneratedSequence]) -> None:
         """Runs the prompts of new rows, and lets them join those that run.
 
         Raises:
@@ -87,7 +87,7 @@ class GenerationLoop:
         for _, group in groupby(by_length, key=lambda row: max(32, len(row.prompt)).bit_length()):
             self._prefill(list(group))
 
-    def _prefill(self, rows: list[Row]) -> None:
+    def _prefill(self, rows: list[GeneratedSequence]) -> None:
         longest = max(len(row.prompt) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -101,11 +101,11 @@ class GenerationLoop:
         logits = self._forward(ids, mask, positions, cache)
         if self.rows:
             logits = torch.cat([self._next_logits(), logits])
-            cache, mask = _joined(self._cache, self._mask, cache, mask)
+            cache, mask = _join_caches(self._cache, self._mask, cache, mask)
         self.rows, self._cache, self._mask = [*self.rows, *rows], cache, mask
         self._logits = logits
 
-    def step(self) -> list[tuple[Row, int]]:
+    def step(self) -> list[tuple[GeneratedSequence, int]]:
         """One token for every row; rows that end with it, or fail, leave.
 
         Returns:
@@ -129,11 +129,11 @@ class GenerationLoop:
         self._keep([index for index, row in enumerate(self.rows) if not row.done])
         return given
 
-    def remove(self, row: Row) -> None:
+    def remove(self, row: GeneratedSequence) -> None:
         """Takes a row out, as it is."""
         self._keep([index for index, other in enumerate(self.rows) if other is not row])
 
-    def _finish_reason(self, row: Row) -> FinishReason | None:
+    def _finish_reason(self, row: GeneratedSequence) -> FinishReason | None:
         if row.tokens[-1] in self.eos:
             return "eos"
         if row.is_stopped and row.is_stopped(row.tokens):
@@ -182,7 +182,7 @@ class GenerationLoop:
             self._logits = self._logits[chosen]
 
 
-def _joined(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple[Any, Tensor]:
+def _join_caches(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple[Any, Tensor]:
     """Two caches and masks below each other, the shorter one padded on its left."""
     width = max(mask.shape[1], new_mask.shape[1])
 
@@ -199,7 +199,7 @@ def _joined(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple
 
 def generate(
     model: Any,
-    rows: Sequence[Row],
+    rows: Sequence[GeneratedSequence],
     context: int,
     eos: frozenset[int] = frozenset(),
     max_cells: int = 16_384,
@@ -213,7 +213,7 @@ def generate(
             rows that had not begun fail.
     """
     sizes = [min(len(row.prompt) + row.max_new_tokens, context) for row in rows]
-    for group in grouped(sizes, max_cells):
+    for group in group_by_size(sizes, max_cells):
         members = [rows[index] for index in group]
         if time.monotonic() > deadline:
             for row in members:
@@ -228,7 +228,7 @@ def generate(
             row.finish_reason = "time"
 
 
-def grouped(sizes: Sequence[int], max_cells: int) -> Iterator[list[int]]:
+def group_by_size(sizes: Sequence[int], max_cells: int) -> Iterator[list[int]]:
     """Indices in groups of like size, each group's count times its largest within `max_cells`.
 
     One that is larger alone is a group of its own.

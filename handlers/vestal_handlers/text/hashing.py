@@ -42,8 +42,8 @@ class TextTransform:
         The same on every machine: CRC-32 of each word's UTF-8, and integers from there on.
         """
         counts = np.zeros(self.size)
-        for places in self.places(self.split(text)):
-            counts += np.bincount(places, minlength=self.size)
+        for buckets in self.buckets(self.split(text)):
+            counts += np.bincount(buckets, minlength=self.size)
         norm = np.sqrt(np.square(counts).sum())
         return torch.from_numpy((counts / (norm or 1.0)).astype(np.float32))
 
@@ -55,7 +55,7 @@ class TextTransform:
         """The words of a text; a sign is one too."""
         return _WORD.findall(text)
 
-    def places(self, words: list[str]) -> list[npt.NDArray[np.int64]]:
+    def buckets(self, words: list[str]) -> list[npt.NDArray[np.int64]]:
         """For n = 1, 2, ...: the place of the n-gram that begins at each word, [words - n + 1].
 
         An n-gram's hash is a polynomial of its words' CRC-32, modulo 2**32:
@@ -71,17 +71,17 @@ class TextTransform:
             found.append((mixed % np.uint64(self.size)).astype(np.int64))
         return found
 
-    def share_out(self, words: list[str], values: Tensor) -> list[float]:
+    def distribute(self, words: list[str], values: Tensor) -> list[float]:
         """What each word of a text has of a vector's values, float32 [size]; the sum is kept.
 
         A place's value goes to the n-grams that count in it in equal parts (which cannot be told
         apart), an n-gram's to its words in equal parts.
         """
-        places = self.places(words)
-        counts = sum(np.bincount(p, minlength=self.size) for p in places)
+        buckets = self.buckets(words)
+        counts = sum(np.bincount(p, minlength=self.size) for p in buckets)
         each = values.double().numpy() / np.maximum(counts, 1)
         shares = np.zeros(len(words))
-        for n, of_n in enumerate(places, start=1):
+        for n, of_n in enumerate(buckets, start=1):
             for offset in range(n):
                 shares[offset : offset + len(of_n)] += each[of_n] / n
         found: list[float] = shares.tolist()

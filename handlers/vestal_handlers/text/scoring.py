@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from vestal_handlers.errors import Failure, HandlerError
-from vestal_handlers.text.generation import grouped
+from vestal_handlers.errors import HandlerError, RequestFailure
+from vestal_handlers.text.generation import group_by_size
 
 # Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a forward makes few.
 TOKENS_AT_ONCE = 512
@@ -23,7 +23,7 @@ def score(
     prompts: Sequence[Sequence[int]],
     max_cells: int = 16_384,
     deadline: float = float("inf"),
-) -> list[list[float] | Failure]:
+) -> list[list[float] | RequestFailure]:
     """Natural log-probabilities, fp32, of every prompt's tokens from the second on.
 
     Args:
@@ -35,8 +35,8 @@ def score(
         For each prompt one number fewer than it has tokens; a Failure where one is not finite, or
         no time was left.
     """
-    scores: list[list[float] | Failure] = [[] for _ in prompts]
-    for group in grouped([len(prompt) for prompt in prompts], max_cells):
+    scores: list[list[float] | RequestFailure] = [[] for _ in prompts]
+    for group in group_by_size([len(prompt) for prompt in prompts], max_cells):
         found = _score_together(model, [prompts[index] for index in group], deadline)
         if found is None:
             for index in group:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 REPLACEMENT = "\ufffd"
 
 
-class Stops:
+class StopMatcher:
     """Asked after each token with all tokens so far; decodes but the last few of them.
 
     Between whole characters a text can be cut: what stands before is decoded no more, only its end
