@@ -1,4 +1,4 @@
-"""What a model tells about itself: `GET /models/{name}?customized=true`."""
+"""The description of a model: `GET /models/{name}?customized=true`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe_handler(handler: Any) -> dict[str, Any]:
 
 
 def describe_or_sample(handler: Any, request: InferenceRequest) -> dict[str, Any]:
-    """What answers a request for a description: a piece of the packed sample if it asks for one."""
+    """Respond to a describe request, or to one for a piece of the packed sample, by its header."""
     position = request.headers.get(packed_sample.HEADER)
     if position is None:
         description: dict[str, Any] = handler.describe()

@@ -1,4 +1,4 @@
-"""Forwards a batch so that what fails fails alone: it is halved until the culprits are found."""
+"""Forward a batch; a batch that fails is split in half until the failing instances are alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from vestal_handlers.engines.tensors import named_tensors
 from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.requests.request import Instance
 
-OUT_OF_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
+OUT_OF_TIME = (
+    "the time limit of this batch has passed; send fewer inputs at once, or raise responseTimeout"
+)
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
 ToFailure = Callable[[Exception, Instance], RequestFailure]
@@ -22,14 +24,14 @@ ToFailure = Callable[[Exception, Instance], RequestFailure]
 def forward_each(
     group: Sequence[Instance], forward: Forward, to_failure: ToFailure, deadline: float
 ) -> None:
-    """Gives every instance its output, or its error.
+    """Set the output or the error of every instance.
 
-    Out of memory is halved like any fault: each half may fit.
+    A batch that runs out of memory is split as well: each half may fit.
 
     Args:
-        forward: samples to as many outputs; an output may itself be a Failure.
-        blame: what an exception means for an instance.
-        until: time.monotonic() after which no forward is begun and no culprit looked for.
+        forward: computes one output per sample; an output may be a RequestFailure.
+        to_failure: turns an exception into the error of an instance.
+        deadline: time.monotonic() after which no forward pass is begun and no batch is split.
     """
     if not group:
         return
@@ -40,7 +42,7 @@ def forward_each(
     try:
         outputs = forward([instance.sample for instance in group])
         if len(outputs) != len(group):
-            raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(group)} inputs")
+            raise RuntimeError(f"the model returned {len(outputs)} outputs for {len(group)} inputs")
     except Exception as error:
         if len(group) == 1 or is_fatal_cuda_error(error) or time.monotonic() > deadline:
             for instance in group:
@@ -70,7 +72,7 @@ def _not_finite(output: Any) -> RequestFailure | None:
 
 
 def is_fatal_cuda_error(error: Exception) -> bool:
-    """A CUDA error after which the process can compute nothing more (a device-side assert)."""
+    """Whether CUDA cannot be used in this process any more, as after a device-side assert."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(
         error, torch.OutOfMemoryError
     )

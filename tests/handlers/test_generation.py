@@ -276,7 +276,7 @@ def test_rows_that_time_does_not_let_begin_fail(model):
     row = GeneratedSequence(prompts_of([5])[0], 30)
     run(model, row, deadline=-1)
     assert isinstance(row.error, HandlerError)
-    assert "no time" in row.error.message
+    assert "the time limit of this batch passed" in row.error.message
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 300))
@@ -372,7 +372,7 @@ def test_scores_end_in_time(model, monkeypatch):
     short, long = score(model, prompts_of([6, 40]), max_cells=50, deadline=1.5)
     assert len(short) == 5
     assert isinstance(long, RequestFailure)
-    assert "no time was left" in long.message
+    assert "the time limit of this batch passed" in long.message
 
 
 def test_a_score_that_is_not_finite_fails_alone(model):

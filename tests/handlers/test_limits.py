@@ -326,7 +326,9 @@ def test_a_batch_whose_time_is_over_decodes_no_more(doubler, monkeypatch):
     # The neighbour of one instance goes first; each thread ends the instance that it has begun.
     assert answers[1].status == 200
     assert codes[handler.threads :] == [500] * (10 - handler.threads)
-    assert "the time of this batch is over" in answers[0].json()["predictions"][-1]["message"]
+    assert (
+        "the time limit of this batch has passed" in answers[0].json()["predictions"][-1]["message"]
+    )
 
 
 def test_a_batch_whose_time_is_over_computes_no_more(doubler, monkeypatch):

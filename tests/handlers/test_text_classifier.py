@@ -169,13 +169,13 @@ def test_a_charset_that_is_not_known_is_named(archive, charset):
 def test_a_charset_that_is_encoded_itself_is_not_looked_up(archive):
     answer = ask(archive, Input.from_http(b"text", "text/plain; charset*=klingon''utf-8"))
     assert answer.status == 415
-    assert "is not known: send UTF-8" in answer.json()["message"]
+    assert "is unknown; send UTF-8" in answer.json()["message"]
 
 
 def test_bytes_that_do_not_fit_their_charset_are_refused(archive):
     answer = ask(archive, Input.from_http(b"odd", "text/plain; charset=utf-16le"))
     assert answer.status == 400
-    assert "not utf_16_le (byte 2), which its Content-Type declares" in answer.json()["message"]
+    assert "not utf_16_le (byte 2), the charset in its Content-Type" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("charset", ["utf-16le", "iso-8859-1"])
@@ -200,15 +200,15 @@ VECTOR = [0.0] * 2048
 @pytest.mark.parametrize(
     ("given", "status", "message"),
     [
-        (Input.raw(b"caf\xe9", "text/plain"), 400, "the text is not UTF-8 (byte 3): send it"),
-        (Input.raw(b"\xff\xfe"), 400, "the text is not UTF-8 (byte 0): send it"),
+        (Input.raw(b"caf\xe9", "text/plain"), 400, "the text is not UTF-8 (byte 3); send it"),
+        (Input.raw(b"\xff\xfe"), 400, "the text is not UTF-8 (byte 0); send it"),
         (Input.raw(b'"\\ud800"', "application/json"), 400, ""),
         (as_json("x" * 5001), 413, "a text of 5,001 characters, at most 5,000 (handler.max_chars)"),
         (as_json({"text": "x" * 5001}), 413, "a text of 5,001 characters"),
         (Input.raw(b"x" * 5001), 413, "a text of 5,001 characters"),
         (as_json(""), 422, "the input must have at least 1 character, got 0"),
         (Input.raw(b""), 422, "the input must have at least 1 character, got 0"),
-        (as_json(" \n\t "), 422, "the text has no words, only white space"),
+        (as_json(" \n\t "), 422, "the text has no words, only whitespace"),
         (as_json({"text": 5}), 422, "field 'text' must be a string, got 5"),
         (
             as_json({"txt": "x"}),

@@ -516,7 +516,7 @@ def test_every_format_is_packed_and_answers_as_the_module_does(kind, project, mo
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported", "onnx"])
 def test_a_program_with_another_number_of_classes_is_refused(kind, project, files):
-    with pytest.raises(VestalError, match=r"3 outputs, but 2 labels"):
+    with pytest.raises(VestalError, match=r"3 outputs, but there are 2 labels"):
         pack(project, "pets", version="9", weights=files / FILES[kind], labels=("cat", "dog"))
     assert not (project.model_store / "pets-9.mar").exists()
 

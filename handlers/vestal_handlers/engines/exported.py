@@ -1,7 +1,7 @@
-"""Exported: an artifact of `torch.export.save` (.pt2), which carries its own architecture.
+"""Exported: an artifact of `torch.export.save` (.pt2), which contains its architecture.
 
-A .pt2 may hold pickled objects, which torch would load with everything in them; here they are
-refused. Its graph is still a program, like TorchScript's: load those that you trust.
+A .pt2 may hold pickled objects, which torch would load and so run their code; they are refused
+here. Its graph is still a program, like that of TorchScript: load only files that you trust.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vestal_handlers.engines.torch_module import (
     first_line,
 )
 
-# torch unpickles what has such a name (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
+# torch unpickles members with these names (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
 PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
 _DEVICE = re.compile(rb'"device": *{"type": *"(\w+)"')
 
@@ -41,22 +41,22 @@ def load(
     output: str | int | None = None,
     all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Loads an exported program onto a device.
+    """Load an exported program onto a device.
 
     Args:
         output: the name or index of the output that is served; None: the only one.
         all_outputs: serve all outputs.
 
     Raises:
-        ValueError: not a .pt2 of torch.export, one that holds pickled objects or was exported on a
-            device that is not here, or a precision that the device cannot compute in.
+        ValueError: not a .pt2 of torch.export, a file with pickled objects or for a device that
+            this machine lacks, or a precision that the device does not support.
     """
     check_precision("exported", precision, device)
     _check_content(artifact)
     try:
         with _tensors_only():
             program = torch.export.load(artifact)
-    except Exception as error:  # torch raises nearly anything for a file of another version
+    except Exception as error:  # torch raises many kinds of errors for a file of another version
         raise ValueError(
             f"{artifact.name} is not a .pt2 that torch {torch.__version__} can load "
             f"(torch.export.save): {first_line(error)}"
@@ -93,7 +93,7 @@ def _check_content(artifact: Path) -> None:
     if zipfile.is_zipfile(artifact):
         with zipfile.ZipFile(artifact) as content:
             names = content.namelist()
-    # What torch saved before 2.8 had no archive_format, and a pickle inside.
+    # Before 2.8 torch saved no archive_format, but a pickle.
     if not any(name.endswith("/archive_format") for name in names):
         raise ValueError(
             f"{artifact.name} is not a .pt2 file (torch.export.save, torch 2.8 or later)"
@@ -102,19 +102,19 @@ def _check_content(artifact: Path) -> None:
     if pickled:
         raise ValueError(
             f"{artifact.name} holds pickled objects ({pickled[0]}), which could run code: "
-            "export a model of tensors only"
+            "export a model that holds only tensors"
         )
-    # torch puts the weights on their device before anything can move them, and calls the file bad.
+    # torch loads the weights onto their device first, and reports the file as broken.
     if not torch.cuda.is_available() and "cuda" in _devices(artifact):
         raise ValueError(
-            f"{artifact.name} was exported on CUDA, which is not on this machine: export it on the "
-            "CPU (model.cpu() and inputs on the CPU before torch.export.export); such a file "
-            "computes on a GPU, too"
+            f"{artifact.name} was exported on CUDA, which this machine lacks. Export it on the CPU "
+            "(model and inputs on the CPU before torch.export.export); such a file also runs on "
+            "a GPU"
         )
 
 
 def _devices(artifact: Path) -> set[str]:
-    """The kinds of device that a .pt2 says its weights, constants and values are on."""
+    """The device types of the weights, constants and values of a .pt2."""
     found: set[str] = set()
     with zipfile.ZipFile(artifact) as content:
         for name in content.namelist():
@@ -125,7 +125,7 @@ def _devices(artifact: Path) -> set[str]:
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """`weights_only=True` for every torch.load inside; torch.export says False in places."""
+    """Set `weights_only=True` for every torch.load in the block, as torch.export may not."""
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"
@@ -173,5 +173,5 @@ def _batch_limits(program: ExportedProgram, rows: Any) -> BatchLimits:
     limits = program.range_constraints.get(rows.node.expr)
     least = int(limits.lower) if limits is not None else 1
     bounded = limits is not None and limits.upper.is_Integer  # infinity is none
-    # A lower bound of 2 is torch.export's own way to say "not one": such a graph takes one row too.
+    # torch.export sets a lower bound of 2 by itself; such a graph takes one row as well.
     return BatchLimits(least if least > 2 else 1, int(limits.upper) if bounded else None)

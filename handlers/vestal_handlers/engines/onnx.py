@@ -122,7 +122,7 @@ def load(
     output: str | int | None = None,
     all_outputs: bool = False,
 ) -> OnnxEngine:
-    """Opens an .onnx file with the worker's share of threads (`torch.get_num_threads`).
+    """Open an .onnx file with the worker's share of threads (`torch.get_num_threads`).
 
     Args:
         output: the name or index of the output that is served; None: the only one.
@@ -136,8 +136,8 @@ def load(
     """
     if precision != "fp32":
         raise ValueError(
-            f"the onnx engine cannot compute in {precision!r}: the precision of {artifact.name} is "
-            "the one that it was exported with"
+            f"the onnx engine does not support handler.precision: {precision}; {artifact.name} "
+            "keeps the precision that it was exported with"
         )
     try:
         import onnxruntime
@@ -150,21 +150,21 @@ def load(
     provider = PROVIDERS.get(device.type)
     if provider not in onnxruntime.get_available_providers():
         raise ValueError(
-            f"this onnxruntime cannot compute on {device.type}: it knows "
+            f"this onnxruntime does not support {device.type}, only "
             f"{', '.join(onnxruntime.get_available_providers())}"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: the rest is for those who build it
-    # Idle threads would spin on the cores that decode the next images.
+    options.log_severity_level = 3  # errors only
+    # Spinning idle threads would take the cores that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings = {"device_id": device.index or 0} if device.type == "cuda" else {}
     try:
         session = onnxruntime.InferenceSession(
             str(artifact), options, providers=[(provider, settings)]
         )
-    except Exception as error:  # its exceptions have no common base of their own
+    except Exception as error:  # its exceptions have no common base class
         raise ValueError(
             f"{artifact.name} is not a model that ONNX Runtime {onnxruntime.__version__} can run: "
             f"{first_line(error)}"

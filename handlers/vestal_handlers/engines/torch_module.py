@@ -1,4 +1,4 @@
-"""What the engines that run a torch module share: precision, memory layout, description."""
+"""The shared part of the engines that run a torch module: precision, layout, description."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Arguments = tuple[Sequence[Tensor], Mapping[str, Tensor]]
 
 
 class ModuleEngine:
-    """A torch module on its device; bf16 and fp16 are computed by autocast.
+    """A torch module on its device; bf16 and fp16 use autocast.
 
     Args:
         name: of the engine.
@@ -57,11 +57,11 @@ class ModuleEngine:
     ) -> None:
         if precision != "fp32" and dtype in NAMES:
             raise ValueError(
-                f"the {name} engine cannot compute in {precision!r}: the precision of {artifact} "
-                f"is its own, {NAMES[dtype]}; leave handler.precision out"
+                f"the {name} engine does not support handler.precision: {precision}; {artifact} "
+                f"was saved in {NAMES[dtype]} and keeps that precision. Remove the option"
             )
         self.batches = batches or BatchLimits()
-        # Explanations run batches of their own sizes through it.
+        # Explanations run batches of any size through it.
         self.module = module if self.batches == BatchLimits() else None
         self._module = module
         self._inputs = inputs or inputs_of_module(module, artifact)
@@ -124,15 +124,15 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 
 def check_precision(engine: str, precision: str, device: torch.device) -> None:
-    """Raises ValueError where a torch engine cannot compute so on that device."""
+    """Raise ValueError if torch engines do not support a precision on that device."""
     possible = PRECISIONS.get(device.type, ("fp32",))
     if precision not in possible:
         raise ValueError(
-            f"the {engine} engine cannot compute in {precision!r} on {device.type}: "
-            f"handler.precision can be {', '.join(possible)} there"
+            f"the {engine} engine does not support handler.precision: {precision} on "
+            f"{device.type}; use one of {', '.join(possible)}"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """An exception in one short line."""
+    """The first line of an exception's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

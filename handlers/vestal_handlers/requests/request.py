@@ -1,8 +1,8 @@
-"""From what TorchServe hands to a handler to instances: one for each thing to predict.
+"""Read a request as TorchServe passes it on: one instance for each input to predict.
 
-TorchServe gives one dict a request: a raw body under "body" or "data", multipart and form fields
-under their names. Values are bytes, or what the server has parsed already
-(`decode_input_request=true`): str for text, any JSON value for JSON. Both ways give the same here.
+TorchServe gives one dict per request: a raw body under "body" or "data", multipart and form fields
+under their names. Values are bytes, or already parsed (`decode_input_request=true`): str for text,
+any JSON value for JSON. The result is the same.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from vestal_handlers.requests.charsets import (
     text_or_bytes,
 )
 
-# Echoed to the caller: nothing else of a request reaches the headers of an answer.
+# Nothing else of a request reaches the headers of its response.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class BodySettings(Protocol):
-    """What a handler says about the bodies that it takes; see `BatchHandler`."""
+    """How a handler reads bodies; see `TaskHooks`."""
 
     options: Any
     rows: ClassVar[bool]
@@ -49,11 +49,16 @@ class BodySettings(Protocol):
 
 @dataclass(eq=False)
 class Instance:
-    """One thing to predict, and its fate.
+    """One input to predict, and its result.
 
-    `payload` is bytes, str or a JSON value; then come `sample` (decoded), `output` (the model's),
-    `prediction` (encoded; `body`: as JSON), or `error`. `form`: it is made of form fields, whose
-    values can only be strings.
+    Attributes:
+        payload: bytes, str or a JSON value.
+        form: whether the payload was sent as form fields, so that its values are strings.
+        sample: the decoded payload.
+        output: the output of the model for the sample.
+        prediction: the encoded output, or the explanation.
+        body: the prediction as JSON.
+        error: why there is no prediction.
     """
 
     request: InferenceRequest
@@ -70,9 +75,12 @@ class Instance:
 class InferenceRequest:
     """One HTTP request of a batch.
 
-    `many`: it asked for several predictions, so its answer is a list. `v2`: it speaks the Open
-    Inference Protocol, and so does its answer. `error`: it failed whole. `size`: bytes of its
-    parts, unzipped.
+    Attributes:
+        headers: by name, in lower case.
+        many: whether the response is a list of predictions.
+        v2: set if the request uses the Open Inference Protocol v2, as its response then does.
+        error: why the whole request failed.
+        size: bytes of its parts, decompressed.
     """
 
     index: int
@@ -85,7 +93,7 @@ class InferenceRequest:
     size: int = 0
 
     def has_flag(self, what: str) -> bool:
-        """TorchServe marks each `describe` and `explain` request by a header of that name."""
+        """Whether TorchServe marked this as a `describe` or `explain` request, by a header."""
         return self.headers.get(what) == "True"
 
     def echoed_headers(self) -> dict[str, str]:
@@ -94,9 +102,9 @@ class InferenceRequest:
 
 
 def pending_instances(requests: Iterable[InferenceRequest]) -> list[Instance]:
-    """Instances without an error; a request of many does not keep the others waiting."""
-    going_on = [i for r in requests if not r.error for i in r.instances if not i.error]
-    return sorted(going_on, key=lambda instance: len(instance.request.instances))
+    """Instances without an error; those of requests with few instances come first."""
+    pending = [i for r in requests if not r.error for i in r.instances if not i.error]
+    return sorted(pending, key=lambda instance: len(instance.request.instances))
 
 
 def read_request(
@@ -106,12 +114,12 @@ def read_request(
     headers: Mapping[str, Any],
     task: BodySettings,
 ) -> InferenceRequest:
-    """Finds the instances of one request; what cannot be read becomes the request's `error`.
+    """Find the instances of one request; a request that cannot be read gets an `error`.
 
     Args:
         row: one dict of the list that TorchServe gives to `handle`.
         headers: of the request, and `{"content-type": ...}` under each field's name.
-        task: the handler, which says how bodies are read.
+        task: the handler, which determines how bodies are read.
     """
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     request = InferenceRequest(index, request_id, lowered)
@@ -138,19 +146,19 @@ def _read_form(
     headers: Mapping[str, Any],
     task: BodySettings,
 ) -> None:
-    """Every file is an instance; fields without a file are one, an object of strings."""
+    """Read every file as an instance; fields without a file are one instance, an object."""
     files = {name: value for name, value in row.items() if _part_type(headers, name)}
     fields = {name: value for name, value in row.items() if name not in files}
     _check_count(max(1, len(files)), task.options)
     if files and fields:
         raise InputError(
-            422, f"a form with files takes no other fields; this has {', '.join(fields)}"[:200]
+            422, f"a form with files cannot have other fields; remove {', '.join(fields)}"[:200]
         )
     if not row:
-        # TorchServe drops a form body without a name: what `curl -d 'text'` sends.
+        # TorchServe drops a form body without a name, which `curl -d 'text'` sends.
         raise InputError(
             400,
-            "the form has no named field: send name=value, or the body as it is with its "
+            "the form has no named field; send name=value, or the body itself with its "
             "Content-Type (curl -H 'Content-Type: application/json' -d ..., or curl -T FILE)",
         )
     for name, value in files.items():
@@ -167,9 +175,9 @@ def _read_form(
 
 
 def _add(request: InferenceRequest, value: Any, task: BodySettings) -> None:
-    """Adds the instances in a value: one, or those of `{"instances": [...]}` or of v2's tensors.
+    """Add the instances of a value: one, or those of `{"instances": [...]}` or of v2 tensors.
 
-    They are counted before anything is made of them.
+    They are counted before any of them is created.
     """
     if protocol_v2.is_v2(value):
         _check_count(protocol_v2.stated_row_count(value), task.options)
@@ -201,7 +209,7 @@ def _unwrapped(value: Any) -> Any:
 
 def _check_count(count: int, options: Options) -> None:
     if not count:
-        raise InputError(400, "the request has no body: send the input as the body")
+        raise InputError(400, "the request has no body; send the input as the body")
     if count > options.max_instances:
         raise InputError(
             413,
@@ -216,16 +224,16 @@ def _part_type(headers: Mapping[str, Any], name: str) -> str:
 
 
 def _value(value: Any, kind: str, request: InferenceRequest, task: BodySettings) -> Any:
-    """bytes stay bytes, text becomes str, JSON is parsed."""
+    """Decode text to str and parse JSON; other bytes are returned unchanged."""
     options, encoding = task.options, request.headers.get("content-encoding", "")
     is_text = kind.startswith("text/")
     if not _is_bytes(value):
-        # The server parsed it, so it was not compressed, whatever it says.
+        # The server parsed it, so it was not compressed, whatever its header states.
         decompress(b"", encoding, options)
         check_depth(value, options)
         check_text(value)
         if is_text and isinstance(value, str):
-            value = _text(value.encode(), request)  # the server took it for UTF-8
+            value = _text(value.encode(), request)  # the server decoded it as UTF-8
         unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
         return parse_json(value.encode(), options) if unparsed else value
     data = decompress(value, encoding, options)
@@ -238,7 +246,7 @@ def _value(value: Any, kind: str, request: InferenceRequest, task: BodySettings)
 
 
 def _codec(request: InferenceRequest) -> str | None:
-    """The codec that a body declares; the charset of a form is not that of its parts."""
+    """The codec of a body; the charset of a form is not that of its parts."""
     multipart = is_multipart(request.headers)
     return None if multipart else codec_of(request.headers.get("content-type", ""))
 

@@ -1,4 +1,4 @@
-"""What a request gets: its status, its headers and its body."""
+"""Build the response of a request from the predictions of its instances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Media:
-    """An answer that is no JSON: a picture, say. Among several it becomes base64 in the JSON."""
+    """A prediction that is not JSON, such as an image; base64 in a list of predictions."""
 
     body: bytes
     content_type: str
@@ -25,7 +25,7 @@ class Media:
 
 @dataclass(frozen=True)
 class HandlerResponse:
-    """One HTTP answer, but for its status line."""
+    """The body, content type and headers of one HTTP response."""
 
     body: bytes
     content_type: str = JSON
@@ -33,16 +33,16 @@ class HandlerResponse:
 
 
 def to_json(value: Any) -> bytes:
-    """Raises ValueError for NaN, TypeError for what JSON does not know."""
-    # Encoded here: TorchServe would indent it, let NaN through, and name no content type.
+    """Raise ValueError for NaN and infinity, TypeError for values that JSON does not have."""
+    # TorchServe would indent the JSON, allow NaN, and set no content type.
     return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
 def response_to(request: InferenceRequest, model: str, version: str) -> HandlerResponse:
-    """The encoded answers of a request's instances as one reply.
+    """Combine the predictions of a request's instances.
 
     Raises:
-        Failure: every instance failed (the first one's), or one row of a v2 tensor.
+        Failure: the first error, if every instance or a row of a v2 tensor failed.
     """
     instances = request.instances
     failed = [instance.error for instance in instances if instance.error]
@@ -64,7 +64,7 @@ def response_to(request: InferenceRequest, model: str, version: str) -> HandlerR
 
 
 def oversized(bodies: Sequence[bytes], limit: int) -> list[int]:
-    """The largest responses of a batch, without which the others have at most `limit` bytes."""
+    """Indices of the largest responses of a batch; the others have at most `limit` bytes."""
     total, found = sum(map(len, bodies)), []
     for index in sorted(range(len(bodies)), key=lambda index: -len(bodies[index])):
         if total <= limit:

@@ -1,4 +1,4 @@
-"""Text generation: a prompt -> tokens -> the decoding loop -> text, or the prompt's own score."""
+"""Text generation: a prompt -> tokens -> the decoding loop -> text; or the prompt's score."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from vestal_handlers.text.stops import StopMatcher
 
 
 class TextGenerator(BatchHandler):
-    """Answers `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
-    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; docs/text-generation.md has both."""
+    """Generates `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
+    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; see docs/text-generation.md."""
 
     options_type = TextGeneratorOptions
     options: TextGeneratorOptions
@@ -50,7 +50,7 @@ class TextGenerator(BatchHandler):
                 f"handler.max_new_tokens is {options.max_new_tokens}, more than "
                 f"handler.max_new_tokens_limit, {options.max_new_tokens_limit}"
             )
-        # Past responseTimeout TorchServe kills the worker, and nobody gets anything.
+        # After responseTimeout TorchServe kills the worker, and every request fails.
         self.max_seconds = self.options.max_seconds or 0.8 * response_timeout(self.config)
         self.generation_deadline = float("inf")
 
@@ -64,7 +64,7 @@ class TextGenerator(BatchHandler):
         return read_prompt(payload, instance.form, self.engine, self.options)
 
     def inference(self, requests: list[InferenceRequest]) -> None:
-        # One for the whole batch, however often its halves are forwarded.
+        # One deadline for the whole batch, even if it is split.
         self.generation_deadline = self.started + self.max_seconds
         super().inference(requests)
 

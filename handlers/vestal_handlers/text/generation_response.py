@@ -1,4 +1,4 @@
-"""What the model gave for a prompt becomes an answer: text, or the prompt's score."""
+"""Turn the result for a prompt into a prediction: text, or the prompt's score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vestal_handlers.text.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class GenerationOutput:
-    """One prompt's generated row or, where it asked for a score, its log-probabilities."""
+    """The generated sequence of one prompt or, with "score", its log-probabilities."""
 
     prompt: Prompt
     row: GeneratedSequence | None = None
@@ -21,7 +21,7 @@ class GenerationOutput:
 
 
 def prediction_of(output: GenerationOutput, language: LanguageModel) -> dict[str, Any]:
-    """An answer that fits `PREDICTION_SCHEMA`."""
+    """A prediction that matches `PREDICTION_SCHEMA`."""
     prompt, row = output.prompt, output.row
     prediction: dict[str, Any] = {"prompt_tokens": len(prompt.tokens)}
     if prompt.dropped is not None:
@@ -30,7 +30,7 @@ def prediction_of(output: GenerationOutput, language: LanguageModel) -> dict[str
         return {
             "tokens": [language.piece(token) for token in prompt.tokens],
             "token_ids": list(prompt.tokens),
-            # Nothing stands before the first token that could predict it.
+            # No token before the first one could predict it.
             "logprobs": [None, *output.logprobs],
             **prediction,
         }
