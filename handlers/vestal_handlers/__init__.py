@@ -1,14 +1,15 @@
 """Handlers for TorchServe workers; every archive contains a copy of this package.
 
-Data flows one way: request -> decode -> batch -> forward -> encode -> response. The packages
-stand in that order, and each imports only those before it:
+Data flows one way: request -> decode -> batch -> forward -> encode -> response. A package imports
+only what stands above it:
 
-    requests/   bodies, forms, JSON, Open Inference Protocol v2, schemas; and the responses
-    images/     bytes to pixels, within limits
-    text/       hashed words; generation
-    engines/    what computes a forward pass
-    base.py     one batch, one outcome per request
-    tasks/      one handler per task
+    errors, options, labels, model_files, metrics, device, cores, packed_sample
+    requests/                       the body of a request to instances; predictions to a response
+    images/  text/  engines/        bytes to pixels; text to tokens; what computes a forward pass
+    forwarding                      a batch to outputs; a failing batch is split in half
+    failures, description           an exception to an error; what the model says about itself
+    task_hooks, base                the methods that a task overrides; the batch around them
+    tasks/                          one handler per task
 
 Import what your own handlers and transforms need from here:
 
@@ -41,7 +42,7 @@ __all__ = [
     "read_image",
 ]
 
-# Imported at first use: the client and the checks need a part of this package without torch.
+# Imported at their first use: the client and the checks need parts of this package, without torch.
 _EXPORTS = {
     "BatchHandler": "base",
     "ImageTransform": "images.decoding",

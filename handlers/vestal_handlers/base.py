@@ -1,147 +1,75 @@
-"""One batch, one fate per request.
+"""Handle a batch so that the failure of one request does not affect the others.
 
-TorchServe hands a handler a batch of requests and fails all of them for one exception. Here each
-instance of each request is decoded, forwarded and encoded for itself: a failure stays with its
-request, and every request gets an answer, in order.
+TorchServe gives a handler a batch of requests, and one exception fails them all. Here every
+instance of every request is decoded, computed and encoded on its own: a failure stays with its
+request, and every request gets a response, in order.
 
-    request -> instances -> decode -> batch -> forward -> encode -> answer
+    request -> instances -> decode -> batch -> forward -> encode -> response
     `handle`    `preprocess`             `inference`      `postprocess`
 
-A task adds `decode(instance) -> sample` and `encode(output, instance) -> answer`.
+A task adds `decode(instance) -> sample` and `encode(output, instance) -> prediction`.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from ts.torch_handler.base_handler import BaseHandler
 
-from vestal_handlers import engines
-from vestal_handlers.description import description_of, description_or_sample
+from vestal_handlers.description import describe_handler, describe_or_sample
 from vestal_handlers.device import device_of, response_timeout, sha256_of, share_of_cores
-from vestal_handlers.errors import Failure, HandlerError, InputError
+from vestal_handlers.errors import HandlerError, InputError, RequestFailure
 from vestal_handlers.failures import failure_of
-from vestal_handlers.forwarding import NO_TIME, forward_each
-from vestal_handlers.metrics import Metrics
-from vestal_handlers.options import Options, read_options
-from vestal_handlers.requests.request import Instance, Request, in_turn, read_request
-from vestal_handlers.requests.responses import Media, Reply, reply_to, to_json, too_large
+from vestal_handlers.forwarding import OUT_OF_TIME, forward_each
+from vestal_handlers.metrics import HandlerMetrics
+from vestal_handlers.options import read_options
+from vestal_handlers.requests.request import (
+    InferenceRequest,
+    Instance,
+    pending_instances,
+    read_request,
+)
+from vestal_handlers.requests.responses import (
+    HandlerResponse,
+    Media,
+    oversized,
+    response_to,
+    to_json,
+)
+from vestal_handlers.task_hooks import TaskHooks
 
 if TYPE_CHECKING:
     from ts.context import Context
 
-# Parts of responseTimeout after which nothing is begun: past all of it TorchServe kills the worker.
+# Fractions of responseTimeout after which no step is begun; at 1 TorchServe kills the worker.
 DECODE_SHARE, FORWARD_SHARE = 0.5, 0.75
 
 
-class BatchHandler(BaseHandler):  # type: ignore[misc]
-    """The base of every handler.
+class BatchHandler(TaskHooks):
+    """The base of every handler; `TaskHooks` has the methods that a task overrides."""
 
-    A task sets `options_type`, overrides `decode`, `encode` and `blank`, and what else it needs of
-    the methods under "What a task says".
-    """
-
-    options_type: ClassVar[type[Options]] = Options
-    rows: ClassVar[bool] = False  # a JSON array of arrays or objects is as many instances
-    json_bodies: ClassVar[bool] = False  # a body is JSON, whatever type it is sent as
-    options: Any
-    started: float = 0.0  # time.monotonic() when this batch came
-    until: float = float("inf")  # time.monotonic() after which nothing more of it is begun
+    started: float = 0.0  # time.monotonic() when this batch arrived
+    deadline: float = float("inf")  # time.monotonic() after which no step of the batch is begun
 
     def __init__(self) -> None:
         super().__init__()
-        del self.explain  # BaseHandler's flag for a whole batch; here each request is asked
-
-    # --- What a task says ---------------------------------------------------------------------
-
-    def load_engine(self, artifact: Path) -> Any:
-        """Loads what computes; has `describe()`, and is called by `forward`."""
-        asked = self.options
-        return engines.load(
-            artifact,
-            self.device,
-            asked.precision,
-            asked.engine,
-            channels_last=asked.channels_last,
-            output=asked.output,
-        )
-
-    def setup(self) -> None:
-        """Loads what the task needs beside the engine: labels, transforms."""
-
-    def blank(self) -> Any:
-        """A sample for the warm-up."""
-        raise NotImplementedError(f"{type(self).__name__} must define blank()")
-
-    def admit(self, request: Request) -> None:
-        """Refuses what is too much together, before anything is decoded: all or some instances."""
-        count, most = len(request.instances), self.options.max_explained
-        if request.asks_for("explain") and count > most:
-            raise InputError(413, f"{count} explanations, at most {most} (handler.max_explained)")
-
-    def decode(self, instance: Instance) -> Any:
-        """`instance.payload` (bytes, str or a JSON value) becomes a sample.
-
-        Raises:
-            InputError: with the status and the message that this request gets.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define decode()")
-
-    def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
-        """One forward: samples, all decoded, become as many outputs, on the CPU.
-
-        An output may be a `Failure`: then it is that instance's error.
-        """
-        batch = torch.stack(list(samples))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        with torch.inference_mode():
-            outputs: Tensor = self.engine(batch)
-        return list(outputs.cpu().unbind())
-
-    def encode(self, output: Any, instance: Instance) -> Any:
-        """One output of the model becomes an answer: a JSON value, or `Media`."""
-        raise NotImplementedError(f"{type(self).__name__} must define encode()")
-
-    def explain(self, sample: Any, instance: Instance) -> Any:
-        """Why the model says what it says of a sample: an answer as from `encode`."""
-        raise InputError(400, f"model {self.name} gives no explanations")
-
-    def input_schema(self) -> dict[str, Any]:
-        """JSON Schema of one instance's payload."""
-        return {}
-
-    def output_schema(self) -> dict[str, Any]:
-        """JSON Schema of one answer."""
-        return {}
-
-    def example(self) -> Any:
-        """A payload that this model answers; None where there is none to give."""
-        return None
-
-    def limits(self) -> dict[str, Any]:
-        """What is refused for its size, by option."""
-        names = ("bytes", "json_bytes", "values", "instances", "explained", "depth")
-        return {f"max_{name}": getattr(self.options, f"max_{name}") for name in names}
+        del self.explain  # BaseHandler's flag for a whole batch hides the method
 
     def describe(self) -> dict[str, Any]:
-        """What `GET /models/{name}?customized=true` answers; goes through the worker's queue."""
-        return description_of(self)
+        """The response to `GET /models/{name}?customized=true`; goes through the worker's queue."""
+        return describe_handler(self)
 
     # --- Load ---------------------------------------------------------------------------------
 
     def initialize(self, context: Context) -> None:
-        """Loads the archive; returning means warm.
+        """Load the archive; when it returns, the model is warm.
 
         Raises:
-            RuntimeError: an option, the artifact or the warm-up failed; TorchServe logs its text
+            RuntimeError: an option, the artifact or the warm-up failed; TorchServe logs the message
                 and the worker does not become READY.
         """
         self.context, self.manifest = context, context.manifest
@@ -150,9 +78,9 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         model = self.manifest["model"]
         self.name: str = context.model_name or model["modelName"]
         self.version: str = str(model["modelVersion"])
-        # The client's drain must tell workers apart; a pid would tell callers about the host.
+        # The client's drain must tell workers apart; a pid would reveal something of the host.
         self.worker_id = secrets.token_hex(8)
-        self.metrics = Metrics(context.metrics, self.name, self.version)
+        self.metrics = HandlerMetrics(context.metrics, self.name, self.version)
         try:
             self.options = read_options(self.options_type, self.config.get("handler"))
             self.threads: int = self.options.threads or share_of_cores(self.config)
@@ -170,88 +98,88 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
         self.initialized = True
 
     def warm_up(self, batch_size: int) -> None:
-        """Runs the batch sizes that will come, so that READY means warm.
+        """Run every batch size that can occur, so that READY means warm.
 
-        Each size runs twice: TorchScript profiles at the first and optimizes at the second.
+        Each size runs twice: TorchScript profiles in the first run and optimizes in the second.
         """
-        request = Request(0, "warm-up", {})
+        request = InferenceRequest(0, "warm-up", {})
         for size in range(1, min(batch_size, self.options.max_forward) + 1):
             for _ in range(2):
-                for output in self.forward([self.blank()] * size):
+                for output in self.forward([self.example_input()] * size):
                     self.encode(output, Instance(request, payload=None))
 
     # --- One batch ----------------------------------------------------------------------------
 
     def handle(self, data: list[dict[str, Any]], context: Context) -> list[bytes]:
-        """One batch: an answer for every request, in order."""
+        """Return a response body for every request of a batch, in order."""
         self.metrics.observe("batch_size", len(data))
         requests = self.preprocess(data, context)
         self.inference(requests)
         return self.postprocess(requests, context)
 
-    def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[Request]:
-        """Reads every request and decodes every instance, each for itself."""
+    def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[InferenceRequest]:
+        """Read every request and decode every instance."""
         self.started = time.monotonic()
-        self.until = self.started + DECODE_SHARE * response_timeout(self.config)
-        requests: list[Request] = []
+        self.deadline = self.started + DECODE_SHARE * response_timeout(self.config)
+        requests: list[InferenceRequest] = []
         done = 0
         with self.metrics.timed("decode_seconds"):
             for index, row in enumerate(data):
                 requests.append(self._read(index, row, context))
-                # Parsed JSON takes many times its size: little of it waits to be decoded.
+                # Parsed JSON takes many times its size, so little of it is kept waiting.
                 if sum(r.size for r in requests[done:]) > self.options.max_json_bytes:
                     self._decode(requests[done:])
                     done = len(requests)
             self._decode(requests[done:])
         return requests
 
-    def inference(self, requests: list[Request]) -> None:
-        """Forwards what was decoded; what fails is found by halving the batch."""
-        self.until = self.started + FORWARD_SHARE * response_timeout(self.config)
+    def inference(self, requests: list[InferenceRequest]) -> None:
+        """Compute the outputs of all decoded instances, and the explanations."""
+        self.deadline = self.started + FORWARD_SHARE * response_timeout(self.config)
         with self.metrics.timed("forward_seconds"):
-            ready = in_turn(requests)
-            predicted = [i for i in ready if not i.request.asks_for("explain")]
+            ready = pending_instances(requests)
+            predicted = [i for i in ready if not i.request.has_flag("explain")]
             for start in range(0, len(predicted), self.options.max_forward):
                 group = predicted[start : start + self.options.max_forward]
-                forward_each(group, self.forward, self._blame, self.until)
+                forward_each(group, self.forward, self._forward_failure, self.deadline)
             for instance in ready:
-                if instance.request.asks_for("explain"):
+                if instance.request.has_flag("explain"):
                     self._explain_one(instance)
 
-    def postprocess(self, requests: list[Request], context: Context) -> list[bytes]:
-        """Encodes every answer and sets status, headers and content type, request by request."""
+    def postprocess(self, requests: list[InferenceRequest], context: Context) -> list[bytes]:
+        """Encode every prediction and set the status, headers and content type of each response."""
         with self.metrics.timed("encode_seconds"):
-            bodies = [self._answer(request, context) for request in requests]
-            for index in too_large(bodies, self.options.max_response_bytes):
+            bodies = [self._respond(request, context) for request in requests]
+            for index in oversized(bodies, self.options.max_response_bytes):
                 size = f"a response of {len(bodies[index]):,} bytes (handler.max_response_bytes)"
                 requests[index].error = InputError(413, f"{size}; send fewer instances at once")
-                bodies[index] = self._answer(requests[index], context)
+                bodies[index] = self._respond(requests[index], context)
             return bodies
 
     # --- One request, one instance ------------------------------------------------------------
 
-    def _read(self, index: int, row: dict[str, Any], context: Context) -> Request:
+    def _read(self, index: int, row: dict[str, Any], context: Context) -> InferenceRequest:
         request_id = context.get_request_id(index) or ""
         headers = context.get_all_request_header(index)
         try:
             request = read_request(index, request_id, row, headers, self)
-            self.admit(request)
+            self.check_request(request)
             return request
         except Exception as error:
-            request = Request(index, request_id, {})
+            request = InferenceRequest(index, request_id, {})
             request.error = self._failure(error, request, "read")
             return request
 
-    def _decode(self, requests: list[Request]) -> None:
-        waiting = in_turn(requests)
-        # One instance, or one thread: decoded here, as a pool would only add its own work.
+    def _decode(self, requests: list[InferenceRequest]) -> None:
+        waiting = pending_instances(requests)
+        # For one instance, or with one thread, a pool would only add its own work.
         run = self.pool.map if min(len(waiting), self.threads) > 1 else map
         list(run(self._decode_one, waiting))
 
     def _decode_one(self, instance: Instance) -> None:
         try:
-            if time.monotonic() > self.until:
-                raise HandlerError(NO_TIME)
+            if time.monotonic() > self.deadline:
+                raise HandlerError(OUT_OF_TIME)
             instance.sample = self.decode(instance)
         except Exception as error:
             instance.error = self._failure(error, instance.request, "decode")
@@ -260,45 +188,47 @@ class BatchHandler(BaseHandler):  # type: ignore[misc]
     def _explain_one(self, instance: Instance) -> None:
         try:
             with torch.enable_grad():
-                instance.answer = self.explain(instance.sample, instance)
+                instance.prediction = self.explain(instance.sample, instance)
         except Exception as error:
             instance.error = self._failure(error, instance.request, "explain")
 
     def _encode_one(self, instance: Instance) -> None:
         try:
-            if not instance.request.asks_for("explain"):
-                instance.answer = self.encode(instance.output, instance)
-            answer = instance.answer
-            instance.body = answer.body if isinstance(answer, Media) else to_json(answer)
+            if not instance.request.has_flag("explain"):
+                instance.prediction = self.encode(instance.output, instance)
+            prediction = instance.prediction
+            instance.body = (
+                prediction.body if isinstance(prediction, Media) else to_json(prediction)
+            )
         except Exception as error:
             instance.error = self._failure(error, instance.request, "encode")
 
-    def _answer(self, request: Request, context: Context) -> bytes:
+    def _respond(self, request: InferenceRequest, context: Context) -> bytes:
         try:
-            reply = self._reply(request)
+            response = self._response(request)
         except Exception as error:
-            failure = self._failure(error, request, "answer")
+            failure = self._failure(error, request, "respond")
             self.metrics.count_failure(type(failure).__name__)
             context.set_response_status(failure.status, failure.phrase, request.index)
-            reply = Reply(to_json(failure.body(request.id)))
-        named = {"x-model-name": self.name, "x-model-version": self.version}
-        for name, value in {**named, **request.echoes(), **reply.headers}.items():
+            response = HandlerResponse(to_json(failure.body(request.id)))
+        model = {"x-model-name": self.name, "x-model-version": self.version}
+        for name, value in {**model, **request.echoed_headers(), **response.headers}.items():
             context.set_response_header(request.index, name, value)
-        context.set_response_content_type(request.index, reply.content_type)
-        return reply.body
+        context.set_response_content_type(request.index, response.content_type)
+        return response.body
 
-    def _reply(self, request: Request) -> Reply:
-        if request.asks_for("describe"):
-            return Reply(to_json(description_or_sample(self, request)))
+    def _response(self, request: InferenceRequest) -> HandlerResponse:
+        if request.has_flag("describe"):
+            return HandlerResponse(to_json(describe_or_sample(self, request)))
         if request.error:
             raise request.error
         for instance in request.instances:
             if not instance.error:
                 self._encode_one(instance)
-        return reply_to(request, self.name, self.version)
+        return response_to(request, self.name, self.version)
 
-    def _blame(self, error: Exception, instance: Instance) -> Failure:
+    def _forward_failure(self, error: Exception, instance: Instance) -> RequestFailure:
         return self._failure(error, instance.request, "forward")
 
-    def _failure(self, error: Exception, request: Request, step: str) -> Failure:
+    def _failure(self, error: Exception, request: InferenceRequest, step: str) -> RequestFailure:
         return failure_of(error, f"{self.name} {self.version}", request.id, step)

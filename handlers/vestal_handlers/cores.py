@@ -1,4 +1,4 @@
-"""How many CPU cores a process may use: its affinity, and the quotas of its control groups."""
+"""The CPU cores that a process may use: its affinity and the quotas of its control groups."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def cores(proc: Path = PROC) -> float:
 
 
 def _quotas(proc: Path) -> Iterator[float]:
-    """The quota of each control group that this process is in, from its own to the outermost."""
+    """The quota of each control group of this process, from its own to the outermost."""
     for mount, group in _groups(proc):
         folder = mount / group.lstrip("/")
-        # A container may see its own group as the mount, and yet be told the path outside.
+        # In a container the mount may be its own group, while the path is that outside.
         folder = folder if folder.is_dir() else mount
         for each in (folder, *folder.parents):
             if not each.is_relative_to(mount):
@@ -34,11 +34,11 @@ def _quotas(proc: Path) -> Iterator[float]:
 
 
 def _groups(proc: Path) -> Iterator[tuple[Path, str]]:
-    """Where the CPU controller is mounted, and this process's group below that (cgroups(7))."""
+    """The mount of the CPU controller, and the group of this process below it (cgroups(7))."""
     try:
         mounts = (proc / "mountinfo").read_text().splitlines()
         memberships = (proc / "cgroup").read_text().splitlines()
-    except OSError:  # no procfs: nothing is known of groups
+    except OSError:  # no procfs, so no groups
         return
     paths: dict[str, str] = {}  # by controller; "" is version 2, which has one tree for all
     for line in memberships:
@@ -57,7 +57,7 @@ def _groups(proc: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Version 2 has `cpu.max`, version 1 two files; `max` and -1 mean that there is none."""
+    """The quota in `cpu.max` (version 2) or two files (version 1); `max` and -1 mean none."""
     try:
         if (folder / "cpu.max").is_file():
             limit, period = (folder / "cpu.max").read_text().split()

@@ -1,14 +1,14 @@
-"""What a model tells about itself: `GET /models/{name}?customized=true`."""
+"""The description of a model: `GET /models/{name}?customized=true`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from vestal_handlers import packed_sample
-from vestal_handlers.requests.request import Request
+from vestal_handlers.requests.request import InferenceRequest
 
 
-def description_of(handler: Any) -> dict[str, Any]:
+def describe_handler(handler: Any) -> dict[str, Any]:
     """Name, engine, limits, schemas and an example of a loaded `BatchHandler`."""
     return {
         "name": handler.name,
@@ -24,8 +24,8 @@ def description_of(handler: Any) -> dict[str, Any]:
     }
 
 
-def description_or_sample(handler: Any, request: Request) -> dict[str, Any]:
-    """What answers a request for a description: a piece of the packed sample if it asks for one."""
+def describe_or_sample(handler: Any, request: InferenceRequest) -> dict[str, Any]:
+    """Respond to a describe request, or to one for a piece of the packed sample, by its header."""
     position = request.headers.get(packed_sample.HEADER)
     if position is None:
         description: dict[str, Any] = handler.describe()

@@ -1,4 +1,4 @@
-"""What this worker has of its machine: cores, a device, files."""
+"""The cores, the device and the files of this worker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vestal_handlers.cores import cores
 
 
 def sha256_of(artifact: Path) -> str:
-    """Of a file's bytes; of a folder, or an index of shards, of all the files that belong to it.
+    """The sha256 of a file, or of all files of a folder or of an index of shards.
 
-    Then it is the sha256 of what `sha256sum` prints for these files, sorted by name.
+    For several files it is the sha256 of the output of `sha256sum` for them, sorted by name.
     """
     folder = artifact if artifact.is_dir() else artifact.parent
     if artifact.is_dir():
@@ -35,7 +35,7 @@ def _sha256(file: Path) -> str:
 
 
 def share_of_cores(config: dict[str, Any]) -> int:
-    """CPU threads of one worker, where all workers share the cores."""
+    """CPU threads of one worker; all workers share the cores."""
     workers = config.get("maxWorkers") or config.get("minWorkers") or 1
     return max(1, int(cores() / int(workers)))
 

@@ -1,13 +1,13 @@
-"""What can go wrong with one request, and the answer it gets.
+"""The errors of a request.
 
     bytes -> parsed -> decoded -> forwarded -> encoded
          │         │          │            │
          InputError (4xx)     HandlerError (500), OutOfMemory (507)
 
 Failure
- ├─ InputError    the caller's: 400 not decodable, 413 too large, 415 wrong kind, 422 does not fit
- ├─ HandlerError  ours: the model or the handler failed for this request
- └─ OutOfMemory   this request alone does not fit into memory
+ ├─ InputError    the caller: 400 not decodable, 413 too large, 415 wrong type, 422 not valid here
+ ├─ HandlerError  the model or the handler failed for this request
+ └─ OutOfMemory   this request does not fit into memory, even alone
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Self
 
-# A message repeats parts of a request; TorchServe kills a worker whose response is too large.
+# Messages quote requests, and TorchServe kills a worker whose response is too large.
 _MAX_MESSAGE = 1000
 # How PyTorch, ONNX Runtime, OpenVINO and Pillow report a failed allocation on the CPU.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to allocate memory")
 
 
-class Failure(Exception):
-    """One request's failure: its HTTP status and a message for its caller."""
+class RequestFailure(Exception):
+    """Why a request failed: an HTTP status and a message for the caller."""
 
     status: int = 500
 
@@ -48,15 +48,15 @@ class Failure(Exception):
 
     @property
     def phrase(self) -> str:
-        """The standard reason phrase: nothing that a request said can reach the status line."""
+        """The standard reason phrase; nothing of a request reaches the status line."""
         return HTTPStatus(self.status).phrase
 
 
-class InputError(Failure):
-    """The request cannot be answered as it stands; the message says what was expected.
+class InputError(RequestFailure):
+    """The request is not valid; the message says what was expected.
 
     Args:
-        status: 400 not decodable, 413 too large, 415 wrong kind, 422 does not fit this model.
+        status: 400 not decodable, 413 too large, 415 wrong type, 422 not valid for this model.
     """
 
     status = 400
@@ -65,13 +65,13 @@ class InputError(Failure):
         super().__init__(message, status)
 
 
-class HandlerError(Failure):
+class HandlerError(RequestFailure):
     """The handler or its model failed; the worker's log has the traceback."""
 
     status = 500
 
 
-class OutOfMemory(Failure):
+class OutOfMemory(RequestFailure):
     """The request does not fit into memory, even alone."""
 
     status = 507

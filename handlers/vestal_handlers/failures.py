@@ -1,4 +1,4 @@
-"""An exception becomes the failure of one request; what is not the caller's fault is logged."""
+"""Turn an exception into the error of one request; log it unless the caller caused it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import threading
 
 import torch
 
-from vestal_handlers.errors import Failure, HandlerError, OutOfMemory, is_out_of_memory
-from vestal_handlers.forwarding import is_sticky
+from vestal_handlers.errors import HandlerError, OutOfMemory, RequestFailure, is_out_of_memory
+from vestal_handlers.forwarding import is_fatal_cuda_error
 
 logger = logging.getLogger(__name__)
 
 
-def failure_of(error: Exception, model: str, request_id: str, step: str) -> Failure:
-    """What the caller is told.
+def failure_of(error: Exception, model: str, request_id: str, step: str) -> RequestFailure:
+    """The error that the caller gets.
 
     Args:
         model: name and version, for the message.
-        step: read, decode, forward, explain, encode or answer.
+        step: read, decode, forward, explain, encode or respond.
     """
-    if isinstance(error, Failure):
+    if isinstance(error, RequestFailure):
         return error.detached()
     logger.error("request %s failed at %s", request_id, step, exc_info=error)
     if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
         return OutOfMemory(f"not enough memory to {step} this request")
-    if is_sticky(error):
-        # Nothing more can be computed here: answer this batch, then let TorchServe restart.
+    if is_fatal_cuda_error(error):
+        # CUDA is lost: respond to this batch, then let TorchServe restart the worker.
         threading.Timer(1.0, os._exit, (1,)).start()
-    # The text of an exception can hold anything: the caller gets its kind, the log the rest.
+    # The message of an exception can contain secrets: the caller gets only its type.
     return HandlerError(
         f"model {model} failed at {step} ({type(error).__name__}); "
-        "the server's log has the reason under this request id"
+        "the server's log has the reason under this request ID"
     )

@@ -1,4 +1,4 @@
-"""Forwards a batch so that what fails fails alone: it is halved until the culprits are found."""
+"""Forward a batch; a batch that fails is split in half until the failing instances are alone."""
 
 from __future__ import annotations
 
@@ -9,55 +9,70 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.engines.tensors import named_tensors
+from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.requests.request import Instance
 
-NO_TIME = "the time of this batch is over: send fewer inputs at once, or raise responseTimeout"
+OUT_OF_TIME = (
+    "the time limit of this batch has passed; send fewer inputs at once, or raise responseTimeout"
+)
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
-Blame = Callable[[Exception, Instance], Failure]
+ToFailure = Callable[[Exception, Instance], RequestFailure]
 
 
-def forward_each(group: Sequence[Instance], forward: Forward, blame: Blame, until: float) -> None:
-    """Gives every instance its output, or its error.
+def forward_each(
+    group: Sequence[Instance], forward: Forward, to_failure: ToFailure, deadline: float
+) -> None:
+    """Set the output or the error of every instance.
 
-    Out of memory is halved like any fault: each half may fit.
+    A batch that runs out of memory is split as well: each half may fit.
 
     Args:
-        forward: samples to as many outputs; an output may itself be a Failure.
-        blame: what an exception means for an instance.
-        until: time.monotonic() after which no forward is begun and no culprit looked for.
+        forward: computes one output per sample; an output may be a RequestFailure.
+        to_failure: turns an exception into the error of an instance.
+        deadline: time.monotonic() after which no forward pass is begun and no batch is split.
     """
     if not group:
         return
-    if time.monotonic() > until:
+    if time.monotonic() > deadline:
         for instance in group:
-            instance.error = HandlerError(NO_TIME)
+            instance.error = HandlerError(OUT_OF_TIME)
         return
     try:
         outputs = forward([instance.sample for instance in group])
         if len(outputs) != len(group):
-            raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(group)} inputs")
+            raise RuntimeError(f"the model returned {len(outputs)} outputs for {len(group)} inputs")
     except Exception as error:
-        if len(group) == 1 or is_sticky(error) or time.monotonic() > until:
+        if len(group) == 1 or is_fatal_cuda_error(error) or time.monotonic() > deadline:
             for instance in group:
-                instance.error = blame(error, instance)
+                instance.error = to_failure(error, instance)
             return
         middle = len(group) // 2
-        forward_each(group[:middle], forward, blame, until)
-        forward_each(group[middle:], forward, blame, until)
+        forward_each(group[:middle], forward, to_failure, deadline)
+        forward_each(group[middle:], forward, to_failure, deadline)
         return
     for instance, output in zip(group, outputs, strict=True):
-        if isinstance(output, Failure):
-            instance.error = output
-        elif isinstance(output, Tensor) and not torch.isfinite(output).all():
-            instance.error = HandlerError("the model's output is not finite (NaN or infinity)")
+        wrong = output if isinstance(output, RequestFailure) else _not_finite(output)
+        if wrong:
+            instance.error = wrong
         else:
             instance.output = output
 
 
-def is_sticky(error: Exception) -> bool:
-    """A CUDA error after which the process can compute nothing more (a device-side assert)."""
+def _not_finite(output: Any) -> RequestFailure | None:
+    if isinstance(output, Tensor):
+        is_finite = bool(torch.isfinite(output).all())
+        what = "the model's output"
+    else:
+        named = named_tensors(output)
+        wrong = [name for name, each in named.items() if not torch.isfinite(each).all()]
+        is_finite, what = not wrong, f"the model's output {', '.join(map(repr, wrong))}"
+    return None if is_finite else HandlerError(f"{what} is not finite (NaN or infinity)")
+
+
+def is_fatal_cuda_error(error: Exception) -> bool:
+    """Whether CUDA cannot be used in this process any more, as after a device-side assert."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(
         error, torch.OutOfMemoryError
     )

@@ -1,4 +1,4 @@
-"""Names of classes, as index_to_name.json holds them."""
+"""The labels of classes in index_to_name.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def labels_in(names: Mapping[str, Any]) -> list[str]:
 
 
 def indices_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
-    """The classes that each label names."""
+    """The indices of the classes of each label."""
     found: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         found.setdefault(label, []).append(index)
@@ -30,7 +30,7 @@ def indices_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def shared_labels(labels: Sequence[str]) -> str | None:
-    """A warning about labels that name several classes; None where there are none."""
+    """A warning about labels that several classes share; None if there are none."""
     shared = [
         f"{label} ({', '.join(map(str, indices))})"
         for label, indices in indices_by_label(labels).items()

@@ -1,8 +1,8 @@
-"""Prometheus metrics of a handler; declared in the server's metrics configuration.
+"""Prometheus metrics of a handler, declared in the server's metrics configuration.
 
-On a server that does not declare them (a bare `torchserve --start`) nothing is observed:
-`get_metric` of an undeclared name raises there, and each observation is a line through the
-worker's stdout, so the phases are observed once a batch.
+A server that does not declare them (a bare `torchserve --start`) observes nothing, as `get_metric`
+raises for an undeclared name. Each observation is a line on the worker's stdout, so the steps are
+observed once per batch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ HISTOGRAMS = ("decode_seconds", "forward_seconds", "encode_seconds", "batch_size
 COUNTER = "failures_total"
 
 
-class Metrics:
-    """Finds the declared ones once and observes; never raises.
+class HandlerMetrics:
+    """Observes the declared metrics; never raises.
 
-    A metric that cannot be observed, as its declaration has other dimensions, is logged once.
+    A metric that cannot be observed, because it is declared with other dimensions, is logged once.
     """
 
     def __init__(self, cache: Any, model: str, version: str) -> None:
@@ -40,12 +40,12 @@ class Metrics:
                 logger.info("metric vestal_%s is not declared here: %s", name, error)
 
     def observe(self, name: str, value: float) -> None:
-        """One observation of a histogram: seconds, or requests for `batch_size`."""
+        """Observe a value of a histogram: seconds, or requests for `batch_size`."""
         self._add(name, value, self._labels)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Observes the seconds that its block takes."""
+        """Observe the seconds that the block takes."""
         start = time.perf_counter()
         yield
         self.observe(name, time.perf_counter() - start)

@@ -1,7 +1,7 @@
-"""Loads the Python files of a model folder or of an unpacked archive.
+"""Load the Python files of a model folder or of an unpacked archive.
 
-Each folder becomes a package of a name of its own, so that the `transforms.py` of two models in
-one process never meet, and files of a folder may say `from .model import Net`.
+Each folder becomes a package with its own name, so that the `transforms.py` of two models in one
+process do not conflict, and files of a folder can use `from .model import Net`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from types import ModuleType
 
 
 def load_module(folder: Path, name: str, package: str | None = None) -> ModuleType:
-    """Imports `<folder>/<name>.py`.
+    """Import `<folder>/<name>.py`.
 
     Args:
-        package: the name of the folder's package; None: one that no other folder has.
+        package: the name of the folder's package; None: a unique one.
 
     Raises:
-        FileNotFoundError: there is no such file. What the file itself raises comes through.
+        FileNotFoundError: there is no such file. Errors of the file itself are not caught.
     """
     folder = folder.resolve()
     if not (folder / f"{name}.py").is_file():

@@ -1,6 +1,6 @@
-"""Options of a handler: a dataclass, read from `handler:` in model-config.yaml and checked.
+"""The options of a handler: a dataclass, read from `handler:` in model-config.yaml and checked.
 
-No validation library here: an archive must load where only TorchServe and torch are installed.
+This needs no validation library: archives must load where only TorchServe and torch are installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OptionsT = TypeVar("OptionsT", bound="Options")
 
 
 class OptionError(ValueError):
-    """model-config.yaml holds an option that this handler cannot take; the load fails."""
+    """An option in model-config.yaml is not valid for this handler; the load fails."""
 
 
 def number(default: Any, *, at_least: float, at_most: float | None = None) -> Any:
@@ -25,24 +25,24 @@ def number(default: Any, *, at_least: float, at_most: float | None = None) -> An
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every handler takes.
+    """The options of every handler.
 
     Attributes:
-        engine: what computes the model; None: by the artifact's suffix.
-        precision: what it computes in: fp32, bf16 or fp16, as far as the engine can.
+        engine: the name of the engine; None: by the suffix of the artifact.
+        precision: fp32, bf16 or fp16, as far as the engine supports it.
         output: the name or index of the model's output that is served; None: the only one.
-        channels_last: memory layout of image models on the eager engine: faster convolutions.
+        channels_last: the memory layout of image models on the eager engine; faster convolutions.
         threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).
-        warm_up: run the batch sizes that will come before the worker says READY.
-        max_forward: instances in one forward; more are forwarded in turn.
-        max_bytes: of one request, all its parts together, as sent and unzipped.
-        max_json_bytes: of one JSON body, which takes up to 30 times its size in memory.
+        warm_up: run every batch size before the worker is READY.
+        max_forward: instances in one forward pass; more take several passes.
+        max_bytes: bytes of one request, all parts together, as sent and decompressed.
+        max_json_bytes: bytes of one JSON body, which takes up to 30 times its size in memory.
         max_values: numbers, strings, arrays and objects in one JSON body; fields of one form.
-        max_instances: of one request.
-        max_explained: instances of one request for explanations, which cost many forwards each.
-        max_response_bytes: of a batch's responses together; past `max_response_size` of its
-            configuration, 6,553,500 by default, TorchServe kills the worker.
-        max_depth: of arrays and objects in a JSON body.
+        max_instances: instances of one request.
+        max_explained: instances of one request for explanations, which take many passes each.
+        max_response_bytes: bytes of a batch's responses together; above its `max_response_size`,
+            6,553,500 by default, TorchServe kills the worker.
+        max_depth: nesting of arrays and objects in a JSON body.
     """
 
     engine: str | None = None
@@ -62,11 +62,10 @@ class Options:
 
 
 def read_options(kind: type[OptionsT], given: object) -> OptionsT:
-    """Checks what stands under `handler:` against the dataclass `kind`.
+    """Read the options under `handler:` into the dataclass `kind`.
 
     Raises:
-        OptionError: an unknown key, a missing one, a value of another type or out of its bounds,
-            by name.
+        OptionError: an unknown or missing option, or a value of another type or out of bounds.
     """
     given = {} if given is None else given
     if not isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""The sample that was packed into this archive, sent to a client that verifies the version."""
+"""The sample in this archive, for clients that verify the version."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from vestal_handlers.errors import InputError
 
 HEADER = "x-vestal-sample"
-"""Its value is a position in the text: a worker's response has a limited size."""
+"""The header with a position in the text, as the size of a worker's response is limited."""
 PIECE = 1 << 20
-"""Characters in one response; TorchServe kills a worker whose response is over its limit."""
+"""Characters in one response; TorchServe kills a worker whose response is too large."""
 
 
 def piece(folder: Path, position: str) -> dict[str, Any] | None:
     """`{"text": ..., "length": ...}`: a part of the sample as JSON, and the length of the whole.
 
-    The JSON is `sample/sample.json` with its input's bytes in base64. None where the archive has
+    The JSON is `sample/sample.json` with the bytes of its input in base64. None if the archive has
     no sample.
 
     Raises:
-        InputError: the position is no number.
+        InputError: 400, the position is not a number.
     """
     if not position.isdecimal() or len(position) > 18:
         raise InputError(400, f"{HEADER}: expected a position in the sample, a number from 0 on")

@@ -49,7 +49,7 @@ from vestal_handlers.base import BatchHandler
 class Handler(BatchHandler):
     def load_engine(self, artifact):
         return SimpleNamespace(describe=dict)
-    def blank(self):
+    def example_input(self):
         return None
     def decode(self, instance):
         return None

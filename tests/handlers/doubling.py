@@ -23,7 +23,7 @@ DOUBLER = """
         rows = True
         sizes = []
 
-        def blank(self):
+        def example_input(self):
             return torch.zeros(())
 
         def decode(self, instance):

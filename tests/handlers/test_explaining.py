@@ -302,20 +302,22 @@ def test_without_captum_an_explanation_says_so(archive, lamp, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     refused, answered = archive.predict([Input.raw(lamp, explain="True"), lamp])
     assert (refused.status, answered.status) == (400, 200)
-    assert refused.json()["message"] == "an explanation needs captum, which this server lacks"
+    assert refused.json()["message"] == (
+        "explanations need the package captum, which is not installed on this server"
+    )
 
 
 def test_an_explanation_that_takes_too_long_is_given_up(archive, lamp, monkeypatch):
     monkeypatch.setattr("vestal_handlers.tasks.explaining.time.monotonic", lambda: float("inf"))
     engine = handler_of(archive).engine
-    with pytest.raises(HandlerError, match=r"took too long: .* lower handler\.n_steps"):
+    with pytest.raises(HandlerError, match=r"took too long; .* lower handler\.n_steps"):
         attribute(
             engine,
             torch.zeros(1, 28, 28),
             torch.zeros(1, 28, 28),
             lambda out: out[:, 0],
             device=CPU,
-            until=1e9,
+            deadline=1e9,
         )
 
 

@@ -12,9 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.text import generation, scoring
-from vestal_handlers.text.generation import GenerationLoop, Row, generate, grouped
+from vestal_handlers.text.generation import (
+    GeneratedSequence,
+    GenerationLoop,
+    generate,
+    group_by_size,
+)
 from vestal_handlers.text.sampling import Sampler, Sampling, distribution
 from vestal_handlers.text.scoring import score
 
@@ -96,7 +101,7 @@ PARAMETERS = st.tuples(
 
 
 def row_of(length, seed, max_new_tokens, sampling, stop_at):
-    return Row(
+    return GeneratedSequence(
         prompts_of([length], seed)[0],
         max_new_tokens,
         Sampler(sampling) if sampling else None,
@@ -134,10 +139,10 @@ def test_rows_join_and_leave_between_steps(model, arrivals):
 
 def test_sixty_four_rows(model):
     lengths = [1 + index % 40 for index in range(64)]
-    rows = [Row(prompt, 1 + i % 7) for i, prompt in enumerate(prompts_of(lengths))]
+    rows = [GeneratedSequence(prompt, 1 + i % 7) for i, prompt in enumerate(prompts_of(lengths))]
     run(model, *rows)
     for row in rows:
-        alone = Row(row.prompt, row.max_new_tokens)
+        alone = GeneratedSequence(row.prompt, row.max_new_tokens)
         run(model, alone)
         assert_same(model, row, alone)
 
@@ -152,14 +157,17 @@ def test_greedy_is_what_transformers_generates(model, length):
         do_sample=False,
         pad_token_id=EOS,
     )[:, length:].tolist()
-    for ours, theirs in zip(run(model, *[Row(p, 20) for p in prompts]), expected, strict=True):
+    for ours, theirs in zip(
+        run(model, *[GeneratedSequence(p, 20) for p in prompts]), expected, strict=True
+    ):
         assert ours == theirs[: len(ours)]
         assert all(token == EOS for token in theirs[len(ours) :])  # its padding
 
 
 def test_a_step_names_the_rows_and_their_tokens(model):
     first, second = (
-        Row(prompt, count) for prompt, count in zip(prompts_of([3, 5]), (1, 2), strict=True)
+        GeneratedSequence(prompt, count)
+        for prompt, count in zip(prompts_of([3, 5]), (1, 2), strict=True)
     )
     loop = GenerationLoop(model, CONTEXT)
     loop.add([first, second])
@@ -173,7 +181,7 @@ def test_an_emptied_loop_takes_rows_again(model):
     loop = GenerationLoop(model, CONTEXT)
     tokens = []
     for _ in range(2):
-        row = Row(prompts_of([9])[0], 3)
+        row = GeneratedSequence(prompts_of([9])[0], 3)
         loop.add([row])
         while loop.rows:
             loop.step()
@@ -185,7 +193,7 @@ def test_an_emptied_loop_takes_rows_again(model):
 def test_a_row_that_is_taken_out_leaves_the_others_as_they_are(model, steps):
     short, long = prompts_of([4, 30])
     loop = GenerationLoop(model, CONTEXT)
-    stays, goes = Row(short, 10), Row(long, 10)
+    stays, goes = GeneratedSequence(short, 10), GeneratedSequence(long, 10)
     loop.add([stays, goes])
     for _ in range(steps):
         loop.step()
@@ -193,13 +201,13 @@ def test_a_row_that_is_taken_out_leaves_the_others_as_they_are(model, steps):
     while loop.rows:
         loop.step()
     assert len(goes.tokens) == steps
-    assert [stays.tokens] == run(model, Row(short, 10), eos=frozenset())
+    assert [stays.tokens] == run(model, GeneratedSequence(short, 10), eos=frozenset())
 
 
 def test_the_cache_narrows_when_its_longest_row_leaves(model):
     short, long = prompts_of([4, 30])
     loop = GenerationLoop(model, CONTEXT)
-    loop.add([Row(short, 10), Row(long, 1)])
+    loop.add([GeneratedSequence(short, 10), GeneratedSequence(long, 1)])
     loop.step()
     assert loop._mask.shape == (1, 4)
     assert {tuple(layer.keys.shape) for layer in loop._cache.layers} == {(1, 2, 4, 16)}
@@ -207,15 +215,15 @@ def test_the_cache_narrows_when_its_longest_row_leaves(model):
 
 def test_an_end_of_sequence_token_ends_its_row(model):
     (prompt,) = prompts_of([6])
-    (free,) = run(model, Row(prompt, 10), eos=frozenset())
-    row = Row(prompt, 10)
+    (free,) = run(model, GeneratedSequence(prompt, 10), eos=frozenset())
+    row = GeneratedSequence(prompt, 10)
     run(model, row, eos=frozenset({free[3]}))
     assert row.tokens == free[: free.index(free[3]) + 1]
     assert row.finish_reason == "eos"
 
 
 def test_the_context_ends_a_row(model):
-    row, last = (Row(prompt, 30) for prompt in prompts_of([CONTEXT - 4, CONTEXT - 1]))
+    row, last = (GeneratedSequence(prompt, 30) for prompt in prompts_of([CONTEXT - 4, CONTEXT - 1]))
     run(model, row, last, eos=frozenset())
     assert (len(row.tokens), row.finish_reason) == (4, "length")
     assert (len(last.tokens), last.finish_reason) == (1, "length")
@@ -224,7 +232,7 @@ def test_the_context_ends_a_row(model):
 @pytest.mark.parametrize("length", [0, CONTEXT])
 def test_a_prompt_without_room_is_refused(model, length):
     with pytest.raises(ValueError, match=f"a prompt of {length} tokens.* context is {CONTEXT}"):
-        GenerationLoop(model, CONTEXT).add([Row([1] * length, 5)])
+        GenerationLoop(model, CONTEXT).add([GeneratedSequence([1] * length, 5)])
 
 
 class Poisoned(torch.nn.Module):
@@ -242,10 +250,14 @@ class Poisoned(torch.nn.Module):
 
 def test_a_row_of_non_finite_logits_fails_alone(model):
     first, second, third = prompts_of([4, 9, 6])
-    expected = run(model, Row(first, 8), Row(third, 8), eos=frozenset())
+    expected = run(model, GeneratedSequence(first, 8), GeneratedSequence(third, 8), eos=frozenset())
     poison = 299
     assert not any(poison in tokens for tokens in [*expected, first, third])
-    rows = [Row(first, 8), Row([*second, poison], 8), Row(third, 8)]
+    rows = [
+        GeneratedSequence(first, 8),
+        GeneratedSequence([*second, poison], 8),
+        GeneratedSequence(third, 8),
+    ]
     run(Poisoned(model, poison), *rows, eos=frozenset())
     assert [rows[0].tokens, rows[2].tokens] == expected
     assert isinstance(rows[1].error, HandlerError)
@@ -255,21 +267,21 @@ def test_a_row_of_non_finite_logits_fails_alone(model):
 def test_time_ends_a_row_with_what_it_has(model, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))
-    row = Row(prompts_of([5])[0], 30)
+    row = GeneratedSequence(prompts_of([5])[0], 30)
     run(model, row, eos=frozenset(), deadline=4)
     assert (len(row.tokens), row.finish_reason) == (4, "time")
 
 
 def test_rows_that_time_does_not_let_begin_fail(model):
-    row = Row(prompts_of([5])[0], 30)
+    row = GeneratedSequence(prompts_of([5])[0], 30)
     run(model, row, deadline=-1)
     assert isinstance(row.error, HandlerError)
-    assert "no time" in row.error.message
+    assert "the time limit of this batch passed" in row.error.message
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 300))
 def test_groups_hold_every_index_once_and_keep_to_the_limit(sizes, max_cells):
-    groups = list(grouped(sizes, max_cells))
+    groups = list(group_by_size(sizes, max_cells))
     assert sorted(itertools.chain(*groups)) == list(range(len(sizes)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(sizes[i] for i in group) <= max_cells
@@ -331,7 +343,7 @@ def test_no_temperature_makes_probabilities_that_are_none(temperature, scale):
 def test_a_seed_gives_the_same_tokens_and_another_seed_others(model):
     (prompt,) = prompts_of([6])
     first, again, other = (
-        Row(prompt, 20, Sampler(Sampling(1.0, 0, 1.0, seed))) for seed in (7, 7, 8)
+        GeneratedSequence(prompt, 20, Sampler(Sampling(1.0, 0, 1.0, seed))) for seed in (7, 7, 8)
     )
     run(model, first, again, other, eos=frozenset())
     assert first.tokens == again.tokens != other.tokens
@@ -359,8 +371,8 @@ def test_scores_end_in_time(model, monkeypatch):
     monkeypatch.setattr(scoring.time, "monotonic", lambda: next(ticks))
     short, long = score(model, prompts_of([6, 40]), max_cells=50, deadline=1.5)
     assert len(short) == 5
-    assert isinstance(long, Failure)
-    assert "no time was left" in long.message
+    assert isinstance(long, RequestFailure)
+    assert "the time limit of this batch passed" in long.message
 
 
 def test_a_score_that_is_not_finite_fails_alone(model):
@@ -371,5 +383,5 @@ def test_a_score_that_is_not_finite_fails_alone(model):
             return output
 
     scores = score(Infinite(model, 299), [[1, 2, 3], [1, 299, 3], [4, 299]])
-    assert isinstance(scores[1], Failure)
+    assert isinstance(scores[1], RequestFailure)
     assert [len(scores[0]), len(scores[2])] == [2, 1]

@@ -9,7 +9,7 @@ from test_generation import VOCABULARY
 from test_text_generator import byte_level_bpe
 from tokenizers import Tokenizer, decoders, models
 
-from vestal_handlers.text.stops import REPLACEMENT, Stops
+from vestal_handlers.text.stops import REPLACEMENT, StopMatcher
 
 BYTES = byte_level_bpe()
 WORDS = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "b": 2, "▁": 3, "é": 4}, unk_token="b"))
@@ -40,7 +40,7 @@ TEXTS = st.text(st.sampled_from("ab é🦊你\n "), min_size=1, max_size=40)
 @given(TEXTS, st.lists(st.text("ab é🦊你\n ", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_a_string_is_found_when_the_whole_text_has_it(text, strings):
     tokens, decode = BYTES.encode(text).ids, decoder(BYTES)
-    assert found_by(Stops(strings, decode), tokens) == first_stop(decode, tokens, strings)
+    assert found_by(StopMatcher(strings, decode), tokens) == first_stop(decode, tokens, strings)
 
 
 @settings(max_examples=300)
@@ -51,13 +51,13 @@ def test_a_string_is_found_among_any_tokens(tokens, data):
     text = decode(tokens).rstrip(REPLACEMENT) or "x"
     start = data.draw(st.integers(0, len(text) - 1))
     strings = [text[start : start + data.draw(st.integers(1, 12))]]
-    assert found_by(Stops(strings, decode), tokens) == first_stop(decode, tokens, strings)
+    assert found_by(StopMatcher(strings, decode), tokens) == first_stop(decode, tokens, strings)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.sampled_from(["a b", " b", "bb"]))
 def test_a_string_is_found_where_a_first_token_loses_its_space(tokens, string):
     decode = decoder(WORDS)
-    assert found_by(Stops([string], decode), tokens) == first_stop(decode, tokens, [string])
+    assert found_by(StopMatcher([string], decode), tokens) == first_stop(decode, tokens, [string])
 
 
 @pytest.mark.parametrize("text", ["the quick brown fox " * 40, "🦊你好" * 60])
@@ -69,6 +69,6 @@ def test_a_token_costs_a_decode_of_a_few(text):
         return BYTES.decode(ids)
 
     tokens = BYTES.encode(text).ids
-    assert found_by(Stops(["x" * 64], decode), tokens) is None
+    assert found_by(StopMatcher(["x" * 64], decode), tokens) is None
     assert max(decoded) <= 8
     assert sum(decoded) <= 10 * len(tokens)

@@ -27,7 +27,7 @@ from vestal_handlers.errors import InputError, is_out_of_memory
 from vestal_handlers.images import limits
 from vestal_handlers.images.decoding import read_image
 from vestal_handlers.images.limits import TransformLimit
-from vestal_handlers.metrics import Metrics
+from vestal_handlers.metrics import HandlerMetrics
 
 JSON = "application/json"
 GZIP = {"content-encoding": "gzip"}
@@ -315,7 +315,7 @@ def test_a_batch_whose_time_is_over_decodes_no_more(doubler, monkeypatch):
 
     def slow(instance):
         if instance.payload != 1:
-            time.sleep(max(0.0, handler.until - time.monotonic()) + 0.01)
+            time.sleep(max(0.0, handler.deadline - time.monotonic()) + 0.01)
         return decode(instance)
 
     monkeypatch.setattr(handler, "decode", slow)
@@ -326,7 +326,9 @@ def test_a_batch_whose_time_is_over_decodes_no_more(doubler, monkeypatch):
     # The neighbour of one instance goes first; each thread ends the instance that it has begun.
     assert answers[1].status == 200
     assert codes[handler.threads :] == [500] * (10 - handler.threads)
-    assert "the time of this batch is over" in answers[0].json()["predictions"][-1]["message"]
+    assert (
+        "the time limit of this batch has passed" in answers[0].json()["predictions"][-1]["message"]
+    )
 
 
 def test_a_batch_whose_time_is_over_computes_no_more(doubler, monkeypatch):
@@ -335,7 +337,7 @@ def test_a_batch_whose_time_is_over_computes_no_more(doubler, monkeypatch):
 
     def slow(samples):
         if len(samples) == 64:
-            time.sleep(max(0.0, handler.until - time.monotonic()) + 0.01)
+            time.sleep(max(0.0, handler.deadline - time.monotonic()) + 0.01)
         return forward(samples)
 
     monkeypatch.setattr(handler, "forward", slow)
@@ -407,7 +409,7 @@ def test_metrics_that_cannot_be_observed_are_logged_once(tmp_path, caplog):
     config.write_text(METRICS)
     cache = MetricsCacheYamlImpl(config_file_path=str(config))
     cache.initialize_cache()
-    metrics = Metrics(cache, "m", "1.0")
+    metrics = HandlerMetrics(cache, "m", "1.0")
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             metrics.observe("batch_size", 3)

@@ -29,7 +29,7 @@ def summing():
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
     folder = write_archive(tmp_path_factory.mktemp("scorer"), "scorer", summing())
-    for name, code in zip(("scorer.py", "handler.py"), BLOCKS, strict=True):
+    for name, code in zip(("scorer.py", "handler.py"), BLOCKS, strict=False):
         (folder / name).write_text(code)
     with LoadedArchive(folder) as loaded:
         yield loaded

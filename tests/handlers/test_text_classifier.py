@@ -169,13 +169,13 @@ def test_a_charset_that_is_not_known_is_named(archive, charset):
 def test_a_charset_that_is_encoded_itself_is_not_looked_up(archive):
     answer = ask(archive, Input.from_http(b"text", "text/plain; charset*=klingon''utf-8"))
     assert answer.status == 415
-    assert "is not known: send UTF-8" in answer.json()["message"]
+    assert "is unknown; send UTF-8" in answer.json()["message"]
 
 
 def test_bytes_that_do_not_fit_their_charset_are_refused(archive):
     answer = ask(archive, Input.from_http(b"odd", "text/plain; charset=utf-16le"))
     assert answer.status == 400
-    assert "not utf_16_le (byte 2), which its Content-Type declares" in answer.json()["message"]
+    assert "not utf_16_le (byte 2), the charset in its Content-Type" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("charset", ["utf-16le", "iso-8859-1"])
@@ -200,15 +200,15 @@ VECTOR = [0.0] * 2048
 @pytest.mark.parametrize(
     ("given", "status", "message"),
     [
-        (Input.raw(b"caf\xe9", "text/plain"), 400, "the text is not UTF-8 (byte 3): send it"),
-        (Input.raw(b"\xff\xfe"), 400, "the text is not UTF-8 (byte 0): send it"),
+        (Input.raw(b"caf\xe9", "text/plain"), 400, "the text is not UTF-8 (byte 3); send it"),
+        (Input.raw(b"\xff\xfe"), 400, "the text is not UTF-8 (byte 0); send it"),
         (Input.raw(b'"\\ud800"', "application/json"), 400, ""),
         (as_json("x" * 5001), 413, "a text of 5,001 characters, at most 5,000 (handler.max_chars)"),
         (as_json({"text": "x" * 5001}), 413, "a text of 5,001 characters"),
         (Input.raw(b"x" * 5001), 413, "a text of 5,001 characters"),
         (as_json(""), 422, "the input must have at least 1 character, got 0"),
         (Input.raw(b""), 422, "the input must have at least 1 character, got 0"),
-        (as_json(" \n\t "), 422, "the text has no words, only white space"),
+        (as_json(" \n\t "), 422, "the text has no words, only whitespace"),
         (as_json({"text": 5}), 422, "field 'text' must be a string, got 5"),
         (
             as_json({"txt": "x"}),
@@ -316,14 +316,14 @@ def test_serving_hashes_as_training_does(archive):
 
 def test_hashing_is_the_same_on_every_machine():
     """Written down once, and by whole numbers: another place would make trained models wrong."""
-    places = TextTransform().places(["to", "be", "to", "be"])
-    assert [of_n.tolist() for of_n in places] == PLACES
+    buckets = TextTransform().buckets(["to", "be", "to", "be"])
+    assert [of_n.tolist() for of_n in buckets] == BUCKETS
     knuth, crc = 2654435761, [zlib.crc32(word) for word in (b"to", b"be")]
     pair = (crc[0] * knuth * knuth + crc[1]) * knuth % 2**32
-    assert PLACES[1][0] == (pair ^ (pair >> 15)) % 2048
+    assert BUCKETS[1][0] == (pair ^ (pair >> 15)) % 2048
 
 
-PLACES = [[706, 1547, 706, 1547], [1788, 152, 1788]]
+BUCKETS = [[706, 1547, 706, 1547], [1788, 152, 1788]]
 
 
 def test_word_order_counts_by_pairs_only():
@@ -341,6 +341,6 @@ def test_a_vector_has_length_one_and_its_values_are_shared_out_whole(text, words
     assert vector.dtype == torch.float32
     assert vector.shape == (size,)
     assert float(vector.norm()) == pytest.approx(1.0 if split else 0.0, abs=1e-6)
-    shares = transform.share_out(split, vector)
+    shares = transform.distribute(split, vector)
     assert len(shares) == len(split)
     assert sum(shares) == pytest.approx(float(vector.sum()), abs=1e-5)

@@ -392,7 +392,7 @@ def test_a_batch_ends_in_time(changed):
         answers = ask(loaded, "The fox", {"prompt": "The fox", "score": True})
     for found in answers:
         assert found.status == 500
-        assert "no time" in found.json()["message"]
+        assert "the time limit of this batch passed" in found.json()["message"]
 
 
 # --- Loading ----------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def refuse_to_load(folder, message):
 def test_a_missing_file_is_a_failed_load(changed, name):
     folder = changed("")
     (folder / name).unlink()
-    refuse_to_load(folder, f"no {name} beside the weights")
+    refuse_to_load(folder, rf"no {name} in .*, the folder of the weights")
 
 
 def test_pickled_weights_are_not_read(changed):
@@ -444,14 +444,16 @@ def test_weights_that_lack_something_are_a_failed_load(changed):
 def test_another_models_tokenizer_is_a_failed_load(changed):
     folder = changed("")
     byte_level_bpe(VOCABULARY + 50).save(str(folder / "tokenizer.json"))
-    refuse_to_load(folder, "tokenizer.json has a token 349.*ends at 299: it is another model's")
+    refuse_to_load(
+        folder, "tokenizer.json has a token 349.*ends at 299. Use the tokenizer.json of this model"
+    )
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ("handler: {max_new_tokens: 300}", "max_new_tokens is 300, more than .*_limit, 256"),
-        ("handler: {precision: bf16}", "computes in fp32, not bf16"),
+        ("handler: {precision: bf16}", "does not support handler.precision: bf16, only fp32"),
         ("handler: {max_stops: 3}", "did you mean max_stop"),
     ],
 )

@@ -17,7 +17,7 @@ from vestal.runs import find_run
 from vestal.scaffold import create
 from vestal.training.settings import Settings
 from vestal.training.train import train
-from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.request import InferenceRequest, Instance
 
 INK = np.zeros((16, 16), dtype=np.uint8)
 INK[4:12, 4:12] = 255
@@ -62,7 +62,7 @@ def test_training_and_serving_see_the_same_pixels(trained, folder):
             body = body_at(load_recipe(trained, "ink"), test, index)
             (answer,) = loaded.predict([Input.raw(body.content, body.content_type)])
             assert answer.status == 200
-            served = handler._image(Instance(Request(0, "", {}), body.content))
+            served = handler._image(Instance(InferenceRequest(0, "", {}), body.content))
             assert torch.equal(served, test[index][0])
 
 

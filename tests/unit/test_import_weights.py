@@ -509,14 +509,14 @@ def test_every_format_is_packed_and_answers_as_the_module_does(kind, project, mo
         (answer,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
     transform = load_module(find_model(project, "pets"), "transforms").transform
     with torch.inference_mode():
-        right = module(transform.blank().unsqueeze(0)).softmax(-1)[0]
+        right = module(transform.example_input().unsqueeze(0)).softmax(-1)[0]
     said = {one["label"]: one["probability"] for one in answer.json()["top"]}
     assert [said[label] for label in LABELS] == pytest.approx(right.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported", "onnx"])
 def test_a_program_with_another_number_of_classes_is_refused(kind, project, files):
-    with pytest.raises(VestalError, match=r"3 outputs, but 2 labels"):
+    with pytest.raises(VestalError, match=r"3 outputs, but there are 2 labels"):
         pack(project, "pets", version="9", weights=files / FILES[kind], labels=("cat", "dog"))
     assert not (project.model_store / "pets-9.mar").exists()
 

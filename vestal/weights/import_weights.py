@@ -235,5 +235,5 @@ def _input_shape(project: Project, name: str, task: str, transforms: str) -> lis
     if task == "regressor":
         features = handler_options(find_model(project, name)).get("features") or []
         return list(transform(torch.zeros(len(features))).shape)
-    blank = getattr(transform, "blank", None)
-    return list(blank().shape) if blank else []
+    example_input = getattr(transform, "example_input", None)
+    return list(example_input().shape) if example_input else []

@@ -1,7 +1,7 @@
-"""Engines: what computes a model's forward. One small module each.
+"""Engines compute the forward pass of a model; each is one small module.
 
-`load(artifact, device, precision)` gives an `Engine`, which is called with a batch and says what
-it is. An engine is found by its name or by the artifact's suffix:
+`load(artifact, device, precision)` returns an `Engine`, which is called with a batch and describes
+itself. An engine is found by its name or by the suffix of the artifact:
 
     *.pth, *.safetensors -> eager         *.pt   -> torchscript
     *.pt2                -> exported      *.onnx -> onnx
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vestal_handlers.engines.tensors import Batch
 from vestal_handlers.model_files import load_module
 
 BY_SUFFIX = {
@@ -31,19 +32,21 @@ class Engine(Protocol):
     """A loaded model, ready to compute.
 
     Attributes:
-        module: the model as a torch module, for gradients; None where the engine has none.
+        module: the model as a torch module, for gradients; None if the engine has none.
     """
 
     module: torch.nn.Module | None
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """One forward: a batch of inputs [N, ...] gives outputs [N, ...], floats as fp32.
+    def __call__(self, batch: Batch) -> Any:
+        """Compute one forward pass: inputs [N, ...] to outputs [N, ...], floats as fp32.
 
-        Whether gradients are kept is the caller's to say (`torch.inference_mode`).
+        The batch is one tensor, or a dict of tensors by the names of the model's inputs. The
+        outputs are one tensor; with `all_outputs`, a tuple of tensors or a dict by name. The caller
+        decides whether gradients are kept (`torch.inference_mode`).
         """
 
     def describe(self) -> dict[str, Any]:
-        """`name`, `precision`, `device`, `threads`, `runtime`, and what it was `built_for`."""
+        """`name`, `precision`, `device`, `threads`, `runtime`, and what it is `built_for`."""
 
 
 def load(
@@ -54,22 +57,24 @@ def load(
     *,
     channels_last: bool = False,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> Engine:
-    """Loads an artifact with the engine of that name (None: by the artifact's suffix).
+    """Load an artifact with the engine of that name (None: by the suffix of the artifact).
 
-    A name that is none of ours is a module beside the artifact (`<name>.py`) with a
-    `load(artifact, device, precision)` of its own.
+    Another name is that of a module in the artifact's folder (`<name>.py`) that defines
+    `load(artifact, device, precision)`.
 
     Args:
-        channels_last: passed on to an engine whose `load` has such a keyword.
-        output: the name or index of the output that is served (None: the only one), passed on
-            in the same way.
+        channels_last: passed on to the engine's `load`, which must have such a parameter.
+        output: the name or index of the output that is served (None: the only one); passed on in
+            the same way.
+        all_outputs: serve all outputs of the model; passed on in the same way.
 
     Raises:
-        FileNotFoundError: no such artifact.
+        FileNotFoundError: the artifact is missing.
         ModuleNotFoundError: the engine needs a package that is not installed.
-        ValueError: no such engine, none for that suffix, a precision or memory layout that it
-            cannot compute in, or a file that is not what the engine loads.
+        ValueError: an unknown engine or suffix, a precision or memory layout that the engine does
+            not support, or a file that it cannot load.
     """
     if not artifact.is_file():
         raise FileNotFoundError(f"no {artifact.name} in {artifact.parent}")
@@ -91,14 +96,21 @@ def load(
         if "channels_last" not in known:
             raise ValueError(
                 f"handler.channels_last: true ({artifact.name}): the {name} engine has no such "
-                "memory layout, eager has; leave it out, or serve a state_dict"
+                "memory layout. Remove the option, or serve a state_dict with the eager engine"
             )
     if output is not None:
         further["output"] = output
         if "output" not in known:
             raise ValueError(
                 f"handler.output: {output} ({artifact.name}): the load() of the {name} engine has "
-                "no parameter output; leave it out"
+                "no parameter output. Remove the option"
+            )
+    if all_outputs:
+        further["all_outputs"] = True
+        if "all_outputs" not in known:
+            raise ValueError(
+                f"the task takes all outputs of {artifact.name}, but the load() of the {name} "
+                "engine has no parameter all_outputs; add it"
             )
     engine: Engine = module.load(artifact, device, precision, **further)
     return engine

@@ -1,7 +1,8 @@
-"""Eager: a state_dict (.pth, .safetensors), its architecture from `build()` in model.py beside it.
+"""Eager: a state_dict (.pth, .safetensors); `build()` in its folder's model.py is the architecture.
 
-Its outputs are the trained model's to the bit. With `channels_last` they are those of another
-memory layout: ResNet18 is 1.2 times as fast so on two CPU cores, its probabilities within 1e-5.
+The outputs equal those of the trained model to the bit. With `channels_last` they are those of
+another memory layout: ResNet18 is 1.2 times as fast on two CPU cores, and its probabilities differ
+by at most 1e-5.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ def load(
     *,
     channels_last: bool = False,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Builds the architecture, fills in the weights, moves it to the device, in eval mode.
+    """Build the architecture, load the weights, and move the module to the device, in eval mode.
 
     Args:
         channels_last: the memory layout of image batches and 2-d convolutions.
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs.
 
     Raises:
-        FileNotFoundError: no model.py beside the artifact, or no labels that its build() needs.
+        FileNotFoundError: model.py, or the labels that its build() needs, are missing.
         ModuleNotFoundError: safetensors is not installed.
         ValueError: not a state_dict, one that does not fit the architecture, or a precision that
-            the device cannot compute in.
+            the device does not support.
     """
     check_precision("eager", precision, device)
     state = read(artifact)
@@ -59,6 +62,7 @@ def load(
         precision,
         channels_last=channels_last,
         output=output,
+        all_outputs=all_outputs,
         artifact=artifact.name,
         architecture=type(module).__name__,
         memory="channels_last" if channels_last else "contiguous",
@@ -66,23 +70,26 @@ def load(
 
 
 def build(folder: Path, package: str | None = None) -> nn.Module:
-    """What `build()` of the folder's model.py gives; `package`: as of `load_module`.
+    """Call `build()` of the folder's model.py.
 
-    A `build(classes)` is given the number of labels in the folder's index_to_name.json.
+    A `build(classes)` gets the number of labels in the folder's index_to_name.json.
+
+    Args:
+        package: the name of the folder's package, as in `load_module`.
 
     Raises:
         FileNotFoundError: no model.py, or no labels for a build(classes) without a default.
-        ValueError: it gives no module.
+        ValueError: there is no build(), or it does not return a module.
     """
     factory = getattr(load_module(folder, "model", package), "build", None)
-    module = factory(**_asked(factory, folder)) if callable(factory) else None
+    module = factory(**_build_arguments(factory, folder)) if callable(factory) else None
     if not isinstance(module, nn.Module):
-        raise ValueError("model.py must define build(), which gives the model's nn.Module")
+        raise ValueError("model.py must define build(), which returns the model's nn.Module")
     return module
 
 
-def _asked(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
-    """The keywords that a build() takes of us."""
+def _build_arguments(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
+    """The keyword arguments for a build()."""
     classes = inspect.signature(factory).parameters.get("classes")
     if classes is None:
         return {}
@@ -93,26 +100,28 @@ def _asked(factory: Callable[..., Any], folder: Path) -> dict[str, int]:
         return {}
     raise FileNotFoundError(
         f"build(classes) of model.py needs the number of labels, but there is no {labels.name} "
-        f"in {folder}: put it beside the weights, or give classes a default"
+        f"in {folder}. Put it next to the weights, or give classes a default"
     )
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads a state_dict; every key must find its place and every place its key.
+    """Load a state_dict; its keys must be exactly those of the module.
 
     Raises:
-        ValueError: keys or shapes that do not fit, by name.
+        ValueError: a missing or unknown key, or a different shape.
     """
-    places = module.state_dict(keep_vars=True)
-    # Of tensors that share memory (tied weights) safetensors keeps one name.
-    given = {id(places[key]) for key in state if key in places}
+    parameters = module.state_dict(keep_vars=True)
+    # safetensors keeps one name of tensors that share memory (tied weights).
+    given = {id(parameters[key]) for key in state if key in parameters}
     found = {
-        "missing": [key for key in places if key not in state and id(places[key]) not in given],
-        "not in the model": [key for key in state if key not in places],
+        "missing": [
+            key for key in parameters if key not in state and id(parameters[key]) not in given
+        ],
+        "not in the model": [key for key in state if key not in parameters],
         "of another shape": [
-            f"{key} {list(state[key].shape)}, expected {list(places[key].shape)}"
+            f"{key} {list(state[key].shape)}, expected {list(parameters[key].shape)}"
             for key in state
-            if key in places and state[key].shape != places[key].shape
+            if key in parameters and state[key].shape != parameters[key].shape
         ],
     }
     wrong = [f"{_few(keys)} {what}" for what, keys in found.items() if keys]
@@ -122,47 +131,48 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
 
 
 def read(artifact: Path) -> dict[str, Tensor]:
-    """A state_dict from its file.
+    """Read a state_dict from its file.
 
     Raises:
-        ModuleNotFoundError: safetensors is not installed. ValueError: something else is in it.
+        ModuleNotFoundError: safetensors is not installed.
+        ValueError: the file does not hold a state_dict.
     """
     load_file = _read_safetensors if artifact.suffix == ".safetensors" else load_pickle
     return check_state(load_file(artifact), artifact.name)
 
 
 def check_state(state: Any, source: str) -> dict[str, Tensor]:
-    """A state_dict, if it is one; raises ValueError naming what it is instead."""
+    """Return a state_dict; raise ValueError for anything else."""
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors or not state:
         what = f"a dict of {_few(map(str, state))}" if isinstance(state, dict) else type(state)
         raise ValueError(
-            f"{source} holds {what}, expected a state_dict: names and their tensors "
+            f"{source} holds {what}, expected a state_dict: tensors by name "
             "(torch.save(module.state_dict(), path))"
         )
     return dict(state)
 
 
 def load_pickle(artifact: Path) -> Any:
-    """What torch.save wrote, as far as it is tensors and plain values.
+    """Load a file of torch.save that holds only tensors and plain values.
 
     Raises:
-        ValueError: it holds more than that, is broken, or is another kind of file.
+        ValueError: it holds something else, is broken, or is a file of another format.
     """
     try:
         with warnings.catch_warnings():
-            # Of TorchScript torch warns first and raises then.
+            # torch warns about TorchScript before it raises.
             warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")
             return torch.load(artifact, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({named[1].rstrip('.')})" if named else ", or is broken"
         raise ValueError(
-            f"{artifact.name} holds more than tensors{what}; nothing of it was run: "
-            "save it as torch.save(module.state_dict(), path)"
+            f"{artifact.name} holds more than tensors{what}; none of its code was run. "
+            "Save it with torch.save(module.state_dict(), path)"
         ) from error
     except (RuntimeError, EOFError) as error:
-        hint = " (TorchScript is for handler.engine: torchscript)" * ("TorchScript" in str(error))
+        hint = " (TorchScript needs handler.engine: torchscript)" * ("TorchScript" in str(error))
         raise ValueError(
             f"{artifact.name} is not a state_dict (torch.save): {first_line(error)}{hint}"
         ) from error

@@ -1,7 +1,7 @@
-"""Exported: an artifact of `torch.export.save` (.pt2), which carries its own architecture.
+"""Exported: an artifact of `torch.export.save` (.pt2), which contains its architecture.
 
-A .pt2 may hold pickled objects, which torch would load with everything in them; here they are
-refused. Its graph is still a program, like TorchScript's: load those that you trust.
+A .pt2 may hold pickled objects, which torch would load and so run their code; they are refused
+here. Its graph is still a program, like that of TorchScript: load only files that you trust.
 """
 
 from __future__ import annotations
@@ -9,18 +9,26 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_unflatten  # the public ways need the original arguments
 
-from vestal_handlers.engines.batches import Batches
-from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
+from vestal_handlers.engines.batches import BatchLimits
+from vestal_handlers.engines.inputs import ModelInput, ModelInputs
+from vestal_handlers.engines.torch_module import (
+    Arguments,
+    ModuleEngine,
+    check_precision,
+    first_line,
+)
 
-# torch unpickles what has such a name (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
+# torch unpickles members with these names (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
 PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
 _DEVICE = re.compile(rb'"device": *{"type": *"(\w+)"')
 
@@ -31,22 +39,24 @@ def load(
     precision: str = "fp32",
     *,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Loads an exported program onto a device.
+    """Load an exported program onto a device.
 
     Args:
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs.
 
     Raises:
-        ValueError: not a .pt2 of torch.export, one that holds pickled objects or was exported on a
-            device that is not here, or a precision that the device cannot compute in.
+        ValueError: not a .pt2 of torch.export, a file with pickled objects or for a device that
+            this machine lacks, or a precision that the device does not support.
     """
     check_precision("exported", precision, device)
     _check_content(artifact)
     try:
         with _tensors_only():
             program = torch.export.load(artifact)
-    except Exception as error:  # torch raises nearly anything for a file of another version
+    except Exception as error:  # torch raises many kinds of errors for a file of another version
         raise ValueError(
             f"{artifact.name} is not a .pt2 that torch {torch.__version__} can load "
             f"(torch.export.save): {first_line(error)}"
@@ -55,19 +65,26 @@ def load(
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    example = _input_of(program, artifact)
-    shape: tuple[Any, ...] = tuple(example.shape)
-    batches = _batches(program, shape[0]).warn(artifact)
+    traced = _traced_inputs(program, artifact)
+    limits = (_batch_limits(program, tensor.shape[0]) for tensor in traced.values())
+    inputs = ModelInputs(
+        artifact.name,
+        [ModelInput(name, _sides(each), each.dtype) for name, each in traced.items()],
+    )
+    (first, *others) = inputs.inputs
     return ModuleEngine(
         "exported",
         program.module(),
         device,
         precision,
-        batches=batches,
-        dtype=example.dtype,
+        batches=BatchLimits.shared(limits, artifact).warn(artifact),
+        dtype=first.dtype if not others else None,
+        inputs=inputs,
+        arrange=lambda named: _arguments(program, named),
         output=output,
+        all_outputs=all_outputs,
         artifact=artifact.name,
-        input=[side if isinstance(side, int) else None for side in shape[1:]],
+        input=None if others else list(first.shape or ()),
     )
 
 
@@ -76,7 +93,7 @@ def _check_content(artifact: Path) -> None:
     if zipfile.is_zipfile(artifact):
         with zipfile.ZipFile(artifact) as content:
             names = content.namelist()
-    # What torch saved before 2.8 had no archive_format, and a pickle inside.
+    # Before 2.8 torch saved no archive_format, but a pickle.
     if not any(name.endswith("/archive_format") for name in names):
         raise ValueError(
             f"{artifact.name} is not a .pt2 file (torch.export.save, torch 2.8 or later)"
@@ -85,19 +102,19 @@ def _check_content(artifact: Path) -> None:
     if pickled:
         raise ValueError(
             f"{artifact.name} holds pickled objects ({pickled[0]}), which could run code: "
-            "export a model of tensors only"
+            "export a model that holds only tensors"
         )
-    # torch puts the weights on their device before anything can move them, and calls the file bad.
+    # torch loads the weights onto their device first, and reports the file as broken.
     if not torch.cuda.is_available() and "cuda" in _devices(artifact):
         raise ValueError(
-            f"{artifact.name} was exported on CUDA, which is not on this machine: export it on the "
-            "CPU (model.cpu() and inputs on the CPU before torch.export.export); such a file "
-            "computes on a GPU, too"
+            f"{artifact.name} was exported on CUDA, which this machine lacks. Export it on the CPU "
+            "(model and inputs on the CPU before torch.export.export); such a file also runs on "
+            "a GPU"
         )
 
 
 def _devices(artifact: Path) -> set[str]:
-    """The kinds of device that a .pt2 says its weights, constants and values are on."""
+    """The device types of the weights, constants and values of a .pt2."""
     found: set[str] = set()
     with zipfile.ZipFile(artifact) as content:
         for name in content.namelist():
@@ -108,7 +125,7 @@ def _devices(artifact: Path) -> set[str]:
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """`weights_only=True` for every torch.load inside; torch.export says False in places."""
+    """Set `weights_only=True` for every torch.load in the block, as torch.export may not."""
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"
@@ -121,26 +138,40 @@ def _tensors_only() -> Iterator[None]:
             os.environ[key] = before
 
 
-def _input_of(program: ExportedProgram, artifact: Path) -> torch.Tensor:
-    """The one input as it was traced; its sides are numbers, and symbols where they may vary."""
+def _traced_inputs(program: ExportedProgram, artifact: Path) -> dict[str, Tensor]:
+    """The inputs as they were traced; their sides are numbers, or symbols where they may vary."""
     names = program.graph_signature.user_inputs
-    inputs = [
-        node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
-    ]
-    if len(inputs) != 1 or not isinstance(inputs[0].meta.get("val"), torch.Tensor):
+    traced = {
+        node.name: node.meta.get("val")
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in names
+    }
+    inputs = {n: each for n, each in traced.items() if isinstance(each, Tensor) and each.ndim > 0}
+    if not names or len(inputs) != len(names):
         raise ValueError(
-            f"{artifact.name} takes {len(names)} inputs ({', '.join(map(str, names))}), "
-            "expected one tensor"
+            f"{artifact.name} takes {len(names)} inputs ({', '.join(map(str, names))}), expected "
+            "tensors with a batch dimension only"
         )
-    example: torch.Tensor = inputs[0].meta["val"]
-    return example
+    return inputs
 
 
-def _batches(program: ExportedProgram, rows: Any) -> Batches:
+def _sides(traced: Tensor) -> tuple[int | None, ...]:
+    """The sides after the batch dimension; None where they may vary."""
+    sides: Iterable[Any] = traced.shape[1:]  # a symbol is no int
+    return tuple(side if isinstance(side, int) else None for side in sides)
+
+
+def _arguments(program: ExportedProgram, named: dict[str, Tensor]) -> Arguments:
+    """Arrange named inputs as the arguments that the program was exported with."""
+    values = [named[str(name)] for name in program.graph_signature.user_inputs]
+    return tree_unflatten(values, program.call_spec.in_spec)  # type: ignore[no-any-return]
+
+
+def _batch_limits(program: ExportedProgram, rows: Any) -> BatchLimits:
     if isinstance(rows, int):
-        return Batches(rows, rows)
+        return BatchLimits(rows, rows)
     limits = program.range_constraints.get(rows.node.expr)
     least = int(limits.lower) if limits is not None else 1
     bounded = limits is not None and limits.upper.is_Integer  # infinity is none
-    # A lower bound of 2 is torch.export's own way to say "not one": such a graph takes one row too.
-    return Batches(least if least > 2 else 1, int(limits.upper) if bounded else None)
+    # torch.export sets a lower bound of 2 by itself; such a graph takes one row as well.
+    return BatchLimits(least if least > 2 else 1, int(limits.upper) if bounded else None)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: an .onnx file with one input, of which one output is served."""
+"""ONNX Runtime: an .onnx file of tensors; one of its outputs is served, or all of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vestal_handlers.engines.batches import Batches
-from vestal_handlers.engines.outputs import choose
+from vestal_handlers.engines.batches import BatchLimits
+from vestal_handlers.engines.inputs import ModelInput, ModelInputs
+from vestal_handlers.engines.outputs import choose_output
+from vestal_handlers.engines.tensors import Batch, Outputs, map_tensors
 from vestal_handlers.engines.torch_module import first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-INPUTS = {
+INPUT_DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
     "tensor(double)": torch.float64,
     "tensor(int32)": torch.int32,
     "tensor(int64)": torch.int64,
     "tensor(uint8)": torch.uint8,
+    "tensor(bool)": torch.bool,
 }
 
 
@@ -35,43 +38,80 @@ class OnnxEngine:
         device: torch.device,
         artifact: Path,
         output: str | int | None = None,
+        all_outputs: bool = False,
     ) -> None:
-        inputs, outputs = session.get_inputs(), [item.name for item in session.get_outputs()]
-        if len(inputs) != 1 or inputs[0].type not in INPUTS:
-            named = ", ".join(f"{item.name}: {item.type}" for item in inputs)
-            raise ValueError(
-                f"{artifact.name} has {len(inputs)} inputs ({named}), expected one tensor"
-            )
         self._session, self._version, self._device = session, version, device
-        self._input, self._output = inputs[0], choose(outputs, output, artifact.name)
-        self._dtype = INPUTS[inputs[0].type]
-        rows = inputs[0].shape[0] if inputs[0].shape else None
+        names = [each.name for each in session.get_outputs()]
+        self._all_outputs = all_outputs
+        self._outputs = names if all_outputs else [choose_output(names, output, artifact.name)]
+        self._inputs = _inputs_of(session, artifact)
         # A dimension without a number is dynamic: a name, or None.
-        fixed = Batches(rows, rows) if isinstance(rows, int) else Batches()
-        self.batches = fixed.warn(artifact)
+        rows = [each.shape[0] if each.shape else None for each in session.get_inputs()]
+        limits = [BatchLimits(r, r) if isinstance(r, int) else BatchLimits() for r in rows]
+        self.batches = BatchLimits.shared(limits, artifact).warn(artifact)
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        output = self.batches.run(self._run, batch.detach().to("cpu", self._dtype)).to(batch.device)
-        return output.float() if output.dtype == torch.float16 else output
+    def __call__(self, batch: Batch) -> Outputs:
+        if isinstance(batch, Tensor):
+            self._inputs.check_single()
+            (only,) = self._inputs.inputs
+            named, device = {only.name: batch.detach().to("cpu", only.dtype)}, batch.device
+        else:
+            device = next(iter(batch.values())).device
+            on_cpu = {name: tensor.detach().cpu() for name, tensor in batch.items()}
+            named = self._inputs.bind(on_cpu)
+        outputs = self.batches.run(self._run, named)
+        return map_tensors(lambda tensor: _without_fp16(tensor.to(device)), outputs)  # type: ignore[no-any-return]
 
     def describe(self) -> dict[str, Any]:
+        (first, *others) = self._inputs.inputs
+        dtypes = {each.dtype for each in self._inputs.inputs}
+        named = {"outputs": self._outputs} if self._all_outputs else {}
         return {
             "name": "onnx",
-            "precision": "fp16" if self._dtype == torch.float16 else "fp32",
+            "precision": "fp16" if torch.float16 in dtypes else "fp32",
             "device": str(self._device),
             "threads": self._session.get_session_options().intra_op_num_threads,
             "runtime": f"onnxruntime {self._version}",
             "built_for": {
                 "batch": self.batches.describe(),
-                # A side without a number may vary.
-                "input": [s if isinstance(s, int) else None for s in self._input.shape[1:]],
+                **(self._inputs.describe() if others else {"input": list(first.shape or ())}),
+                **named,
             },
         }
 
-    def _run(self, batch: Tensor) -> Tensor:
-        rows = batch.contiguous().numpy()
-        (output,) = self._session.run([self._output], {self._input.name: rows})
-        return torch.from_numpy(output)
+    def _run(self, batch: Batch) -> Outputs:
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in dict(batch).items()}
+        outputs = self._session.run(self._outputs, arrays)
+        if not self._all_outputs:
+            return torch.from_numpy(outputs[0])
+        tensors = map(torch.from_numpy, outputs)
+        return dict(zip(self._outputs, tensors, strict=True))
+
+
+def _inputs_of(session: Any, artifact: Path) -> ModelInputs:
+    inputs = session.get_inputs()
+    if not inputs or any(each.type not in INPUT_DTYPES for each in inputs):
+        named = ", ".join(f"{each.name}: {each.type}" for each in inputs)
+        raise ValueError(
+            f"{artifact.name} has {len(inputs)} inputs ({named}), expected tensors of "
+            f"{', '.join(kind[7:-1] for kind in INPUT_DTYPES)}"
+        )
+    return ModelInputs(
+        artifact.name,
+        [
+            # A side without a number may vary.
+            ModelInput(
+                each.name,
+                tuple(side if isinstance(side, int) else None for side in each.shape[1:]),
+                INPUT_DTYPES[each.type],
+            )
+            for each in inputs
+        ],
+    )
+
+
+def _without_fp16(output: Tensor) -> Tensor:
+    return output.float() if output.dtype == torch.float16 else output
 
 
 def load(
@@ -80,22 +120,24 @@ def load(
     precision: str = "fp32",
     *,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> OnnxEngine:
-    """Opens an .onnx file with the worker's share of threads (`torch.get_num_threads`).
+    """Open an .onnx file with the worker's share of threads (`torch.get_num_threads`).
 
     Args:
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs, as a dict by name.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ValueError: not a model that ONNX Runtime can run, more than one input, several outputs
-            and none chosen, a precision other than fp32, or a device that this onnxruntime does
-            not know.
+        ValueError: not a model that ONNX Runtime can run, an input that is no tensor, several
+            outputs and none chosen, a precision other than fp32, or a device that this
+            onnxruntime does not support.
     """
     if precision != "fp32":
         raise ValueError(
-            f"the onnx engine cannot compute in {precision!r}: the precision of {artifact.name} is "
-            "the one that it was exported with"
+            f"the onnx engine does not support handler.precision: {precision}; {artifact.name} "
+            "keeps the precision that it was exported with"
         )
     try:
         import onnxruntime
@@ -108,23 +150,23 @@ def load(
     provider = PROVIDERS.get(device.type)
     if provider not in onnxruntime.get_available_providers():
         raise ValueError(
-            f"this onnxruntime cannot compute on {device.type}: it knows "
+            f"this onnxruntime does not support {device.type}, only "
             f"{', '.join(onnxruntime.get_available_providers())}"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: the rest is for those who build it
-    # Idle threads would spin on the cores that decode the next images.
+    options.log_severity_level = 3  # errors only
+    # Spinning idle threads would take the cores that decode the next images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings = {"device_id": device.index or 0} if device.type == "cuda" else {}
     try:
         session = onnxruntime.InferenceSession(
             str(artifact), options, providers=[(provider, settings)]
         )
-    except Exception as error:  # its exceptions have no common base of their own
+    except Exception as error:  # its exceptions have no common base class
         raise ValueError(
             f"{artifact.name} is not a model that ONNX Runtime {onnxruntime.__version__} can run: "
             f"{first_line(error)}"
         ) from error
-    return OnnxEngine(session, onnxruntime.__version__, device, artifact, output)
+    return OnnxEngine(session, onnxruntime.__version__, device, artifact, output, all_outputs)

@@ -1,4 +1,4 @@
-"""The one output that is served of a model that returns several."""
+"""The outputs of a model that are served: one of them, or all."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
+from vestal_handlers.engines.tensors import Outputs
+
 NAMED = 8  # outputs in an error message
 
 
-def choose(names: Sequence[str], output: str | int | None, source: str) -> str:
+def choose_output(names: Sequence[str], output: str | int | None, artifact: str) -> str:
     """The name of the output that is served.
 
     Args:
         names: of all outputs; their indices, where they have no names.
         output: a name or an index; None: the only one.
-        source: the artifact's name, for the error.
+        artifact: the file's name, for the error.
 
     Raises:
         ValueError: no such output, or several and none was chosen; the message names them.
@@ -31,33 +33,51 @@ def choose(names: Sequence[str], output: str | int | None, source: str) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     found = f"{len(names)} outputs ({', '.join(names[:NAMED])}{more})"
     if output is not None:
-        raise ValueError(f"{source} has no output {output!r} (handler.output); it has {found}")
+        raise ValueError(f"{artifact} has no output {output!r} (handler.output); it has {found}")
     raise ValueError(
-        f"{source} has {found}, and one is served: "
-        f"choose it with handler.output in model-config.yaml (output: {names[0]})"
+        f"{artifact} has {found}, but only one is served. "
+        f"Choose it with handler.output in model-config.yaml (output: {names[0]})"
     )
 
 
-def pick(value: Any, output: str | int | None, source: str) -> Tensor:
-    """The tensor that is served of what a model returned, `value`.
+def select_output(value: Any, output: str | int | None, artifact: str) -> Tensor:
+    """The tensor that is served of the value that a model returned.
 
-    A tuple's and a list's tensors have their indices as names; a dict's, a named tuple's and a
-    dataclass's have their own. What is no tensor does not count.
+    The tensors of a tuple or list have their indices as names; those of a dict, a named tuple or a
+    dataclass have their own. Other values are ignored.
 
     Raises:
-        ValueError: as from `choose`, or there is no tensor.
+        ValueError: as from `choose_output`, or there is no tensor.
     """
     if isinstance(value, Tensor):
         if output not in (None, 0, "0"):
-            choose(["0"], output, source)
+            choose_output(["0"], output, artifact)
         return value
+    named = _named(value, artifact)
+    return named[choose_output(list(named), output, artifact)]
+
+
+def all_outputs(value: Any, artifact: str) -> Outputs:
+    """All tensors that a model returned: one tensor, a tuple, or a dict where they have names.
+
+    Raises:
+        ValueError: there is no tensor.
+    """
+    if isinstance(value, Tensor):
+        return value
+    named = _named(value, artifact)
+    is_unnamed = isinstance(value, tuple | list) and not hasattr(value, "_fields")
+    return tuple(named.values()) if is_unnamed else named
+
+
+def _named(value: Any, artifact: str) -> dict[str, Tensor]:
     named = {str(name): each for name, each in _items(value) if isinstance(each, Tensor)}
     if not named:
         raise ValueError(
-            f"{source} returns a {type(value).__name__} without a tensor in it, expected a tensor, "
+            f"{artifact} returns a {type(value).__name__} without a tensor, expected a tensor, "
             "or a tuple or dict of tensors"
         )
-    return named[choose(list(named), output, source)]
+    return named
 
 
 def _items(value: Any) -> Sequence[tuple[Any, Any]]:

@@ -1,32 +1,41 @@
-"""What the engines that run a torch module share: precision, memory layout, description."""
+"""The shared part of the engines that run a torch module: precision, layout, description."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vestal_handlers.engines.batches import Batches
-from vestal_handlers.engines.outputs import pick
+from vestal_handlers.engines.batches import BatchLimits
+from vestal_handlers.engines.inputs import ModelInputs, inputs_of_module
+from vestal_handlers.engines.outputs import all_outputs, select_output
+from vestal_handlers.engines.tensors import Batch, Outputs, map_tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
+Arguments = tuple[Sequence[Tensor], Mapping[str, Tensor]]
+
 
 class ModuleEngine:
-    """A torch module on its device; bf16 and fp16 are computed by autocast.
+    """A torch module on its device; bf16 and fp16 use autocast.
 
     Args:
         name: of the engine.
-        batches: what the module takes; one of a fixed size is split for and gives no `module`.
-        channels_last: image batches [N, C, H, W] are laid out so before the forward.
-        dtype: of the module's input, which batches are turned into; None: they stay as they are.
+        batches: the batch sizes of the module; with a limit, larger batches are split and there is
+            no `module`.
+        channels_last: image batches [N, C, H, W] get this memory layout before the forward.
+        dtype: of the module's input, which a batch of one tensor is cast to; None: not cast.
+        inputs: the named inputs of the module; None: the parameters of its `forward`.
+        arrange: turns named inputs into the module's arguments; None: keyword arguments.
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs: a tuple, or a dict where they have names.
         artifact: the file's name, for errors.
-        built_for: further facts for `describe`.
+        built_for: further entries of `built_for` in `describe`.
     """
 
     def __init__(
@@ -36,37 +45,52 @@ class ModuleEngine:
         device: torch.device,
         precision: str,
         *,
-        batches: Batches | None = None,
+        batches: BatchLimits | None = None,
         channels_last: bool = False,
         dtype: torch.dtype | None = None,
+        inputs: ModelInputs | None = None,
+        arrange: Callable[[dict[str, Tensor]], Arguments] | None = None,
         output: str | int | None = None,
+        all_outputs: bool = False,
         artifact: str = "model.py",
         **built_for: Any,
     ) -> None:
         if precision != "fp32" and dtype in NAMES:
             raise ValueError(
-                f"the {name} engine cannot compute in {precision!r}: the precision of {artifact} "
-                f"is its own, {NAMES[dtype]}; leave handler.precision out"
+                f"the {name} engine does not support handler.precision: {precision}; {artifact} "
+                f"was saved in {NAMES[dtype]} and keeps that precision. Remove the option"
             )
-        self.batches = batches or Batches()
-        # Explanations run batches of their own sizes through it.
-        self.module = module if self.batches == Batches() else None
+        self.batches = batches or BatchLimits()
+        # Explanations run batches of any size through it.
+        self.module = module if self.batches == BatchLimits() else None
         self._module = module
+        self._inputs = inputs or inputs_of_module(module, artifact)
+        self._arrange, self._all_outputs = arrange, all_outputs
         self._dtype, self._output, self._artifact = dtype, output, artifact
         self._name, self._device, self._precision = name, device, precision
         self._channels_last = channels_last
         self._built_for = built_for
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        if self._channels_last and batch.dim() == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
+    def __call__(self, batch: Batch) -> Outputs:
+        if self._channels_last:
+            batch = map_tensors(_channels_last, batch)
         with self._autocast():
-            output = self.batches.run(self._forward, batch)
-        return output.float() if output.dtype in NAMES else output
+            outputs = self.batches.run(self._forward, batch)
+        return map_tensors(as_fp32, outputs)  # type: ignore[no-any-return]
 
-    def _forward(self, batch: Tensor) -> Tensor:
-        given = batch if self._dtype is None else batch.to(self._dtype)
-        return pick(self._module(given), self._output, self._artifact)
+    def _forward(self, batch: Batch) -> Outputs:
+        value = self._call(batch)
+        if self._all_outputs:
+            return all_outputs(value, self._artifact)
+        return select_output(value, self._output, self._artifact)
+
+    def _call(self, batch: Batch) -> Any:
+        if isinstance(batch, Tensor):
+            self._inputs.check_single()
+            return self._module(batch if self._dtype is None else batch.to(self._dtype))
+        named = self._inputs.bind(batch)
+        arguments, keywords = self._arrange(named) if self._arrange else ((), named)
+        return self._module(*arguments, **keywords)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "fp32":
@@ -82,20 +106,33 @@ class ModuleEngine:
             "device": str(self._device),
             "threads": torch.get_num_threads(),
             "runtime": f"torch {torch.__version__}",
-            "built_for": {"batch": self.batches.describe(), **self._built_for},
+            "built_for": {
+                "batch": self.batches.describe(),
+                **self._inputs.describe(),
+                **{name: each for name, each in self._built_for.items() if each is not None},
+            },
         }
 
 
+def as_fp32(output: Tensor) -> Tensor:
+    """Floating-point outputs of another precision as fp32; others unchanged."""
+    return output.float() if output.dtype in NAMES else output
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def check_precision(engine: str, precision: str, device: torch.device) -> None:
-    """Raises ValueError where a torch engine cannot compute so on that device."""
+    """Raise ValueError if torch engines do not support a precision on that device."""
     possible = PRECISIONS.get(device.type, ("fp32",))
     if precision not in possible:
         raise ValueError(
-            f"the {engine} engine cannot compute in {precision!r} on {device.type}: "
-            f"handler.precision can be {', '.join(possible)} there"
+            f"the {engine} engine does not support handler.precision: {precision} on "
+            f"{device.type}; use one of {', '.join(possible)}"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """An exception in one short line."""
+    """The first line of an exception's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,4 +1,4 @@
-"""TorchScript: an artifact of `torch.jit.save`, which carries its own architecture."""
+"""TorchScript: an artifact of `torch.jit.save`, which contains its architecture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vestal_handlers.engines.inputs import ModelInput, ModelInputs
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
 
 
@@ -20,57 +21,69 @@ def load(
     precision: str = "fp32",
     *,
     output: str | int | None = None,
+    all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Loads a TorchScript file onto a device, in eval mode.
+    """Load a TorchScript file onto a device, in eval mode.
 
     Args:
         output: the name or index of the output that is served; None: the only one.
+        all_outputs: serve all outputs.
 
     Raises:
-        ValueError: not TorchScript, one that only computes on another device, or a precision that
-            the device cannot compute in.
+        ValueError: not TorchScript, a program that only runs on another device, or a precision
+            that the device does not support.
     """
     check_precision("torchscript", precision, device)
     with warnings.catch_warnings():
-        # Deprecated since torch 2.15, and what this engine is for.
+        # Deprecated since torch 2.15; this engine still serves it.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         try:
             module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise ValueError(
                 f"{artifact.name} is not a TorchScript file (torch.jit.save): {first_line(error)} "
-                "(weights alone, a state_dict, are for handler.engine: eager)"
+                "(a state_dict needs handler.engine: eager)"
             ) from error
     module.eval()
     _move_constants(module, device, artifact.name)
+    dtype = _dtype_of(module)
     return ModuleEngine(
         "torchscript",
         module,
         device,
         precision,
-        dtype=_dtype_of(module),
+        dtype=dtype,
+        inputs=_inputs_of(module, artifact.name, dtype),
         output=output,
+        all_outputs=all_outputs,
         artifact=artifact.name,
     )
 
 
+def _inputs_of(module: Any, artifact: str, float_dtype: torch.dtype | None) -> ModelInputs:
+    """The parameters of forward(), without `self`."""
+    parameters = module.forward.schema.arguments[1:]
+    inputs = [ModelInput(each.name, required=not each.has_default_value()) for each in parameters]
+    return ModelInputs(artifact, inputs, float_dtype=float_dtype)
+
+
 def _nodes(module: Any, kind: str) -> Iterator[Any]:
-    """The nodes of a kind in the graphs of a module, its parts, and their methods."""
+    """The nodes of a kind in the graphs of all methods of a module and its submodules."""
     for part in module.modules():
         for name in part._c._method_names():
             yield from part._c._get_method(name).graph.findAllNodes(kind)
 
 
 def _move_constants(module: Any, device: torch.device, artifact: str) -> None:
-    """Devices that tracing wrote into the graph (`x.to("cuda:0")`), which map_location leaves.
+    """Move devices that tracing wrote into the graph (`x.to("cuda:0")`), unlike map_location.
 
     Raises:
-        ValueError: it moves tensors to CUDA by a call, and the device is another.
+        ValueError: the code calls .cuda(), and the device is not CUDA.
     """
     if device.type != "cuda" and any(_nodes(module, "aten::cuda")):
         raise ValueError(
-            f"{artifact} moves tensors to CUDA (.cuda() in its code), but computes on "
-            f"{device.type} here: save it again with .to(x.device) in place of .cuda()"
+            f"{artifact} moves tensors to CUDA (.cuda() in its code), but this worker runs on "
+            f"{device.type}. Save it again with .to(x.device) instead of .cuda()"
         )
     for node in _nodes(module, "prim::Constant"):
         if node.output().type().kind() == "DeviceObjType" and node.hasAttribute("value"):
@@ -83,13 +96,13 @@ def _move_constants(module: Any, device: torch.device, artifact: str) -> None:
 
 
 def _dtype_of(module: Any) -> torch.dtype | None:
-    """The type of the first weight, which meets the input; None where there are none."""
+    """The dtype of the first weight, which the input must have; None if there are no weights."""
     weights = chain(module.parameters(), module.buffers(), _tensors(module))
     return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
 
 
 def _tensors(module: Any) -> Iterator[Tensor]:
-    """The weights of a frozen module, which are constants of its graph."""
+    """The weights of a frozen module: constants of its graph."""
     for node in _nodes(module, "prim::Constant"):
         if node.output().type().kind() == "TensorType" and node.hasAttribute("value"):
             value = node.t("value")

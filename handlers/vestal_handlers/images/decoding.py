@@ -1,4 +1,4 @@
-"""The one place where bytes from outside become samples; training and serving both come here."""
+"""Decode image files to tensors, for training and serving alike."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from vestal_handlers.images.frames import has_more_frames
 from vestal_handlers.images.limits import LimitedReader, check_header
 from vestal_handlers.images.metadata import kind_of, orientation_of, without_metadata
 from vestal_handlers.images.pixels import read_pixels
-from vestal_handlers.images.truncation import ended
+from vestal_handlers.images.truncation import with_end_marker
 
-# torchvision 0.29 announces that TorchCodec will take over; nothing for a user to act on.
+# torchvision 0.29 announces its move to TorchCodec; a user need not act on it.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
-# Pillow warns at half of its limit; ours is checked from the header.
+# Pillow warns at half of its limit; max_pixels is checked from the header.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Pillow's others are about metadata, which counts as none where it cannot be read.
+# Other warnings of Pillow are about metadata, which is ignored if it cannot be read.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 1_000
-# Pillow knows more: an EPS starts Ghostscript, an icon hides another size than its header says.
+# Not all of Pillow's: an EPS starts Ghostscript, and an icon's header may state a wrong size.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 Image.init()
-_SELDOM_REFUSED = ("JPEG", "WEBP", "GIF")  # for their metadata: copied without it only then
+_SELDOM_REFUSED = ("JPEG", "WEBP", "GIF")  # for their metadata, so copied without it only then
 FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)
 _STANDARD = str.maketrans("-_", "+/")  # the URL-safe alphabet of RFC 4648
 _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
@@ -49,9 +49,9 @@ _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """A model's image preprocessing, whole: how to decode and what to do then.
+    """The whole image preprocessing of a model: the colour mode and the steps after decoding.
 
-    The same object trains and serves: a model's `transforms.py` makes it once, as `transform`.
+    Training and serving use the same object: `transform` in the model's `transforms.py`.
 
     Attributes:
         mode: "L" decodes to one grey channel, "RGB" to three.
@@ -63,10 +63,10 @@ class ImageTransform:
 
     @property
     def scale_to(self) -> int | None:
-        """The side in pixels that the first step resizes to, where it is a v2.Resize; else None.
+        """The side in pixels that the first step resizes to, if it is a v2.Resize; else None.
 
-        An image whose sides are both at least that long needs no more pixels: `fast_jpeg` decodes
-        no more. Of (height, width) it is the longer one, so a rotation by EXIF changes nothing.
+        `fast_jpeg` decodes no more pixels than sides of this length need. Of (height, width) it is
+        the longer one, so that a rotation by EXIF does not matter.
         """
         first = self.steps[0] if self.steps else None
         return max(first.size) if isinstance(first, v2.Resize) and first.size else None
@@ -79,12 +79,12 @@ class ImageTransform:
         max_frames: int = MAX_FRAMES,
         background: Colour = WHITE,
     ) -> Tensor:
-        """An encoded image, or one as nested lists of numbers, becomes a uint8 tensor [C, H, W].
+        """Decode an image file or nested lists of numbers to a uint8 tensor [C, H, W].
 
-        See `read_image` and `read_pixels` for what they raise.
+        Raises the errors of `read_image` and `read_pixels`.
 
         With `fast_jpeg` a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, never below
-        `scale_to`: the pixels differ a little from those that the model was trained on.
+        `scale_to`; its pixels differ slightly from those in training.
         """
         if isinstance(data, list):
             image = Image.fromarray(_plane(read_pixels(data, max_pixels)))
@@ -93,13 +93,13 @@ class ImageTransform:
         return read_image(data, self.mode, max_pixels, scale_to, max_frames, background)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """A decoded image, uint8 [C, H, W], becomes the model's input."""
+        """Turn a decoded image, uint8 [C, H, W], into the model's input."""
         for step in self.steps:
             image = step(image)
         return image
 
-    def blank(self) -> Tensor:
-        """The model's input for a small black image: what a warm-up runs."""
+    def example_input(self) -> Tensor:
+        """The model's input for a small black image, for the warm-up."""
         return self(torch.zeros(1 if self.mode == "L" else 3, 64, 64, dtype=torch.uint8))
 
 
@@ -111,22 +111,22 @@ def read_image(
     max_frames: int = MAX_FRAMES,
     background: Colour = WHITE,
 ) -> Tensor:
-    """Decodes an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
+    """Decode an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
 
-    The header is read first, so an image past `max_pixels` costs nothing. Plain JPEG goes to
-    torchvision (twice as fast), all else of `FORMATS` to Pillow: PNG, palettes, CMYK, 16 bits a
-    channel (scaled to 8), GIF, BMP, TIFF, WebP. Of several frames or pages the first is decoded,
-    and no other. Metadata that cannot be read counts as none. A JPEG that is cut short is decoded
-    where at least half of its rows are there, as browsers do it; the rest is grey.
+    The header is read first, so an image above `max_pixels` is refused at no cost. torchvision
+    decodes plain JPEG (twice as fast), Pillow the other `FORMATS`: PNG, palettes, CMYK, 16 bits per
+    channel (scaled to 8), GIF, BMP, TIFF, WebP. Only the first of several frames or pages is
+    decoded. Metadata that cannot be read is ignored. A JPEG that is cut short is decoded if at
+    least half of its rows are there, as in browsers; the rest is grey.
 
     Args:
         scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 while it is decoded,
-            to sides of at least so many pixels (libjpeg's scaling; 8 is the most that it has).
-        background: what a transparent image is shown on.
+            to sides of at least this many pixels (the factors of libjpeg).
+        background: the colour behind a transparent image.
 
     Raises:
         InputError: 400 empty or corrupt, 413 too many pixels or frames, 415 not an image, or
-            pixels whose range is not known (32-bit integers, signed, floating-point).
+            pixels of unknown range (32-bit integers, signed, floating-point).
     """
     if not data:
         raise InputError(400, "the image is empty (0 bytes)")
@@ -143,13 +143,15 @@ def read_image(
         try:
             decoded = _decode(image, data, mode, scale_to, background)
         except (OSError, RuntimeError) as error:
-            whole = ended(data) if kind == "JPEG" and not is_out_of_memory(error) else None
+            whole = (
+                with_end_marker(data) if kind == "JPEG" and not is_out_of_memory(error) else None
+            )
             if whole is None:
                 raise
             decoded = _decode(_open(whole, kind, max_pixels), whole, mode, scale_to, background)
     except InputError:
         raise
-    except Exception as error:  # decoders raise nearly anything for a corrupt file
+    except Exception as error:  # decoders raise many kinds of errors for a corrupt file
         if is_out_of_memory(error):
             raise
         raise InputError(400, f"{what}: cannot be decoded ({_first_line(error)})") from None
@@ -157,7 +159,7 @@ def read_image(
 
 
 def image_size(data: bytes | bytearray) -> tuple[int, int]:
-    """Width and height that a file's header states; (0, 0) where decoding will refuse it."""
+    """Width and height in a file's header; (0, 0) if decoding will refuse the file."""
     try:
         return _open(data, kind_of(data), MAX_PIXELS).size
     except InputError:
@@ -165,10 +167,10 @@ def image_size(data: bytes | bytearray) -> tuple[int, int]:
 
 
 def _open(data: bytes | bytearray, kind: str | None, max_pixels: int) -> Image.Image:
-    """Reads the header only."""
+    """Open an image, reading only its header."""
     try:
         if kind in _SELDOM_REFUSED:
-            with contextlib.suppress(Exception):  # Pillow raises nearly anything for metadata
+            with contextlib.suppress(Exception):  # Pillow raises many kinds of errors for metadata
                 return Image.open(LimitedReader(data), formats=FORMATS)
         return Image.open(LimitedReader(without_metadata(data, kind)), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -182,7 +184,7 @@ def _open(data: bytes | bytearray, kind: str | None, max_pixels: int) -> Image.I
             raise InputError(
                 415, f"not an image that can be read ({len(data):,} bytes): send JPEG or PNG"
             ) from None
-        unknown = isinstance(error, UnidentifiedImageError)  # says nothing but "cannot identify"
+        unknown = isinstance(error, UnidentifiedImageError)  # its message is only "cannot identify"
         reason = "its header is broken" if unknown else _first_line(error)
         raise InputError(400, f"the {kind} image cannot be decoded ({reason})") from None
 
@@ -194,13 +196,13 @@ def _decode(
     scale_to: int | None,
     background: Colour,
 ) -> Tensor:
-    """As it is stored, not yet upright."""
+    """Decode the pixels as they are stored, not yet upright."""
     full = image.size
-    # Never PNG: a corrupt one crashes torchvision 0.29's decoder, and the worker with it.
+    # Never PNG: a corrupt one crashes the decoder of torchvision 0.29, and so the worker.
     if image.format == "JPEG" and image.mode in _READ_MODES:
         if scale_to and image.draft(mode, (scale_to, scale_to)) and image.size != full:
             return _as_tensor(image, mode, background)
-        # TorchServe gives a bytearray, which torch reads in place; bytes it would warn about.
+        # torch reads TorchServe's bytearray in place; it would warn about bytes.
         writable = data if isinstance(data, bytearray) else bytearray(data)
         encoded = torch.frombuffer(writable, dtype=torch.uint8)
         decoded: Tensor = decode_image(encoded, _READ_MODES[mode])
@@ -209,7 +211,7 @@ def _decode(
 
 
 def _upright(image: Tensor, orientation: int) -> Tensor:
-    """Undoes EXIF's orientation (Exif 3.0, 4.6.5.1.6): mirrored, turned, or both."""
+    """Undo the orientation of EXIF (Exif 3.0, 4.6.5.1.6): mirrored, rotated, or both."""
     if orientation > 4:
         image = image.transpose(1, 2)
     flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
@@ -217,7 +219,7 @@ def _upright(image: Tensor, orientation: int) -> Tensor:
 
 
 def _plane(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """[H, W, 1] as the [H, W] that Pillow wants."""
+    """Remove the last dimension of [H, W, 1], as Pillow expects [H, W]."""
     return array[:, :, 0] if array.shape[2:] == (1,) else array
 
 
@@ -267,5 +269,5 @@ def _json_kind(value: Any) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    # torchvision's own begin with the source file of their build.
+    # Messages of torchvision begin with a source file of its build.
     return re.sub(r"^.*\.cpp:\d+, ", "", text.splitlines()[0])[:200]

@@ -18,7 +18,7 @@ _COEFFICIENTS = 64
 
 
 @dataclass
-class _Layout:
+class _JpegLayout:
     """What a JPEG's markers state, and where its last whole part ends."""
 
     end: int
@@ -33,7 +33,7 @@ class _Layout:
         return bool(found) and found == [_COEFFICIENTS] * self.components
 
 
-def ended(data: bytes | bytearray) -> bytes | None:
+def with_end_marker(data: bytes | bytearray) -> bytes | None:
     """The JPEG with an end marker; None where too little of the picture is there.
 
     Of a baseline JPEG at least half of the rows must be there; what is missing is grey. A JPEG of
@@ -57,8 +57,8 @@ def ended(data: bytes | bytearray) -> bytes | None:
     return whole
 
 
-def _layout(data: bytes) -> _Layout:
-    found, at = _Layout(end=len(data)), 2
+def _layout(data: bytes) -> _JpegLayout:
+    found, at = _JpegLayout(end=len(data)), 2
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != END:
         if data[at : at + 2] == b"\xff\xff":  # fill
             at += 1

@@ -1,4 +1,4 @@
-"""A request's body as sent becomes a Python value: unzipped, parsed, or refused."""
+"""Decompress and parse the body of a request, within limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ try:
     import orjson
 
     _fast_loads = orjson.loads
-except ImportError:  # a worker without orjson: the standard library's is slower, and does
+except ImportError:  # a worker without orjson uses the slower standard library
     _fast_loads = json.loads
 
 _GZIP = 31  # zlib's window bits for a gzip header
 
 
 def media_type(content_type: str | None) -> str:
-    """`Application/JSON; charset=utf-8` is `application/json`."""
+    """Normalize a Content-Type: `Application/JSON; charset=utf-8` to `application/json`."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
@@ -30,8 +30,8 @@ def is_json(kind: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
-    """Undoes `Content-Encoding`; TorchServe hands bodies over as they were sent.
+def decompress(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
+    """Undo `Content-Encoding`; TorchServe passes bodies on as they were sent.
 
     Raises:
         InputError: 400 not gzip, 413 too large before or after, 415 another encoding.
@@ -41,7 +41,7 @@ def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes 
     if encoding in ("", "identity"):
         return data
     if encoding not in ("gzip", "x-gzip"):
-        raise InputError(415, f"Content-Encoding {encoding[:40]!r}: send gzip, or none")
+        raise InputError(415, f"Content-Encoding {encoding[:40]!r} is unknown; send gzip, or none")
     unpacker = zlib.decompressobj(_GZIP)
     try:
         unpacked = unpacker.decompress(data, options.max_bytes + 1)
@@ -49,12 +49,12 @@ def unzipped(data: bytes | bytearray, encoding: str, options: Options) -> bytes 
         unpacked = b""
     check_size(len(unpacked), options)
     if not unpacker.eof:
-        raise InputError(400, "the body says it is gzip but is not, or it ends too early")
+        raise InputError(400, "Content-Encoding is gzip, but the body is not gzip or ends early")
     return unpacked
 
 
 def check_size(size: int, options: Options) -> None:
-    """Raises InputError 413 for a request of more than `handler.max_bytes`."""
+    """Raise InputError 413 for a request of more than `handler.max_bytes`."""
     if size > options.max_bytes:
         raise InputError(
             413, f"more than {options.max_bytes:,} bytes in one request (handler.max_bytes)"
@@ -62,9 +62,9 @@ def check_size(size: int, options: Options) -> None:
 
 
 def parse_json(data: bytes | bytearray, options: Options) -> Any:
-    """Parses JSON of limited size, number of values and depth.
+    """Parse JSON of limited size, number of values and depth.
 
-    NaN and infinity pass, as they do where TorchServe parses: validation names their field.
+    NaN and infinity pass, as they do if TorchServe parses the body; validation names their field.
 
     Raises:
         InputError: 400 not JSON, 413 too large, too many values or too deep.
@@ -92,7 +92,7 @@ def parse_json(data: bytes | bytearray, options: Options) -> Any:
 
 
 def check_values(count: int, options: Options) -> None:
-    """Raises InputError 413 for more than `handler.max_values`."""
+    """Raise InputError 413 for more than `handler.max_values`."""
     if count > options.max_values:
         raise InputError(
             413, f"more than {options.max_values:,} values in one request (handler.max_values)"
@@ -100,7 +100,7 @@ def check_values(count: int, options: Options) -> None:
 
 
 def check_depth(value: Any, options: Options) -> None:
-    """Raises InputError 413 for deeper nesting than `handler.max_depth`, or too many values."""
+    """Raise InputError 413 for deeper nesting than `handler.max_depth`, or too many values."""
     level = [value] if isinstance(value, dict | list) else []
     count = 1
     for _ in range(options.max_depth):
@@ -124,8 +124,8 @@ def _too_deep(options: Options) -> InputError:
 
 
 def check_text(value: Any) -> None:
-    """Raises InputError 400 where a string holds half a surrogate pair: it is no Unicode text."""
+    """Raise InputError 400 for a lone surrogate in a string, which is not valid Unicode."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise InputError(400, "a string in the JSON is no Unicode text (lone surrogate)") from None
+        raise InputError(400, "a string in the JSON is not Unicode (lone surrogate)") from None

@@ -1,7 +1,7 @@
-"""Bytes of a text become a str: by the charset that its Content-Type declares, else by UTF-8.
+"""Decode text by the charset in its Content-Type, or else as UTF-8.
 
-TorchServe passes on the Content-Type of a request as it was sent, but not the charset of a form's
-part, whose text must therefore be UTF-8.
+TorchServe passes on the Content-Type of a request, but not the charset of a form's part, whose text
+must therefore be UTF-8.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from encodings.aliases import aliases
 
 from vestal_handlers.errors import InputError
 
-# Python looks up any name that a caller sends and remembers it for good, so only known names are
-# looked up; these are no charsets, or let through what is no Unicode text.
+# Python caches every codec name that it looks up, so only known names are looked up. These are not
+# charsets, or accept text that is not valid Unicode.
 _OTHERS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec"}
 _OTHERS |= {"zlib_codec", "mbcs", "utf_7"}
 _CODECS = set(aliases.values()) - _OTHERS
@@ -23,7 +23,7 @@ _MULTIPART = "multipart/"
 
 
 def codec_of(content_type: str) -> str | None:
-    """Return the Python codec of a Content-Type's charset; None where UTF-8 is right.
+    """Return the Python codec of a Content-Type's charset; None for UTF-8.
 
     Raises:
         InputError: 415 an unknown charset.
@@ -35,15 +35,15 @@ def codec_of(content_type: str) -> str | None:
     name = header.get_param("charset", "")
     if not name:
         return None
-    # A tuple: encoded as of RFC 2231, in a charset that would have to be looked up, too.
+    # A tuple is a value encoded by RFC 2231, in a charset that would need a lookup as well.
     name = normalize_encoding(name).lower() if isinstance(name, str) else str(name)
     codec = aliases.get(name, name)
     if codec not in _CODECS:
-        raise InputError(415, f"charset {name[:40]!r} is not known: send UTF-8")
+        raise InputError(415, f"charset {name[:40]!r} is unknown; send UTF-8")
     return None if codec in ("utf_8", "ascii") else codec
 
 
-def decoded(data: bytes | bytearray, codec: str) -> str:
+def decode_text(data: bytes | bytearray, codec: str) -> str:
     """Return a text without its byte order mark.
 
     Args:
@@ -56,16 +56,16 @@ def decoded(data: bytes | bytearray, codec: str) -> str:
         return bytes(data).decode(codec).removeprefix(_BOM)
     except UnicodeDecodeError as error:
         raise InputError(
-            400, f"the text is not {codec} (byte {error.start}), which its Content-Type declares"
+            400, f"the text is not {codec} (byte {error.start}), the charset in its Content-Type"
         ) from None
     except LookupError:  # a codec that this Python was built without
-        raise InputError(415, f"charset {codec} is not known: send UTF-8") from None
+        raise InputError(415, f"charset {codec} is unknown; send UTF-8") from None
 
 
 def text_or_bytes(data: bytes | bytearray, codec: str | None) -> str | bytes | bytearray:
-    """Return a text; where no charset is declared, what is not UTF-8 stays bytes, for the task."""
+    """Return text; without a declared charset, bytes that are not UTF-8 are returned unchanged."""
     if codec:
-        return decoded(data, codec)
+        return decode_text(data, codec)
     try:
         return bytes(data).decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError:
@@ -80,17 +80,16 @@ def text_of(payload: bytes | bytearray, headers: Mapping[str, str], what: str) -
         what: names the text in a message: "the prompt".
 
     Raises:
-        InputError: not UTF-8: 415 in a form, whose part may have declared another charset; 400
-            elsewhere.
+        InputError: not UTF-8: 415 in a form, where a part may have another charset; 400 elsewhere.
     """
     try:
         return bytes(payload).decode("utf-8").removeprefix(_BOM)
     except UnicodeDecodeError as error:
         if is_multipart(headers):
-            raise undeclared(what) from None
+            raise charset_error(what) from None
         raise InputError(
             400,
-            f"{what} is not UTF-8 (byte {error.start}): send it as UTF-8, or declare its charset, "
+            f"{what} is not UTF-8 (byte {error.start}); send it as UTF-8, or declare its charset, "
             "for example Content-Type: text/plain; charset=iso-8859-1",
         ) from None
 
@@ -99,10 +98,10 @@ def is_multipart(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").strip().lower().startswith(_MULTIPART)
 
 
-def undeclared(what: str) -> InputError:
+def charset_error(what: str) -> InputError:
     """Return the error for a part of a form that is not UTF-8."""
     return InputError(
         415,
         f"{what} in this form is not UTF-8, and TorchServe does not pass on the charset of a "
-        "part: send it as UTF-8, or alone as the body with its charset in Content-Type",
+        "part; send it as UTF-8, or as the whole body with its charset in Content-Type",
     )

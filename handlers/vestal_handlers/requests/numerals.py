@@ -1,17 +1,16 @@
-"""Numbers written as text, in forms and tables: what JSON takes for one, and a few kinder forms."""
+"""Numbers written as text, in forms and tables: those of JSON, and a few more notations."""
 
 from __future__ import annotations
 
 import math
 import re
 
-# No underscores, no digits but 0 to 9, no NaN, no infinity. Each character has one place only, so
-# a long text costs linear time.
+# No underscores, no digits other than 0 to 9, no NaN, no infinity. Matching takes linear time.
 _NUMERAL = re.compile(r"\s*([+-]?)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 def number_in(text: str) -> int | float | None:
-    """Return the finite number that a text holds; None where it holds something else."""
+    """Return the finite number in a text; None if it is not one."""
     match = _NUMERAL.fullmatch(text)
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 over REST: tensors in, tensors out.
 
 `{"id": ..., "inputs": [{"name", "shape", "datatype", "data"}]}`; the first dimension is the batch.
-A tensor is whole: when one of its rows fails, the request does, naming the row.
+If one row of a tensor fails, the whole request fails, and the error names the row.
 Source: https://github.com/kserve/open-inference-protocol (inference REST API).
 """
 
@@ -36,8 +36,8 @@ _MAX_ID = 256  # characters; the response repeats them
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What an answer repeats of its request."""
+class V2Request:
+    """The part of a v2 request that its response repeats."""
 
     id: str | None
 
@@ -50,29 +50,29 @@ def is_v2(value: Any) -> bool:
     )
 
 
-def count_of(document: dict[str, Any]) -> int:
-    """How many rows a request states, before any of them is built; 1 where it states none."""
+def stated_row_count(document: dict[str, Any]) -> int:
+    """The number of rows in the shapes of a request, which is not parsed yet; 1 by default."""
     shapes = [tensor.get("shape") for tensor in document["inputs"]]
     stated = [shape[0] for shape in shapes if isinstance(shape, list) and shape]
     return max((count for count in stated if _is_size(count)), default=1)
 
 
-def rows(document: dict[str, Any]) -> tuple[Frame, list[Any]]:
-    """The rows of a request: one input gives its rows, several give `{name: row}`.
+def rows(document: dict[str, Any]) -> tuple[V2Request, list[Any]]:
+    """The rows of a request: values for one input, `{name: row}` for several.
 
     Raises:
-        InputError: 422 a tensor whose shape, datatype and data do not fit together.
+        InputError: 422 a tensor whose shape, datatype and data are inconsistent.
     """
     if not document["inputs"]:
         raise InputError(422, '"inputs" must hold at least one tensor')
     tensors = document["inputs"]
     columns = {str(tensor.get("name", "")): _rows(tensor, len(tensors) > 1) for tensor in tensors}
     if len(columns) != len(tensors):
-        raise InputError(422, "every input needs a name of its own")
+        raise InputError(422, "two inputs have the same name; give each its own")
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
-        raise InputError(422, f"the inputs have {sorted(lengths)} rows: their batch must be one")
-    frame = Frame(_id_of(document))
+        raise InputError(422, f"the inputs have {sorted(lengths)} rows; all need the same number")
+    frame = V2Request(_id_of(document))
     if len(columns) == 1:
         return frame, next(iter(columns.values()))
     names = list(columns)
@@ -102,10 +102,12 @@ def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
         raise InputError(422, f"{what}: shape must be a list of sizes, not {str(shape)[:60]}")
     # [1000000, 0] holds no values, and would become a million empty lists.
     if 0 in shape[1:]:
-        raise InputError(422, f"{what}: shape {shape} has no values; only the batch may be 0")
+        raise InputError(422, f"{what}: shape {shape} has no values; only the first size may be 0")
     if kind != "BYTES" and kind not in _NUMBERS:
         raise InputError(
-            422, f"{what}: datatype {str(kind)[:40]!r} is none of BYTES, {', '.join(_NUMBERS)}"
+            422,
+            f"{what}: datatype {str(kind)[:40]!r} is unknown; expected BYTES or one of "
+            f"{', '.join(_NUMBERS)}",
         )
     try:
         array: np.ndarray[Any, Any] = np.array(
@@ -117,10 +119,10 @@ def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
         raise InputError(422, f"{what}: data of BYTES must be strings")
     if array.size != math.prod(shape):
         raise InputError(
-            422, f"{what}: shape {shape} wants {math.prod(shape)} values, got {array.size}"
+            422, f"{what}: shape {shape} needs {math.prod(shape)} values, got {array.size}"
         )
     found: list[Any] = array.reshape(shape).tolist()
-    # [N, 1] is how clients write a column of texts, and of one feature among several.
+    # Clients write a column of texts, or one of several features, as [N, 1].
     if (kind == "BYTES" or beside_others) and len(shape) == 2 and shape[1] == 1:
         found = [row[0] for row in found]
     return found
@@ -130,21 +132,23 @@ def _is_size(size: Any) -> bool:
     return type(size) is int and 0 <= size <= 2**31
 
 
-def response(frame: Frame, model: str, version: str, answers: Sequence[Any]) -> dict[str, Any]:
-    """The answers' scalar fields as tensors of shape [N].
+def response(
+    frame: V2Request, model: str, version: str, predictions: Sequence[Any]
+) -> dict[str, Any]:
+    """The scalar fields of the predictions as tensors of shape [N].
 
-    Answers that are no objects become one output, `output`.
+    Predictions that are not objects become one output, `output`.
     """
     columns: dict[str, list[Any]] = {}
-    for answer in answers:
-        fields = answer if isinstance(answer, dict) else {"output": answer}
+    for prediction in predictions:
+        fields = prediction if isinstance(prediction, dict) else {"output": prediction}
         for name, value in fields.items():
             if isinstance(value, str | int | float):
                 columns.setdefault(name, []).append(value)
     outputs = [
         {"name": name, "shape": [len(values)], "datatype": _datatype(values), "data": values}
         for name, values in columns.items()
-        if len(values) == len(answers)
+        if len(values) == len(predictions)
     ]
     identity = {} if frame.id is None else {"id": frame.id}
     return {"model_name": model, "model_version": version, **identity, "outputs": outputs}

@@ -1,8 +1,8 @@
-"""From what TorchServe hands to a handler to instances: one for each thing to predict.
+"""Read a request as TorchServe passes it on: one instance for each input to predict.
 
-TorchServe gives one dict a request: a raw body under "body" or "data", multipart and form fields
-under their names. Values are bytes, or what the server has parsed already
-(`decode_input_request=true`): str for text, any JSON value for JSON. Both ways give the same here.
+TorchServe gives one dict per request: a raw body under "body" or "data", multipart and form fields
+under their names. Values are bytes, or already parsed (`decode_input_request=true`): str for text,
+any JSON value for JSON. The result is the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from vestal_handlers.errors import Failure, InputError
+from vestal_handlers.errors import InputError, RequestFailure
 from vestal_handlers.options import Options
 from vestal_handlers.requests import protocol_v2
 from vestal_handlers.requests.body import (
@@ -20,27 +20,27 @@ from vestal_handlers.requests.body import (
     check_size,
     check_text,
     check_values,
+    decompress,
     is_json,
     media_type,
     parse_json,
-    unzipped,
 )
 from vestal_handlers.requests.charsets import (
+    charset_error,
     codec_of,
-    decoded,
+    decode_text,
     is_multipart,
     text_or_bytes,
-    undeclared,
 )
 
-# Echoed to the caller: nothing else of a request reaches the headers of an answer.
+# Nothing else of a request reaches the headers of its response.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
-class Task(Protocol):
-    """What a handler says about the bodies that it takes; see `BatchHandler`."""
+class BodySettings(Protocol):
+    """How a handler reads bodies; see `TaskHooks`."""
 
     options: Any
     rows: ClassVar[bool]
@@ -49,30 +49,38 @@ class Task(Protocol):
 
 @dataclass(eq=False)
 class Instance:
-    """One thing to predict, and its fate.
+    """One input to predict, and its result.
 
-    `payload` is bytes, str or a JSON value; then come `sample` (decoded), `output` (the model's),
-    `answer` (encoded; `body`: as JSON), or `error`. `form`: it is made of form fields, whose
-    values can only be strings.
+    Attributes:
+        payload: bytes, str or a JSON value.
+        form: whether the payload was sent as form fields, so that its values are strings.
+        sample: the decoded payload.
+        output: the output of the model for the sample.
+        prediction: the encoded output, or the explanation.
+        body: the prediction as JSON.
+        error: why there is no prediction.
     """
 
-    request: Request
+    request: InferenceRequest
     payload: Any
     form: bool = False
     sample: Any = None
     output: Any = None
-    answer: Any = None
+    prediction: Any = None
     body: bytes = b""
-    error: Failure | None = None
+    error: RequestFailure | None = None
 
 
 @dataclass(eq=False)
-class Request:
+class InferenceRequest:
     """One HTTP request of a batch.
 
-    `many`: it asked for several predictions, so its answer is a list. `v2`: it speaks the Open
-    Inference Protocol, and so does its answer. `error`: it failed whole. `size`: bytes of its
-    parts, unzipped.
+    Attributes:
+        headers: by name, in lower case.
+        many: whether the response is a list of predictions.
+        v2: set if the request uses the Open Inference Protocol v2, as its response then does.
+        error: why the whole request failed.
+        size: bytes of its parts, decompressed.
     """
 
     index: int
@@ -80,23 +88,23 @@ class Request:
     headers: dict[str, str]
     instances: list[Instance] = field(default_factory=list)
     many: bool = False
-    v2: protocol_v2.Frame | None = None
-    error: Failure | None = None
+    v2: protocol_v2.V2Request | None = None
+    error: RequestFailure | None = None
     size: int = 0
 
-    def asks_for(self, what: str) -> bool:
-        """TorchServe marks each `describe` and `explain` request by a header of that name."""
+    def has_flag(self, what: str) -> bool:
+        """Whether TorchServe marked this as a `describe` or `explain` request, by a header."""
         return self.headers.get(what) == "True"
 
-    def echoes(self) -> dict[str, str]:
+    def echoed_headers(self) -> dict[str, str]:
         found = {name: self.headers.get(name, "") for name in ECHOED_HEADERS}
         return {name: _UNPRINTABLE.sub("", value)[:256] for name, value in found.items() if value}
 
 
-def in_turn(requests: Iterable[Request]) -> list[Instance]:
-    """Instances without an error; a request of many does not keep the others waiting."""
-    going_on = [i for r in requests if not r.error for i in r.instances if not i.error]
-    return sorted(going_on, key=lambda instance: len(instance.request.instances))
+def pending_instances(requests: Iterable[InferenceRequest]) -> list[Instance]:
+    """Instances without an error; those of requests with few instances come first."""
+    pending = [i for r in requests if not r.error for i in r.instances if not i.error]
+    return sorted(pending, key=lambda instance: len(instance.request.instances))
 
 
 def read_request(
@@ -104,18 +112,18 @@ def read_request(
     request_id: str,
     row: Mapping[str, Any],
     headers: Mapping[str, Any],
-    task: Task,
-) -> Request:
-    """Finds the instances of one request; what cannot be read becomes the request's `error`.
+    task: BodySettings,
+) -> InferenceRequest:
+    """Find the instances of one request; a request that cannot be read gets an `error`.
 
     Args:
         row: one dict of the list that TorchServe gives to `handle`.
         headers: of the request, and `{"content-type": ...}` under each field's name.
-        task: the handler, which says how bodies are read.
+        task: the handler, which determines how bodies are read.
     """
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    request = Request(index, request_id, lowered)
-    if request.asks_for("describe"):
+    request = InferenceRequest(index, request_id, lowered)
+    if request.has_flag("describe"):
         return request
     try:
         check_values(len(row), task.options)
@@ -126,31 +134,31 @@ def read_request(
                 _add(request, _value(value, _part_type(headers, name), request, task), task)
             request.many = request.many or len(row) > 1
         _check_count(len(request.instances), task.options)
-    except Failure as failure:
+    except RequestFailure as failure:
         request.error = failure.detached()
         request.instances.clear()
     return request
 
 
 def _read_form(
-    request: Request,
+    request: InferenceRequest,
     row: Mapping[str, Any],
     headers: Mapping[str, Any],
-    task: Task,
+    task: BodySettings,
 ) -> None:
-    """Every file is an instance; fields without a file are one, an object of strings."""
+    """Read every file as an instance; fields without a file are one instance, an object."""
     files = {name: value for name, value in row.items() if _part_type(headers, name)}
     fields = {name: value for name, value in row.items() if name not in files}
     _check_count(max(1, len(files)), task.options)
     if files and fields:
         raise InputError(
-            422, f"a form with files takes no other fields; this has {', '.join(fields)}"[:200]
+            422, f"a form with files cannot have other fields; remove {', '.join(fields)}"[:200]
         )
     if not row:
-        # TorchServe drops a form body without a name: what `curl -d 'text'` sends.
+        # TorchServe drops a form body without a name, which `curl -d 'text'` sends.
         raise InputError(
             400,
-            "the form has no named field: send name=value, or the body as it is with its "
+            "the form has no named field; send name=value, or the body itself with its "
             "Content-Type (curl -H 'Content-Type: application/json' -d ..., or curl -T FILE)",
         )
     for name, value in files.items():
@@ -158,30 +166,30 @@ def _read_form(
     request.many = request.many or len(files) > 1
     if fields:
         texts = {
-            name: _text(unzipped(value, "", task.options), request) if _is_bytes(value) else value
+            name: _text(decompress(value, "", task.options), request) if _is_bytes(value) else value
             for name, value in fields.items()
         }
         if is_multipart(request.headers) and any(map(_is_bytes, texts.values())):
-            raise undeclared("a field")
-        request.instances.append(Instance(request, _opened(texts), form=True))
+            raise charset_error("a field")
+        request.instances.append(Instance(request, _unwrapped(texts), form=True))
 
 
-def _add(request: Request, value: Any, task: Task) -> None:
-    """Adds the instances in a value: one, or those of `{"instances": [...]}` or of v2's tensors.
+def _add(request: InferenceRequest, value: Any, task: BodySettings) -> None:
+    """Add the instances of a value: one, or those of `{"instances": [...]}` or of v2 tensors.
 
-    They are counted before anything is made of them.
+    They are counted before any of them is created.
     """
     if protocol_v2.is_v2(value):
-        _check_count(protocol_v2.count_of(value), task.options)
+        _check_count(protocol_v2.stated_row_count(value), task.options)
         request.v2, payloads = protocol_v2.rows(value)
     elif isinstance(value, Mapping) and "instances" in value:
         payloads = value["instances"]
         if not isinstance(payloads, list) or not payloads:
             raise InputError(422, '"instances" must be a list of at least one instance')
         _check_count(len(request.instances) + len(payloads), task.options)
-        payloads = [_opened(payload) for payload in payloads]
+        payloads = [_unwrapped(payload) for payload in payloads]
     else:
-        value = _opened(value)
+        value = _unwrapped(value)
         if not (task.rows and isinstance(value, list) and value and _all_rows(value)):
             request.instances.append(Instance(request, value))
             return
@@ -195,13 +203,13 @@ def _all_rows(values: list[Any]) -> bool:
     return all(isinstance(value, list | Mapping) for value in values)
 
 
-def _opened(value: Any) -> Any:
+def _unwrapped(value: Any) -> Any:
     return value["data"] if isinstance(value, Mapping) and set(value) == {"data"} else value
 
 
 def _check_count(count: int, options: Options) -> None:
     if not count:
-        raise InputError(400, "the request has no body: send the input as the body")
+        raise InputError(400, "the request has no body; send the input as the body")
     if count > options.max_instances:
         raise InputError(
             413,
@@ -215,38 +223,38 @@ def _part_type(headers: Mapping[str, Any], name: str) -> str:
     return media_type(part.get("content-type")) if isinstance(part, Mapping) else ""
 
 
-def _value(value: Any, kind: str, request: Request, task: Task) -> Any:
-    """bytes stay bytes, text becomes str, JSON is parsed."""
+def _value(value: Any, kind: str, request: InferenceRequest, task: BodySettings) -> Any:
+    """Decode text to str and parse JSON; other bytes are returned unchanged."""
     options, encoding = task.options, request.headers.get("content-encoding", "")
     is_text = kind.startswith("text/")
     if not _is_bytes(value):
-        # The server parsed it, so it was not compressed, whatever it says.
-        unzipped(b"", encoding, options)
+        # The server parsed it, so it was not compressed, whatever its header states.
+        decompress(b"", encoding, options)
         check_depth(value, options)
         check_text(value)
         if is_text and isinstance(value, str):
-            value = _text(value.encode(), request)  # the server took it for UTF-8
+            value = _text(value.encode(), request)  # the server decoded it as UTF-8
         unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
         return parse_json(value.encode(), options) if unparsed else value
-    data = unzipped(value, encoding, options)
+    data = decompress(value, encoding, options)
     request.size += len(data)
     check_size(request.size, options)
     if task.json_bodies or is_json(kind):
         codec = _codec(request) if is_text or is_json(kind) else None
-        return parse_json(decoded(data, codec).encode() if codec else data, options)
+        return parse_json(decode_text(data, codec).encode() if codec else data, options)
     return _text(data, request) if is_text else data
 
 
-def _codec(request: Request) -> str | None:
-    """The codec that a body declares; the charset of a form is not that of its parts."""
+def _codec(request: InferenceRequest) -> str | None:
+    """The codec of a body; the charset of a form is not that of its parts."""
     multipart = is_multipart(request.headers)
     return None if multipart else codec_of(request.headers.get("content-type", ""))
 
 
-def _text(data: bytes | bytearray, request: Request) -> str | bytes | bytearray:
+def _text(data: bytes | bytearray, request: InferenceRequest) -> str | bytes | bytearray:
     text = text_or_bytes(data, _codec(request))
     if isinstance(text, str) and "\0" in text and is_multipart(request.headers):
-        raise undeclared("the text")  # UTF-16 of ASCII, most likely
+        raise charset_error("the text")  # UTF-16 of ASCII, most likely
     return text
 
 

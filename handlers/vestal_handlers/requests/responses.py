@@ -1,4 +1,4 @@
-"""What a request gets: its status, its headers and its body."""
+"""Build the response of a request from the predictions of its instances."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 from vestal_handlers.errors import InputError
 from vestal_handlers.requests import protocol_v2
-from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.request import InferenceRequest, Instance
 
 JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Media:
-    """An answer that is no JSON: a picture, say. Among several it becomes base64 in the JSON."""
+    """A prediction that is not JSON, such as an image; base64 in a list of predictions."""
 
     body: bytes
     content_type: str
 
 
 @dataclass(frozen=True)
-class Reply:
-    """One HTTP answer, but for its status line."""
+class HandlerResponse:
+    """The body, content type and headers of one HTTP response."""
 
     body: bytes
     content_type: str = JSON
@@ -33,36 +33,38 @@ class Reply:
 
 
 def to_json(value: Any) -> bytes:
-    """Raises ValueError for NaN, TypeError for what JSON does not know."""
-    # Encoded here: TorchServe would indent it, let NaN through, and name no content type.
+    """Raise ValueError for NaN and infinity, TypeError for values that JSON does not have."""
+    # TorchServe would indent the JSON, allow NaN, and set no content type.
     return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
-def reply_to(request: Request, model: str, version: str) -> Reply:
-    """The encoded answers of a request's instances as one reply.
+def response_to(request: InferenceRequest, model: str, version: str) -> HandlerResponse:
+    """Combine the predictions of a request's instances.
 
     Raises:
-        Failure: every instance failed (the first one's), or one row of a v2 tensor.
+        Failure: the first error, if every instance or a row of a v2 tensor failed.
     """
     instances = request.instances
     failed = [instance.error for instance in instances if instance.error]
     if request.v2:
         _check_whole(instances)
-        answers = [instance.answer for instance in instances]
-        return Reply(to_json(protocol_v2.response(request.v2, model, version, answers)))
+        predictions = [instance.prediction for instance in instances]
+        return HandlerResponse(
+            to_json(protocol_v2.response(request.v2, model, version, predictions))
+        )
     if len(failed) == len(instances):
         raise failed[0]
     if not request.many:
         (only,) = instances
-        kind = only.answer.content_type if isinstance(only.answer, Media) else JSON
-        return Reply(only.body, kind)
+        kind = only.prediction.content_type if isinstance(only.prediction, Media) else JSON
+        return HandlerResponse(only.body, kind)
     bodies = [_in_json(instance) for instance in instances]
     headers = {"x-failed-instances": str(len(failed))} if failed else {}
-    return Reply(b'{"predictions": [' + b", ".join(bodies) + b"]}", headers=headers)
+    return HandlerResponse(b'{"predictions": [' + b", ".join(bodies) + b"]}", headers=headers)
 
 
-def too_large(bodies: Sequence[bytes], limit: int) -> list[int]:
-    """The largest responses of a batch, without which the others have at most `limit` bytes."""
+def oversized(bodies: Sequence[bytes], limit: int) -> list[int]:
+    """Indices of the largest responses of a batch; the others have at most `limit` bytes."""
     total, found = sum(map(len, bodies)), []
     for index in sorted(range(len(bodies)), key=lambda index: -len(bodies[index])):
         if total <= limit:
@@ -75,9 +77,9 @@ def too_large(bodies: Sequence[bytes], limit: int) -> list[int]:
 def _in_json(instance: Instance) -> bytes:
     if instance.error:
         return to_json(instance.error.body(instance.request.id))
-    if isinstance(instance.answer, Media):
-        text = base64.b64encode(instance.answer.body).decode()
-        return to_json({"b64": text, "content_type": instance.answer.content_type})
+    if isinstance(instance.prediction, Media):
+        text = base64.b64encode(instance.prediction.body).decode()
+        return to_json({"b64": text, "content_type": instance.prediction.content_type})
     return instance.body
 
 

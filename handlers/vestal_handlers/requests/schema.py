@@ -1,4 +1,4 @@
-"""Checks a JSON value against a small part of JSON Schema: what a handler describes, it checks.
+"""Check a JSON value against a small part of JSON Schema.
 
 The part, of draft 2020-12 (https://json-schema.org/draft/2020-12/json-schema-validation):
 
@@ -8,9 +8,9 @@ The part, of draft 2020-12 (https://json-schema.org/draft/2020-12/json-schema-va
     array       prefixItems, items, minItems, maxItems
     object      properties, required, additionalProperties: false
 
-It judges as a full validator does, but for one thing: NaN and infinity, which JSON does not know
-and some parsers let through, are refused. A `title` of one of `prefixItems` is the field's name.
-No validation library: an archive must load where only TorchServe and torch are installed.
+The result is that of a full validator, except that NaN and infinity, which JSON does not have but
+some parsers accept, are refused. A `title` in `prefixItems` is the name of the field. It replaces a
+validation library because archives must load where only TorchServe and torch are installed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vestal_handlers.errors import InputError
 Schema = Mapping[str, Any]
 
 FLOAT32_MAX = 3.4028234663852886e38  # IEEE 754 binary32: (2 - 2**-23) * 2**127
-# What a float32 tensor can hold; a larger number would become infinity in it.
+# The range of a float32 tensor; a larger number would become infinity.
 FLOAT32: dict[str, Any] = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
 
 _NAMES = {
@@ -49,13 +49,13 @@ _SHOWN = 40  # characters of a value in a message
 
 
 def validate(value: Any, schema: Schema, what: str = "the input") -> None:
-    """Checks a JSON value, as `json.loads` gives it.
+    """Check a JSON value, as `json.loads` returns it.
 
     Args:
         what: names the value in a message about it as a whole.
 
     Raises:
-        InputError: 422, naming the field, what was expected and what came.
+        InputError: 422, with the field, the expected value and the value received.
     """
     problem = _problem(value, schema, what, "")
     if problem:
@@ -63,7 +63,7 @@ def validate(value: Any, schema: Schema, what: str = "the input") -> None:
 
 
 def _problem(value: Any, schema: Schema, what: str, path: str) -> str | None:
-    """The first thing wrong with a value, in words."""
+    """A message about the first error in a value; None if it is valid."""
     kinds = _listed(schema.get("type", ()))
     if kinds and not any(_is(value, kind) for kind in kinds):
         wanted = " or ".join(_NAMES[kind] for kind in kinds)
@@ -81,7 +81,7 @@ def _problem(value: Any, schema: Schema, what: str, path: str) -> str | None:
 
 
 def _any_of(value: Any, branches: Sequence[Schema], what: str, path: str) -> str | None:
-    """What is wrong by the branch that comes nearest: of the value's type, with its fields."""
+    """The error by the closest branch: the one of the value's type with most of its fields."""
     fitting = [b for b in branches if _is_one(value, _listed(b.get("type", ())))]
     if not fitting:
         kinds = dict.fromkeys(_NAMES[k] for b in branches for k in _listed(b["type"]))
@@ -124,7 +124,7 @@ def _array(value: list[Any], schema: Schema, what: str, path: str) -> str | None
     if rest:
         plain = _plainly_fits(rest)
         for index in range(len(prefix), len(value)):
-            # The quick look spares a vector of thousands the long one.
+            # A quick test avoids the full check for each of thousands of values.
             if not plain(value[index]):
                 problem = _problem(value[index], rest, what, f"{path}[{index}]")
                 if problem:
@@ -133,7 +133,7 @@ def _array(value: list[Any], schema: Schema, what: str, path: str) -> str | None
 
 
 def _plainly_fits(schema: Schema) -> Callable[[Any], bool]:
-    """A quick test: True means that the value fits; False, that it must be looked at."""
+    """A quick test: True if the value is valid, False if it needs the full check."""
     if schema.get("type") != "number" or not schema.keys() <= {"type", "minimum", "maximum"}:
         return lambda value: False
     low, high = schema.get("minimum", -FLOAT32_MAX), schema.get("maximum", FLOAT32_MAX)
@@ -202,7 +202,7 @@ def _listed(kinds: str | Sequence[str]) -> Sequence[str]:
 
 
 def _same(value: Any, choice: Any) -> bool:
-    # To Python True is 1, to JSON it is not.
+    # True equals 1 in Python, but not in JSON.
     return bool(value == choice) and isinstance(value, bool) == isinstance(choice, bool)
 
 

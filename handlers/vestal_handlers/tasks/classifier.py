@@ -1,4 +1,4 @@
-"""What every classifier shares: outputs -> probabilities -> the k best labels, and why."""
+"""The shared part of all classifiers: outputs -> probabilities -> top-k labels; explanations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 class ClassifierOptions(ExplainOptions):
     """
     Attributes:
-        top_k: how many classes an answer names; all, where the model has fewer.
-        threshold: a best probability below it gives the label null; None: there is always one.
-        outputs: what the model gives; probabilities are taken as they are.
+        top_k: how many classes a prediction lists; all, if the model has fewer.
+        threshold: the label is null if the best probability is below it; None: never.
+        outputs: what the model returns; probabilities are not changed.
     """
 
     top_k: int = number(3, at_least=1)
@@ -37,10 +37,10 @@ class ClassifierOptions(ExplainOptions):
 
 
 class Classifier(BatchHandler):
-    """Answers `{"label", "index", "probability", "top": [...]}`, the best class first.
+    """Predicts `{"label", "index", "probability", "top": [...]}`, the best class first.
 
-    `index` is the class's place in the model's output: two classes may share a label. `top` holds
-    `{"label", "index", "probability"}` of each of the best.
+    `index` is the index of the class in the model's output, as two classes may share a label. `top`
+    holds `{"label", "index", "probability"}` of each of the best classes.
     """
 
     options_type = ClassifierOptions
@@ -62,30 +62,33 @@ class Classifier(BatchHandler):
     def encode(self, output: Tensor, instance: Instance) -> dict[str, Any]:
         """`output`: logits or probabilities [classes]."""
         if len(output) != len(self.labels):
-            raise ValueError(f"{len(output)} outputs, but {len(self.labels)} labels")
+            raise ValueError(
+                f"the model has {len(output)} outputs, but there are {len(self.labels)} labels in "
+                "index_to_name.json"
+            )
         best = torch.topk(self.probabilities(output), min(self.options.top_k, len(self.labels)))
         top = [
             {"label": self.labels[index], "index": index, "probability": probability}
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        answer = {**top[0], "top": top}
+        prediction = {**top[0], "top": top}
         if self.options.threshold is not None and top[0]["probability"] < self.options.threshold:
-            answer["label"] = None
-        return answer
+            prediction["label"] = None
+        return prediction
 
     def attribute(
         self, sample: Tensor, baseline: Tensor, instance: Instance
     ) -> tuple[dict[str, Any], Attribution]:
-        """The answer, with what is explained of it, and the attributions.
+        """The prediction with the explained class, and the attributions.
 
-        Explained is the probability of the payload's "target", or else of the best class.
+        The probability of the payload's "target" is explained, or else that of the best class.
 
         Raises:
-            InputError: 422, the target is a label of several classes.
+            InputError: 422, several classes have the target as their label.
         """
-        answer = self.encode(self.forward([sample])[0], instance)
+        prediction = self.encode(self.forward([sample])[0], instance)
         asked = instance.payload if isinstance(instance.payload, dict) else {}
-        index = self._index_of(asked.get("target", answer["top"][0]["index"]))
+        index = self._index_of(asked.get("target", prediction["top"][0]["index"]))
         found = attribute(
             self.engine,
             sample,
@@ -93,7 +96,7 @@ class Classifier(BatchHandler):
             lambda outputs: self.probabilities(outputs)[:, index],
             device=self.device,
             n_steps=self.options.n_steps,
-            until=self.until,
+            deadline=self.deadline,
         )
         explained = {
             "target": self.labels[index],
@@ -102,10 +105,10 @@ class Classifier(BatchHandler):
             "baseline_probability": found.baseline_score,
             "method": found.method,
         }
-        return {**answer, **explained}, found
+        return {**prediction, **explained}, found
 
     def _index_of(self, target: str | float) -> int:
-        """The class of a target: a label, or an index."""
+        """The index of a target: a label, or an index."""
         if not isinstance(target, str):
             return int(target)
         first, *others = self.indices[target]
@@ -120,7 +123,7 @@ class Classifier(BatchHandler):
     def target_schema(self) -> dict[str, Any]:
         return {
             "anyOf": [self._index_schema(), {"enum": list(self.indices)}],
-            "description": "the class that an explanation is about: its label, or its index",
+            "description": "the class to explain: its label or its index",
         }
 
     def _index_schema(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Why a model says what it says: what each part of an input adds to a number that it answers.
+"""Explain a prediction: attribute a score of the model's output to the values of its input.
 
-Integrated gradients (Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365) where the engine
-has a module to differentiate: the attributions add up to the number at the input less the number
-at a baseline. Occlusion (Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901) where it has
-none: how much the number falls when a part is replaced by the baseline. Both are captum's.
+Integrated gradients (Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365) if the engine has
+a module with gradients: the attributions add up to the score of the input minus that of a baseline.
+Otherwise occlusion (Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901): how much the score
+falls if a part is replaced by the baseline. captum implements both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vestal_handlers.errors import HandlerError, InputError
 from vestal_handlers.options import Options, number
 
 if TYPE_CHECKING:
-    # Rows and texts are explained where there is no torchvision.
+    # Rows and texts are explained without torchvision as well.
     from vestal_handlers.images.decoding import ImageTransform
 
 # Values of inputs in one pass with gradients: 7 images of 3 x 224 x 224, all steps of a small row.
@@ -38,7 +38,7 @@ _CELLS = 32
 class ExplainOptions(Options):
     """
     Attributes:
-        n_steps: of integrated gradients between the baseline and the input.
+        n_steps: steps of integrated gradients between the baseline and the input.
     """
 
     n_steps: int = number(50, at_least=2, at_most=1000)
@@ -46,13 +46,14 @@ class ExplainOptions(Options):
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each value of a sample adds.
+    """What each value of a sample adds to a score.
 
     Attributes:
         values: float32 of the sample's shape, on the CPU. Integrated gradients: they add up to
-            `score - baseline_score`, as near as `n_steps` allow. Occlusion: the fall of the score.
-        score: of the sample.
-        baseline_score: of the baseline.
+            `score - baseline_score`, as closely as `n_steps` allow. Occlusion: the fall of the
+            score.
+        score: the score of the sample.
+        baseline_score: the score of the baseline.
         method: "integrated_gradients" or "occlusion".
     """
 
@@ -64,7 +65,7 @@ class Attribution:
     def cells(self) -> list[list[float]]:
         """An image's [C, H, W] as at most 32 x 32 cells: the sum of each (occlusion: the mean).
 
-        Numbers are rounded to 5 digits: a picture of them needs no more, and they are many.
+        Numbers are rounded to 5 digits, which are enough for a picture.
         """
         values = self.values.double()
         grid = (values.sum(0) if self.adds_up else values.mean(0)).numpy()
@@ -91,36 +92,38 @@ def attribute(
     *,
     device: torch.device,
     n_steps: int = 50,
-    until: float = math.inf,
+    deadline: float = math.inf,
 ) -> Attribution:
-    """Attributes a score of the model's output to a sample's values.
+    """Attribute a score of the model's output to the values of a sample.
 
     Args:
-        engine: with a `module` that gradients can pass: integrated gradients; else occlusion.
+        engine: with a `module`, integrated gradients are used; without one, occlusion.
         sample: a model's input, float32, without the batch's dimension.
-        baseline: of the same shape: what "nothing there" looks like to the model.
-        score: a batch of outputs [N, ...] to the number of each that is explained, [N].
-        until: time.monotonic() after which it is given up.
+        baseline: an input of the same shape that stands for "nothing there".
+        score: computes the explained scores [N] from outputs [N, ...].
+        deadline: time.monotonic() after which the explanation fails.
 
     Raises:
-        InputError: 400 where captum is not installed.
+        InputError: 400, captum is not installed.
         HandlerError: the gradients are not finite, or it took too long.
     """
     try:
         from captum.attr import FeatureAblation, IntegratedGradients, Occlusion
     except ImportError:
-        raise InputError(400, "an explanation needs captum, which this server lacks") from None
-    # A copy that wants gradients: decoded samples are shared, and captum warns if it has to ask.
+        raise InputError(
+            400, "explanations need the package captum, which is not installed on this server"
+        ) from None
+    # A copy that requires gradients: samples are shared, and captum warns if it must set this.
     inputs = sample.detach().to(device).unsqueeze(0).clone().requires_grad_()
     baselines = baseline.detach().to(device).unsqueeze(0)
     module = getattr(engine, "module", None)
-    # The engine, where it can be called: it turns inputs into the module's type, picks its output.
+    # A callable engine casts inputs to the module's dtype and selects its output.
     model: Any = engine if callable(engine) else module
 
     def forward(batch: Tensor) -> Tensor:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise HandlerError(
-                "the explanation took too long: ask for fewer at once, lower handler.n_steps, or "
+                "the explanation took too long; request fewer at once, lower handler.n_steps, or "
                 "raise responseTimeout"
             )
         return score(model(batch))
@@ -143,7 +146,7 @@ def attribute(
         values = FeatureAblation(forward).attribute(
             inputs.detach(),
             baselines,
-            feature_mask=_groups(inputs, baselines),
+            feature_mask=_ablation_groups(inputs, baselines),
             perturbations_per_eval=_OCCLUDED_A_PASS,
         )
     if not torch.isfinite(values).all():
@@ -158,15 +161,15 @@ def attribute(
     )
 
 
-def _groups(inputs: Tensor, baselines: Tensor) -> Tensor:
-    """Values to occlude one by one; those that are the baseline's already, at once."""
+def _ablation_groups(inputs: Tensor, baselines: Tensor) -> Tensor:
+    """Groups of values to occlude: one each, and one for all that equal the baseline."""
     differs = inputs != baselines
     groups = torch.where(differs, differs.cumsum(1), 0)
     return groups - groups.min()
 
 
-def seen(transform: ImageTransform, image: Tensor) -> Tensor:
-    """What the model saw of a decoded image, uint8 [C, H, W]: after resizing, before scaling."""
+def model_view(transform: ImageTransform, image: Tensor) -> Tensor:
+    """A decoded image as the model gets it, uint8 [C, H, W]: resized, but not yet scaled."""
     for step in transform.steps:
         changed = step(image)
         if changed.dtype != torch.uint8:
@@ -176,13 +179,14 @@ def seen(transform: ImageTransform, image: Tensor) -> Tensor:
 
 
 def heat_map(picture: Tensor, values: Tensor) -> bytes:
-    """A PNG of an image with what each pixel adds over it: red for, blue against.
+    """Draw attributions over an image as a PNG: red adds to the score, blue lowers it.
 
-    Of images over 64 pixels each value is the mean of those around it, as single ones are noise.
-    Full colour is at the 99th percentile of the absolute values, so one pixel does not pale all.
+    Values of images larger than 64 pixels are averaged with their neighbours, as single values are
+    noise. Full colour is at the 99th percentile of the absolute values, so that one pixel does not
+    make all others pale.
 
     Args:
-        picture: uint8 [C, H, W], C = 1 or 3; brought to the size of `values` where it differs.
+        picture: uint8 [C, H, W], C = 1 or 3; resized to the size of `values`.
         values: float [C, H, W].
     """
     around = 2 * (min(values.shape[1:]) // 64) + 1
@@ -192,7 +196,7 @@ def heat_map(picture: Tensor, values: Tensor) -> bytes:
     array = picture.permute(1, 2, 0).numpy()
     grey = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).convert("L")
     grey = grey.resize(each.shape[::-1], Image.Resampling.BILINEAR)
-    # A paler picture: colour shows on black and on white.
+    # A paler picture, so that colour is visible on black and on white.
     ground = 64 + np.asarray(grey, dtype=np.float64)[..., None] / 2
     strength = np.clip(np.abs(each) / (np.percentile(np.abs(each), 99) or 1.0), 0, 1)[..., None]
     colour = np.where(each[..., None] > 0, (230.0, 30.0, 30.0), (40.0, 90.0, 250.0))

@@ -23,11 +23,11 @@ from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.images.pixels import PIXELS_SCHEMA
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import number
-from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.request import InferenceRequest, Instance
 from vestal_handlers.requests.responses import Media
 from vestal_handlers.requests.schema import validate
 from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
-from vestal_handlers.tasks.explaining import heat_map, seen
+from vestal_handlers.tasks.explaining import heat_map, model_view
 
 PNG = "image/png"
 
@@ -36,13 +36,13 @@ PNG = "image/png"
 class ImageClassifierOptions(ClassifierOptions):
     """
     Attributes:
-        max_pixels: of one image, read from its header before anything is decoded; what the
+        max_pixels: pixels of one image, read from its header before decoding; an image that the
             transform enlarges may have a tenth of it.
-        max_request_pixels: of all images of one request, before or after the transform.
-        fast_jpeg: scale a JPEG while it is decoded, down to what the transform resizes it to;
-            faster, and not quite the pixels of training.
-        max_frames: of one file; the first is classified, and no other is decoded.
-        background: what a transparent image is shown on, in training too: white, black, another
+        max_request_pixels: pixels of all images of one request, before or after the transform.
+        fast_jpeg: scale a JPEG while it is decoded, down to the size that the transform resizes
+            to; faster, but the pixels differ slightly from those in training.
+        max_frames: frames of one file; only the first is decoded and classified.
+        background: the colour behind a transparent image, also in training: white, black, another
             CSS name or "#rrggbb".
     """
 
@@ -54,27 +54,29 @@ class ImageClassifierOptions(ClassifierOptions):
 
 
 class ImageClassifier(Classifier):
-    """Takes an image: the body, base64, or nested lists of numbers; also as `{"data": image}`."""
+    """Classifies an image: the body, base64, or nested lists of numbers, or `{"data": image}`."""
 
     options_type = ImageClassifierOptions
     options: ImageClassifierOptions
 
     def setup(self) -> None:
         super().setup()
-        # Pillow's own limit gives way to ours, which is an option and checked from the header.
+        # max_pixels replaces Pillow's own limit and is checked from the header.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
         self.background = colour_of(self.options.background)
         self.transform: ImageTransform = load_module(self.model_dir, "transforms").transform
         self.limit = TransformLimit(self.transform.steps, self.options.max_pixels)
         if self.options.fast_jpeg and self.transform.scale_to is None:
-            raise ValueError("handler.fast_jpeg needs a transform whose first step is v2.Resize")
+            raise ValueError(
+                "handler.fast_jpeg needs a transform that begins with v2.Resize; remove the option"
+            )
 
-    def blank(self) -> Tensor:
-        return self.transform.blank()
+    def example_input(self) -> Tensor:
+        return self.transform.example_input()
 
-    def admit(self, request: Request) -> None:
-        """Counts the pixels of several images in their order; those past the limit are 413."""
-        super().admit(request)
+    def check_request(self, request: InferenceRequest) -> None:
+        """Add up the pixels of several images in order; those beyond the limit get 413."""
+        super().check_request(request)
         if len(request.instances) == 1:
             return
         left = self.options.max_request_pixels
@@ -93,21 +95,21 @@ class ImageClassifier(Classifier):
         return self.transform(image)
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any] | Media:
-        """The answer with `attributions`, at most 32 x 32 cells of the model's input, or a PNG.
+        """The prediction with `attributions`, at most 32 x 32 cells of the input, or a PNG.
 
         The baseline is a black image.
         """
-        blank = self.transform.blank()
-        # Black stays black: one pixel of it does for a transform that keeps the image's size.
+        blank = self.transform.example_input()
+        # For a transform that keeps the size of the image, one black pixel is repeated.
         black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
-        answer, found = self.attribute(sample, black, instance)
+        prediction, found = self.attribute(sample, black, instance)
         if _wants_png(instance):
-            picture = seen(self.transform, self._image(instance))
+            picture = model_view(self.transform, self._image(instance))
             return Media(heat_map(picture, found.values), PNG)
-        return {**answer, "shape": list(sample.shape), "attributions": found.cells()}
+        return {**prediction, "shape": list(sample.shape), "attributions": found.cells()}
 
     def input_schema(self) -> dict[str, Any]:
-        """An image is also the raw body, or a file of a form; `format` is an explanation's."""
+        """An image can also be the raw body or a file of a form; `format` is for explanations."""
         text = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
         named = {
             "type": "object",
@@ -137,7 +139,7 @@ class ImageClassifier(Classifier):
         return {**super().limits(), **{name: getattr(self.options, name) for name in names}}
 
     def _pixels_of(self, instance: Instance) -> int:
-        """Of an image or of what the transform makes of it; 0 where decoding will refuse it."""
+        """Pixels of an image, or of the transformed image if more; 0 if decoding will refuse it."""
         payload = instance.payload
         payload = payload.get("data", payload) if isinstance(payload, dict) else payload
         if isinstance(payload, list):
@@ -153,7 +155,7 @@ class ImageClassifier(Classifier):
     def _image(self, instance: Instance) -> Tensor:
         payload = instance.payload
         if isinstance(payload, dict):
-            # An array is checked as it is read, faster: a text stands for it here.
+            # An array is checked faster while it is read, so a string replaces it here.
             text = {"data": ""} if isinstance(payload.get("data"), list) else {}
             validate({**payload, **text}, self.input_schema(), "the input")
             payload = payload.get("data", payload)

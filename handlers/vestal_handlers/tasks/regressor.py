@@ -1,4 +1,4 @@
-"""Tabular regression: named numbers -> standardized as in training -> a number with its units."""
+"""Tabular regression: named numbers -> standardized as in training -> a number with units."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vestal_handlers.tasks.explaining import ExplainOptions, attribute
 class RegressorOptions(ExplainOptions):
     """
     Attributes:
-        features: their names, in the model's order.
-        target: the name of what is predicted.
-        units: of what is predicted; part of every answer.
+        features: the names of the features, in the model's order.
+        target: the name of the predicted value.
+        units: the units of the predicted value, part of every prediction.
     """
 
     features: list[str]
@@ -33,7 +33,7 @@ class RegressorOptions(ExplainOptions):
 
 
 class Regressor(BatchHandler):
-    """Takes a row by name or by position; answers `{"prediction": number, "units": ...}`."""
+    """Predicts `{"prediction": number, "units": ...}` for a row of features by name or position."""
 
     options_type = RegressorOptions
     options: RegressorOptions
@@ -47,11 +47,11 @@ class Regressor(BatchHandler):
             else lambda row: row
         )
 
-    def blank(self) -> Tensor:
+    def example_input(self) -> Tensor:
         return self.transform(torch.zeros(len(self.options.features)))
 
     def decode(self, instance: Instance) -> Tensor:
-        """A row becomes float32 [features], standardized."""
+        """Decode a row to float32 [features], standardized."""
         row = instance.payload
         if instance.form and isinstance(row, dict):
             row = {name: _number_or_text(text) for name, text in row.items()}
@@ -59,7 +59,7 @@ class Regressor(BatchHandler):
         values = [row[name] for name in self.options.features] if isinstance(row, dict) else row
         sample = self.transform(torch.tensor(values, dtype=torch.float32))
         if not torch.isfinite(sample).all():
-            raise InputError(422, "the row is out of range: standardized, it is not finite")
+            raise InputError(422, "the row is out of range; after standardization it is not finite")
         return sample
 
     def encode(self, output: Tensor, instance: Instance) -> dict[str, Any]:
@@ -68,13 +68,17 @@ class Regressor(BatchHandler):
         return {"prediction": output.float().item(), **units}
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
-        """The answer with what each feature adds, in its units.
+        """The prediction with what each feature adds to it, in its units.
 
-        The baseline is 0 in the model's own input: the mean row, where the transform standardizes.
+        The baseline is 0 in the model's input: the mean row, if the transform standardizes.
         """
-        answer = self.encode(self.forward([sample])[0], instance)
+        prediction = self.encode(self.forward([sample])[0], instance)
         if len(sample) != len(self.options.features):
-            raise InputError(400, f"model {self.name} sees no features one by one to explain")
+            raise InputError(
+                400,
+                f"the transform of model {self.name} does not keep one value per feature, so "
+                "predictions cannot be explained",
+            )
         found = attribute(
             self.engine,
             sample,
@@ -82,11 +86,11 @@ class Regressor(BatchHandler):
             lambda outputs: outputs.float().reshape(len(outputs)),
             device=self.device,
             n_steps=self.options.n_steps,
-            until=self.until,
+            deadline=self.deadline,
         )
         names = zip(self.options.features, found.values.tolist(), strict=True)
         return {
-            **answer,
+            **prediction,
             "baseline_prediction": found.baseline_score,
             "method": found.method,
             "attributions": dict(names),
@@ -122,6 +126,6 @@ class Regressor(BatchHandler):
 
 
 def _number_or_text(value: Any) -> Any:
-    """A form's numeral as a number; anything else as it came, for validation to name."""
+    """A form's numeral as a number; anything else unchanged, for validation to report."""
     number = number_in(value) if isinstance(value, str) else None
     return value if number is None else number

@@ -25,8 +25,8 @@ EXAMPLE = "for word in text.split():"
 class TextClassifierOptions(ClassifierOptions):
     """
     Attributes:
-        max_chars: of one text.
-        explain_words: how many words an explanation names, the weightiest first.
+        max_chars: characters of one text.
+        explain_words: how many words an explanation lists, the most important first.
     """
 
     max_chars: int = number(100_000, at_least=1)
@@ -34,7 +34,7 @@ class TextClassifierOptions(ClassifierOptions):
 
 
 class TextClassifier(Classifier):
-    """Takes a text (the body, a JSON string, `{"text": ...}`) or a vector of hashed features."""
+    """Classifies a text (the body, a JSON string, `{"text": ...}`) or a vector of its features."""
 
     options_type = TextClassifierOptions
     options: TextClassifierOptions
@@ -47,34 +47,34 @@ class TextClassifier(Classifier):
             load_module(self.model_dir, "transforms").transform if own else TextTransform()
         )
 
-    def blank(self) -> Tensor:
-        return self.transform.blank()
+    def example_input(self) -> Tensor:
+        return self.transform.example_input()
 
     def decode(self, instance: Instance) -> Tensor:
-        """A text or a vector becomes float32 [size]."""
+        """Decode a text or a vector to float32 [size]."""
         text, vector = self._text_or_vector(instance)
         if vector is not None:
             return torch.tensor(vector, dtype=torch.float32)
         return self.transform(text)
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
-        """The answer with what each word adds, or, for a vector, each place of it.
+        """The prediction with what each word adds to it, or each value of a vector.
 
-        The baseline is the empty text. Words beyond `explain_words` are summed up in `rest`.
+        The baseline is the empty text. Words beyond `explain_words` are added up in `rest`.
         """
-        answer, found = self.attribute(sample, self.transform.blank(), instance)
+        prediction, found = self.attribute(sample, self.transform.example_input(), instance)
         text, vector = self._text_or_vector(instance)
         if vector is not None:
-            return {**answer, "attributions": found.values.tolist()}
+            return {**prediction, "attributions": found.values.tolist()}
         words = self.transform.split(text)
         total: dict[str, float] = defaultdict(float)
-        for word, share in zip(words, self.transform.share_out(words, found.values), strict=True):
+        for word, share in zip(words, self.transform.distribute(words, found.values), strict=True):
             total[word] += share
         count = Counter(words)
         ranked = sorted(total, key=lambda word: -abs(total[word]))
         named, rest = ranked[: self.options.explain_words], ranked[self.options.explain_words :]
         return {
-            **answer,
+            **prediction,
             "attributions": [
                 {"word": word, "count": count[word], "attribution": total[word]} for word in named
             ],
@@ -103,7 +103,7 @@ class TextClassifier(Classifier):
         return {**super().limits(), "max_chars": self.options.max_chars}
 
     def _text_or_vector(self, instance: Instance) -> tuple[str, list[float] | None]:
-        """What was sent, checked: a text, or a vector (then the text is empty)."""
+        """The checked payload: a text and None, or an empty text and a vector."""
         given = instance.payload
         if isinstance(given, bytes | bytearray):
             given = text_of(given, instance.request.headers, "the text")
@@ -117,6 +117,6 @@ class TextClassifier(Classifier):
         validate(given, self.input_schema(), "the input")
         if isinstance(text, str):
             if not text.strip():
-                raise InputError(422, "the text has no words, only white space")
+                raise InputError(422, "the text has no words, only whitespace")
             return text, None
         return "", given["vector"] if isinstance(given, dict) else given

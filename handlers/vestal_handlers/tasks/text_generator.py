@@ -1,4 +1,4 @@
-"""Text generation: a prompt -> tokens -> the decoding loop -> text, or the prompt's own score."""
+"""Text generation: a prompt -> tokens -> the decoding loop -> text; or the prompt's score."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ import torch
 
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.device import response_timeout
-from vestal_handlers.errors import Failure
+from vestal_handlers.errors import RequestFailure
 from vestal_handlers.requests.charsets import text_of
-from vestal_handlers.requests.request import Instance, Request
+from vestal_handlers.requests.request import InferenceRequest, Instance
 from vestal_handlers.text import language_model
-from vestal_handlers.text.generation import Row, generate
+from vestal_handlers.text.generation import GeneratedSequence, generate
 from vestal_handlers.text.generation_request import (
     Prompt,
     TextGeneratorOptions,
     object_schema,
     read_prompt,
 )
-from vestal_handlers.text.generation_response import ANSWER_SCHEMA, Output, answer_of
+from vestal_handlers.text.generation_response import (
+    PREDICTION_SCHEMA,
+    GenerationOutput,
+    prediction_of,
+)
 from vestal_handlers.text.language_model import LanguageModel
 from vestal_handlers.text.sampling import Sampler
 from vestal_handlers.text.scoring import score
-from vestal_handlers.text.stops import Stops
+from vestal_handlers.text.stops import StopMatcher
 
 
 class TextGenerator(BatchHandler):
-    """Answers `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
-    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; docs/text-generation.md has both."""
+    """Generates `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
+    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; see docs/text-generation.md."""
 
     options_type = TextGeneratorOptions
     options: TextGeneratorOptions
@@ -46,11 +50,11 @@ class TextGenerator(BatchHandler):
                 f"handler.max_new_tokens is {options.max_new_tokens}, more than "
                 f"handler.max_new_tokens_limit, {options.max_new_tokens_limit}"
             )
-        # Past responseTimeout TorchServe kills the worker, and nobody gets anything.
+        # After responseTimeout TorchServe kills the worker, and every request fails.
         self.max_seconds = self.options.max_seconds or 0.8 * response_timeout(self.config)
-        self.deadline = float("inf")
+        self.generation_deadline = float("inf")
 
-    def blank(self) -> Prompt:
+    def example_input(self) -> Prompt:
         return Prompt(tokens=(self.engine.start or 0,), max_new_tokens=2)
 
     def decode(self, instance: Instance) -> Prompt:
@@ -59,44 +63,53 @@ class TextGenerator(BatchHandler):
             payload = text_of(payload, instance.request.headers, "the prompt")
         return read_prompt(payload, instance.form, self.engine, self.options)
 
-    def inference(self, requests: list[Request]) -> None:
-        # One for the whole batch, however often its halves are forwarded.
-        self.deadline = self.started + self.max_seconds
+    def inference(self, requests: list[InferenceRequest]) -> None:
+        # One deadline for the whole batch, even if it is split.
+        self.generation_deadline = self.started + self.max_seconds
         super().inference(requests)
 
     @torch.inference_mode()
-    def forward(self, samples: Sequence[Prompt]) -> list[Output | Failure]:
+    def forward(self, samples: Sequence[Prompt]) -> list[GenerationOutput | RequestFailure]:
         rows = {i: self._row(sample) for i, sample in enumerate(samples) if not sample.score}
         scored = [i for i, sample in enumerate(samples) if sample.score]
         engine, max_cells = self.engine, self.options.max_cache_tokens
         texts = [samples[i].tokens for i in scored]
-        logprobs = score(engine.model, texts, max_cells, self.deadline)
+        logprobs = score(engine.model, texts, max_cells, self.generation_deadline)
         generate(
-            engine.model, list(rows.values()), engine.context, engine.eos, max_cells, self.deadline
+            engine.model,
+            list(rows.values()),
+            engine.context,
+            engine.eos,
+            max_cells,
+            self.generation_deadline,
         )
-        outputs: dict[int, Output | Failure] = {
-            i: row.error or Output(samples[i], row) for i, row in rows.items()
+        outputs: dict[int, GenerationOutput | RequestFailure] = {
+            i: row.error or GenerationOutput(samples[i], row) for i, row in rows.items()
         }
         for i, found in zip(scored, logprobs, strict=True):
-            outputs[i] = found if isinstance(found, Failure) else Output(samples[i], logprobs=found)
+            outputs[i] = (
+                found
+                if isinstance(found, RequestFailure)
+                else GenerationOutput(samples[i], logprobs=found)
+            )
         return [outputs[i] for i in range(len(samples))]
 
-    def _row(self, prompt: Prompt) -> Row:
-        return Row(
+    def _row(self, prompt: Prompt) -> GeneratedSequence:
+        return GeneratedSequence(
             prompt=prompt.tokens,
             max_new_tokens=prompt.max_new_tokens,
             sampler=Sampler(prompt.sampling) if prompt.sampling else None,
-            is_stopped=Stops(prompt.stop, self.engine.decode) if prompt.stop else None,
+            is_stopped=StopMatcher(prompt.stop, self.engine.decode) if prompt.stop else None,
         )
 
-    def encode(self, output: Output, instance: Instance) -> dict[str, Any]:
-        return answer_of(output, self.engine)
+    def encode(self, output: GenerationOutput, instance: Instance) -> dict[str, Any]:
+        return prediction_of(output, self.engine)
 
     def input_schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string"}, object_schema(self.options)]}
 
     def output_schema(self) -> dict[str, Any]:
-        return ANSWER_SCHEMA
+        return PREDICTION_SCHEMA
 
     def example(self) -> dict[str, Any]:
         return {"prompt": "The quick brown fox", "max_new_tokens": 16}

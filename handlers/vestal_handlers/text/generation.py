@@ -1,11 +1,11 @@
-"""The decoding loop: rows of one batch, each with its own parameters, over one model and cache.
+"""The decoding loop: sequences with their own parameters share a batch, a model and a cache.
 
     add: prompts -> cache and next logits
-    step: logits -> one token a row -> rows that are done leave -> forward -> logits
+    step: logits -> one token per row -> finished rows leave -> forward -> logits
 
-Rows stand right-aligned in the cache: a shorter one has padding on its left, masked, and its
-positions count from its own first token. So a row's tokens do not depend on its neighbours, and
-rows may come and go between steps.
+Rows are aligned on the right in the cache: a shorter one has masked padding on its left, and its
+positions count from its own first token. So the tokens of a row do not depend on its neighbours,
+and rows may join and leave between steps.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from vestal_handlers.errors import Failure, HandlerError
+from vestal_handlers.errors import HandlerError, RequestFailure
+
+NOT_BEGUN = (
+    "the time limit of this batch passed before this request began; send fewer prompts at once, or "
+    "raise handler.max_seconds"
+)
 
 FinishReason = Literal["eos", "stop", "length", "time"]
 
 
 @dataclass(eq=False)
-class Row:
+class GeneratedSequence:
     """One sequence being generated.
 
     Attributes:
         prompt: token ids, at least one.
-        max_new_tokens: where it ends with reason "length"; the model's context ends it earlier.
+        max_new_tokens: the length at which it ends with reason "length", unless the model's context
+            ends it earlier.
         sampler: logits [V] to a token id; None: the most probable one.
-        is_stopped: asked with `tokens` after each one; True ends the row with reason "stop".
-        tokens: what was generated, the end-of-sequence token included.
+        is_stopped: called with `tokens` after each token; True ends the row with reason "stop".
+        tokens: the generated token ids, including the end-of-sequence token.
         finish_reason: None while it runs.
-        error: why it failed; it has left the loop.
+        error: why it failed and left the loop.
     """
 
     prompt: Sequence[int]
@@ -46,7 +52,7 @@ class Row:
     is_stopped: Callable[[list[int]], bool] | None = None
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
-    error: Failure | None = None
+    error: RequestFailure | None = None
 
     @property
     def done(self) -> bool:
@@ -54,40 +60,41 @@ class Row:
 
 
 class GenerationLoop:
-    """Generates for all its rows, a token each a `step`.
+    """Generates one token per `step` for each of its rows.
 
     Args:
         model: a causal language model of transformers, in eval mode, with absolute or rotary
             positions (`position_ids`).
-        context: how many tokens the model takes, prompt and generated together.
+        context: the most tokens of the model, prompt and generated together.
         eos: the token ids that end a row.
     """
 
     def __init__(self, model: Any, context: int, eos: frozenset[int] = frozenset()) -> None:
         self.model, self.context, self.eos = model, context, eos
-        self.rows: list[Row] = []
-        # Of whole-context layers; transformers' own type for a cache knows of no keys.
+        self.rows: list[GeneratedSequence] = []
+        # With layers of the whole context; the type in transformers does not declare their keys.
         self._cache: Any = DynamicCache()
         self._mask = torch.ones(0, 0, dtype=torch.long, device=model.device)  # [N, T]
         self._logits: Tensor | None = None  # [N, V] of the next token; None: to be computed
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Runs the prompts of new rows, and lets them join those that run.
+    def add(self, rows: Sequence[GeneratedSequence]) -> None:
+        """Run the prompts of new rows and add them to the batch.
 
         Raises:
-            ValueError: a prompt that is empty, or leaves no room for a token in the context.
+            ValueError: a prompt is empty, or leaves no room for a token in the context.
         """
         for row in rows:
             if not 0 < len(row.prompt) < self.context:
                 raise ValueError(
-                    f"a prompt of {len(row.prompt)} tokens; the model's context is {self.context}"
+                    f"a prompt of {len(row.prompt)} tokens; expected 1 to {self.context - 1} "
+                    f"(the model's context is {self.context})"
                 )
-        # Lengths within a factor of two run together: a long prompt pads no short ones.
+        # Prompts within a factor of two in length run together, which limits the padding.
         by_length = sorted(rows, key=lambda row: len(row.prompt))
         for _, group in groupby(by_length, key=lambda row: max(32, len(row.prompt)).bit_length()):
             self._prefill(list(group))
 
-    def _prefill(self, rows: list[Row]) -> None:
+    def _prefill(self, rows: list[GeneratedSequence]) -> None:
         longest = max(len(row.prompt) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -101,15 +108,15 @@ class GenerationLoop:
         logits = self._forward(ids, mask, positions, cache)
         if self.rows:
             logits = torch.cat([self._next_logits(), logits])
-            cache, mask = _joined(self._cache, self._mask, cache, mask)
+            cache, mask = _join_caches(self._cache, self._mask, cache, mask)
         self.rows, self._cache, self._mask = [*self.rows, *rows], cache, mask
         self._logits = logits
 
-    def step(self) -> list[tuple[Row, int]]:
-        """One token for every row; rows that end with it, or fail, leave.
+    def step(self) -> list[tuple[GeneratedSequence, int]]:
+        """Generate one token for every row; rows that end or fail leave.
 
         Returns:
-            The rows that got a token, and the token.
+            The rows that got a token, each with the token.
         """
         if not self.rows:
             return []
@@ -129,11 +136,11 @@ class GenerationLoop:
         self._keep([index for index, row in enumerate(self.rows) if not row.done])
         return given
 
-    def remove(self, row: Row) -> None:
-        """Takes a row out, as it is."""
+    def remove(self, row: GeneratedSequence) -> None:
+        """Remove a row before it is finished."""
         self._keep([index for index, other in enumerate(self.rows) if other is not row])
 
-    def _finish_reason(self, row: Row) -> FinishReason | None:
+    def _finish_reason(self, row: GeneratedSequence) -> FinishReason | None:
         if row.tokens[-1] in self.eos:
             return "eos"
         if row.is_stopped and row.is_stopped(row.tokens):
@@ -142,7 +149,7 @@ class GenerationLoop:
         return "length" if full or len(row.tokens) >= row.max_new_tokens else None
 
     def _next_logits(self) -> Tensor:
-        """Logits [N, V] of the next token: those at hand, or a forward of the last tokens."""
+        """Logits [N, V] of the next token, computed from the last tokens if necessary."""
         if self._logits is None:
             ids = torch.tensor([[row.tokens[-1]] for row in self.rows])
             positions = torch.tensor([[len(row.prompt) + len(row.tokens) - 1] for row in self.rows])
@@ -164,7 +171,7 @@ class GenerationLoop:
         return logits
 
     def _keep(self, indices: list[int]) -> None:
-        """Only these rows stay; columns that none of them uses go."""
+        """Keep only these rows, and the columns that they use."""
         if len(indices) == len(self.rows):
             return
         self.rows = [self.rows[index] for index in indices]
@@ -182,8 +189,8 @@ class GenerationLoop:
             self._logits = self._logits[chosen]
 
 
-def _joined(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple[Any, Tensor]:
-    """Two caches and masks below each other, the shorter one padded on its left."""
+def _join_caches(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple[Any, Tensor]:
+    """Stack two caches and masks, the shorter one padded on its left."""
     width = max(mask.shape[1], new_mask.shape[1])
 
     def stacked(old: Tensor, new: Tensor) -> Tensor:
@@ -199,25 +206,25 @@ def _joined(cache: Any, mask: Tensor, new_cache: Any, new_mask: Tensor) -> tuple
 
 def generate(
     model: Any,
-    rows: Sequence[Row],
+    rows: Sequence[GeneratedSequence],
     context: int,
     eos: frozenset[int] = frozenset(),
     max_cells: int = 16_384,
     deadline: float = float("inf"),
 ) -> None:
-    """Generates until every row is done: all at once as far as the cache allows, then the rest.
+    """Generate until every row is finished, in groups that fit the cache.
 
     Args:
-        max_cells: rows times tokens that the cache may hold.
-        deadline: time.monotonic() after which rows end with reason "time", with what they have;
-            rows that had not begun fail.
+        max_cells: the most rows times tokens in the cache.
+        deadline: time.monotonic() after which rows end with reason "time" and their tokens so far;
+            rows that have not begun fail.
     """
     sizes = [min(len(row.prompt) + row.max_new_tokens, context) for row in rows]
-    for group in grouped(sizes, max_cells):
+    for group in group_by_size(sizes, max_cells):
         members = [rows[index] for index in group]
         if time.monotonic() > deadline:
             for row in members:
-                row.error = HandlerError("no time was left to begin this request")
+                row.error = HandlerError(NOT_BEGUN)
             continue
         loop = GenerationLoop(model, context, eos)
         loop.add(members)
@@ -228,10 +235,10 @@ def generate(
             row.finish_reason = "time"
 
 
-def grouped(sizes: Sequence[int], max_cells: int) -> Iterator[list[int]]:
-    """Indices in groups of like size, each group's count times its largest within `max_cells`.
+def group_by_size(sizes: Sequence[int], max_cells: int) -> Iterator[list[int]]:
+    """Group indices by size so that a group's length times its largest size fits `max_cells`.
 
-    One that is larger alone is a group of its own.
+    A size that exceeds the limit alone is its own group.
     """
     group: list[int] = []
     for index in sorted(range(len(sizes)), key=sizes.__getitem__):

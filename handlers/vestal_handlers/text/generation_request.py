@@ -1,4 +1,4 @@
-"""What a request for text may say: its schema, and the prompt it becomes."""
+"""Requests for text generation: their schema and options, and the prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vestal_handlers.requests.schema import validate
 from vestal_handlers.text.language_model import LanguageModel
 from vestal_handlers.text.sampling import GREEDY_BELOW, Sampling
 
-# What "score" answers leaves no place for.
+# Fields that have no effect with "score".
 _GENERATES = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 
 
@@ -22,15 +22,16 @@ _GENERATES = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 class TextGeneratorOptions(Options):
     """
     Attributes:
-        max_new_tokens: of a request that does not say.
-        max_new_tokens_limit: what a request may ask for.
-        max_prompt_tokens: of one prompt; None: the model's context.
-        max_prompt_chars: of one prompt, before it is tokenized.
+        max_new_tokens: the default for a request.
+        max_new_tokens_limit: the most tokens that a request may set.
+        max_prompt_tokens: tokens of one prompt; None: the model's context.
+        max_prompt_chars: characters of one prompt, before it is tokenized.
         max_stop: stop strings of one request.
-        max_stop_chars: of one stop string.
-        max_cache_tokens: rows times tokens of a batch that the key-value cache may hold at once
-            (GPT-2's takes 72 KiB a token).
-        max_seconds: for one batch; texts end there as they are. None: 0.8 of responseTimeout.
+        max_stop_chars: characters of one stop string.
+        max_cache_tokens: rows times tokens of a batch in the key-value cache at once (GPT-2 takes
+            72 KiB per token).
+        max_seconds: time limit of one batch, at which texts end early. None: 0.8 of
+            responseTimeout.
     """
 
     max_new_tokens: int = number(64, at_least=1)
@@ -45,11 +46,11 @@ class TextGeneratorOptions(Options):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request, checked: a sample of the text generator.
+    """A checked request: a sample of the text generator.
 
     Attributes:
         tokens: ids, at least one.
-        dropped: how many were cut from the left; None where the request did not allow it.
+        dropped: how many were cut from the left; None if the request did not allow truncation.
         sampling: None: greedy.
     """
 
@@ -94,19 +95,18 @@ def object_schema(options: TextGeneratorOptions) -> dict[str, Any]:
 def read_prompt(
     payload: Any, form: bool, language: LanguageModel, options: TextGeneratorOptions
 ) -> Prompt:
-    """A payload (a prompt as str, or an object) becomes a Prompt.
+    """Read a payload: a prompt as str, or an object.
 
     Args:
-        form: the object's values are a form's fields, so numbers and booleans are strings.
+        form: whether the values are form fields, so that numbers and booleans are strings.
 
     Raises:
-        InputError: 413 too long, 415 another kind of thing, 422 a field that does not fit, by
-            name.
+        InputError: 413 too long, 415 neither text nor an object, 422 a field that is not valid.
     """
     if isinstance(payload, str):
         payload = {"prompt": payload}
     if not isinstance(payload, Mapping):
-        raise InputError(415, "expected a prompt: text, or an object with a field prompt")
+        raise InputError(415, "expected a prompt: text, or an object with the field 'prompt'")
     schema = object_schema(options)
     given = _from_form(payload, schema["properties"]) if form else dict(payload)
     validate(given, schema, "the request")
@@ -114,7 +114,7 @@ def read_prompt(
     unused = [name for name in _GENERATES if score and name in given]
     if unused:
         raise InputError(
-            422, f"score answers for the prompt itself and generates nothing: leave out {unused[0]}"
+            422, f"field '{unused[0]}' has no effect with score, which generates no text; remove it"
         )
     wanted = int(given.get("max_new_tokens", options.max_new_tokens))
     tokens, dropped = _tokens(given, 0 if score else wanted, language, options)
@@ -161,7 +161,7 @@ def _tokens(
     language: LanguageModel,
     options: TextGeneratorOptions,
 ) -> tuple[list[int], int | None]:
-    """The prompt's tokens, and how many were cut from its left."""
+    """The tokens of the prompt, and how many were cut from its left."""
     text = given["prompt"]
     if len(text) > options.max_prompt_chars:
         raise InputError(
@@ -170,7 +170,7 @@ def _tokens(
             "(handler.max_prompt_chars)",
         )
     tokens = language.tokens(text)
-    # One place of the context is for a token to be generated.
+    # The context needs room for at least one new token.
     limit = language.context - (1 if new_tokens else 0)
     limit = min(limit, options.max_prompt_tokens or limit)
     if not given.get("truncate"):
@@ -182,7 +182,7 @@ def _tokens(
                 "shorten it, or send truncate: true to keep its end",
             )
         return tokens, None
-    # Room for what is to be generated, as far as half of the prompt's place can give it.
+    # Room for the new tokens, but at most half of the limit for the prompt.
     room = max(language.context - new_tokens, limit // 2, 1)
     kept = tokens[-min(limit, room) :]
     return kept, len(tokens) - len(kept)

@@ -1,4 +1,4 @@
-"""What the model gave for a prompt becomes an answer: text, or the prompt's score."""
+"""Turn the result for a prompt into a prediction: text, or the prompt's score."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vestal_handlers.text.generation import Row
+from vestal_handlers.text.generation import GeneratedSequence
 from vestal_handlers.text.generation_request import Prompt
 from vestal_handlers.text.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Output:
-    """One prompt's generated row or, where it asked for a score, its log-probabilities."""
+class GenerationOutput:
+    """The generated sequence of one prompt or, with "score", its log-probabilities."""
 
     prompt: Prompt
-    row: Row | None = None
+    row: GeneratedSequence | None = None
     logprobs: Sequence[float] = ()
 
 
-def answer_of(output: Output, language: LanguageModel) -> dict[str, Any]:
-    """An answer that fits `ANSWER_SCHEMA`."""
+def prediction_of(output: GenerationOutput, language: LanguageModel) -> dict[str, Any]:
+    """A prediction that matches `PREDICTION_SCHEMA`."""
     prompt, row = output.prompt, output.row
-    answer: dict[str, Any] = {"prompt_tokens": len(prompt.tokens)}
+    prediction: dict[str, Any] = {"prompt_tokens": len(prompt.tokens)}
     if prompt.dropped is not None:
-        answer["truncated_tokens"] = prompt.dropped
+        prediction["truncated_tokens"] = prompt.dropped
     if row is None:
         return {
             "tokens": [language.piece(token) for token in prompt.tokens],
             "token_ids": list(prompt.tokens),
-            # Nothing stands before the first token that could predict it.
+            # No token before the first one could predict it.
             "logprobs": [None, *output.logprobs],
-            **answer,
+            **prediction,
         }
     if prompt.sampling:
-        answer["seed"] = prompt.sampling.seed
+        prediction["seed"] = prompt.sampling.seed
     text = language.text(row.tokens)
     ends = [found for stop in prompt.stop if (found := text.find(stop)) >= 0]
     return {
         "text": text[: min(ends, default=len(text))],
         "finish_reason": row.finish_reason,
         "completion_tokens": len(row.tokens),
-        **answer,
+        **prediction,
     }
 
 
@@ -61,7 +61,7 @@ _SCORED = {
     "logprobs": {"type": "array", "items": {"type": ["number", "null"]}},
     **_PROMPT,
 }
-ANSWER_SCHEMA: dict[str, Any] = {
+PREDICTION_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {
             "type": "object",

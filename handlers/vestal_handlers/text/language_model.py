@@ -1,4 +1,4 @@
-"""A language model's folder, as transformers saves it: config.json, safetensors, tokenizer.json."""
+"""Load a language model from the files that transformers saves, with its tokenizer.json."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class LanguageModel:
     """A causal language model and its tokenizer.
 
     Attributes:
-        model: of transformers, fp32, in eval mode.
-        context: how many tokens it takes at most.
+        model: a model of transformers, fp32, in eval mode.
+        context: the most tokens that it takes.
         eos: the token ids that end a text.
-        start: what an empty text begins with: the beginning-of-text token or, for models without
-            one (GPT-2), the end-of-text token; None where there is neither.
+        start: the first token of an empty text: the beginning-of-text token or, for models without
+            one (GPT-2), the end-of-text token; None if there is neither.
     """
 
     model: Any
@@ -38,18 +38,18 @@ class LanguageModel:
         """Token ids of a text, at least one; special tokens written in it are recognized.
 
         Raises:
-            InputError: 400 not Unicode, 422 nothing of it is in the vocabulary.
+            InputError: 400 not Unicode, 422 no part of it is in the vocabulary.
         """
         try:
-            # As UTF-8 first: the tokenizer says of a lone surrogate only that it is no str.
+            # The tokenizer reports a lone surrogate only as "not a str".
             text.encode()
         except UnicodeEncodeError:
-            raise InputError(400, "the prompt is no Unicode text (lone surrogate)") from None
+            raise InputError(400, "the prompt is not Unicode (lone surrogate)") from None
         ids: list[int] = self.tokenizer.encode(text).ids
         if not ids and self.start is not None and not text:
             ids = [self.start]
         if not ids:
-            what = "nothing of the prompt is in the model's vocabulary" if text else "it is empty"
+            what = "no part of it is in the model's vocabulary" if text else "it is empty"
             raise InputError(422, f"the prompt has no tokens: {what}")
         return ids
 
@@ -63,7 +63,7 @@ class LanguageModel:
         return text
 
     def piece(self, token: int) -> str:
-        """One token's own text; bytes that are no whole character are U+FFFD."""
+        """The text of one token; incomplete characters are U+FFFD."""
         text: str = self.tokenizer.decode([token], skip_special_tokens=False)
         return text
 
@@ -83,22 +83,24 @@ class LanguageModel:
 
 
 def load(artifact: Path, device: torch.device, precision: str = "fp32") -> LanguageModel:
-    """Loads the folder that holds `artifact`, its model.safetensors (or the index of its shards).
+    """Load the folder of `artifact`, its model.safetensors or the index of its shards.
 
-    Nothing is unpickled, no code of the folder is run, and no hub is asked.
+    Nothing is unpickled, no code in the folder is run, and no hub is contacted.
 
     Raises:
-        ValueError: a precision other than fp32, weights that do not fit the architecture, a
-            tokenizer that is not the model's.
+        ValueError: a precision other than fp32, or weights or a tokenizer that do not fit the
+            architecture.
         OSError: a file is missing.
     """
     if precision != "fp32":
-        raise ValueError(f"text generation computes in fp32, not {precision}")
+        raise ValueError(
+            f"text generation does not support handler.precision: {precision}, only fp32"
+        )
     folder = artifact if artifact.is_dir() else artifact.parent
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"no {name} beside the weights, in {folder}")
-    # A worker's stderr is its log: a bar of progress is a line for every step of it.
+            raise FileNotFoundError(f"no {name} in {folder}, the folder of the weights")
+    # A worker's stderr is its log, where a progress bar takes a line for every step.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -109,7 +111,7 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
         output_loading_info=True,
     )
     model, report = loaded
-    # Transformers makes up what is missing, at random, and says so only in a warning.
+    # transformers fills missing weights with random values, and only warns.
     wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
     wrong.pop("unexpected_keys", None)
     if wrong:
@@ -122,7 +124,7 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
     if highest >= vocabulary:
         raise ValueError(
             f"tokenizer.json has a token {highest}, but the model's vocabulary ends at "
-            f"{vocabulary - 1}: it is another model's"
+            f"{vocabulary - 1}. Use the tokenizer.json of this model"
         )
     context = getattr(model.config, "max_position_embeddings", None)
     if not context:
@@ -139,6 +141,6 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
 
 
 def _ids(given: int | list[int] | None, vocabulary: int) -> frozenset[int]:
-    """The special tokens that exist: a small model often keeps the ids of a large one's config."""
+    """The special tokens that exist; a small model may keep the ids of a large one's config."""
     ids = given if isinstance(given, list) else [given]
     return frozenset(token for token in ids if token is not None and 0 <= token < vocabulary)

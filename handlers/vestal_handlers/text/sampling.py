@@ -1,4 +1,4 @@
-"""Draws the next token of one row from its logits: temperature, then top-k, then top-p."""
+"""Sample the next token of a sequence from its logits: temperature, then top-k, then top-p."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-# Dividing by less than this leaves one token anyway (vLLM draws the same line).
+# Dividing by less than this leaves one token anyway (the same limit as in vLLM).
 GREEDY_BELOW = 1e-5
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one request wants its tokens drawn.
+    """The sampling parameters of one request.
 
     Attributes:
-        temperature: the logits are divided by it; 1 leaves them as they are.
+        temperature: the divisor of the logits; 1 leaves them unchanged.
         top_k: only the k most probable tokens, and those as probable as the k-th; 0: all.
         top_p: only the most probable tokens that together reach this probability; 1: all.
-        seed: of the row's own generator.
+        seed: the seed of the sequence's own generator.
     """
 
     temperature: float
@@ -30,10 +30,10 @@ class Sampling:
 
 
 class Sampler:
-    """One row's generator: the same seed draws the same tokens whatever else is in the batch.
+    """Samples tokens for one sequence; the result does not depend on the rest of the batch.
 
-    The generator lives on the CPU and draws once a token over the whole vocabulary in its order,
-    so that neither the device nor the order of nearly equal logits changes what a draw means.
+    The generator is on the CPU and draws once per token over the whole vocabulary in its order, so
+    that neither the device nor the order of nearly equal logits changes the result.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -41,16 +41,16 @@ class Sampler:
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
     def __call__(self, logits: Tensor) -> int:
-        """Logits [V], finite, of any float type and device, become a token id."""
+        """Sample a token id from logits [V]: finite, of any float type and device."""
         probabilities = distribution(logits.float().cpu(), self._sampling)
         return int(torch.multinomial(probabilities, 1, generator=self._generator))
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The probabilities, fp32 [V], that a token is drawn by; 0 for what is filtered out."""
-    # The best logit becomes 0, so no temperature makes infinities of the others' differences.
+    """The probabilities of the tokens, fp32 [V]; 0 for those that are filtered out."""
+    # The best logit becomes 0, so that no temperature makes the others infinite.
     scores = ((logits - logits.max()) / sampling.temperature)[None]
-    # Transformers' own filters do not look at the tokens before: none are given.
+    # The filters of transformers do not use the previous tokens, so none are passed.
     before = torch.empty(1, 0, dtype=torch.long)
     if 0 < sampling.top_k < logits.shape[-1]:
         scores = TopKLogitsWarper(sampling.top_k)(before, scores)

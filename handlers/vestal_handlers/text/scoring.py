@@ -1,4 +1,4 @@
-"""How probable the model finds a text: the log-probability of each token after those before it."""
+"""Score a text: the log-probability of each token, given the tokens before it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from vestal_handlers.errors import Failure, HandlerError
-from vestal_handlers.text.generation import grouped
+from vestal_handlers.errors import HandlerError, RequestFailure
+from vestal_handlers.text.generation import NOT_BEGUN, group_by_size
 
-# Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a forward makes few.
+# Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a pass computes few.
 TOKENS_AT_ONCE = 512
 
 
@@ -23,24 +23,24 @@ def score(
     prompts: Sequence[Sequence[int]],
     max_cells: int = 16_384,
     deadline: float = float("inf"),
-) -> list[list[float] | Failure]:
+) -> list[list[float] | RequestFailure]:
     """Natural log-probabilities, fp32, of every prompt's tokens from the second on.
 
     Args:
         prompts: token ids, at least one each, within the model's context.
-        max_cells: rows times tokens that the cache may hold.
-        deadline: time.monotonic() after which prompts that are not done fail.
+        max_cells: the most rows times tokens in the cache.
+        deadline: time.monotonic() after which unfinished prompts fail.
 
     Returns:
         For each prompt one number fewer than it has tokens; a Failure where one is not finite, or
         no time was left.
     """
-    scores: list[list[float] | Failure] = [[] for _ in prompts]
-    for group in grouped([len(prompt) for prompt in prompts], max_cells):
+    scores: list[list[float] | RequestFailure] = [[] for _ in prompts]
+    for group in group_by_size([len(prompt) for prompt in prompts], max_cells):
         found = _score_together(model, [prompts[index] for index in group], deadline)
         if found is None:
             for index in group:
-                scores[index] = HandlerError("no time was left to score this request")
+                scores[index] = HandlerError(NOT_BEGUN)
             continue
         for index, row in zip(group, found.tolist(), strict=True):
             logprobs = row[: len(prompts[index]) - 1]
@@ -50,12 +50,12 @@ def score(
 
 
 def _score_together(model: Any, prompts: Sequence[Sequence[int]], deadline: float) -> Tensor | None:
-    """Log-probabilities [N, T - 1] on the CPU; after a row's own end they mean nothing.
+    """Log-probabilities [N, T - 1] on the CPU; those after the end of a row are meaningless.
 
-    None where the deadline came first.
+    None if the deadline passed first.
     """
     width = max(len(prompt) for prompt in prompts)
-    # Padding stands on the right, where no token of the row can see it: it needs no mask.
+    # Padding is on the right, where no token of the row attends to it, so it needs no mask.
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     for index, prompt in enumerate(prompts):
         ids[index, : len(prompt)] = torch.tensor(prompt)

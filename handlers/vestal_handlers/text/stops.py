@@ -1,19 +1,19 @@
-"""Finds the stop strings of one request in a text that grows token by token."""
+"""Find the stop strings of one request in a text that grows token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-# What lossy UTF-8 decoding gives for a character whose bytes are not all there.
+# The result of lossy UTF-8 decoding for an incomplete character.
 REPLACEMENT = "\ufffd"
 
 
-class Stops:
-    """Asked after each token with all tokens so far; decodes but the last few of them.
+class StopMatcher:
+    """Called after each token with all tokens so far; decodes only the last few of them.
 
-    Between whole characters a text can be cut: what stands before is decoded no more, only its end
-    is kept, as long as a stop string that began there. The tokens before the cut are decoded along
-    with the new ones, as some tokenizers write a text's first token without its space.
+    A text can be cut between whole characters: the part before the cut is not decoded again, and
+    only its end is kept, in which a stop string may begin. Some tokens before the cut are decoded
+    together with the new ones, as some tokenizers omit the space of a text's first token.
 
     Args:
         strings: not empty, each of at least one character.
@@ -27,7 +27,7 @@ class Stops:
         self._before = self._cut = 0  # tokens[_before:_cut] are decoded along
 
     def __call__(self, tokens: list[int]) -> bool:
-        """Whether a stop string is in the text of these tokens; not asked again once it is."""
+        """Whether the text of these tokens contains a stop string; not called again after True."""
         known = len(self._decode(tokens[self._before : self._cut]))
         new = self._decode(tokens[self._before :])[known:]
         text = self._end + new

@@ -1,0 +1,121 @@
+"""The methods that a task overrides, with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from ts.torch_handler.base_handler import BaseHandler
+
+from vestal_handlers import engines
+from vestal_handlers.engines.tensors import map_tensors, stack, unstack
+from vestal_handlers.errors import InputError
+from vestal_handlers.options import OptionError, Options
+from vestal_handlers.requests.request import InferenceRequest, Instance
+
+
+class TaskHooks(BaseHandler):  # type: ignore[misc]
+    """What a task defines: `decode`, `encode` and `example_input`, and any other method here.
+
+    Attributes:
+        options_type: the dataclass of the options under `handler:` in model-config.yaml.
+        rows: whether a JSON array of arrays or objects holds one instance per item.
+        json_bodies: whether every body is parsed as JSON, whatever its content type.
+        all_outputs: whether `encode` gets every output of the model instead of one.
+    """
+
+    options_type: ClassVar[type[Options]] = Options
+    rows: ClassVar[bool] = False
+    json_bodies: ClassVar[bool] = False
+    all_outputs: ClassVar[bool] = False
+    options: Any
+    name: str
+
+    def load_engine(self, artifact: Path) -> Any:
+        """Load the engine, which has `describe()` and is called by `forward`."""
+        options = self.options
+        if self.all_outputs and options.output is not None:
+            raise OptionError(
+                f"handler.output in model-config.yaml is {options.output!r}, but this task takes "
+                "all outputs of the model; remove the option"
+            )
+        return engines.load(
+            artifact,
+            self.device,
+            options.precision,
+            options.engine,
+            channels_last=options.channels_last,
+            output=options.output,
+            all_outputs=self.all_outputs,
+        )
+
+    def setup(self) -> None:
+        """Load what the task needs in addition to the engine, such as labels and transforms."""
+
+    def example_input(self) -> Any:
+        """A sample for the warm-up: a tensor, or a dict of tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must define example_input()")
+
+    def check_request(self, request: InferenceRequest) -> None:
+        """Refuse a request, or some of its instances, for its size, before anything is decoded."""
+        count, most = len(request.instances), self.options.max_explained
+        if request.has_flag("explain") and count > most:
+            raise InputError(413, f"{count} explanations, at most {most} (handler.max_explained)")
+
+    def decode(self, instance: Instance) -> Any:
+        """Decode `instance.payload` (bytes, str or a JSON value) to a sample.
+
+        Raises:
+            InputError: the status and the message of this instance's error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define decode()")
+
+    def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """Compute one output per sample, on the CPU, in one forward pass.
+
+        Samples are tensors, or dicts of tensors by the names of the model's inputs. All of one
+        batch must have the same shapes, as nothing is padded. An output is a tensor without the
+        batch dimension, or with `all_outputs` what `encode` gets. It may also be a
+        `RequestFailure`: the error of that instance.
+        """
+        batch = stack(samples)
+        if self.device.type == "cuda":
+            batch = map_tensors(self._to_device, batch)
+        with torch.inference_mode():
+            outputs = self.engine(batch)
+        return unstack(map_tensors(Tensor.cpu, outputs))
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def encode(self, output: Any, instance: Instance) -> Any:
+        """Turn one output of the model into a prediction: a JSON value, or `Media`.
+
+        The output is a tensor without the batch dimension; with `all_outputs`, a dict of such
+        tensors where the model names its outputs, or a tuple of them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define encode()")
+
+    def explain(self, sample: Any, instance: Instance) -> Any:
+        """Explain the prediction for a sample; returns the same kinds of value as `encode`."""
+        raise InputError(400, f"model {self.name} does not support explanations")
+
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of one instance's payload."""
+        return {}
+
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of one prediction."""
+        return {}
+
+    def example(self) -> Any:
+        """A valid payload; None if the task has no example."""
+        return None
+
+    def limits(self) -> dict[str, Any]:
+        """The limits on the size of a request, by option."""
+        names = ("bytes", "json_bytes", "values", "instances", "explained", "depth")
+        return {f"max_{name}": getattr(self.options, f"max_{name}") for name in names}
