@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.client import Answer as Answer
     from vestal.client import AsyncClient as AsyncClient
     from vestal.client import Client as Client
     from vestal.client import ClientError as ClientError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from vestal.client import NotFound as NotFound
     from vestal.client import NotReady as NotReady
     from vestal.client import Overloaded as Overloaded
+    from vestal.client import Prediction as Prediction
     from vestal.client import RequestRefused as RequestRefused
     from vestal.client import ServerFailed as ServerFailed
     from vestal.client import TokenError as TokenError
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from vestal.client import WorkerDied as WorkerDied
 
 __all__ = [
-    "Answer",
     "AsyncClient",
     "Client",
     "ClientError",
@@ -52,6 +51,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "Overloaded",
+    "Prediction",
     "RequestRefused",
     "ServerFailed",
     "TokenError",

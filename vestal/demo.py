@@ -22,7 +22,7 @@ from torchvision.io import decode_image, encode_png
 
 from vestal.archive.pack import pack
 from vestal.cli.output import out as console
-from vestal.client import Answer, Client, ClientError
+from vestal.client import Client, ClientError, Prediction
 from vestal.errors import VestalError
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -98,7 +98,7 @@ def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> 
     console.print(f"{right} of {len(seen)} right, drawn in {project.root.name}/grid.png")
 
 
-def _all_answered(said: Sequence[Answer | ClientError]) -> list[Answer]:
+def _all_answered(said: Sequence[Prediction | ClientError]) -> list[Prediction]:
     for one in said:
         if isinstance(one, ClientError):
             raise one
@@ -209,7 +209,7 @@ class Traffic:
             image = self.images[position % len(self.images)].file
             with self._count:
                 self.sent += 1
-            said: Answer | ClientError
+            said: Prediction | ClientError
             try:
                 said = self.client.predict(MODEL, image, timeout=self.deadline)
             except ClientError as error:

@@ -146,7 +146,7 @@ class Load:
 
 def test_a_foreign_handler_answers(client: Client) -> None:
     answer = client.predict("echo", b"0.01")
-    assert answer == {"version": "1.0", "text": "0.01"}
+    assert answer.value == {"version": "1.0", "text": "0.01"}
     assert answer.version is None
     assert answer.request_id
     assert 0.01 < answer.latency < 5
@@ -172,7 +172,7 @@ def test_the_asynchronous_client_is_answered_too(server: ReadyFile) -> None:
             return list(await client.predict_many("echo", [b"0.01"] * 20, concurrency=20))
 
     answers = asyncio.run(call())
-    assert [dict(answer) for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
+    assert [answer.value for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
 
 
 def test_a_fake_server_says_what_torchserve_says(client: Client, server: ReadyFile) -> None:
@@ -259,7 +259,7 @@ def test_a_busy_worker_beside_an_idle_one_is_waited_for(client: Client) -> None:
     answers: list[object] = []
 
     def work() -> None:
-        answers.append(client.predict("named", b"3", version="1.0"))
+        answers.append(client.predict("named", b"3", version="1.0").value)
 
     thread = threading.Thread(target=work)
     started = time.monotonic()

@@ -115,7 +115,7 @@ def test_a_cancelled_call_ends_at_once_and_leaves_the_client_usable() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await client.predict("m", b"x") == {}
+            assert (await client.predict("m", b"x")).value == {}
             return time.monotonic() - started
 
     with WireServer(silent_once) as server:
@@ -307,7 +307,7 @@ def test_an_upload_that_is_read_to_its_end_is_sent_in_pieces() -> None:
             async with AsyncClient(server.url) as client:
                 return await client.predict("m", body)
 
-        assert asyncio.run(call()) == {"same": True}
+        assert asyncio.run(call()).value == {"same": True}
 
 
 def test_a_name_that_does_not_resolve_is_not_tried_again() -> None:
@@ -387,7 +387,7 @@ def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.Monke
             for task in silent:
                 task.cancel()
             await asyncio.gather(*silent, return_exceptions=True)
-            assert await client.predict("m", b"good") == {}
+            assert (await client.predict("m", b"good")).value == {}
 
     with WireServer(behave) as server:
         asyncio.run(main(server.url))

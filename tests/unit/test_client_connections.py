@@ -17,8 +17,7 @@ import pytest
 from client_both import both
 from client_wire import HTTPServer, Received, error, http, until
 
-from vestal import Client, ClientError, InvalidInput, RequestRefused, UsageError
-from vestal.client.answers import DictAnswer
+from vestal import Client, ClientError, InvalidInput, Prediction, RequestRefused, UsageError
 
 
 def echo(request: Received) -> bytes:
@@ -118,7 +117,7 @@ def test_many_survive_an_input_that_raises_whatever_it_likes(kind: type[Client])
 
     with HTTPServer(echo) as server, kind(server.url) as client:
         results = client.predict_many("m", [b"a", Broken(), b"c"], version="2.0")
-    assert [type(results[0]), type(results[2])] == [DictAnswer, DictAnswer]
+    assert [type(results[0]), type(results[2])] == [Prediction, Prediction]
     failed = results[1]
     assert isinstance(failed, InvalidInput)
     assert "out of paper" in str(failed)

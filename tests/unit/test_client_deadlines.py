@@ -124,7 +124,7 @@ def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -
         silent(connection)
 
     with WireServer(second_is_silent) as server, kind(server.url, hedge=False) as client:
-        assert client.predict("m", b"x", timeout=None) == {"n": 1}
+        assert client.predict("m", b"x", timeout=None).value == {"n": 1}
         with ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
         assert server.connections == 1
@@ -162,7 +162,7 @@ def test_an_input_that_never_comes_is_left_at_the_deadline(
 def test_a_deadline_past_all_clocks_is_none(kind: type[Client], timeout: float) -> None:
     answers = script(QUEUE_FULL, http(200, {}))
     with HTTPServer(answers) as server, kind(server.url, timeout=timeout) as client:
-        assert client.predict("m", b"x") == {}
+        assert client.predict("m", b"x").value == {}
 
 
 @both
@@ -246,7 +246,7 @@ def test_tls_obeys_the_deadline(
     with WireServer(behave) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         with kind(url) as client:
-            assert client.predict("m", b"x", timeout=5) == {"secure": True}
+            assert client.predict("m", b"x", timeout=5).value == {"secure": True}
             with ends_at_the_deadline():
                 client.predict("m", b"x", timeout=SECONDS)
 
@@ -340,7 +340,7 @@ def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(
         here = (socket.AF_INET, ("127.0.0.1", int(server.url.rpartition(":")[2])))
         _resolves_to(monkeypatch, (socket.AF_CAN, ("can0",)), here)
         monkeypatch.setattr(DeadlineSocket, "__init__", _without_can)
-        assert client.predict("m", b"x") == {}
+        assert client.predict("m", b"x").value == {}
 
 
 def _without_can(self: socket.socket, family: int, *args: int) -> None:

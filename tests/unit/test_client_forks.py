@@ -127,7 +127,7 @@ with Client(sys.argv[1], timeout=5) as client:
     child = os.fork()
     if child == 0:
         signal.alarm(10)  # ends it where it hangs
-        assert client.predict("m", b"child") == {"echo": "child"}
+        assert client.predict("m", b"child").value == {"echo": "child"}
         sys.exit(3)  # ends as a process does that was never forked
     status = os.waitpid(child, 0)[1]
     over.set()

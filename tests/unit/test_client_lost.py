@@ -24,7 +24,7 @@ from client_wire import (
 
 from vestal import AsyncClient, Client, DeadlineExceeded, RequestRefused, UsageError, WorkerDied
 from vestal.client import copies, recent
-from vestal.client.answers import Answer
+from vestal.client.prediction import Prediction
 from vestal.client.shared import Shared
 
 FIRST, SECOND, THIRD = http(body="first"), http(body="second"), http(body="third")
@@ -85,15 +85,15 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-Ask = Callable[..., "Future[Answer]"]
+Ask = Callable[..., "Future[Prediction]"]
 
 
 @pytest.fixture
 def ask(pool: ThreadPoolExecutor) -> Ask:
     """Calls in another thread with the body "lost", after an answer that the client knows of."""
 
-    def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Answer]:
-        assert client.predict("m", b"other", version=version) == "other"
+    def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Prediction]:
+        assert client.predict("m", b"other", version=version).value == "other"
         return pool.submit(client.predict, "m", b"lost", version=version, timeout=timeout)
 
     return call
@@ -144,7 +144,7 @@ def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
     with Losing(NEVER) as server, kind(server.url) as client:
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", timeout=0.5)
-        assert client.predict("m", b"other", version="1.0") == "other"
+        assert client.predict("m", b"other", version="1.0").value == "other"
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", version="2.0", timeout=0.5)
 

@@ -197,7 +197,7 @@ def test_without_a_deadline_the_attempts_are_counted() -> None:
 def test_attempts_are_counted_in_the_answer(kind: type[Client]) -> None:
     with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, kind(server.url) as client:
         answer = client.predict("m", b"x")
-    assert answer == {"label": "7"}
+    assert answer.value == {"label": "7"}
     assert answer.attempts == 3
     assert [request.body for request in server.received] == [b"x"] * 3
 

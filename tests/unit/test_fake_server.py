@@ -35,11 +35,11 @@ def test_it_answers_what_it_was_told() -> None:
         server.answer("length", lambda request: len(request.body))
         server.answer("text", lambda request: request.json()["text"].upper())
         answer = client.predict("mnist", b"png")
-        assert (answer, answer.version, answer.attempts) == ({"label": "7"}, "1.0", 1)
-        assert client.predict("mnist", b"png", version="2.0") == {"label": "8"}
-        assert client.predict("raw", b"") == b"\x00\x01"
-        assert client.predict("length", b"four") == 4
-        assert client.predict("text", {"text": "abc"}) == "ABC"
+        assert (answer.value, answer.version, answer.attempts) == ({"label": "7"}, "1.0", 1)
+        assert client.predict("mnist", b"png", version="2.0").value == {"label": "8"}
+        assert client.predict("raw", b"").value == b"\x00\x01"
+        assert client.predict("length", b"four").value == 4
+        assert client.predict("text", {"text": "abc"}).value == "ABC"
         assert client.explain("mnist", b"png")["label"] == "7"
         assert [(r.kind, r.model, r.version) for r in server.requests[:2]] == [
             ("predictions", "mnist", None),
@@ -51,7 +51,7 @@ def test_it_answers_what_it_was_told() -> None:
 def test_the_asynchronous_client_calls_it_too() -> None:
     async def call() -> object:
         async with server.async_client() as client:
-            return await client.predict("mnist", b"png")
+            return (await client.predict("mnist", b"png")).value
 
     with FakeServer() as server:
         server.answer("mnist", {"label": "7"})
@@ -123,7 +123,7 @@ def test_it_is_managed() -> None:
         client.unregister("mnist", "1.0")
         assert [(m.version, m.default) for m in client.models()] == [("2.0", True)]
         assert client.ready()
-        assert client.predict("mnist", b"") == {"label": "8"}
+        assert client.predict("mnist", b"").value == {"label": "8"}
         client.unregister("mnist", "2.0")
         assert client.models() == []
         with pytest.raises(NotFound):
@@ -161,7 +161,7 @@ def test_without_workers_nobody_answers() -> None:
         with pytest.raises(DeadlineExceeded, match="has no worker"):
             client.describe("m", customized=True, timeout=0.3)
         client.scale("m", 1)
-        assert client.predict("m", b"") == {}
+        assert client.predict("m", b"").value == {}
 
 
 def test_what_torchserve_refuses_it_refuses() -> None:

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from vestal.cli import predict
 from vestal.cli.inputs import fitted, gather
-from vestal.client.answers import answer
 from vestal.client.errors import Facts, RequestRefused
+from vestal.client.prediction import Prediction
 from vestal.client.steps import Reply
 from vestal.client.tracing import Trace
 from vestal.errors import UsageError
@@ -19,7 +19,7 @@ from vestal.errors import UsageError
 
 def said(text):
     reply = Reply(200, "OK", {"content-type": "application/json"}, text.encode())
-    return answer(reply, model="m", latency=0.1, attempts=1, trace=Trace("c", "t"))
+    return Prediction.from_reply(reply, model="m", latency=0.1, attempts=1, trace=Trace("c", "t"))
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from vestal.cli.inputs import Given, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.waiting import wait_for_server
-from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
+from vestal.client import Client, ClientError, ConnectionFailed, NotFound, Prediction
 from vestal.client.encoding import looks_like_path
 from vestal.client.inference import is_refusal
 from vestal.errors import UsageError
 
-Said = Answer | ClientError
+Said = Prediction | ClientError
 DESCRIBED_WITHIN = 5.0  # seconds
 
 
@@ -73,14 +73,20 @@ def predict(
         raise typer.Exit(1)
 
 
-def is_class(said: Said) -> TypeGuard[Answer]:
+def is_class(said: Said) -> TypeGuard[Prediction]:
     """Whether it is an answer of our classifiers."""
-    return isinstance(said, dict) and {"label", "probability", "top"} <= said.keys()
+    return _has_fields(said, "label", "probability", "top")
 
 
-def is_text(said: Said) -> TypeGuard[Answer]:
+def is_text(said: Said) -> TypeGuard[Prediction]:
     """Whether it is a text that our generator wrote."""
-    return isinstance(said, dict) and {"text", "finish_reason"} <= said.keys()
+    return _has_fields(said, "text", "finish_reason")
+
+
+def _has_fields(said: Said, *names: str) -> bool:
+    if isinstance(said, ClientError) or not isinstance(said.value, dict):
+        return False
+    return said.value.keys() >= set(names)
 
 
 def known_labels(
@@ -177,7 +183,7 @@ def _print_texts(given: Sequence[Given], said: Sequence[Said]) -> None:
             out.print(Text(f"{one.shown}: {answer}", style="red"))
         elif is_text(answer):
             out.print(Text.assemble((one.prompt, "dim"), (answer["text"], "bold")))
-            tokens = answer.get("completion_tokens")
+            tokens = answer.value.get("completion_tokens")
             out.print(Text(f"({tokens} tokens, {answer['finish_reason']})\n", style="dim"))
         else:
             out.print(Text(f"{one.shown}: {answer.value}"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vestal.client.answers import Answer
 from vestal.client.client import Client
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import (
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import Worker as Worker
     from vestal.client.metrics import Metrics as Metrics
     from vestal.client.metrics import Sample as Sample
+    from vestal.client.prediction import Prediction as Prediction
 
 __all__ = [
     "DEFAULT",
-    "Answer",
     "AsyncClient",
     "Client",
     "ClientError",
@@ -54,6 +53,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "Overloaded",
+    "Prediction",
     "RequestRefused",
     "Sample",
     "ServerFailed",
@@ -71,10 +71,11 @@ _LATER = {
     "Metrics": "metrics",
     "ModelDescription": "descriptions",
     "ModelInfo": "descriptions",
+    "Prediction": "prediction",
     "Sample": "metrics",
     "Worker": "descriptions",
 }
-"""Where those stand that a service may never need: imported when they are asked for."""
+"""Modules imported on first use; `dataclasses` alone would add 8 ms to `import vestal`."""
 
 
 def __getattr__(name: str) -> object:

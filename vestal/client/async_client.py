@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
-from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from vestal.client.async_transport import AsyncTransport
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import Metrics
+    from vestal.client.prediction import Prediction
 
 
 class AsyncClient(Base):
@@ -46,7 +46,7 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
+    ) -> Prediction:
         """As `Client.predict`."""
         asked = Asked("predict", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
@@ -62,11 +62,11 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> list[Answer | ClientError]:
+    ) -> list[Prediction | ClientError]:
         """As `Client.predict_many`."""
         many = Many(inputs, concurrency, progress)
 
-        async def ask(value: Any) -> Answer:
+        async def ask(value: Any) -> Prediction:
             return await self.predict(
                 model,
                 value,
@@ -88,12 +88,12 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
+    ) -> Prediction:
         """As `Client.explain`."""
         asked = Asked("explain", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
-    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Prediction:
         context = self._begin(
             timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
         )

@@ -8,10 +8,9 @@ import time
 from asyncio import FIRST_COMPLETED, ensure_future
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from vestal.client.answers import Answer
 from vestal.client.async_pool import Pool, Upload, httpx, new_client, trust
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
@@ -29,6 +28,9 @@ from vestal.client.steps import (
     Work,
     broken,
 )
+
+if TYPE_CHECKING:
+    from vestal.client.prediction import Prediction
 
 T = TypeVar("T")
 
@@ -127,14 +129,14 @@ class AsyncTransport:
             else:
                 await pool.drop(request.base, client, upload)
 
-    async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
+    async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Prediction]]) -> None:
         """Asks for every input, as many at a time as may be."""
 
         async def work() -> None:
             while (item := many.take()) is not None:
                 position, value = item
                 try:
-                    result: Answer | ClientError = await ask(value)
+                    result: Prediction | ClientError = await ask(value)
                 except ClientError as error:
                     result = error
                 many.put(position, result)

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
-from vestal.client.answers import Answer
 from vestal.client.base import Base
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
@@ -20,6 +19,7 @@ from vestal.client.transport import Transport
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import Metrics
+    from vestal.client.prediction import Prediction
 
 
 class Client(Base):
@@ -62,7 +62,7 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
+    ) -> Prediction:
         """Sends one input to a model, its default version unless one is said.
 
         `input`: a Path is a file; a str is text, whatever it looks like; bytes, a file object, a
@@ -84,7 +84,7 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> list[Answer | ClientError]:
+    ) -> list[Prediction | ClientError]:
         """Sends many inputs, at most `concurrency` at a time; the results are in their order.
 
         An input that fails has its error in the list. `timeout` holds for each input by itself.
@@ -102,7 +102,7 @@ class Client(Base):
             while (item := many.take()) is not None:
                 position, value = item
                 try:
-                    result: Answer | ClientError = self.predict(
+                    result: Prediction | ClientError = self.predict(
                         model,
                         value,
                         version=version,
@@ -132,7 +132,7 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
+    ) -> Prediction:
         """A prediction together with what each part of the input added to it.
 
         Takes what `predict` takes.
@@ -140,7 +140,7 @@ class Client(Base):
         asked = Asked("explain", model, version, correlation_id, traceparent)
         return self._infer(asked, input, timeout)
 
-    def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+    def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Prediction:
         context = self._begin(
             timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
         )

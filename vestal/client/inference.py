@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vestal.client.answers import Answer, answer
 from vestal.client.arrays import type_name
 from vestal.client.context import Context
 from vestal.client.encoding import Payload, encode, looks_like_path, may_hang, takes_long
@@ -20,6 +19,9 @@ from vestal.client.retry import Attempts
 from vestal.client.steps import TOO_LATE, Call, Steps, Work, path
 from vestal.client.tracing import trace_of
 from vestal.client.verdicts import named
+
+if TYPE_CHECKING:
+    from vestal.client.prediction import Prediction
 
 Operation = Literal["predict", "explain"]
 
@@ -37,8 +39,10 @@ class Asked(NamedTuple):
     traceparent: str | None
 
 
-def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
+def infer(context: Context, asked: Asked, value: Any) -> Steps[Prediction]:
     """Encodes the input once, whatever the number of attempts."""
+    from vestal.client.prediction import Prediction  # imports dataclasses, which take 8 ms
+
     target = path(_FOLDERS[asked.operation], asked.model, asked.version)
     trace = trace_of(context.span, asked.traceparent, asked.correlation_id)
     if takes_long(value):
@@ -66,7 +70,7 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
             error.facts = error.facts._replace(hint=_path_hint(value))
         raise
     context.span.event("answered", attempts=attempts, status=reply.status)
-    return answer(
+    return Prediction.from_reply(
         reply,
         model=asked.model,
         latency=context.deadline.elapsed,

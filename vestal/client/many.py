@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sized
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vestal.client.answers import Answer
 from vestal.client.arrays import comes_from, records, type_name
 from vestal.client.errors import ClientError
 from vestal.errors import UsageError
+
+if TYPE_CHECKING:
+    from vestal.client.prediction import Prediction
 
 Progress = Callable[[int, int | None], object]
 """Called with the number of results so far and that of all inputs (None: not known)."""
@@ -27,7 +29,7 @@ class Many:
             inputs = records(inputs)  # itself it gives its columns' names
         self._source = enumerate(_iterator(inputs))
         self._total = len(inputs) if isinstance(inputs, Sized) else None
-        self._results: dict[int, Answer | ClientError] = {}
+        self._results: dict[int, Prediction | ClientError] = {}
         self._progress = progress
         self._taking, self._putting = Lock(), Lock()
         self._stopped = False
@@ -38,7 +40,7 @@ class Many:
         with self._taking:
             return None if self._stopped else next(self._source, None)
 
-    def put(self, position: int, result: Answer | ClientError) -> None:
+    def put(self, position: int, result: Prediction | ClientError) -> None:
         with self._putting:
             self._results[position] = result
             if self._progress is not None and not self._stopped:
@@ -47,7 +49,7 @@ class Many:
     def stop(self) -> None:
         self._stopped = True
 
-    def results(self) -> list[Answer | ClientError]:
+    def results(self) -> list[Prediction | ClientError]:
         return [self._results[position] for position in range(len(self._results))]
 
 
