@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from client_both import both
+from client_tls import make_certificate, server_context
 from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
 from urllib3 import HTTPConnectionPool, PoolManager
 
@@ -230,7 +229,7 @@ def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
 def test_tls_obeys_the_deadline(
     kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
 
     def behave(connection: Connection) -> None:
@@ -277,7 +276,7 @@ def test_behind_a_proxy_tls_obeys_the_deadline(
 def test_behind_a_proxy_that_speaks_tls_the_inner_handshake_obeys_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
 
     def tunnels_to_silence(connection: Connection) -> None:
         with context.wrap_socket(connection.sock, server_side=True) as secured:
@@ -363,7 +362,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next(
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(
     kind: type[Client], tmp_path: Path
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
 
     def behave(connection: Connection) -> None:
         with pytest.raises((ssl.SSLError, OSError)), connection.sock:
@@ -389,20 +388,3 @@ def _port(sock: socket.socket) -> int:
     sock.bind(("127.0.0.1", 0))
     port: int = sock.getsockname()[1]
     return port
-
-
-def _certificate(folder: Path) -> ssl.SSLContext:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    extension = "subjectAltName=DNS:localhost"
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        ["openssl", *command.split(), "-addext", extension, *files],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context

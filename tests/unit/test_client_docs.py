@@ -41,7 +41,7 @@ def test_the_page_runs(
     project = Project.here()
     project.state.mkdir()
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 12
     with Served(mnist=[ready("1.0", workers=1)]) as server:
         new = Version("2.0", "mnist-2.0.mar", [("9002", "READY", 102)])
         server.store["mnist-2.0.mar"] = ("mnist", new)

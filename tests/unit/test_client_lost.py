@@ -389,6 +389,6 @@ def test_without_hedging_nothing_is_sent_twice(kind: type[Client], ask: Ask) -> 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_pickled_client_keeps_its_hedging(kind: type[Client]) -> None:
     for hedge in (True, False):
-        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._hedge is hedge
+        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._policy.hedge is hedge
     with pytest.raises(UsageError, match="hedge is 'no': expected True or False"):
         kind("http://h:1", hedge="no")  # type: ignore[arg-type]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.base import Base
+from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
-from vestal.client.many import Many, Progress
 from vestal.client.registering import UNDO_SECONDS, Registration
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class AsyncClient(Base):
         # httpx and asyncio are imported by those who need them.
         from vestal.client.async_transport import AsyncTransport
 
-        self._transport = AsyncTransport(self._addresses.known(), self._proxies)
+        self._transport = AsyncTransport(self._addresses.known(), self._proxies, self._options)
 
     async def predict(
         self,
@@ -64,9 +64,11 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> list[Prediction | ClientError]:
         """As `Client.predict_many`."""
-        many = Many(inputs, concurrency, progress)
+        from vestal.client.async_bulk import run_bulk  # imports asyncio
 
-        async def ask(value: Any) -> Prediction:
+        job = BulkJob(inputs, concurrency, progress)
+
+        async def predict(value: Any) -> Prediction:
             return await self.predict(
                 model,
                 value,
@@ -76,8 +78,36 @@ class AsyncClient(Base):
                 timeout=timeout,
             )
 
-        await self._transport.carry_out_many(many, ask)
-        return many.results()
+        await run_bulk(job, predict)
+        return job.results()
+
+    def iter_predictions(
+        self,
+        model: str,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        version: str | None = None,
+        concurrency: int = 8,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> AsyncIterator[Prediction | ClientError]:
+        """As `Client.iter_predictions`, for `async for`; `inputs` may be asynchronous."""
+        from vestal.client.async_bulk import async_input_iterator, async_prediction_stream
+
+        source, limit = async_input_iterator(inputs), check_concurrency(concurrency)
+
+        async def predict(value: Any) -> Prediction:
+            return await self.predict(
+                model,
+                value,
+                version=version,
+                correlation_id=correlation_id,
+                traceparent=traceparent,
+                timeout=timeout,
+            )
+
+        return async_prediction_stream(source, limit, predict)
 
     async def explain(
         self,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
 from vestal.client.steps import WAITING
 from vestal.errors import UsageError
@@ -64,9 +65,15 @@ class Pool:
     costs more than the request. Here the one that was used last is taken, so few are kept busy.
     """
 
-    def __init__(self, trusted: ssl.SSLContext, proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        trusted: ssl.SSLContext,
+        proxies: Mapping[str, str],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._trusted = trusted
         self._proxies = proxies
+        self._transport = transport
         self.connections = CONNECTIONS
         self._idle: defaultdict[str, list[httpx.AsyncClient]] = defaultdict(list)
         self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -84,9 +91,12 @@ class Pool:
             await self._free[base].acquire()
         if self._closed:
             self._free[base].release()
-            raise UsageError("this client is closed: make a new one")
+            raise UsageError("this client is closed; create a new one")
         idle = self._idle[base]
-        return idle.pop() if idle else new_client(self._trusted, self._proxies.get(base))
+        return idle.pop() if idle else self._new_client(base)
+
+    def _new_client(self, base: str) -> httpx.AsyncClient:
+        return new_client(self._trusted, self._proxies.get(base), self._transport)
 
     async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
         """After a whole answer: only then is the connection fit for another request."""
@@ -121,8 +131,33 @@ class Pool:
         await asyncio.gather(*self._closing)
 
 
-def new_client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
+class _Borrowed(httpx.AsyncBaseTransport):
+    """A caller's transport, which outlives the httpx clients that share it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
+def check_transport(transport: object) -> httpx.AsyncBaseTransport | None:
+    """Raises UsageError unless it is an httpx transport for asyncio, or None."""
+    if transport is None:
+        return None
+    if not isinstance(transport, httpx.AsyncBaseTransport):
+        raise UsageError(
+            f"transport is of type {type(transport).__name__}: expected an httpx transport "
+            "(httpx.AsyncBaseTransport, such as httpx.MockTransport)"
+        )
+    return _Borrowed(transport)
+
+
+def new_client(
+    trusted: ssl.SSLContext, proxy: str | None, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
     return httpx.AsyncClient(
+        transport=transport,
         verify=trusted,
         proxy=proxy,
         trust_env=False,  # `vestal.client.proxies` has read it
@@ -131,10 +166,24 @@ def new_client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
     )
 
 
-def trust(secure: bool) -> ssl.SSLContext:
-    """Trusts the CA bundle that requests takes (a file or a folder); nobody if not `secure`."""
+def trust(secure: bool, options: ConnectionOptions) -> ssl.SSLContext:
+    """Make the TLS context: the same CA bundles as requests; an empty one if not `secure`."""
     if not secure:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _context(options.verify)
+    if options.cert is not None:
+        paths = options.cert if isinstance(options.cert, tuple) else (options.cert,)
+        context.load_cert_chain(*paths)
+    return context
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:
+    if verify is False:
+        return httpx.create_ssl_context(verify=False)
+    if isinstance(verify, str):
+        if Path(verify).is_dir():
+            return ssl.create_default_context(capath=verify)
+        return ssl.create_default_context(cafile=verify)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         if bundle := os.environ.get(name):
             if Path(bundle).is_dir():

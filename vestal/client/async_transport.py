@@ -6,16 +6,15 @@ import asyncio
 import ssl
 import time
 from asyncio import FIRST_COMPLETED, ensure_future
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from vestal.client.async_pool import Pool, Upload, httpx, new_client, trust
+from vestal.client.async_pool import Pool, Upload, check_transport, httpx, new_client, trust
+from vestal.client.connection_options import ConnectionOptions
 from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
-from vestal.client.errors import ClientError
-from vestal.client.many import Many
 from vestal.client.steps import (
     TOO_LATE,
     WAITING,
@@ -29,9 +28,6 @@ from vestal.client.steps import (
     broken,
 )
 
-if TYPE_CHECKING:
-    from vestal.client.prediction import Prediction
-
 T = TypeVar("T")
 
 LOOK = 0.5  # seconds between two looks whether the request is sent
@@ -40,14 +36,24 @@ LOOK = 0.5  # seconds between two looks whether the request is sent
 class AsyncTransport:
     """Each event loop, and a child after a fork, gets connections of its own."""
 
-    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        proxies: Mapping[str, str],
+        options: ConnectionOptions,
+    ) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
+        self._options = options
+        accepts = any(name.lower() == "accept" for name in options.headers)
+        self._headers = {**({} if accepts else {"Accept": "*/*"}), **options.headers}
+        self._transport = check_transport(options.transport)
         # One for all: httpx takes 5 ms to make its own.
-        self._trusted: ssl.SSLContext | None = trust(self._secure)
+        self._trusted: ssl.SSLContext | None = trust(self._secure, options)
         try:
             for address in addresses:
                 _url(address)
-                new_client(self._trusted, proxies.get(address))  # it fails for what it cannot use
+                # It raises for a proxy that httpx cannot use.
+                new_client(self._trusted, proxies.get(address), self._transport)
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from error
         self._proxies = proxies
@@ -121,7 +127,7 @@ class AsyncTransport:
             return Broken(f"waiting for one of {pool.connections} connections", error, sent=False)
         outcome: Reply | Broken | None = None
         try:
-            outcome = await _send(client, request, upload, deadline)
+            outcome = await _send(client, self._headers, request, upload, deadline)
             return outcome
         finally:
             if isinstance(outcome, Reply):
@@ -129,33 +135,12 @@ class AsyncTransport:
             else:
                 await pool.drop(request.base, client, upload)
 
-    async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Prediction]]) -> None:
-        """Asks for every input, as many at a time as may be."""
-
-        async def work() -> None:
-            while (item := many.take()) is not None:
-                position, value = item
-                try:
-                    result: Prediction | ClientError = await ask(value)
-                except ClientError as error:
-                    result = error
-                many.put(position, result)
-
-        workers = [asyncio.create_task(work()) for _ in range(many.concurrency)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            many.stop()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
     def _pool(self) -> Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            self._trusted = self._trusted or trust(self._secure)
-            pool = self._pools[loop] = Pool(self._trusted, self._proxies)
+            self._trusted = self._trusted or trust(self._secure, self._options)
+            pool = self._pools[loop] = Pool(self._trusted, self._proxies, self._transport)
         return pool
 
     def after_fork(self) -> None:
@@ -167,14 +152,20 @@ class AsyncTransport:
     async def close(self) -> None:
         """Closes this event loop's connections; a second call does nothing."""
         await self._pool().close()
+        if self._options.transport is not None:
+            await self._options.transport.aclose()
 
 
 async def _send(
-    client: httpx.AsyncClient, request: Request, upload: Upload, deadline: Deadline
+    client: httpx.AsyncClient,
+    extra: Mapping[str, str],
+    request: Request,
+    upload: Upload,
+    deadline: Deadline,
 ) -> Reply | Broken:
     url = _url(request.base + request.target)
     sent = time.monotonic()
-    headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
+    headers = {"Host": url.netloc.decode("ascii"), **extra, **request.headers}
     if request.body or request.method == "POST":
         headers["Content-Length"] = str(len(request.body))
     try:
@@ -194,6 +185,8 @@ async def _send(
                 body = await response.aread()
             finally:
                 await response.aclose()
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        return broken("connecting", error, sent=False)
     except (httpx.HTTPError, OSError) as error:
         return broken(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
+from vestal.client.connection_options import (
+    Cert,
+    ConnectionOptions,
+    Verify,
+    check_options,
+    check_retries,
+)
 from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
 from vestal.client.errors import InvalidAddress
@@ -24,8 +31,16 @@ class _Transport(Protocol):
         """Runs in a child process, before it has any other thread."""
 
 
+class Policy(NamedTuple):
+    """`timeout`: seconds, None for no deadline. `retries`: None for as many as it allows."""
+
+    timeout: float | None
+    retries: int | None
+    hedge: bool
+
+
 class Base:
-    """Pickled, a client is its configuration: addresses, source of tokens, timeout, hedge."""
+    """Configuration of a client. A pickled client is its configuration, without connections."""
 
     _transport: _Transport
 
@@ -38,26 +53,37 @@ class Base:
         key_file: str | os.PathLike[str] | None = None,
         token: str | None = None,
         timeout: float | None = 30.0,
+        retries: int | None = None,
         hedge: bool = True,
+        headers: Mapping[str, str] | None = None,
+        verify: Verify = True,
+        cert: Cert | None = None,
+        transport: Any = None,
     ) -> None:
         if not isinstance(hedge, bool):
             raise UsageError(f"hedge is {hedge!r}: expected True or False")
-        self._timeout, self._hedge = check(timeout), hedge
-        self._configure(*resolve(url, management, metrics, key_file, token))
+        policy = Policy(check(timeout), check_retries(retries), hedge and transport is None)
+        addresses, tokens = resolve(url, management, metrics, key_file, token)
+        options = check_options(headers, verify, cert, transport, tokens)
+        self._configure(addresses, tokens, policy, options)
 
-    def _configure(self, addresses: Addresses, tokens: Tokens) -> None:
+    def _configure(
+        self, addresses: Addresses, tokens: Tokens, policy: Policy, options: ConnectionOptions
+    ) -> None:
         self._addresses, self._tokens = addresses, tokens
+        self._policy, self._options = policy, options
         # A server that wrote a ready file has been there: connections it refuses are an outage.
         self._shared = Shared(Reached(addresses.known() if addresses.own else ()))
         try:
-            self._proxies = {} if addresses.own else find_proxies(addresses.known())
+            direct = addresses.own or options.transport is not None
+            self._proxies = {} if direct else find_proxies(addresses.known())
             self._open()
         except (ImportError, OSError, ValueError) as error:
-            # Those of the libraries, for what they read of the environment.
+            # Raised by the libraries for values that they read from the environment.
             raise InvalidAddress(
-                f"no client can be made for {' '.join(addresses.known())}: {error}. Are the "
+                f"no client can be made for {' '.join(addresses.known())}: {error}. Check the "
                 "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
-                "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment right?"
+                "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment"
             ) from error
         _clients.add(self)
 
@@ -70,7 +96,13 @@ class Base:
         self._transport.after_fork()
 
     def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
-        return _restore, (type(self), self._addresses, self._tokens, self._timeout, self._hedge)
+        return _restore, (
+            type(self),
+            self._addresses,
+            self._tokens,
+            self._policy,
+            self._options,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {' '.join(self._addresses.known())}, {self._tokens!r}>"
@@ -84,7 +116,7 @@ class Base:
         *,
         traceparent: str | None = None,
     ) -> Context:
-        seconds = self._timeout if isinstance(timeout, UseClientTimeout) else timeout
+        seconds = self._policy.timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
         return Context(
             addresses=self._addresses,
@@ -93,7 +125,9 @@ class Base:
             shared=self._shared,
             proxies=self._proxies,
             span=span(operation, model, traceparent),
-            hedge=self._hedge,
+            hedge=self._policy.hedge,
+            retries=self._policy.retries,
+            secrets=tuple(self._options.headers.values()),
             model=model,
             version=version,
         )
@@ -112,9 +146,12 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def _restore(
-    kind: type[Base], addresses: Addresses, tokens: Tokens, timeout: float | None, hedge: bool
+    kind: type[Base],
+    addresses: Addresses,
+    tokens: Tokens,
+    policy: Policy,
+    options: ConnectionOptions,
 ) -> Base:
     client = kind.__new__(kind)
-    client._timeout, client._hedge = timeout, hedge
-    client._configure(addresses, tokens)
+    client._configure(addresses, tokens, policy, options)
     return client

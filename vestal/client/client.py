@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.base import Base
+from vestal.client.bulk import (
+    BulkJob,
+    Progress,
+    check_concurrency,
+    input_iterator,
+    prediction_stream,
+)
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
 from vestal.client.inference import Asked
-from vestal.client.many import Many, Progress
 from vestal.client.registering import UNDO_SECONDS, Registration
 from vestal.client.steps import Work
 from vestal.client.transport import Transport
@@ -32,16 +38,24 @@ class Client(Base):
     before it expires where there is a management address), else from VESTAL_TOKEN, else from the
     ready file's key file.
 
-    `timeout`: seconds that every call has in total, unless it says otherwise: connecting, retries,
-    pauses, sending and reading. None: no deadline.
+    `timeout`: seconds for each call in total: connecting, retries, pauses, sending and reading.
+    None: no deadline. A call's own `timeout` replaces it.
 
-    `hedge`: send a second copy of a prediction that the server may have lost; the first answer
-    counts. False for models that must never get an input twice at the same time.
+    `retries`: how often one request is sent again at most, second copies included; 0 turns
+    retries off, None allows as many as the deadline. A renewed token costs no retry.
 
-    Thread-safe, with pooled connections; a child process after a fork gets its own. Pickled, it is
-    its configuration, the token with it. Proxies and CA bundles are read from the environment once,
-    as requests does; loopback and ready-file addresses are called without a proxy. `AsyncClient` is
-    the same for asyncio.
+    `hedge`: send a second copy of a prediction that the server may have lost; the first response
+    counts. False for models that must never receive an input twice at the same time.
+
+    `headers`: sent with every request. `verify`, `cert`: as in requests: False or a CA bundle; a
+    client certificate as a PEM file or (certificate, key). `transport`: a requests adapter that
+    sends the requests instead of Vestal's own connections, for tests; its timeout counts for each
+    of its operations, and no second copies are sent.
+
+    Thread-safe, with pooled connections; a child process gets its own after a fork. A pickled
+    client is its configuration, including its token. Proxies and CA bundles are read from the
+    environment once, as requests does; loopback and ready-file addresses are called without a
+    proxy. `AsyncClient` is the same for asyncio, with an httpx transport.
 
     Every method raises ClientError (see `vestal.client.errors` for the tree), and UsageError for
     an invalid argument. An address that is not http://host:port raises InvalidAddress, which is
@@ -51,7 +65,7 @@ class Client(Base):
     _transport: Transport
 
     def _open(self) -> None:
-        self._transport = Transport(self._addresses.known(), self._proxies)
+        self._transport = Transport(self._addresses.known(), self._proxies, self._options)
 
     def predict(
         self,
@@ -96,10 +110,10 @@ class Client(Base):
         """
         from concurrent.futures import as_completed
 
-        many = Many(inputs, concurrency, progress)
+        job = BulkJob(inputs, concurrency, progress)
 
         def work() -> None:
-            while (item := many.take()) is not None:
+            while (item := job.take()) is not None:
                 position, value = item
                 try:
                     result: Prediction | ClientError = self.predict(
@@ -112,16 +126,50 @@ class Client(Base):
                     )
                 except ClientError as error:
                     result = error
-                many.put(position, result)
+                job.put(position, result)
 
         # Threads that nothing waits for: Ctrl-C ends the call, and the process, at once.
-        workers = [Work(work, may_hang=True).start() for _ in range(many.concurrency)]
+        workers = [Work(work, may_hang=True).start() for _ in range(job.concurrency)]
         try:
             for worker in as_completed(workers):
                 worker.result()
         finally:
-            many.stop()
-        return many.results()
+            job.stop()
+        return job.results()
+
+    def iter_predictions(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        *,
+        version: str | None = None,
+        concurrency: int = 8,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Iterator[Prediction | ClientError]:
+        """Yield the results of a stream of inputs in order, for streams of any length.
+
+        At most `concurrency` inputs are read ahead of the results that were taken; a thread of
+        this call reads them. An input that fails yields its error; an error of `inputs` itself is
+        raised after the results before it. Other arguments: see `predict_many`.
+        """
+        source, limit = input_iterator(inputs), check_concurrency(concurrency)
+
+        def predict(value: Any) -> Prediction | ClientError:
+            try:
+                return self.predict(
+                    model,
+                    value,
+                    version=version,
+                    correlation_id=correlation_id,
+                    traceparent=traceparent,
+                    timeout=timeout,
+                )
+            except ClientError as error:
+                return error
+
+        return prediction_stream(source, limit, predict)
 
     def explain(
         self,

@@ -23,6 +23,8 @@ class Context(NamedTuple):
 
     `hedge`: a request that may be lost gets a second copy.
     `patient`: False for a question about this very moment (is it ready?): no retries.
+    `retries`: the most retries of one request; None: as many as the deadline allows.
+    `secrets`: header values that must not appear in errors.
     `model`, `version`: what the whole call is about, for its errors.
     `proxies`: the proxy of each address that is called through one.
     """
@@ -34,6 +36,8 @@ class Context(NamedTuple):
     span: Span = NO_SPAN
     patient: bool = True
     hedge: bool = True
+    retries: int | None = None
+    secrets: tuple[str, ...] = ()
     model: str | None = None
     version: str | None = None
     proxies: Mapping[str, str] = MappingProxyType({})

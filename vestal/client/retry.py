@@ -70,7 +70,8 @@ class Attempts:
         self.base = context.addresses.of(call.plane)
         self.deadline = context.deadline
         self.count = 0
-        self.tokens: set[str] = set()
+        self.renewed_tokens = 0
+        self.tokens: set[str] = set(context.secrets)
         self.once_used = False
         self.died: ClientError | None = None  # what one of an attempt's copies ended in
         self.died_at = 0.0
@@ -112,6 +113,7 @@ class Attempts:
                 self.refused.add(token)
                 if not (yield from renewal.another(self.context, plane, self.refused)):
                     raise self.failed.token_refused(outcome, self.count)
+                self.renewed_tokens += 1
                 continue
             queued = self.served is not None and full_or_idle(outcome)
             if self.served is not None and (queued or from_handler(outcome)):
@@ -175,7 +177,7 @@ class Attempts:
 
     def copy(self) -> Request | None:
         """A further copy of what is on its way; None where it may not go now."""
-        if self.context.shared.budget.spend(0) is None:
+        if not self.has_retries_left or self.context.shared.budget.spend(0) is None:
             return None
         try:
             token = self.context.tokens.get(self.call.plane)  # it may be another one by now
@@ -201,7 +203,7 @@ class Attempts:
     def after_reply(self, reply: Reply, verdict: Verdict) -> float:
         """Seconds to pause before the next attempt; raises where there is none."""
         error = self.failure(reply)
-        if verdict is Verdict.NOT_FOUND and self.may_come_back():
+        if verdict is Verdict.NOT_FOUND and self.has_retries_left and self.may_come_back():
             return self.pause(error, None)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
             self.context.shared.budget.earn()
@@ -215,7 +217,9 @@ class Attempts:
                 self.use_once(self.died)  # it was another worker's death
             self.use_once(self.died or error)
         elif reply.status in (502, 504) and not self.call.repeatable:
-            raise error  # a proxy's word: the server behind it may have acted
+            raise error  # sent by a proxy: the server behind it may have acted
+        if not self.has_retries_left:
+            raise error
         return self.pause(error, retry_after(reply))
 
     def failure(self, reply: Reply) -> ClientError:
@@ -258,7 +262,17 @@ class Attempts:
             if self.broken_while_sending == BROKEN_WHILE_SENDING:
                 hint = "Is it too large for the server (max_request_size) or a proxy before it?"
                 raise self.failed.broken(broken, self.count, hint)
+        if not self.has_retries_left:
+            if broken.refused and not self.context.shared.reached.has(self.base):
+                raise self.failed.never_reached(broken, self.count)
+            raise error
         return self.pause(error, None)
+
+    @property
+    def has_retries_left(self) -> bool:
+        """Whether `retries` allows another attempt; a renewed token costs none."""
+        limit = self.context.retries
+        return limit is None or self.count - 1 - self.renewed_tokens < limit
 
     def use_once(self, error: ClientError) -> None:
         if not self.call.repeatable:

@@ -113,9 +113,11 @@ class DeadlineSSLSocket(_Timed, ssl.SSLSocket):
         super().do_handshake(block)
 
 
-def ssl_context() -> ssl.SSLContext:
-    """One whose sockets keep the deadline, also behind a proxy."""
+def ssl_context(verified: bool = True) -> ssl.SSLContext:
+    """Make a context whose sockets keep the deadline, also behind a proxy."""
     context = create_urllib3_context()
+    if not verified:
+        context.check_hostname = False  # urllib3 then sets CERT_NONE, which it would forbid
     context.sslsocket_class = DeadlineSSLSocket
     return context
 

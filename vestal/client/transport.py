@@ -18,7 +18,9 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, ProxyManager, Retry
 from urllib3.exceptions import HTTPError
 
+from vestal.client.connection_options import ConnectionOptions
 from vestal.client.context import Context, finish
+from vestal.client.custom_transport import AdapterTransport
 from vestal.client.deadline import Deadline
 from vestal.client.sockets import POOLS, exchange, ssl_context
 from vestal.client.steps import (
@@ -42,6 +44,7 @@ T = TypeVar("T")
 
 CONNECTIONS = 256
 """Idle connections kept for each address; they are made one by one, as calls need them."""
+CLOSED = "this client is closed; create a new one"
 _NO_RETRIES = Retry(False)
 ANSWERED = 0.05
 """Seconds between two looks whether a further copy of a request is answered."""
@@ -56,6 +59,7 @@ class _Route(NamedTuple):
 
 class _Adapter(HTTPAdapter):
     def __init__(self, environment: Mapping[str, Mapping[str, Any]]) -> None:
+        self._verified = all(settings["verify"] for settings in environment.values())
         super().__init__(pool_maxsize=CONNECTIONS)
         self.routes = {
             address: self._route(address, **settings) for address, settings in environment.items()
@@ -70,11 +74,11 @@ class _Adapter(HTTPAdapter):
         return _Route(pool, self.request_url(request, proxies).rstrip("/"))
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=ssl_context())
+        super().init_poolmanager(*args, **kwargs, ssl_context=ssl_context(self._verified))
         self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        kwargs["ssl_context"] = ssl_context()
+        kwargs["ssl_context"] = ssl_context(self._verified)
         if proxy.lower().startswith("https:"):
             kwargs["proxy_ssl_context"] = ssl_context()
         manager = super().proxy_manager_for(proxy, **kwargs)
@@ -86,13 +90,21 @@ class _Adapter(HTTPAdapter):
 class Transport:
     """Thread-safe. A child after a fork gets connections of its own."""
 
-    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        proxies: Mapping[str, str],
+        options: ConnectionOptions,
+    ) -> None:
+        self._headers = options.headers
+        self._custom = None if options.transport is None else AdapterTransport(options)
+        verify = None if options.verify is True else options.verify
         # requests' Session would read proxies and .netrc again for every request, and a .netrc
         # entry would replace our token; so the environment is read once, here.
         with requests.Session() as session:
             self._environment: dict[str, Mapping[str, Any]] = {
                 address: {
-                    **session.merge_environment_settings(address, {}, None, None, None),
+                    **session.merge_environment_settings(address, {}, None, verify, options.cert),
                     "proxies": {"all": proxies[address]} if address in proxies else {},
                 }
                 for address in addresses
@@ -130,6 +142,11 @@ class Transport:
 
     def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
         """Sends once, and copies beside it; never raises for what the network does."""
+        if self._custom is not None:
+            if self._closed:
+                raise UsageError(CLOSED)
+            merged = request._replace(headers={**self._headers, **request.headers})
+            return self._custom.send(merged, deadline)
         if request.copies is None:
             return self._exchange(request, deadline)
         race = _Race(request.copies, lambda copy: self._exchange(copy, deadline))
@@ -149,7 +166,7 @@ class Transport:
                     request.method,
                     prefix + request.target,
                     body=request.body or None,
-                    headers=request.headers,
+                    headers={**self._headers, **request.headers},
                     retries=_NO_RETRIES,
                     redirect=False,
                     assert_same_host=False,
@@ -169,7 +186,7 @@ class Transport:
         if adapter is None:  # closed, or in a child process
             with self._lock:
                 if self._closed:
-                    raise UsageError("this client is closed: make a new one")
+                    raise UsageError(CLOSED)
                 adapter = self._adapter = self._adapter or _Adapter(self._environment)
         return adapter
 
@@ -186,6 +203,8 @@ class Transport:
             adapter, self._adapter = self._adapter, None
         if adapter is not None:
             adapter.close()
+        if self._custom is not None:
+            self._custom.close()
 
 
 class _Overtaken(OSError):
