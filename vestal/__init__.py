@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vestal.client import DeadlineExceeded as DeadlineExceeded
     from vestal.client import InvalidAddress as InvalidAddress
     from vestal.client import InvalidInput as InvalidInput
-    from vestal.client import Metrics as Metrics
     from vestal.client import ModelDescription as ModelDescription
     from vestal.client import ModelInfo as ModelInfo
     from vestal.client import NoAddress as NoAddress
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from vestal.client import Prediction as Prediction
     from vestal.client import RequestRefused as RequestRefused
     from vestal.client import ServerFailed as ServerFailed
+    from vestal.client import ServerMetrics as ServerMetrics
     from vestal.client import Timeout as Timeout
     from vestal.client import TokenError as TokenError
     from vestal.client import TokenExpired as TokenExpired
@@ -47,7 +47,6 @@ __all__ = [
     "DeadlineExceeded",
     "InvalidAddress",
     "InvalidInput",
-    "Metrics",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",
@@ -57,6 +56,7 @@ __all__ = [
     "Prediction",
     "RequestRefused",
     "ServerFailed",
+    "ServerMetrics",
     "Timeout",
     "TokenError",
     "TokenExpired",

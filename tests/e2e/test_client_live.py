@@ -286,8 +286,8 @@ def test_a_burst_past_a_full_queue_goes_at_the_servers_rate(
     server: ReadyFile, client: Client, kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The budget of retries alone would need minutes for these.
-    monkeypatch.setattr("vestal.client.shared.FLOOR", 1.0)
-    monkeypatch.setattr("vestal.client.shared.RATIO", 0.0)
+    monkeypatch.setattr("vestal.client.retry_state.FLOOR", 1.0)
+    monkeypatch.setattr("vestal.client.retry_state.RATIO", 0.0)
     if not any(info.name == "small" for info in client.models()):
         client.register("small-1.0.mar", timeout=120)
     inputs = [b"0.005"] * 150

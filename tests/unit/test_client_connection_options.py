@@ -198,7 +198,7 @@ def test_a_requests_adapter_sends_the_requests_of_a_client() -> None:
     refused.__cause__ = ConnectionRefusedError(111, "refused")
     adapter = Canned(503, refused, 200)
     with Client("https://server.invalid", token="t0ken", transport=adapter) as client:
-        client._shared.reached.add("https://server.invalid")
+        client._retry_state.reached.add("https://server.invalid")
         prediction = client.predict("m", b"png")
     assert (prediction.value, prediction.attempts) == ({"label": "7"}, 3)
     sent = adapter.sent[-1]

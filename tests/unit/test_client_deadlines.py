@@ -18,13 +18,13 @@ from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, sc
 from urllib3 import HTTPConnectionPool, PoolManager
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
-from vestal.client.failures import Failures
+from vestal.client.failures import CallErrors
+from vestal.client.flow import ApiCall
+from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses
-from vestal.client.shared import Shared
 from vestal.client.sockets import DeadlineSocket
-from vestal.client.steps import Call
 from vestal.client.tokens import NoToken
 
 SECONDS = 0.6
@@ -377,8 +377,8 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(
 
 def test_an_error_says_whether_it_was_sent_before() -> None:
     addresses = Addresses("http://h:1", None, None)
-    context = Context(addresses, NoToken(), Deadline(1), Shared())
-    failed = Failures(Call("inference", "POST", "/predictions/m"), "http://h:1", context)
+    context = CallContext(addresses, NoToken(), Deadline(1), RetryState())
+    failed = CallErrors(ApiCall("inference", "POST", "/predictions/m"), "http://h:1", context)
     assert "(before it was sent, 0 attempts)" in str(failed.too_late("before it was sent", 0))
     assert "(before it was sent again, 2 attempts)" in str(failed.too_late("before it was sent", 2))
 

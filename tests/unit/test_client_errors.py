@@ -26,8 +26,8 @@ from vestal import (
     UsageError,
     VestalError,
 )
-from vestal.client.steps import Reply
-from vestal.client.verdicts import retry_after
+from vestal.client.classification import retry_after
+from vestal.client.flow import HTTPResponse
 
 
 def failed(answer: bytes) -> ClientError:
@@ -122,7 +122,7 @@ def test_a_token_that_a_server_repeats_is_not_in_the_error() -> None:
         pytest.raises(RequestRefused, match=r"Bearer \*\*\*") as caught,
     ):
         client.predict("m", b"x")
-    assert "s3cr3t" not in f"{caught.value} {caught.value.facts}"
+    assert "s3cr3t" not in f"{caught.value} {caught.value.details}"
 
 
 def test_an_error_says_what_to_do() -> None:
@@ -165,11 +165,11 @@ def test_errors_are_the_builtin_ones_too() -> None:
 
 def test_errors_survive_pickling() -> None:
     for kind in (DeadlineExceeded, ConnectionFailed, InvalidInput, NotFound):
-        before = kind("m: gone", tree.Facts(model="m", status=404, attempts=3, hint="Look"))
+        before = kind("m: gone", tree.ErrorDetails(model="m", status=404, attempts=3, hint="Look"))
         after = pickle.loads(pickle.dumps(before))
         assert type(after) is kind
         assert str(after) == str(before) == "m: gone. Look"
-        assert after.facts == before.facts
+        assert after.details == before.details
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_errors_survive_pickling() -> None:
 def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    assert retry_after(Reply(503, "", headers, b"")) == seconds
+    assert retry_after(HTTPResponse(503, "", headers, b"")) == seconds
 
 
 @both

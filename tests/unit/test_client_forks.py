@@ -108,9 +108,9 @@ from vestal import Client
 
 with Client(sys.argv[1], timeout=5) as client:
     client.predict("m", b"parent")
-    transport, shared = client._transport, client._shared
+    transport, state = client._transport, client._retry_state
     queues = [route.pool.pool for route in transport._adapter.routes.values()]
-    locks = [transport._lock, shared.budget._lock, shared.suspects._lock]
+    locks = [transport._lock, state.budget._lock, state.suspect_gate._lock]
     locks += [queue.mutex for queue in queues if hasattr(queue, "mutex")]
     held, over = threading.Event(), threading.Event()
 

@@ -20,8 +20,8 @@ from client_wire import HTTPServer, http
 from PIL import Image, ImageOps
 
 from vestal import Client, ClientError, InvalidInput, ServerFailed
+from vestal.client.bulk import BulkJob
 from vestal.client.encoding import encode, looks_like_path, may_hang, takes_long
-from vestal.client.many import Many
 from vestal.testing import Failure, FakeServer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -332,7 +332,7 @@ def test_a_value_that_json_would_drop_is_refused_by_name(value: Any, says: str) 
 def test_the_rows_of_a_table_with_two_columns_of_one_name_are_refused() -> None:
     table = pd.DataFrame([[1, 2]], columns=["bmi", "bmi"])
     with pytest.raises(InvalidInput, match=r"several columns .*\(bmi\)"):
-        Many(table, 8, None)
+        BulkJob(table, 8, None)
 
 
 @pytest.mark.parametrize(

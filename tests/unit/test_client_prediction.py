@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vestal import Prediction
-from vestal.client.steps import Reply
+from vestal.client.flow import HTTPResponse
 from vestal.client.tracing import Trace
 
 HEADERS = {"x-model-version": "1.0", "x-request-id": "r"}
@@ -24,9 +24,9 @@ def prediction_of(
     body: bytes, content_type: str | None = "application/json", **headers: str
 ) -> Prediction:
     types = {"content-type": content_type} if content_type else {}
-    reply = Reply(200, "OK", {**HEADERS, **types, **headers}, body)
+    response = HTTPResponse(200, "OK", {**HEADERS, **types, **headers}, body)
     trace = Trace("00-a-b-00", "c")
-    return Prediction.from_reply(reply, model="m", latency=0.5, attempts=2, trace=trace)
+    return Prediction.from_reply(response, model="m", latency=0.5, attempts=2, trace=trace)
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -119,7 +119,7 @@ def test_the_content_type_decides_how_a_body_is_decoded(
 
 def test_a_handler_that_sends_no_headers_leaves_version_and_request_id_unknown() -> None:
     trace = Trace("00-a-b-00", "c")
-    reply = Reply(200, "", {}, b"{}")
-    prediction = Prediction.from_reply(reply, model="m", latency=0.1, attempts=1, trace=trace)
+    response = HTTPResponse(200, "", {}, b"{}")
+    prediction = Prediction.from_reply(response, model="m", latency=0.1, attempts=1, trace=trace)
     assert prediction.version is None
     assert prediction.request_id is None

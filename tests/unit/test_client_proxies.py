@@ -122,7 +122,7 @@ def test_every_kind_of_error_names_the_proxy(
 def test_a_proxy_that_refuses_connections_is_named(
     kind: type[Client], scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.reached.GIVE_UP", 0.3)
+    monkeypatch.setattr("vestal.client.reachability.GIVE_UP", 0.3)
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", "http://me:secret@127.0.0.1:1")
     with kind(f"{scheme}://a.test:1") as client, pytest.raises(ConnectionFailed) as caught:
         client.predict("m", b"x")

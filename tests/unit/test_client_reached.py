@@ -17,11 +17,11 @@ from client_both import both
 from client_wire import Connection, HTTPServer, WireServer, http
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded
-from vestal.client.reached import Contact, Reached
-from vestal.client.steps import Broken, Reply
+from vestal.client.flow import HTTPResponse, TransportFailure
+from vestal.client.reachability import ConnectionTracker, ReachedAddresses
 from vestal.configuration.ports import free_ports
 
-REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
+REFUSED = TransportFailure("connecting", ConnectionRefusedError("refused"), sent=False)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def nobody() -> Iterator[str]:
 @contextmanager
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:
-        patched.setattr("vestal.client.reached.GIVE_UP", 0.5)
+        patched.setattr("vestal.client.reachability.GIVE_UP", 0.5)
         patched.setattr("vestal.client.retry.GIVE_UP", 0.5)
         yield
 
@@ -137,11 +137,11 @@ def test_a_wrong_port_of_a_server_that_was_reached_is_told(
 
 
 def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
-    reached = Reached()
+    reached = ReachedAddresses()
     reached.add("http://a")
-    contact = Contact(reached, "http://b")
+    contact = ConnectionTracker(reached, "http://b")
     left = []
-    for pong in (REFUSED, REFUSED, Reply(200, "", {}, b"")):
+    for pong in (REFUSED, REFUSED, HTTPResponse(200, "", {}, b"")):
         steps = contact.refused()
         assert steps.send(None).url == "http://a/ping"
         time.sleep(0.05)

@@ -30,28 +30,28 @@ class KeyServer(HTTPServer):
         self.renewals: list[str] = []
         self.writes = True
         self.says: bytes | None = None
-        self.ends = {plane: time.time() + seconds for plane in ("inference", "management")}
+        self.ends = {api: time.time() + seconds for api in ("inference", "management")}
         self.numbers = {"inference": 1, "management": 1}
         self.lock = threading.Lock()
         self.write()
 
-    def key(self, plane: str) -> str:
-        return f"{plane}-{self.numbers[plane]}"
+    def key(self, api: str) -> str:
+        return f"{api}-{self.numbers[api]}"
 
     def write(self, **more: object) -> None:
-        def when(plane: str) -> str:
-            moment = datetime.fromtimestamp(self.ends[plane], UTC)
+        def when(api: str) -> str:
+            moment = datetime.fromtimestamp(self.ends[api], UTC)
             return moment.isoformat().replace("+00:00", "123Z")
 
         keys: dict[str, object] = {
-            plane: {"key": self.key(plane), "expiration time": when(plane)}
-            for plane in ("inference", "management")
+            api: {"key": self.key(api), "expiration time": when(api)}
+            for api in ("inference", "management")
         }
         self.key_file.write_text(json.dumps({**keys, "API": {"key": "api"}, **more}))
 
-    def make(self, plane: str) -> None:
-        self.numbers[plane] += 1
-        self.ends[plane] = time.time() + self.lifetime
+    def make(self, api: str) -> None:
+        self.numbers[api] += 1
+        self.ends[api] = time.time() + self.lifetime
         if self.writes:
             self.write()
 
@@ -66,10 +66,10 @@ class KeyServer(HTTPServer):
                     return self.says
                 self.make(request.query["type"])
                 return http(200, b"\n")
-            plane = "inference" if request.path.startswith("/predictions") else "management"
-            if token != self.key(plane) or time.time() > self.ends[plane]:
+            api = "inference" if request.path.startswith("/predictions") else "management"
+            if token != self.key(api) or time.time() > self.ends[api]:
                 return BAD_TOKEN
-            return http(200, {} if plane == "inference" else {"models": []})
+            return http(200, {} if api == "inference" else {"models": []})
 
     def addresses(self) -> dict[str, str]:
         return {"url": self.url, "management": self.url, "key_file": str(self.key_file)}

@@ -13,7 +13,7 @@ from client_both import both
 from client_wire import BAD_TOKEN, HTTPServer, Received, http
 
 from vestal import Client, TokenError, TokenExpired, UsageError
-from vestal.client.steps import Call, Reply, Request
+from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse
 
 OK = http(200, {})
 SECRET = "s3cr3t-t0k3n"
@@ -206,12 +206,12 @@ def test_a_token_is_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture) -> None
 
 def test_what_travels_is_not_in_a_repr() -> None:
     headers = {"Authorization": f"Bearer {SECRET}"}
-    call = Call("inference", "POST", "/predictions/m", body=SECRET.encode(), headers=headers)
-    request = Request("POST", "http://h:1", "/predictions/m", headers, SECRET.encode())
-    reply = Reply(200, "OK", {"x-token": SECRET}, SECRET.encode())
+    call = ApiCall("inference", "POST", "/predictions/m", body=SECRET.encode(), headers=headers)
+    request = HTTPRequest("POST", "http://h:1", "/predictions/m", headers, SECRET.encode())
+    response = HTTPResponse(200, "OK", {"x-token": SECRET}, SECRET.encode())
     assert repr(call) == "<POST /predictions/m, 12 bytes>"
     assert repr(request) == "<POST http://h:1/predictions/m, 12 bytes>"
-    assert repr(reply) == "<200 OK, 12 bytes>"
+    assert repr(response) == "<200 OK, 12 bytes>"
 
 
 def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:

@@ -10,16 +10,18 @@ from rich.console import Console
 
 from vestal.cli import predict
 from vestal.cli.inputs import fitted, gather
-from vestal.client.errors import Facts, RequestRefused
+from vestal.client.errors import ErrorDetails, RequestRefused
+from vestal.client.flow import HTTPResponse
 from vestal.client.prediction import Prediction
-from vestal.client.steps import Reply
 from vestal.client.tracing import Trace
 from vestal.errors import UsageError
 
 
 def said(text):
-    reply = Reply(200, "OK", {"content-type": "application/json"}, text.encode())
-    return Prediction.from_reply(reply, model="m", latency=0.1, attempts=1, trace=Trace("c", "t"))
+    response = HTTPResponse(200, "OK", {"content-type": "application/json"}, text.encode())
+    return Prediction.from_reply(
+        response, model="m", latency=0.1, attempts=1, trace=Trace("c", "t")
+    )
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_a_truth_outside_of_every_answer_is_judged_too():
     one = said('{"label": "1", "probability": 0.9, "top": [{"label": "1", "probability": 0.9}]}')
     labels = [str(number) for number in range(10)]
     assert predict.known_labels(Described({"labels": labels}), "m", None, [one]) == set(labels)
-    refused = RequestRefused("no management here", Facts(status=403))
+    refused = RequestRefused("no management here", ErrorDetails(status=403))
     for silent in (Described(None), Described({"pid": 1}), Described(refused)):
         assert predict.known_labels(silent, "m", None, [one]) == {"1"}
     number = said('{"prediction": 1.5}')
@@ -142,7 +144,7 @@ def test_a_truth_outside_of_every_answer_is_judged_too():
 
 def test_a_number_has_its_units(printed):
     given = gather([], [], ["bmi=25", "bmi=x"])
-    error = RequestRefused("422: field 'bmi' must be a number", Facts(status=422))
+    error = RequestRefused("422: field 'bmi' must be a number", ErrorDetails(status=422))
     predict._print(given, [None, None], [said('{"prediction": 151.25, "units": "mm"}'), error])
     assert "151.25 mm" in printed()
     assert "must be a number" in printed()

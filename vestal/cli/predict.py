@@ -124,7 +124,7 @@ def _advise(given: Sequence[Given], said: Sequence[Said]) -> None:
     for one, error in zip(given, said, strict=True):
         if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
             hint = "The input was sent as text. To send a file, name it without --text"
-            error.facts = error.facts._replace(hint=hint)
+            error.details = error.details._replace(hint=hint)
 
 
 def _fact(given: Given, actual: str | None, said: Said) -> dict[str, Any]:

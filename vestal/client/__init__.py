@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription as ModelDescription
     from vestal.client.descriptions import ModelInfo as ModelInfo
     from vestal.client.descriptions import Worker as Worker
-    from vestal.client.metrics import Metrics as Metrics
-    from vestal.client.metrics import Sample as Sample
+    from vestal.client.metrics import MetricSample as MetricSample
+    from vestal.client.metrics import ServerMetrics as ServerMetrics
     from vestal.client.prediction import Prediction as Prediction
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
     "DeadlineExceeded",
     "InvalidAddress",
     "InvalidInput",
-    "Metrics",
+    "MetricSample",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",
@@ -55,8 +55,8 @@ __all__ = [
     "Overloaded",
     "Prediction",
     "RequestRefused",
-    "Sample",
     "ServerFailed",
+    "ServerMetrics",
     "Timeout",
     "TokenError",
     "TokenExpired",
@@ -68,11 +68,11 @@ __all__ = [
 
 _LATER = {
     "AsyncClient": "async_client",
-    "Metrics": "metrics",
+    "ServerMetrics": "metrics",
     "ModelDescription": "descriptions",
     "ModelInfo": "descriptions",
     "Prediction": "prediction",
-    "Sample": "metrics",
+    "MetricSample": "metrics",
     "Worker": "descriptions",
 }
 """Modules imported on first use; `dataclasses` alone would add 8 ms to `import vestal`."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
-from vestal.client.base import Base
+from vestal.client.base import BaseClient
 from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
-from vestal.client.inference import Asked
+from vestal.client.inference import InferenceCall
 from vestal.client.registering import UNDO_SECONDS, Registration
 
 if TYPE_CHECKING:
     from vestal.client.async_transport import AsyncTransport
     from vestal.client.descriptions import ModelDescription, ModelInfo
-    from vestal.client.metrics import Metrics
+    from vestal.client.metrics import ServerMetrics
     from vestal.client.prediction import Prediction
 
 
-class AsyncClient(Base):
+class AsyncClient(BaseClient):
     """`Client` for asyncio: every method is a coroutine, used with `async with`.
 
     Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
@@ -48,7 +47,7 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
         """As `Client.predict`."""
-        asked = Asked("predict", model, version, correlation_id, traceparent)
+        asked = InferenceCall("predict", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
     async def predict_many(
@@ -120,14 +119,14 @@ class AsyncClient(Base):
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
         """As `Client.explain`."""
-        asked = Asked("explain", model, version, correlation_id, traceparent)
+        asked = InferenceCall("explain", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
-    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Prediction:
+    async def _infer(self, asked: InferenceCall, value: Any, timeout: Timeout) -> Prediction:
         context = self._begin(
             timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
         )
-        return await self._transport.carry_out(inference.infer(context, asked, value), context)
+        return await self._transport.run(inference.infer(context, asked, value), context)
 
     async def ready(
         self,
@@ -138,26 +137,24 @@ class AsyncClient(Base):
     ) -> bool:
         """As `Client.ready`."""
         context = self._begin(timeout, "ready", model, version)
-        return await self._transport.carry_out(readiness.ready(context, model, version), context)
+        return await self._transport.run(readiness.ready(context, model, version), context)
 
     async def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
         """As `Client.wait_ready`."""
         context = self._begin(timeout, "wait_ready", model, version)
-        return await self._transport.carry_out(
-            readiness.wait_ready(context, model, version), context
-        )
+        return await self._transport.run(readiness.wait_ready(context, model, version), context)
 
     async def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
         """As `Client.models`."""
         context = self._begin(timeout, "models", None)
-        return await self._transport.carry_out(management.models(context), context)
+        return await self._transport.run(management.models(context), context)
 
     async def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
         """As `Client.versions`."""
         context = self._begin(timeout, "versions", model)
-        return await self._transport.carry_out(management.versions(context, model), context)
+        return await self._transport.run(management.versions(context, model), context)
 
     async def describe(
         self,
@@ -169,8 +166,8 @@ class AsyncClient(Base):
     ) -> ModelDescription:
         """As `Client.describe`."""
         context = self._begin(timeout, "describe", model, version)
-        steps = management.describe(context, model, version, customized=customized)
-        return await self._transport.carry_out(steps, context)
+        flow = management.describe(context, model, version, customized=customized)
+        return await self._transport.run(flow, context)
 
     async def register(
         self,
@@ -184,13 +181,13 @@ class AsyncClient(Base):
         context = self._begin(timeout, "register", None)
         registration = Registration(context, archive, model, workers)
         try:
-            return await self._transport.carry_out(registration.steps(), context)
+            return await self._transport.run(registration.flow(), context)
         except GeneratorExit:  # nothing can be awaited any more
             raise
         except BaseException as error:  # a cancelled task too
             undoing = self._begin(UNDO_SECONDS, "unregister", None)
-            steps = registration.undo(undoing, error)
-            await self._transport.carry_out_whole(steps, undoing)
+            flow = registration.undo(undoing, error)
+            await self._transport.run_shielded(flow, undoing)
             raise
 
     async def scale(
@@ -203,33 +200,33 @@ class AsyncClient(Base):
     ) -> None:
         """As `Client.scale`."""
         context = self._begin(timeout, "scale", model, version)
-        await self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
+        await self._transport.run(lifecycle.scale(context, model, workers, version), context)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """As `Client.set_default`."""
         context = self._begin(timeout, "set_default", model, version)
-        await self._transport.carry_out(management.set_default(context, model, version), context)
+        await self._transport.run(management.set_default(context, model, version), context)
 
     async def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
         """As `Client.unregister`."""
         context = self._begin(timeout, "unregister", model, version)
-        await self._transport.carry_out(
+        await self._transport.run(
             lifecycle.unregister(context, model, version, drained=drain), context
         )
 
-    async def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
+    async def metrics(self, *, timeout: Timeout = DEFAULT) -> ServerMetrics:
         """As `Client.metrics`."""
-        from vestal.client.metrics import Metrics
+        from vestal.client.metrics import ServerMetrics
 
-        Metrics.check_installed()
-        return Metrics.parse(await self.metrics_text(timeout=timeout))
+        ServerMetrics.check_installed()
+        return ServerMetrics.parse(await self.metrics_text(timeout=timeout))
 
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """As `Client.metrics_text`."""
         context = self._begin(timeout, "metrics", None)
-        return await self._transport.carry_out(management.metrics_page(context), context)
+        return await self._transport.run(management.metrics_page(context), context)
 
     async def close(self) -> None:
         """As `Client.close`."""
@@ -238,10 +235,5 @@ class AsyncClient(Base):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

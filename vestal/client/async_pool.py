@@ -13,7 +13,7 @@ from typing import Any
 
 from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
-from vestal.client.steps import WAITING
+from vestal.client.flow import WAITING
 from vestal.errors import UsageError
 
 try:

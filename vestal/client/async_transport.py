@@ -12,20 +12,21 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from vestal.client.async_pool import Pool, Upload, check_transport, httpx, new_client, trust
+from vestal.client.base import CallContext, finish
 from vestal.client.connection_options import ConnectionOptions
-from vestal.client.context import Context, finish
 from vestal.client.deadline import Deadline
-from vestal.client.steps import (
+from vestal.client.flow import (
     TOO_LATE,
     WAITING,
-    Broken,
+    BlockingIO,
+    Flow,
+    HTTPRequest,
+    HTTPResponse,
+    Outcome,
     Pause,
-    Reply,
-    Request,
-    Steps,
+    TransportFailure,
     Wait,
-    Work,
-    broken,
+    transport_failure,
 )
 
 T = TypeVar("T")
@@ -61,14 +62,14 @@ class AsyncTransport:
         self._inherited: list[object] = []
         self._background: set[asyncio.Future[Any]] = set()
 
-    async def carry_out(self, steps: Steps[T], context: Context) -> T:
+    async def run(self, flow: Flow[T], context: CallContext) -> T:
         """Takes a call's steps one by one in this task, and gives its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
             while True:
-                step = steps.send(outcome)
-                if isinstance(step, Request):
+                step = flow.send(outcome)
+                if isinstance(step, HTTPRequest):
                     outcome = await self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
@@ -85,52 +86,52 @@ class AsyncTransport:
             error = raised
             raise
         finally:
-            finish(steps, context, error)
+            finish(flow, context, error)
 
-    async def carry_out_whole(self, steps: Steps[T], context: Context) -> T:
+    async def run_shielded(self, flow: Flow[T], context: CallContext) -> T:
         """As `carry_out`, and goes on in the background where its caller is cancelled."""
-        task = asyncio.ensure_future(self.carry_out(steps, context))
+        task = asyncio.ensure_future(self.run(flow, context))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return await asyncio.shield(task)
 
-    async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
+    async def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
         """Sends once, and copies beside it; never raises for what the network does."""
         upload = Upload(request.body)
-        if request.copies is None:
+        if request.hedging is None:
             return await self._exchange(request, upload, deadline)
         racing = {ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                step = request.copies.next() if upload.phase == WAITING else LOOK
-                if isinstance(step, Request):
+                step = request.hedging.next() if upload.phase == WAITING else LOOK
+                if isinstance(step, HTTPRequest):
                     racing.add(ensure_future(self._exchange(step, Upload(step.body), deadline)))
                     continue
                 done, _ = await asyncio.wait(racing, timeout=step, return_when=FIRST_COMPLETED)
                 for each in done:
                     racing.remove(each)
                     outcome = each.result()
-                    if not racing or request.copies.settles(outcome):
+                    if not racing or request.hedging.settles(outcome):
                         return outcome
         finally:
             for each in racing:
                 each.cancel()
             await asyncio.gather(*racing, return_exceptions=True)
 
-    async def _exchange(
-        self, request: Request, upload: Upload, deadline: Deadline
-    ) -> Reply | Broken:
+    async def _exchange(self, request: HTTPRequest, upload: Upload, deadline: Deadline) -> Outcome:
         pool = self._pool()
         try:
             client = await pool.take(request.base, deadline)
         except TimeoutError as error:
-            return Broken(f"waiting for one of {pool.connections} connections", error, sent=False)
-        outcome: Reply | Broken | None = None
+            return TransportFailure(
+                f"waiting for one of {pool.connections} connections", error, sent=False
+            )
+        outcome: Outcome | None = None
         try:
             outcome = await _send(client, self._headers, request, upload, deadline)
             return outcome
         finally:
-            if isinstance(outcome, Reply):
+            if isinstance(outcome, HTTPResponse):
                 await pool.give_back(request.base, client)
             else:
                 await pool.drop(request.base, client, upload)
@@ -159,10 +160,10 @@ class AsyncTransport:
 async def _send(
     client: httpx.AsyncClient,
     extra: Mapping[str, str],
-    request: Request,
+    request: HTTPRequest,
     upload: Upload,
     deadline: Deadline,
-) -> Reply | Broken:
+) -> Outcome:
     url = _url(request.base + request.target)
     sent = time.monotonic()
     headers = {"Host": url.netloc.decode("ascii"), **extra, **request.headers}
@@ -186,19 +187,21 @@ async def _send(
             finally:
                 await response.aclose()
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        return broken("connecting", error, sent=False)
+        return transport_failure("connecting", error, sent=False)
     except (httpx.HTTPError, OSError) as error:
-        return broken(upload.phase, error, upload.sent)
+        return transport_failure(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
-    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body, sent)
+    return HTTPResponse(
+        response.status_code, response.reason_phrase, dict(response.headers), body, sent
+    )
 
 
 async def _wait(wait: Wait, deadline: Deadline) -> None:
     seconds = min(wait.seconds, deadline.remaining())
-    await asyncio.wait([asyncio.wrap_future(wait.until)], timeout=seconds)
+    await asyncio.wait([asyncio.wrap_future(wait.future)], timeout=seconds)
 
 
-async def _work(work: Work, deadline: Deadline) -> Any:
+async def _work(work: BlockingIO, deadline: Deadline) -> Any:
     try:
         async with asyncio.timeout(deadline.timeout()):
             if work.may_hang:

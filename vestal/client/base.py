@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
 from vestal.client.connection_options import (
@@ -14,16 +15,18 @@ from vestal.client.connection_options import (
     check_options,
     check_retries,
 )
-from vestal.client.context import Context
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
-from vestal.client.errors import InvalidAddress
-from vestal.client.proxies import find_proxies
-from vestal.client.reached import Reached
+from vestal.client.errors import ClientError, InvalidAddress
+from vestal.client.flow import Flow
+from vestal.client.proxies import find_proxies, without_credentials
+from vestal.client.reachability import ReachedAddresses
+from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses, resolve
-from vestal.client.shared import Shared
 from vestal.client.tokens import Tokens
-from vestal.client.tracing import span
+from vestal.client.tracing import NO_SPAN, Span, span
 from vestal.errors import UsageError
+
+T = TypeVar("T")
 
 
 class _Transport(Protocol):
@@ -39,7 +42,52 @@ class Policy(NamedTuple):
     hedge: bool
 
 
-class Base:
+class CallContext(NamedTuple):
+    """What all requests of one call share.
+
+    `hedge`: a request that may be lost gets a second copy.
+    `patient`: False for a question about this very moment (is it ready?): no retries.
+    `retries`: the most retries of one request; None: as many as the deadline allows.
+    `secrets`: header values that must not appear in errors.
+    `model`, `version`: what the whole call is about, for its errors.
+    `proxies`: the proxy of each address that is called through one.
+    """
+
+    addresses: Addresses
+    tokens: Tokens
+    deadline: Deadline
+    retry_state: RetryState
+    span: Span = NO_SPAN
+    retrying: bool = True
+    hedge: bool = True
+    retries: int | None = None
+    secrets: tuple[str, ...] = ()
+    model: str | None = None
+    version: str | None = None
+    proxies: Mapping[str, str] = MappingProxyType({})
+
+    def without_retries(self) -> CallContext:
+        return self._replace(retrying=False)
+
+    def place(self, address: str) -> str:
+        """An address for an error's text, with the proxy that it is called through."""
+        proxy = self.proxies.get(address)
+        return f"{address} through the proxy {without_credentials(proxy)}" if proxy else address
+
+
+def finish(flow: Flow[T], context: CallContext, error: BaseException | None) -> None:
+    """Ends a call, whatever became of it: what its steps hold is given back, its span closed.
+
+    An error that knows no model or version gets the call's.
+    """
+    flow.close()
+    if isinstance(error, ClientError) and error.model in (None, context.model):
+        version = error.version or context.version
+        error.details = error.details._replace(model=context.model, version=version)
+    context.span.end(error)
+
+
+class BaseClient:
     """Configuration of a client. A pickled client is its configuration, without connections."""
 
     _transport: _Transport
@@ -73,7 +121,7 @@ class Base:
         self._addresses, self._tokens = addresses, tokens
         self._policy, self._options = policy, options
         # A server that wrote a ready file has been there: connections it refuses are an outage.
-        self._shared = Shared(Reached(addresses.known() if addresses.own else ()))
+        self._retry_state = RetryState(ReachedAddresses(addresses.known() if addresses.own else ()))
         try:
             direct = addresses.own or options.transport is not None
             self._proxies = {} if direct else find_proxies(addresses.known())
@@ -92,10 +140,10 @@ class Base:
         raise NotImplementedError
 
     def _after_fork(self) -> None:
-        self._shared.reset()
+        self._retry_state.reset()
         self._transport.after_fork()
 
-    def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., BaseClient], tuple[Any, ...]]:
         return _restore, (
             type(self),
             self._addresses,
@@ -115,14 +163,14 @@ class Base:
         version: str | None = None,
         *,
         traceparent: str | None = None,
-    ) -> Context:
+    ) -> CallContext:
         seconds = self._policy.timeout if isinstance(timeout, UseClientTimeout) else timeout
         deadline = Deadline(seconds)
-        return Context(
+        return CallContext(
             addresses=self._addresses,
             tokens=self._tokens,
             deadline=deadline,
-            shared=self._shared,
+            retry_state=self._retry_state,
             proxies=self._proxies,
             span=span(operation, model, traceparent),
             hedge=self._policy.hedge,
@@ -133,7 +181,7 @@ class Base:
         )
 
 
-_clients: WeakSet[Base] = WeakSet()
+_clients: WeakSet[BaseClient] = WeakSet()
 
 
 def _after_fork() -> None:
@@ -146,12 +194,12 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def _restore(
-    kind: type[Base],
+    kind: type[BaseClient],
     addresses: Addresses,
     tokens: Tokens,
     policy: Policy,
     options: ConnectionOptions,
-) -> Base:
+) -> BaseClient:
     client = kind.__new__(kind)
     client._configure(addresses, tokens, policy, options)
     return client

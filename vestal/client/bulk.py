@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vestal.client.arrays import comes_from, records, type_name
 from vestal.client.errors import ClientError
-from vestal.client.steps import Work
+from vestal.client.flow import BlockingIO
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vestal.client.prediction import Prediction
 
+Predict = Callable[[Any], "Prediction"]
 Progress = Callable[[int, int | None], object]
 """Called with the number of results so far and of all inputs (None: not known)."""
 _SINGLE_INPUTS = (str, bytes, bytearray, memoryview, dict, os.PathLike)
@@ -59,14 +60,39 @@ class BulkJob:
         return [self._results[position] for position in range(len(self._results))]
 
 
+def run_bulk(job: BulkJob, predict: Predict) -> None:
+    """Send every input of the job, at most `job.concurrency` at a time."""
+    from concurrent.futures import as_completed
+
+    def work() -> None:
+        while (item := job.take()) is not None:
+            position, value = item
+            job.put(position, _result(predict, value))
+
+    # Daemon threads: Ctrl-C ends the call, and the process, without waiting for them.
+    workers = [BlockingIO(work, may_hang=True).start() for _ in range(job.concurrency)]
+    try:
+        for worker in as_completed(workers):
+            worker.result()
+    finally:
+        job.stop()
+
+
+def _result(predict: Predict, value: Any) -> Prediction | ClientError:
+    try:
+        return predict(value)
+    except ClientError as error:
+        return error
+
+
 def prediction_stream(
-    inputs: Iterator[Any], concurrency: int, predict: Callable[[Any], Prediction | ClientError]
+    inputs: Iterator[Any], concurrency: int, predict: Predict
 ) -> Iterator[Prediction | ClientError]:
     """Yield the results in order; a thread reads `inputs`, at most `concurrency` ahead."""
     from queue import SimpleQueue
 
     reader = _Reader(inputs, concurrency, predict, SimpleQueue())
-    reading = Work(reader.run, may_hang=True).start()
+    reading = BlockingIO(reader.run, may_hang=True).start()
     try:
         while (result := reader.results.get()) is not None:
             yield result.result()
@@ -81,7 +107,7 @@ class _Reader:
         self,
         inputs: Iterator[Any],
         concurrency: int,
-        predict: Callable[[Any], Prediction | ClientError],
+        predict: Predict,
         results: SimpleQueue[Future[Prediction | ClientError] | None],
     ) -> None:
         self._inputs, self._predict = inputs, predict
@@ -98,7 +124,9 @@ class _Reader:
                 value = next(self._inputs, self)
                 if value is self or self._stopped:
                     return
-                self.results.put(Work(partial(self._predict, value), may_hang=True).start())
+                self.results.put(
+                    BlockingIO(partial(_result, self._predict, value), may_hang=True).start()
+                )
         finally:
             self.results.put(None)
 

@@ -10,7 +10,14 @@ from requests.adapters import BaseAdapter
 
 from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
-from vestal.client.steps import WAITING, Broken, Reply, Request, broken, root_of
+from vestal.client.flow import (
+    WAITING,
+    HTTPRequest,
+    HTTPResponse,
+    Outcome,
+    root_of,
+    transport_failure,
+)
 from vestal.errors import UsageError
 
 
@@ -26,7 +33,7 @@ class AdapterTransport:
         self._adapter = options.transport
         self._verify, self._cert = options.verify, options.cert
 
-    def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
+    def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
         """Send once; never raises for a network error."""
         prepared = requests.Request(
             request.method, request.url, headers=dict(request.headers), data=request.body or None
@@ -45,9 +52,11 @@ class AdapterTransport:
             never_sent = isinstance(error, requests.ConnectTimeout) or isinstance(
                 root_of(error), (ConnectionRefusedError, socket.gaierror)
             )
-            return broken("connecting" if never_sent else WAITING, error, sent=not never_sent)
+            return transport_failure(
+                "connecting" if never_sent else WAITING, error, sent=not never_sent
+            )
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, response.reason or "", headers, body, sent)
+        return HTTPResponse(response.status_code, response.reason or "", headers, body, sent)
 
     def close(self) -> None:
         self._adapter.close()

@@ -14,11 +14,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vestal.client.context import Context
-from vestal.client.errors import DeadlineExceeded, Facts
+from vestal.client.base import CallContext
+from vestal.client.errors import DeadlineExceeded, ErrorDetails
+from vestal.client.flow import Flow
 from vestal.client.management import describe, probe
 from vestal.client.readiness import pause
-from vestal.client.steps import Steps
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
@@ -27,7 +27,7 @@ POLL = 0.05
 """Seconds between two looks."""
 
 
-def drain(context: Context, model: str, version: str) -> Steps[None]:
+def drain(context: CallContext, model: str, version: str) -> Flow[None]:
     """Returns when the version is idle; raises DeadlineExceeded, NotFound.
 
     The version must get no new requests: it is no longer the default one, or nobody calls it.
@@ -70,8 +70,8 @@ def worker_that_described(description: Any, processes: set[int]) -> int | str | 
         description: the handler's, `customizedMetadata` of TorchServe's.
         processes: of the version's workers.
     """
-    facts = description if isinstance(description, dict) else {}
-    worker, pid = facts.get("worker"), facts.get("pid")
+    details = description if isinstance(description, dict) else {}
+    worker, pid = details.get("worker"), details.get("pid")
     if isinstance(worker, str):
         return worker
     if isinstance(pid, int) and pid in processes:
@@ -79,7 +79,7 @@ def worker_that_described(description: Any, processes: set[int]) -> int | str | 
     return next(iter(processes)) if len(processes) == 1 else None
 
 
-def _check_provable(context: Context, description: ModelDescription, quiet: float) -> None:
+def _check_provable(context: CallContext, description: ModelDescription, quiet: float) -> None:
     """Fails at once rather than at a deadline that cannot be met."""
     needed = description.response_timeout - quiet
     if needed < context.deadline.remaining():
@@ -88,7 +88,7 @@ def _check_provable(context: Context, description: ModelDescription, quiet: floa
         f"{description.name} {description.version} has {len(description.workers)} workers, and its "
         f"handler does not say which one answers: idle is certain only {needed:.0f} s from now "
         f"(responseTimeout), {context.deadline.remaining():.0f} s are left",
-        Facts(
+        ErrorDetails(
             model=description.name,
             version=description.version,
             hint="Give a longer timeout=, or drain=False if nobody uses it; a handler whose "

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from vestal.errors import UsageError, VestalError
 
 
-class Facts(NamedTuple):
+class ErrorDetails(NamedTuple):
     """What is known of a call that failed; None where it does not apply."""
 
     model: str | None = None
@@ -58,9 +58,9 @@ class ClientError(VestalError):
 
     usual_hint: str | None = None
 
-    def __init__(self, message: str, facts: Facts | None = None) -> None:
+    def __init__(self, message: str, details: ErrorDetails | None = None) -> None:
         super().__init__(message)
-        self.facts = facts or Facts()
+        self.details = details or ErrorDetails()
 
     def __str__(self) -> str:
         message = str(self.args[0])
@@ -69,43 +69,43 @@ class ClientError(VestalError):
 
     @property
     def model(self) -> str | None:
-        return self.facts.model
+        return self.details.model
 
     @property
     def version(self) -> str | None:
-        return self.facts.version
+        return self.details.version
 
     @property
     def status(self) -> int | None:
-        return self.facts.status
+        return self.details.status
 
     @property
     def server_type(self) -> str | None:
-        return self.facts.server_type
+        return self.details.server_type
 
     @property
     def server_message(self) -> str | None:
-        return self.facts.server_message
+        return self.details.server_message
 
     @property
     def request_id(self) -> str | None:
-        return self.facts.request_id
+        return self.details.request_id
 
     @property
     def correlation_id(self) -> str | None:
-        return self.facts.correlation_id
+        return self.details.correlation_id
 
     @property
     def attempts(self) -> int:
-        return self.facts.attempts
+        return self.details.attempts
 
     @property
     def retry_after(self) -> float | None:
-        return self.facts.retry_after
+        return self.details.retry_after
 
     @property
     def hint(self) -> str | None:
-        return self.facts.hint or self.usual_hint
+        return self.details.hint or self.usual_hint
 
 
 class InvalidInput(ClientError, UsageError, ValueError):

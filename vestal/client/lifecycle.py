@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.draining import drain
-from vestal.client.errors import Conflict, Facts
+from vestal.client.errors import Conflict, ErrorDetails
+from vestal.client.flow import ApiCall, Flow, path
 from vestal.client.management import describe, model_versions
 from vestal.client.readiness import POLL, LostProcesses, pause
 from vestal.client.retry import send
-from vestal.client.steps import Call, Steps, path
 from vestal.errors import UsageError
 
 
-def scale(context: Context, model: str, workers: int, version: str | None) -> Steps[None]:
+def scale(context: CallContext, model: str, workers: int, version: str | None) -> Flow[None]:
     """Sets the number of workers and waits until so many are READY, and no other is left."""
     count = worker_count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
     target = path("models", model, version)
-    yield from send(context, Call("management", "PUT", target, query, model=model, version=version))
+    yield from send(
+        context, ApiCall("management", "PUT", target, query, model=model, version=version)
+    )
     lost = LostProcesses()
     while True:
         description = yield from describe(context, model, version)
@@ -31,7 +33,7 @@ def scale(context: Context, model: str, workers: int, version: str | None) -> St
         yield from pause(context, POLL, state)
 
 
-def unregister(context: Context, model: str, version: str, *, drained: bool) -> Steps[None]:
+def unregister(context: CallContext, model: str, version: str, *, drained: bool) -> Flow[None]:
     """Removes a version; first waits until it is idle, where `drained`."""
     served = yield from model_versions(context, model)
     if len(served) > 1 and any(info.version == version and info.default for info in served):
@@ -39,7 +41,7 @@ def unregister(context: Context, model: str, version: str, *, drained: bool) -> 
         raise Conflict(
             f"{model} {version} is the default version, which TorchServe does not remove (403) "
             f"while others are served ({others})",
-            Facts(
+            ErrorDetails(
                 model=model,
                 version=version,
                 hint="Make another version the default first: client.set_default(model, version)",
@@ -50,7 +52,7 @@ def unregister(context: Context, model: str, version: str, *, drained: bool) -> 
     target = path("models", model, version)
     yield from send(
         context,
-        Call("management", "DELETE", target, model=model, version=version, repeatable=False),
+        ApiCall("management", "DELETE", target, model=model, version=version, repeatable=False),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from vestal.client.steps import Reply
+from vestal.client.flow import HTTPResponse
 from vestal.client.tracing import CORRELATION_ID, TRACEPARENT, Trace
 
 
@@ -63,35 +63,35 @@ class Prediction:
 
     @classmethod
     def from_reply(
-        cls, reply: Reply, *, model: str, latency: float, attempts: int, trace: Trace
+        cls, response: HTTPResponse, *, model: str, latency: float, attempts: int, trace: Trace
     ) -> Prediction:
         """Decode a successful response; `trace`: the headers that were sent."""
         return cls(
-            value=decode(reply),
+            value=decode(response),
             model=model,
-            version=reply.headers.get("x-model-version"),
-            request_id=reply.headers.get("x-request-id"),
+            version=response.headers.get("x-model-version"),
+            request_id=response.headers.get("x-request-id"),
             latency=latency,
             attempts=attempts,
-            correlation_id=reply.headers.get(CORRELATION_ID, trace.correlation_id),
-            traceparent=reply.headers.get(TRACEPARENT, trace.traceparent),
+            correlation_id=response.headers.get(CORRELATION_ID, trace.correlation_id),
+            traceparent=response.headers.get(TRACEPARENT, trace.traceparent),
         )
 
 
-def decode(reply: Reply) -> Any:
+def decode(response: HTTPResponse) -> Any:
     """Decode a body by its content type; without one: JSON, else text, else bytes."""
-    content_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = content_type == "application/json" or content_type.endswith("+json")
     if is_json or not content_type:
         try:
-            return json.loads(reply.body)
+            return json.loads(response.body)
         except (RecursionError, ValueError):
             pass
     if content_type.startswith("text/"):
-        return reply.body.decode("utf-8", "replace")
+        return response.body.decode("utf-8", "replace")
     if is_json or not content_type:
         try:
-            return reply.body.decode()
+            return response.body.decode()
         except UnicodeDecodeError:
             pass
-    return reply.body
+    return response.body

@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
     DeadlineExceeded,
-    Facts,
+    ErrorDetails,
     NotFound,
     NotReady,
     Overloaded,
     TokenError,
 )
+from vestal.client.failures import name_prefix
+from vestal.client.flow import Flow, Pause
 from vestal.client.management import describe, models, probe
-from vestal.client.steps import Pause, Steps
 from vestal.client.tokens import KeyFile
-from vestal.client.verdicts import named
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ _NEVER_ANSWERS = (
 )
 
 
-def ready(context: Context, model: str | None, version: str | None) -> Steps[bool]:
+def ready(context: CallContext, model: str | None, version: str | None) -> Flow[bool]:
     """One version, or all that are served; no retries."""
     if model is None and version is not None:
         raise UsageError(f"version {version!r} was given without a model")
-    context = context.impatient()
+    context = context.without_retries()
     try:
         if model is not None:
             return (yield from _answers(context, model, version))
@@ -59,7 +59,7 @@ def ready(context: Context, model: str | None, version: str | None) -> Steps[boo
     return True
 
 
-def _not_yet(context: Context, error: ClientError) -> bool:
+def _not_yet(context: CallContext, error: ClientError) -> bool:
     """Is there no server, no such model, or nothing behind a proxy, as before their start?"""
     if isinstance(error, TokenError):
         # TorchServe writes its key file at its start.
@@ -67,7 +67,7 @@ def _not_yet(context: Context, error: ClientError) -> bool:
     return isinstance(error, (ConnectionFailed, NotFound, Overloaded)) or error.status in (502, 504)
 
 
-def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
+def _answers(context: CallContext, model: str, version: str | None) -> Flow[bool]:
     description = yield from describe(context, model, version)
     if not description.ready:
         return False
@@ -76,14 +76,14 @@ def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
 
 
 def wait_ready(
-    context: Context, model: str, version: str | None, *, registered: bool = False
-) -> Steps[ModelDescription]:
+    context: CallContext, model: str, version: str | None, *, registered: bool = False
+) -> Flow[ModelDescription]:
     """Waits until a version is up; `registered`: by this call, so it must be there.
 
     Raises NotReady where its workers die while they load it, DeadlineExceeded.
     """
     lost = LostProcesses(_LOG) if registered else LostProcesses()
-    context = context.impatient()
+    context = context.without_retries()
     while True:
         state: str
         cause: ClientError | None = None
@@ -102,17 +102,17 @@ def wait_ready(
             if not _not_yet(context, error) or (registered and isinstance(error, NotFound)):
                 raise
             state, cause = str(error.args[0]), error
-        yield from pause(context, POLL, f"{named(model, version)}not ready: {state}", cause)
+        yield from pause(context, POLL, f"{name_prefix(model, version)}not ready: {state}", cause)
 
 
 def pause(
-    context: Context, seconds: float, state: str, cause: ClientError | None = None
-) -> Steps[None]:
+    context: CallContext, seconds: float, state: str, cause: ClientError | None = None
+) -> Flow[None]:
     """Waits; raises DeadlineExceeded with the state seen last where no time is left."""
     if context.deadline.remaining() <= seconds:
         raise DeadlineExceeded(
             f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
-            Facts(
+            ErrorDetails(
                 model=context.model,
                 version=context.version,
                 hint="Give it more with timeout=, or see the model's log",
@@ -144,7 +144,7 @@ class LostProcesses:
                 raise NotReady(
                     f"{description.name} {description.version} does not load: worker {worker.id} "
                     f"lost {LOST_PROCESSES} processes before it answered",
-                    Facts(
+                    ErrorDetails(
                         model=description.name,
                         version=description.version,
                         hint=self._hint,

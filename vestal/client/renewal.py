@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vestal.client.errors import TokenError
-from vestal.client.steps import Pause, Reply, Request, Steps
-from vestal.client.tokens import KeyFile, Plane
+from vestal.client.flow import Flow, HTTPRequest, HTTPResponse, Pause
+from vestal.client.tokens import Api, KeyFile
 from vestal.files.locks import FileLock
 
 if TYPE_CHECKING:
-    from vestal.client.context import Context
+    from vestal.client.base import CallContext
 
 MARGIN = 10.0
 """Seconds before its expiry that a key is renewed: time for another process to try it too."""
@@ -38,36 +38,36 @@ REST = 3.0
 POLL = 0.02
 
 
-def token(context: Context, plane: Plane) -> Steps[str | None]:
+def current_token(context: CallContext, api: Api) -> Flow[str | None]:
     """The token to send; raises TokenError where it cannot be read."""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
-        return tokens.get(plane)
-    found = yield from _read(tokens, plane)
+        return tokens.get(api)
+    found = yield from _read(tokens, api)
     end = time.monotonic() + min(PATIENCE, context.deadline.remaining())
     # A key that is new and seems to end already: this clock runs ahead. It is good.
-    while _ending(context, plane) and not tokens.is_new(plane):
-        done = yield from _renew(context, tokens, plane, found)
-        found = tokens.get(plane)
-        if done or not tokens.has_ended(plane) or time.monotonic() >= end:
+    while _ending(context, api) and not tokens.is_new(api):
+        done = yield from _renew(context, tokens, api, found)
+        found = tokens.get(api)
+        if done or not tokens.has_ended(api) or time.monotonic() >= end:
             break
         yield Pause(POLL)  # another process is asking for the next one
     return found
 
 
-def another(context: Context, plane: Plane, refused: set[str | None]) -> Steps[bool]:
+def find_other_token(context: CallContext, api: Api, refused: set[str | None]) -> Flow[bool]:
     """After a token was refused: is there one that was not?"""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
         return False
     started = time.monotonic()
     while True:
-        tokens.look_again()
-        due = _ending(context, plane)
-        found = tokens.get(plane)
+        tokens.reload()
+        due = _ending(context, api)
+        found = tokens.get(api)
         if found in refused and due:
-            yield from _renew(context, tokens, plane, found)
-        if tokens.get(plane) not in refused:
+            yield from _renew(context, tokens, api, found)
+        if tokens.get(api) not in refused:
             return True
         waited = time.monotonic() - started
         hopeful = waited < PATIENCE if due or _locked(tokens) else waited < GRACE
@@ -76,22 +76,22 @@ def another(context: Context, plane: Plane, refused: set[str | None]) -> Steps[b
         yield Pause(POLL)
 
 
-def _read(tokens: KeyFile, plane: Plane) -> Steps[str | None]:
+def _read(tokens: KeyFile, api: Api) -> Flow[str | None]:
     end = time.monotonic() + GRACE
     while True:
         try:
-            return tokens.get(plane)
+            return tokens.get(api)
         except TokenError:
             if time.monotonic() >= end or not tokens.path.exists():
                 raise
         yield Pause(POLL)
 
 
-def _ending(context: Context, plane: Plane) -> bool:
+def _ending(context: CallContext, api: Api) -> bool:
     """Is the key about to expire, and can it be renewed here?"""
     tokens = context.tokens
     assert isinstance(tokens, KeyFile)
-    left = tokens.seconds_left(plane)
+    left = tokens.seconds_left(api)
     return (
         left is not None
         and left < MARGIN
@@ -101,7 +101,7 @@ def _ending(context: Context, plane: Plane) -> bool:
     )
 
 
-def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> Steps[bool]:
+def _renew(context: CallContext, tokens: KeyFile, api: Api, old: str | None) -> Flow[bool]:
     """Is the matter settled, by a new key or by a refusal? False: somebody else is at it."""
     if time.monotonic() < tokens.resting_until:
         return True
@@ -111,20 +111,20 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> 
             return True
         if not held:
             return False
-        tokens.look_again()
-        if tokens.get(plane) != old:
+        tokens.reload()
+        if tokens.get(api) != old:
             return True  # another process was faster
-        outcome = yield Request(
+        outcome = yield HTTPRequest(
             "GET",
             context.addresses.of("management"),
-            f"/token?type={plane}",
+            f"/token?type={api}",
             {"Authorization": f"Bearer {tokens.renewing_key}"},
             limit=min(LIMIT, context.deadline.remaining() / 2),
         )
-        tokens.look_again()
-        if tokens.get(plane) != old:
+        tokens.reload()
+        if tokens.get(api) != old:
             return True
-        if isinstance(outcome, Reply) and outcome.status < 500:
+        if isinstance(outcome, HTTPResponse) and outcome.status < 500:
             # It said no, or it keeps its keys elsewhere and this file is a copy of them.
             tokens.renewable = False
         else:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from vestal.client.errors import ConnectionFailed, Facts, InvalidAddress, NoAddress
-from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
+from vestal.client.errors import ConnectionFailed, ErrorDetails, InvalidAddress, NoAddress
+from vestal.client.tokens import Api, FixedToken, KeyFile, NoToken, Tokens
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _EXAMPLE = "http://127.0.0.1:8080"
 _PRINTABLE = re.compile(r"[\x21-\x7e]*")
-_START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
+_START = ErrorDetails(hint="`vestal serve` starts one here; or give the address: Client(url)")
 
 
 class Addresses(NamedTuple):
@@ -36,14 +36,14 @@ class Addresses(NamedTuple):
     metrics: str | None
     own: bool = False
 
-    def of(self, plane: Plane) -> str:
+    def of(self, api: Api) -> str:
         """The address of a plane; raises NoAddress where it was not given."""
-        address: str | None = getattr(self, plane)
+        address: str | None = getattr(self, api)
         if address is None:
-            argument = "url" if plane == "inference" else plane
+            argument = "url" if api == "inference" else api
             raise NoAddress(
-                f"this call needs the {plane} address, and this client has none",
-                Facts(hint=f'Say it: Client({argument}="http://host:port")'),
+                f"this call needs the {api} address, and this client has none",
+                ErrorDetails(hint=f'Say it: Client({argument}="http://host:port")'),
             )
         return address
 
@@ -129,7 +129,7 @@ def _not_ready(ready_file: Path) -> ConnectionFailed:
     since = time.strftime("%H:%M:%S", time.localtime(phase.since))
     return ConnectionFailed(
         f"the server of this project is {phase.phase} (since {since}, process {phase.pid})",
-        Facts(
+        ErrorDetails(
             hint="Try again when `vestal serve` prints Ready"
             if phase.phase == "starting"
             else "`vestal serve` starts another one when it has ended"

@@ -21,7 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from vestal.client.deadline import Deadline
-from vestal.client.steps import WAITING
+from vestal.client.flow import WAITING
 
 
 class Exchange:

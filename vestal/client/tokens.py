@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vestal.client.errors import Facts, TokenError
+from vestal.client.errors import ErrorDetails, TokenError
 
-Plane = Literal["inference", "management", "metrics"]
+Api = Literal["inference", "management", "metrics"]
 """Which of TorchServe's three addresses a call goes to."""
 
 
@@ -33,13 +33,13 @@ class Tokens(ABC):
     origin: str
 
     @abstractmethod
-    def get(self, plane: Plane) -> str | None:
+    def get(self, api: Api) -> str | None:
         """The token to send; None to send none. Raises TokenError where it cannot be read."""
 
-    def accepted(self, plane: Plane) -> None:  # noqa: B027  most need not know
+    def accepted(self, api: Api) -> None:  # noqa: B027  most need not know
         """The server took the token."""
 
-    def expired(self, plane: Plane) -> str | None:
+    def expired(self, api: Api) -> str | None:
         """What is known of the end of a token that was refused; None where it may be just wrong."""
         return None
 
@@ -53,7 +53,7 @@ class NoToken(Tokens):
     def __repr__(self) -> str:
         return "<no token>"
 
-    def get(self, plane: Plane) -> str | None:
+    def get(self, api: Api) -> str | None:
         return None
 
 
@@ -63,16 +63,16 @@ class FixedToken(Tokens):
     def __init__(self, token: str, origin: str) -> None:
         self.origin = origin
         self._token = _checked(token.strip(), origin)
-        self._was_good: set[Plane] = set()
+        self._was_good: set[Api] = set()
 
-    def get(self, plane: Plane) -> str | None:
-        return None if plane == "metrics" else self._token
+    def get(self, api: Api) -> str | None:
+        return None if api == "metrics" else self._token
 
-    def accepted(self, plane: Plane) -> None:
-        self._was_good.add(plane)
+    def accepted(self, api: Api) -> None:
+        self._was_good.add(api)
 
-    def expired(self, plane: Plane) -> str | None:
-        if plane not in self._was_good:
+    def expired(self, api: Api) -> str | None:
+        if api not in self._was_good:
             return None
         return "it was good before: it has expired, or another one was made"
 
@@ -91,22 +91,24 @@ class KeyFile(Tokens):
         self._keys: dict[str, Any] = {}
         self._ends: dict[str, float] = {}
         self._made: dict[str, float] = {}
-        self._was_good: dict[Plane, str] = {}
+        self._was_good: dict[Api, str] = {}
         self.renewable = True
         self.resting_until = 0.0
 
     def __reduce__(self) -> tuple[type[KeyFile], tuple[Path]]:
         return KeyFile, (self.path,)
 
-    def get(self, plane: Plane) -> str | None:
-        if plane == "metrics":
+    def get(self, api: Api) -> str | None:
+        if api == "metrics":
             return None
         self._refresh()
-        token = self._entry(plane).get("key")
+        token = self._entry(api).get("key")
         if not isinstance(token, str):
             raise TokenError(
-                f"the {self.origin} has no {plane} key",
-                Facts(hint="It must be the key_file.json that TorchServe wrote at its start"),
+                f"the {self.origin} has no {api} key",
+                ErrorDetails(
+                    hint="It must be the key_file.json that TorchServe wrote at its start"
+                ),
             )
         return _checked(token, self.origin)
 
@@ -116,38 +118,38 @@ class KeyFile(Tokens):
         key = self._entry("API").get("key")
         return key if isinstance(key, str) and _SENDABLE.fullmatch(key) else None
 
-    def seconds_left(self, plane: Plane) -> float | None:
+    def seconds_left(self, api: Api) -> float | None:
         """Until the key expires, negative afterwards; None where the file does not say."""
-        end = self._ends.get(plane)
+        end = self._ends.get(api)
         return None if end is None else end - time.time()
 
-    def is_new(self, plane: Plane) -> bool:
+    def is_new(self, api: Api) -> bool:
         """Has the key been seen to change a moment ago? Then its end is not near, whatever a clock
         that runs ahead of the server's makes of it."""
-        return time.monotonic() - self._made.get(plane, -math.inf) < NEW
+        return time.monotonic() - self._made.get(api, -math.inf) < NEW
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Forgets the time stamp: two writes within one tick of the clock have the same."""
         self._stamp = None
         self._refresh()
 
-    def accepted(self, plane: Plane) -> None:
-        if key := self._entry(plane).get("key"):
-            self._was_good[plane] = key
+    def accepted(self, api: Api) -> None:
+        if key := self._entry(api).get("key"):
+            self._was_good[api] = key
 
-    def has_ended(self, plane: Plane) -> bool:
-        left = self.seconds_left(plane)
+    def has_ended(self, api: Api) -> bool:
+        left = self.seconds_left(api)
         return left is not None and left <= 0
 
-    def expired(self, plane: Plane) -> str | None:
-        if self.has_ended(plane):
-            return f"it expired at {self._entry(plane)['expiration time']}"
-        if self._was_good.get(plane) == self._entry(plane).get("key"):
+    def expired(self, api: Api) -> str | None:
+        if self.has_ended(api):
+            return f"it expired at {self._entry(api)['expiration time']}"
+        if self._was_good.get(api) == self._entry(api).get("key"):
             return "it was good before: another one was made, which this file does not hold"
         return None
 
-    def _entry(self, plane: str) -> dict[str, Any]:
-        entry = self._keys.get(plane)
+    def _entry(self, api: str) -> dict[str, Any]:
+        entry = self._keys.get(api)
         return entry if isinstance(entry, dict) else {}
 
     def _refresh(self) -> None:
@@ -170,11 +172,11 @@ class KeyFile(Tokens):
         if keys != self._keys:
             self.renewable, self.resting_until = True, 0.0
         before, self._keys, self._stamp = self._keys, keys, stamp
-        for plane in keys:
-            if before and before.get(plane) != keys[plane]:
-                self._made[plane] = time.monotonic()
-        ends = {plane: _end(self._entry(plane).get("expiration time")) for plane in keys}
-        self._ends = {plane: end for plane, end in ends.items() if end is not None}
+        for api in keys:
+            if before and before.get(api) != keys[api]:
+                self._made[api] = time.monotonic()
+        ends = {api: _end(self._entry(api).get("expiration time")) for api in keys}
+        self._ends = {api: end for api, end in ends.items() if end is not None}
 
 
 def _end(when: object) -> float | None:
@@ -193,7 +195,7 @@ def _unreadable(path: Path, error: Exception) -> TokenError:
     if isinstance(error, FileNotFoundError):
         return TokenError(
             f"no key file at {path}",
-            Facts(hint="TorchServe writes it at its start into its working directory"),
+            ErrorDetails(hint="TorchServe writes it at its start into its working directory"),
         )
     # The text of a ValueError from json may quote the file, which holds the keys.
     reason = error.strerror if isinstance(error, OSError) else "it is no JSON object"

@@ -18,23 +18,23 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, ProxyManager, Retry
 from urllib3.exceptions import HTTPError
 
+from vestal.client.base import CallContext, finish
 from vestal.client.connection_options import ConnectionOptions
-from vestal.client.context import Context, finish
 from vestal.client.custom_transport import AdapterTransport
 from vestal.client.deadline import Deadline
-from vestal.client.sockets import POOLS, exchange, ssl_context
-from vestal.client.steps import (
+from vestal.client.flow import (
     TOO_LATE,
-    Broken,
-    Copying,
+    BlockingIO,
+    Flow,
+    Hedging,
+    HTTPRequest,
+    HTTPResponse,
+    Outcome,
     Pause,
-    Reply,
-    Request,
-    Steps,
     Wait,
-    Work,
-    broken,
+    transport_failure,
 )
+from vestal.client.sockets import POOLS, exchange, ssl_context
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ class Transport:
         self._inherited: list[_Adapter | None] = []
         self._lock = Lock()
 
-    def carry_out(self, steps: Steps[T], context: Context) -> T:
+    def run(self, flow: Flow[T], context: CallContext) -> T:
         """Takes a call's steps one by one in this thread, and gives its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
             while True:
-                step = steps.send(outcome)
-                if isinstance(step, Request):
+                step = flow.send(outcome)
+                if isinstance(step, HTTPRequest):
                     outcome = self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     time.sleep(min(step.seconds, context.deadline.remaining()))
@@ -138,23 +138,23 @@ class Transport:
             error = raised
             raise
         finally:
-            finish(steps, context, error)
+            finish(flow, context, error)
 
-    def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
+    def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
         """Sends once, and copies beside it; never raises for what the network does."""
         if self._custom is not None:
             if self._closed:
                 raise UsageError(CLOSED)
             merged = request._replace(headers={**self._headers, **request.headers})
             return self._custom.send(merged, deadline)
-        if request.copies is None:
+        if request.hedging is None:
             return self._exchange(request, deadline)
-        race = _Race(request.copies, lambda copy: self._exchange(copy, deadline))
+        race = _Race(request.hedging, lambda copy: self._exchange(copy, deadline))
         return race.outcome(self._exchange(request, deadline, race), deadline)
 
     def _exchange(
-        self, request: Request, deadline: Deadline, race: _Race | None = None
-    ) -> Reply | Broken:
+        self, request: HTTPRequest, deadline: Deadline, race: _Race | None = None
+    ) -> Outcome:
         pool, prefix = self._open().routes[request.base]
         sent = time.monotonic()
         with exchange(deadline) as current:
@@ -176,10 +176,10 @@ class Transport:
                 current.phase = "reading the answer"
                 body = response.read()
             except (HTTPError, MemoryError, OSError, OverflowError, ValueError) as error:
-                return broken(current.phase, error, current.sent)
+                return transport_failure(current.phase, error, current.sent)
         response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status, response.reason or "", headers, body, sent)
+        return HTTPResponse(response.status, response.reason or "", headers, body, sent)
 
     def _open(self) -> _Adapter:
         adapter = self._adapter
@@ -214,35 +214,35 @@ class _Overtaken(OSError):
 class _Race:
     """A request and its further copies, each in a thread of its own."""
 
-    def __init__(self, copies: Copying, send: Callable[[Request], Reply | Broken]) -> None:
-        self._copies, self._send = copies, send
+    def __init__(self, copies: Hedging, send: Callable[[HTTPRequest], Outcome]) -> None:
+        self._hedging, self._send = copies, send
         self._on_their_way: list[Future[Any]] = []
-        self._settled: Reply | Broken | None = None
+        self._settled: Outcome | None = None
 
     def look(self) -> float:
         """Seconds until the next look; raises _Overtaken."""
         for copy in [copy for copy in self._on_their_way if copy.done()]:
             self._on_their_way.remove(copy)
             outcome = copy.result()
-            if self._copies.settles(outcome):
+            if self._hedging.settles(outcome):
                 self._settled = outcome
                 raise _Overtaken
         return self._next()
 
     def _next(self) -> float:
-        step = self._copies.next()
-        if isinstance(step, Request):
-            self._on_their_way.append(Work(lambda: self._send(step), may_hang=True).start())
+        step = self._hedging.next()
+        if isinstance(step, HTTPRequest):
+            self._on_their_way.append(BlockingIO(lambda: self._send(step), may_hang=True).start())
             return ANSWERED
         return min(ANSWERED, step) if self._on_their_way else step
 
-    def outcome(self, outcome: Reply | Broken, deadline: Deadline) -> Reply | Broken:
+    def outcome(self, outcome: Outcome, deadline: Deadline) -> Outcome:
         """The outcome of all; `outcome`: of the first request."""
         if self._settled is not None or not self._on_their_way:
             return self._settled or outcome
         from concurrent.futures import FIRST_COMPLETED, wait
 
-        while self._on_their_way and not self._copies.settles(outcome):
+        while self._on_their_way and not self._hedging.settles(outcome):
             done: set[Future[Any]] = set()
             while not done:
                 if deadline.expired:
@@ -257,10 +257,10 @@ class _Race:
 
 def _wait(wait: Wait, deadline: Deadline) -> None:
     with suppress(TimeoutError):
-        wait.until.result(min(wait.seconds, deadline.remaining()))
+        wait.future.result(min(wait.seconds, deadline.remaining()))
 
 
-def _work(work: Work, deadline: Deadline) -> Any:
+def _work(work: BlockingIO, deadline: Deadline) -> Any:
     if not work.may_hang:
         return work.do()
     try:

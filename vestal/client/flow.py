@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
-from vestal.client.tokens import Plane
+from vestal.client.tokens import Api
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ WAITING = "waiting for the answer"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Call(NamedTuple):
+class ApiCall(NamedTuple):
     """What is asked of the server, before tokens and addresses come to it.
 
     `repeatable`: it may be sent again although the server may have acted on it.
     """
 
-    plane: Plane
+    api: Api
     method: str
     path: str
     query: Mapping[str, str] = _NOTHING
@@ -60,17 +60,17 @@ def path(*parts: str | None) -> str:
     return "".join("/" + quote(part, safe="") for part in parts if part is not None)
 
 
-class Copying(Protocol):
+class Hedging(Protocol):
     """The rules for further copies of a request, as a transport needs them."""
 
-    def next(self) -> Request | float:
+    def next(self) -> HTTPRequest | float:
         """A copy to send now, or the seconds until this should be asked again."""
 
-    def settles(self, outcome: Reply | Broken) -> bool:
+    def settles(self, outcome: HTTPResponse | TransportFailure) -> bool:
         """Does it end the exchange, although another copy is on its way?"""
 
 
-class Request(NamedTuple):
+class HTTPRequest(NamedTuple):
     """One request on the wire. Its headers hold the token: never in the repr.
 
     `base`: one of the client's addresses; `target`: what follows it, `/ping`.
@@ -84,7 +84,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     limit: float | None = None
-    copies: Copying | None = None
+    hedging: Hedging | None = None
 
     @property
     def url(self) -> str:
@@ -103,11 +103,11 @@ class Pause(NamedTuple):
 class Wait(NamedTuple):
     """Wait until another call ends the wait, so many seconds, or until the deadline."""
 
-    until: Future[None]
+    future: Future[None]
     seconds: float
 
 
-class Work(NamedTuple):
+class BlockingIO(NamedTuple):
     """Reads a file or compresses an image: what must not hold an event loop.
 
     `may_hang`: what it reads may never come (a pipe, a socket). Where the deadline comes first,
@@ -137,7 +137,7 @@ class Work(NamedTuple):
 TOO_LATE = object()
 
 
-class Reply(NamedTuple):
+class HTTPResponse(NamedTuple):
     """A whole answer. The names of `headers` are in lower case.
 
     `sent`: when its request was sent, by the monotonic clock.
@@ -152,7 +152,7 @@ class Reply(NamedTuple):
     def __repr__(self) -> str:
         return f"<{self.status} {self.reason}, {len(self.body)} bytes>"
 
-    def without(self, token: str | None) -> Reply:
+    def without(self, token: str | None) -> HTTPResponse:
         """With the token blotted out where its text has it; TorchServe's have 8 letters."""
         if token is None or len(token) < 6:
             return self
@@ -172,7 +172,7 @@ class Reply(NamedTuple):
 _OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Broken(NamedTuple):
+class TransportFailure(NamedTuple):
     """No whole answer came.
 
     `phase`: what was being done ("connecting", "sending the body", ...).
@@ -193,7 +193,7 @@ class Broken(NamedTuple):
         return self.phase == "connecting" and not isinstance(error, TimeoutError) and not own
 
 
-def broken(phase: str, error: BaseException, sent: bool) -> Broken:
+def transport_failure(phase: str, error: BaseException, sent: bool) -> TransportFailure:
     """What either transport makes of a library's error."""
     root = root_of(error)
     unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
@@ -202,10 +202,12 @@ def broken(phase: str, error: BaseException, sent: bool) -> Broken:
     untrusted = isinstance(root, ssl.SSLError) and not gone
     # urllib3 passes on what Python raises for a body of 10**18 bytes, or of less than none.
     absurd = isinstance(root, (MemoryError, OverflowError, ValueError)) and root is error
-    return Broken(phase, root, sent, final=unresolved or untrusted or absurd)
+    return TransportFailure(phase, root, sent, final=unresolved or untrusted or absurd)
 
 
-Steps = Generator[Request | Pause | Wait | Work, Any, T]
+Outcome = HTTPResponse | TransportFailure
+
+Flow = Generator[HTTPRequest | Pause | Wait | BlockingIO, Any, T]
 
 
 def root_of(error: BaseException) -> BaseException:
