@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from vestal import Client, ClientError, InvalidInput, ServerFailed
 from vestal.client.bulk import BulkJob
 from vestal.client.encoding import encode, looks_like_path, may_hang, takes_long
-from vestal.testing import Failure, FakeServer
+from vestal.testing import FakeFailure, FakeServer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -417,7 +417,7 @@ def test_where_a_text_that_looks_like_a_path_is_refused_the_hint_names_path(kind
         assert hint_for("x" * 500 + ".png") == hint.replace("seven.png", "x" * 100 + "...")
         for value, status in [("It rains.", 415), (b"seven.png", 415), ("seven.png", 413)]:
             assert "pathlib" not in str(hint_for(value, status))
-        server.fail("m", Failure.HANDLER_RAISED)  # as a handler of others fails
+        server.fail("m", FakeFailure.HANDLER_RAISED)  # as a handler of others fails
         with pytest.raises(ServerFailed, match=r"pathlib\.Path\('seven\.png'\)"):
             client.predict("m", "seven.png")
 

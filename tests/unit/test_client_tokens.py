@@ -94,7 +94,7 @@ def test_without_a_token_none_is_sent_and_the_error_says_so(kind: type[Client]) 
         ) as caught:
             client.predict("m", b"x")
         assert "authorization" not in server.received[0].headers
-    assert caught.value.hint == "Give token= or key_file=, or set VESTAL_TOKEN"
+    assert caught.value.hint == "Pass token= or key_file=, or set VESTAL_TOKEN"
 
 
 @both

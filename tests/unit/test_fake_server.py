@@ -24,7 +24,7 @@ from vestal import (
     testing,
 )
 from vestal.client import Client
-from vestal.testing import Failure, FakeServer
+from vestal.testing import FakeFailure, FakeServer
 
 
 def test_it_answers_what_it_was_told() -> None:
@@ -61,13 +61,13 @@ def test_the_asynchronous_client_calls_it_too() -> None:
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
-        (Failure.WORKER_DIED, WorkerDied),
-        (Failure.HANDLER_RAISED, ServerFailed),
-        (Failure.TOO_LARGE, TooLarge),
-        (Failure.RESET, WorkerDied),
+        (FakeFailure.WORKER_DIED, WorkerDied),
+        (FakeFailure.HANDLER_RAISED, ServerFailed),
+        (FakeFailure.TOO_LARGE, TooLarge),
+        (FakeFailure.RESET, WorkerDied),
     ],
 )
-def test_it_fails_as_torchserve_does(failure: Failure, error: type[Exception]) -> None:
+def test_it_fails_as_torchserve_does(failure: FakeFailure, error: type[Exception]) -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         server.fail("m", failure, times=2)
@@ -78,10 +78,10 @@ def test_it_fails_as_torchserve_does(failure: Failure, error: type[Exception]) -
 def test_what_passes_is_tried_again() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
-        server.fail("m", Failure.QUEUE_FULL)
-        server.fail("m", Failure.RESET)
+        server.fail("m", FakeFailure.QUEUE_FULL)
+        server.fail("m", FakeFailure.RESET)
         assert client.predict("m", b"").attempts == 3
-        server.fail("m", Failure.QUEUE_FULL, times=1000)
+        server.fail("m", FakeFailure.QUEUE_FULL, times=1000)
         with pytest.raises(DeadlineExceeded) as caught:
             client.predict("m", b"", timeout=0.3)
         assert isinstance(caught.value.__cause__, Overloaded)
@@ -90,7 +90,7 @@ def test_what_passes_is_tried_again() -> None:
 def test_its_silence_ends_at_the_deadline() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
-        server.fail("m", Failure.SILENCE)
+        server.fail("m", FakeFailure.SILENCE)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.predict("m", b"", timeout=0.3)

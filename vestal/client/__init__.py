@@ -1,4 +1,4 @@
-"""The SDK: calls models on a TorchServe, and manages them."""
+"""Client library: call models on a TorchServe, and manage them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The asynchronous client: `Client` with the same names, arguments and errors, for asyncio."""
+"""The asynchronous client: the methods, arguments and errors of `Client`, for asyncio."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: every method is a coroutine, used with `async with`.
+    """`Client` for asyncio: its methods are coroutines; use it with `async with`.
 
-    Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
-    own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
-    Files are read, and images and arrays encoded, in a thread.
+    Needs httpx: `pip install 'vestal[async]'`. Takes the arguments of `Client`; `transport` is an
+    httpx transport. Each event loop gets its own connections: call `close` in each of them.
+    Cancelling a call ends it at once. A thread reads files and encodes images and arrays.
     """
 
     _transport: AsyncTransport
 
     def _open(self) -> None:
-        # httpx and asyncio are imported by those who need them.
+        # Imports httpx and asyncio, which `Client` does not need.
         from vestal.client.async_transport import AsyncTransport
 
         self._transport = AsyncTransport(self._addresses.known(), self._proxies, self._options)
@@ -46,7 +46,7 @@ class AsyncClient(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
-        """As `Client.predict`."""
+        """Same as `Client.predict`."""
         asked = InferenceCall("predict", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
@@ -62,7 +62,7 @@ class AsyncClient(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> list[Prediction | ClientError]:
-        """As `Client.predict_many`."""
+        """Same as `Client.predict_many`."""
         from vestal.client.async_bulk import run_bulk  # imports asyncio
 
         job = BulkJob(inputs, concurrency, progress)
@@ -91,7 +91,7 @@ class AsyncClient(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> AsyncIterator[Prediction | ClientError]:
-        """As `Client.iter_predictions`, for `async for`; `inputs` may be asynchronous."""
+        """Same as `Client.iter_predictions`, for `async for`; `inputs` may be asynchronous."""
         from vestal.client.async_bulk import async_input_iterator, async_prediction_stream
 
         source, limit = async_input_iterator(inputs), check_concurrency(concurrency)
@@ -118,7 +118,7 @@ class AsyncClient(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
-        """As `Client.explain`."""
+        """Same as `Client.explain`."""
         asked = InferenceCall("explain", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
@@ -135,24 +135,24 @@ class AsyncClient(BaseClient):
         *,
         timeout: Timeout = DEFAULT,
     ) -> bool:
-        """As `Client.ready`."""
+        """Same as `Client.ready`."""
         context = self._begin(timeout, "ready", model, version)
         return await self._transport.run(readiness.ready(context, model, version), context)
 
     async def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
-        """As `Client.wait_ready`."""
+        """Same as `Client.wait_ready`."""
         context = self._begin(timeout, "wait_ready", model, version)
         return await self._transport.run(readiness.wait_ready(context, model, version), context)
 
     async def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
-        """As `Client.models`."""
+        """Same as `Client.models`."""
         context = self._begin(timeout, "models", None)
         return await self._transport.run(management.models(context), context)
 
     async def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
-        """As `Client.versions`."""
+        """Same as `Client.versions`."""
         context = self._begin(timeout, "versions", model)
         return await self._transport.run(management.versions(context, model), context)
 
@@ -164,7 +164,7 @@ class AsyncClient(BaseClient):
         customized: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
-        """As `Client.describe`."""
+        """Same as `Client.describe`."""
         context = self._begin(timeout, "describe", model, version)
         flow = management.describe(context, model, version, customized=customized)
         return await self._transport.run(flow, context)
@@ -177,7 +177,7 @@ class AsyncClient(BaseClient):
         workers: int = 1,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
-        """As `Client.register`."""
+        """Same as `Client.register`."""
         context = self._begin(timeout, "register", None)
         registration = Registration(context, archive, model, workers)
         try:
@@ -198,38 +198,38 @@ class AsyncClient(BaseClient):
         *,
         timeout: Timeout = DEFAULT,
     ) -> None:
-        """As `Client.scale`."""
+        """Same as `Client.scale`."""
         context = self._begin(timeout, "scale", model, version)
         await self._transport.run(lifecycle.scale(context, model, workers, version), context)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
-        """As `Client.set_default`."""
+        """Same as `Client.set_default`."""
         context = self._begin(timeout, "set_default", model, version)
         await self._transport.run(management.set_default(context, model, version), context)
 
     async def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
-        """As `Client.unregister`."""
+        """Same as `Client.unregister`."""
         context = self._begin(timeout, "unregister", model, version)
         await self._transport.run(
             lifecycle.unregister(context, model, version, drained=drain), context
         )
 
     async def metrics(self, *, timeout: Timeout = DEFAULT) -> ServerMetrics:
-        """As `Client.metrics`."""
+        """Same as `Client.metrics`."""
         from vestal.client.metrics import ServerMetrics
 
         ServerMetrics.check_installed()
         return ServerMetrics.parse(await self.metrics_text(timeout=timeout))
 
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
-        """As `Client.metrics_text`."""
+        """Same as `Client.metrics_text`."""
         context = self._begin(timeout, "metrics", None)
         return await self._transport.run(management.metrics_page(context), context)
 
     async def close(self) -> None:
-        """As `Client.close`."""
+        """Same as `Client.close`."""
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncClient:

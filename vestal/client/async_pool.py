@@ -24,16 +24,16 @@ except ImportError:
     ) from None
 
 CONNECTIONS = 256
-"""Connections to one address at a time, in each event loop; made one by one, as calls need them.
+"""Most connections to one address in each event loop, opened one by one as calls need them.
 
-More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
+More would reach the usual limit of 1,024 open files; further calls wait for a free connection.
 """
 PIECE = 65536
-"""Bytes of an upload handed over at a time: more, and its break would be seen too late."""
+"""Bytes of an upload sent at a time; with more, a broken connection is noticed too late."""
 
 
 class Upload(httpx.AsyncByteStream):
-    """The body, how far it has come, and a connection made for it: read after it failed."""
+    """A request body, its progress, and the connection opened for it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -59,10 +59,10 @@ class Upload(httpx.AsyncByteStream):
 
 
 class Pool:
-    """One event loop's clients of httpx, each for one request at a time.
+    """The httpx clients of one event loop, each for one request at a time.
 
-    httpcore's own pool looks at every connection several times a request: with 32 of them that
-    costs more than the request. Here the one that was used last is taken, so few are kept busy.
+    httpcore's pool iterates over all connections several times per request, which with 32 of them
+    costs more than the request. This pool reuses the connection that was used last.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Pool:
         self._closed = False
 
     async def take(self, base: str, deadline: Deadline) -> httpx.AsyncClient:
-        """A connection to an address, or one to be made; raises TimeoutError."""
+        """Take an idle client for an address, or a new one; raises TimeoutError."""
         if self._free[base].locked():
             async with asyncio.timeout(deadline.timeout()):
                 await self._free[base].acquire()
@@ -99,7 +99,7 @@ class Pool:
         return new_client(self._trusted, self._proxies.get(base), self._transport)
 
     async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
-        """After a whole answer: only then is the connection fit for another request."""
+        """Return a client after a whole response; otherwise its connection cannot be reused."""
         if self._closed:
             await client.aclose()
         else:
@@ -107,10 +107,10 @@ class Pool:
         self._free[base].release()
 
     async def drop(self, base: str, client: httpx.AsyncClient, upload: Upload) -> None:
-        """After an exchange that was cut: closes what it held, although its task is cancelled."""
+        """Close a client after an incomplete exchange, even if the task is cancelled."""
 
         async def close() -> None:
-            # httpcore forgets a connection that is cancelled in its TLS handshake.
+            # httpcore loses a connection that is cancelled during its TLS handshake.
             try:
                 if upload.connection is not None:
                     await upload.connection.aclose()
@@ -160,8 +160,8 @@ def new_client(
         transport=transport,
         verify=trusted,
         proxy=proxy,
-        trust_env=False,  # `vestal.client.proxies` has read it
-        timeout=None,  # noqa: S113  each call has a deadline around all of it
+        trust_env=False,  # read by `vestal.client.proxies`
+        timeout=None,  # noqa: S113  each call has a deadline
         follow_redirects=False,
     )
 

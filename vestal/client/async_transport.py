@@ -1,4 +1,4 @@
-"""The asynchronous half: sends a request through httpx, pooled, within a deadline."""
+"""The transport of `AsyncClient`: send requests through pooled httpx clients, within a deadline."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from vestal.client.flow import (
 
 T = TypeVar("T")
 
-LOOK = 0.5  # seconds between two looks whether the request is sent
+LOOK = 0.5  # seconds between two checks whether the request is sent
 
 
 class AsyncTransport:
-    """Each event loop, and a child after a fork, gets connections of its own."""
+    """Each event loop, and a child process after a fork, gets its own connections."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class AsyncTransport:
         accepts = any(name.lower() == "accept" for name in options.headers)
         self._headers = {**({} if accepts else {"Accept": "*/*"}), **options.headers}
         self._transport = check_transport(options.transport)
-        # One for all: httpx takes 5 ms to make its own.
+        # One for all connections: httpx takes 5 ms to create one.
         self._trusted: ssl.SSLContext | None = trust(self._secure, options)
         try:
             for address in addresses:
@@ -63,7 +63,7 @@ class AsyncTransport:
         self._background: set[asyncio.Future[Any]] = set()
 
     async def run(self, flow: Flow[T], context: CallContext) -> T:
-        """Takes a call's steps one by one in this task, and gives its result."""
+        """Carry out a call's steps in this task and return its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
@@ -89,14 +89,14 @@ class AsyncTransport:
             finish(flow, context, error)
 
     async def run_shielded(self, flow: Flow[T], context: CallContext) -> T:
-        """As `carry_out`, and goes on in the background where its caller is cancelled."""
+        """Same as `run`, but continue in the background if the caller is cancelled."""
         task = asyncio.ensure_future(self.run(flow, context))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return await asyncio.shield(task)
 
     async def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
-        """Sends once, and copies beside it; never raises for what the network does."""
+        """Send a request and its second copies; never raises for a network error."""
         upload = Upload(request.body)
         if request.hedging is None:
             return await self._exchange(request, upload, deadline)
@@ -145,13 +145,13 @@ class AsyncTransport:
         return pool
 
     def after_fork(self) -> None:
-        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        """Keep the parent's connections, since collecting them would close them."""
         self._inherited += [self._pools, self._trusted]
         self._pools = WeakKeyDictionary()
         self._trusted = None  # another thread of the parent may hold its locks
 
     async def close(self) -> None:
-        """Closes this event loop's connections; a second call does nothing."""
+        """Close this event loop's connections; a second call does nothing."""
         await self._pool().close()
         if self._options.transport is not None:
             await self._options.transport.aclose()

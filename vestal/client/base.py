@@ -1,4 +1,4 @@
-"""What both clients are made of: the configuration, and what each call begins with."""
+"""Configuration of both clients, and the context of each call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 class _Transport(Protocol):
     def after_fork(self) -> None:
-        """Runs in a child process, before it has any other thread."""
+        """Runs in a child process before it starts threads."""
 
 
 class Policy(NamedTuple):
@@ -46,10 +46,10 @@ class CallContext(NamedTuple):
     """What all requests of one call share.
 
     `hedge`: a request that may be lost gets a second copy.
-    `patient`: False for a question about this very moment (is it ready?): no retries.
+    `retrying`: False for a question about this moment (is it ready?), which is never retried.
     `retries`: the most retries of one request; None: as many as the deadline allows.
     `secrets`: header values that must not appear in errors.
-    `model`, `version`: what the whole call is about, for its errors.
+    `model`, `version`: of the call, for its errors.
     `proxies`: the proxy of each address that is called through one.
     """
 
@@ -70,15 +70,15 @@ class CallContext(NamedTuple):
         return self._replace(retrying=False)
 
     def place(self, address: str) -> str:
-        """An address for an error's text, with the proxy that it is called through."""
+        """Return an address for an error message, with its proxy."""
         proxy = self.proxies.get(address)
         return f"{address} through the proxy {without_credentials(proxy)}" if proxy else address
 
 
 def finish(flow: Flow[T], context: CallContext, error: BaseException | None) -> None:
-    """Ends a call, whatever became of it: what its steps hold is given back, its span closed.
+    """End a call: close its flow, which releases what it holds, and its span.
 
-    An error that knows no model or version gets the call's.
+    An error without model or version gets the call's.
     """
     flow.close()
     if isinstance(error, ClientError) and error.model in (None, context.model):
@@ -120,7 +120,7 @@ class BaseClient:
     ) -> None:
         self._addresses, self._tokens = addresses, tokens
         self._policy, self._options = policy, options
-        # A server that wrote a ready file has been there: connections it refuses are an outage.
+        # The server of a ready file was up once: connections that it refuses are an outage.
         self._retry_state = RetryState(ReachedAddresses(addresses.known() if addresses.own else ()))
         try:
             direct = addresses.own or options.transport is not None
@@ -136,7 +136,7 @@ class BaseClient:
         _clients.add(self)
 
     def _open(self) -> None:
-        """Makes the transport; no connection yet."""
+        """Create the transport, without any connection."""
         raise NotImplementedError
 
     def _after_fork(self) -> None:

@@ -11,8 +11,6 @@ Client.predict                       AsyncClient.predict
         │   └─ backoff, waiting_calls, suspect_gate, reachability
         └─ prediction                response -> Prediction
     transport.Transport.run          carries out the steps in the calling thread
-                                     (async_transport.AsyncTransport.run: in the task)
-
 management, readiness, draining, lifecycle and registering are flows as well.
 """
 
@@ -56,8 +54,8 @@ class Client(BaseClient):
     `timeout`: seconds for each call in total: connecting, retries, pauses, sending and reading.
     None: no deadline. A call's own `timeout` replaces it.
 
-    `retries`: how often one request is sent again at most, second copies included; 0 turns
-    retries off, None allows as many as the deadline. A renewed token costs no retry.
+    `retries`: most retries of a request, second copies included; by default the deadline is the
+    only limit. A renewed token costs no retry.
 
     `hedge`: send a second copy of a prediction that the server may have lost; the first response
     counts. False for models that must never receive an input twice at the same time.
@@ -72,9 +70,7 @@ class Client(BaseClient):
     environment once, as requests does; loopback and ready-file addresses are called without a
     proxy. `AsyncClient` is the same for asyncio, with an httpx transport.
 
-    Every method raises ClientError (see `vestal.client.errors` for the tree), and UsageError for
-    an invalid argument. An address that is not http://host:port raises InvalidAddress, which is
-    both.
+    Every method raises ClientError (`vestal.client.errors`), or UsageError for wrong arguments.
     """
 
     _transport: Transport

@@ -1,4 +1,4 @@
-"""The errors that one call can end in, with all that is known of it."""
+"""Create the error of a call from a response or a transport failure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIRECTLY = "Add the host to NO_PROXY to call it without the proxy"
 
 
 class CallErrors:
-    """`last`: what the attempt before ended in."""
+    """Creates the errors of one call. `last`: of the previous attempt."""
 
     def __init__(self, call: ApiCall, base: str, context: CallContext) -> None:
         self._call = call
@@ -43,7 +43,7 @@ class CallErrors:
         self.last: ClientError | None = None
 
     def from_response(self, response: HTTPResponse, attempts: int) -> ClientError:
-        """What an answer says that is none."""
+        """Create the error of an unsuccessful response."""
         error = response_error(response, url=self._place, known=self._details(attempts))
         if self._base in self._context.proxies and not (
             error.server_type or from_handler(response)
@@ -65,7 +65,7 @@ class CallErrors:
         return error
 
     def never_reached(self, failure: TransportFailure, attempts: int) -> ConnectionFailed:
-        """Every connection was refused, from the first one on."""
+        """Create the error of a call whose every connection was refused."""
         proxy = self._context.proxies.get(self._base)
         if proxy is not None:
             what = f"{self._place} cannot be reached: {_reason(failure.error)}"
@@ -103,7 +103,7 @@ class CallErrors:
         hint = None
         if phase == WAITING and self._call.api == "inference":
             # TorchServe queues requests for a model that failed to load, and never answers them.
-            hint = "client.ready(model) says whether its workers are up; timeout= gives more time"
+            hint = "client.ready(model) shows whether its workers are up; pass a longer timeout="
         if self._call.model is not None:
             served = self._call.model, self._call.version
             hint = self._context.retry_state.waiting_calls.states.get(served, hint)
@@ -112,10 +112,10 @@ class CallErrors:
     def token_refused(self, response: HTTPResponse, attempts: int) -> TokenError:
         tokens, api = self._context.tokens, self._call.api
         expired = tokens.expired(api)
-        # TorchServe has two keys, and says nothing of which one it wants.
+        # TorchServe has two keys, and its response does not tell which one it expected.
         hint = f"It must be the {api} key of the server's key_file.json"
         if isinstance(tokens, NoToken):
-            hint = "Give token= or key_file=, or set VESTAL_TOKEN"
+            hint = "Pass token= or key_file=, or set VESTAL_TOKEN"
         elif expired and isinstance(tokens, KeyFile):
             hint = _why_not_renewed(tokens, api, self._context)
         elif expired:
@@ -144,7 +144,7 @@ class CallErrors:
 
 
 def _reason(error: BaseException) -> object:
-    # asyncio has texts of its own; those of the system are better known.
+    # asyncio has its own messages; those of the system are better known.
     if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -171,7 +171,7 @@ def _hint_for(failure: TransportFailure) -> str:
 
 
 def response_error(response: HTTPResponse, *, url: str, known: ErrorDetails) -> ClientError:
-    """The error that a final reply becomes; `known`: what the call knows of itself."""
+    """Create the error of a final response; `known`: the details of the call."""
     kind, message, request_id = error_body(response)
     details = known._replace(
         status=response.status,
@@ -191,7 +191,7 @@ def response_error(response: HTTPResponse, *, url: str, known: ErrorDetails) -> 
 
 
 def name_prefix(model: str | None, version: str | None) -> str:
-    """`mnist 1.0: `, the beginning of an error's text."""
+    """Return `mnist 1.0: `, the start of an error message."""
     return f"{model}{f' {version}' if version else ''}: " if model else ""
 
 
@@ -202,7 +202,7 @@ def _kind(response: HTTPResponse, kind: str) -> type[ClientError]:
     if status >= 500:
         return ServerFailed
     if kind == "InvalidModelVersionException":
-        return Conflict  # with 403, which a proxy says for other reasons
+        return Conflict  # with 403, which a proxy sends for other reasons
     by_status = {404: NotFound, 409: Conflict, 413: TooLarge}
     return by_status.get(status, RequestRefused)
 
@@ -213,7 +213,7 @@ def _hint(status: int, kind: str, message: str) -> str | None:
     if message.startswith("Model not found at"):
         return "The archive must be a file in the server's model store"
     if kind.startswith("Model") and kind.endswith("NotFoundException"):
-        return "client.models() says what is served"
+        return "client.models() lists the served versions"
     if kind == "ResourceNotFoundException":
         return (
             "No such path at this port: inference is usually at 8080, management at 8081, metrics "
@@ -240,9 +240,9 @@ def _hint(status: int, kind: str, message: str) -> str | None:
             "client.scale(model, 1) starts a worker"
         )
     if status == 422:
-        return "It is not of the form that this model takes: see its handler's transforms"
+        return "This model does not take inputs of this form; see its handler's transforms"
     if status in (502, 504):
-        return "A proxy says so: is the server behind it up, and quick enough for the proxy?"
+        return "A proxy sent this: is the server behind it up, and fast enough for the proxy?"
     if "Prediction failed" in message:
         return "The handler raised; with a batch, a neighbour's input may be why: see its log"
     return None

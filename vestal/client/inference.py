@@ -1,4 +1,4 @@
-"""One prediction, one explanation."""
+"""The flow of one prediction or explanation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN = 100  # characters of an input in a hint
 
 
 class InferenceCall(NamedTuple):
-    """What is asked of a model, but for the input."""
+    """The arguments of a prediction or explanation, except the input."""
 
     operation: Operation
     model: str
@@ -40,7 +40,7 @@ class InferenceCall(NamedTuple):
 
 
 def infer(context: CallContext, asked: InferenceCall, value: Any) -> Flow[Prediction]:
-    """Encodes the input once, whatever the number of attempts."""
+    """Encode the input once, send it, and return the prediction."""
     from vestal.client.prediction import Prediction  # imports dataclasses, which take 8 ms
 
     target = path(_FOLDERS[asked.operation], asked.model, asked.version)
@@ -108,5 +108,5 @@ def _too_late(context: CallContext) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"{name_prefix(context.model, context.version)}the input was not there within "
         f"{context.deadline.seconds:g} s (reading the input)",
-        ErrorDetails(hint="Does what it reads from come to an end? timeout= gives more time"),
+        ErrorDetails(hint="Check that its source ends, or pass a longer timeout="),
     )

@@ -1,4 +1,4 @@
-"""A version's life once it is registered: scaled, drained, unregistered."""
+"""Flows that scale and unregister a version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vestal.errors import UsageError
 
 
 def scale(context: CallContext, model: str, workers: int, version: str | None) -> Flow[None]:
-    """Sets the number of workers and waits until so many are READY, and no other is left."""
+    """Set the number of workers and wait until exactly so many are READY."""
     count = worker_count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
     target = path("models", model, version)
@@ -34,7 +34,7 @@ def scale(context: CallContext, model: str, workers: int, version: str | None) -
 
 
 def unregister(context: CallContext, model: str, version: str, *, drained: bool) -> Flow[None]:
-    """Removes a version; first waits until it is idle, where `drained`."""
+    """Remove a version; `drained`: wait until it is idle first."""
     served = yield from model_versions(context, model)
     if len(served) > 1 and any(info.version == version and info.default for info in served):
         others = ", ".join(info.version for info in served if info.version != version)
@@ -57,7 +57,7 @@ def unregister(context: CallContext, model: str, version: str, *, drained: bool)
 
 
 def archive_name(archive: str) -> str:
-    """A file name in the store; raises UsageError for a URL or a path.
+    """Check a file name of the model store; raises UsageError for a URL or a path.
 
     TorchServe deletes the archive of a model that was registered by URL when it is unregistered.
     """
@@ -70,7 +70,7 @@ def archive_name(archive: str) -> str:
 
 
 def worker_count(workers: object) -> int:
-    """A number of workers; raises UsageError for anything else."""
+    """Check a number of workers; raises UsageError unless it is 0 or more."""
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise UsageError(f"workers is {workers!r}: expected a number of 0 or more")
     return workers

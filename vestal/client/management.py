@@ -1,4 +1,4 @@
-"""The management API, one question at a time: what is served, how it runs, the default."""
+"""Flows of the management API: list and describe versions, set the default, read metrics."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # a service that only predicts needs none of these
 T = TypeVar("T")
 
 SAMPLE_HEADER = "x-vestal-sample"
-"""Asks a Vestal handler's describe for its packed sample, from this position on."""
+"""Requests the packed sample from a Vestal handler, starting at this position."""
 PAGE = 100
-"""Models a page; the server's own default too."""
+"""Models per page, as the server's default."""
 
 
 def models(context: CallContext) -> Flow[list[ModelInfo]]:
-    """All versions of all models, by name, then in the server's order."""
+    """List all versions of all models, by name, then in the server's order."""
     found: list[ModelInfo] = []
     for name in (yield from _names(context)):
         try:
@@ -49,7 +49,7 @@ def _page(raw: Any) -> tuple[list[str], str | None]:
 
 
 def model_versions(context: CallContext, model: str) -> Flow[list[ModelInfo]]:
-    """The versions of a model. The page of all models names only each one's default."""
+    """List the versions of a model. The list of all models has only the default versions."""
     from vestal.client.descriptions import ModelInfo
 
     everything = yield from versions(context, model)
@@ -71,7 +71,7 @@ def describe(
     *,
     customized: bool = False,
 ) -> Flow[ModelDescription]:
-    """One version. `customized` asks its handler too, so it waits for a worker to be free."""
+    """Describe one version. `customized` includes its handler, which waits for a free worker."""
     call = ApiCall(
         "management",
         "GET",
@@ -84,22 +84,22 @@ def describe(
 
 
 def probe(context: CallContext, model: str, version: str | None) -> Flow[tuple[bool, Any]]:
-    """Did a worker come round to describe itself, and what does its handler say (None: nothing)?"""
+    """Return whether a worker responded, and its handler's description (None without one)."""
     try:
         description = yield from describe(context, model, version, customized=True)
     except Overloaded:
         return False, None  # no worker, or a full queue
     except ServerFailed as error:
-        # 503: the handler raised, as foreign ones do that know no describe: its worker is fine.
-        # "Worker died." and no description within responseTimeout are other statuses.
+        # 503: the handler raised, as a plain handler does without a describe: its worker is up.
+        # "Worker died." and a missed responseTimeout have other statuses.
         return error.status == 503, None
     return True, description.customized
 
 
 def sample_text(context: CallContext, model: str, version: str | None) -> Flow[str | None]:
-    """The packed sample as JSON text, from a Vestal handler; None where the handler has none.
+    """Return the packed sample as JSON text; None if the handler has none.
 
-    Raises ServerFailed where the handler sends something else.
+    Raises ServerFailed if the handler sends something else.
     """
     text, length = "", 1
     while len(text) < length:

@@ -1,4 +1,4 @@
-"""The Prometheus page as numbers, read by prometheus_client's parser."""
+"""The server's Prometheus metrics, parsed by prometheus_client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PARTS = {"histogram": ("_count", "_sum", "_bucket"), "summary": ("_count", "_sum")}
 _OWN_LABELS = ("model_name", "model_version", "hostname", "type", "le")
-"""Of TorchServe's ts_... and Vestal's vestal_... metrics, for one that has no samples yet."""
+"""Labels of TorchServe's ts_... and Vestal's vestal_... metrics without samples yet."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Is a version up? Every worker READY, and one of them answers.
+"""Flows that check and wait until a version is ready: every worker READY, and one responds.
 
-Neither half is enough: TorchServe's /ping says Healthy whatever its models do, a model that failed
-to load takes requests and never answers them, and a worker can be READY and stuck.
+Neither is enough alone: TorchServe's /ping is Healthy in any state of its models, a model that
+failed to load accepts requests and never responds, and a worker can be READY and stuck.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
 
 POLL = 0.1
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 LOST_PROCESSES = 2
-"""A worker that lost so many processes before it answered once will lose the next one too."""
+"""A worker that lost this many processes before its first response will not load."""
 
 _LOG = "The model's log has the reason"
 _NEVER_ANSWERS = (
@@ -42,7 +42,7 @@ _NEVER_ANSWERS = (
 
 
 def ready(context: CallContext, model: str | None, version: str | None) -> Flow[bool]:
-    """One version, or all that are served; no retries."""
+    """Whether one version, or every served version, is ready; without retries."""
     if model is None and version is not None:
         raise UsageError(f"version {version!r} was given without a model")
     context = context.without_retries()
@@ -60,9 +60,9 @@ def ready(context: CallContext, model: str | None, version: str | None) -> Flow[
 
 
 def _not_yet(context: CallContext, error: ClientError) -> bool:
-    """Is there no server, no such model, or nothing behind a proxy, as before their start?"""
+    """Whether the error may end by itself: no server, no such model, nothing behind a proxy."""
     if isinstance(error, TokenError):
-        # TorchServe writes its key file at its start.
+        # TorchServe writes its key file when it starts.
         return isinstance(context.tokens, KeyFile) and not context.tokens.path.exists()
     return isinstance(error, (ConnectionFailed, NotFound, Overloaded)) or error.status in (502, 504)
 
@@ -78,9 +78,9 @@ def _answers(context: CallContext, model: str, version: str | None) -> Flow[bool
 def wait_ready(
     context: CallContext, model: str, version: str | None, *, registered: bool = False
 ) -> Flow[ModelDescription]:
-    """Waits until a version is up; `registered`: by this call, so it must be there.
+    """Wait until a version is ready; `registered`: by this call, so it must exist.
 
-    Raises NotReady where its workers die while they load it, DeadlineExceeded.
+    Raises NotReady if its workers die while they load it, DeadlineExceeded.
     """
     lost = LostProcesses(_LOG) if registered else LostProcesses()
     context = context.without_retries()
@@ -108,7 +108,7 @@ def wait_ready(
 def pause(
     context: CallContext, seconds: float, state: str, cause: ClientError | None = None
 ) -> Flow[None]:
-    """Waits; raises DeadlineExceeded with the state seen last where no time is left."""
+    """Pause; raises DeadlineExceeded with the last state if no time is left."""
     if context.deadline.remaining() <= seconds:
         raise DeadlineExceeded(
             f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
@@ -122,10 +122,10 @@ def pause(
 
 
 class LostProcesses:
-    """Counts the processes each worker has had before it served.
+    """Counts the processes of each worker before its first response.
 
-    TorchServe starts a worker again that died, for five minutes if it was loading, and shows it
-    only by the new process id.
+    TorchServe restarts a worker that died, for five minutes if it was loading; only the process id
+    shows it.
     """
 
     def __init__(self, hint: str = _NEVER_ANSWERS) -> None:
@@ -133,7 +133,7 @@ class LostProcesses:
         self._pids: defaultdict[str, set[int]] = defaultdict(set)
 
     def look(self, description: ModelDescription, *, silent: bool = False) -> None:
-        """Raises NotReady where a worker keeps dying. `silent`: READY workers did not answer."""
+        """Raises NotReady if a worker keeps dying. `silent`: READY workers did not respond."""
         for worker in description.workers:
             pids = self._pids[worker.id]
             if worker.ready and not silent:

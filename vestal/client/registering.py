@@ -1,4 +1,4 @@
-"""Registering a version: it is verified before it stays, and removed again where that fails.
+"""Register a version, verify it, and remove it again if that fails.
 
 Verified means: every worker is READY, one of them answers, and the version answers the sample that
 was packed into its archive as it was packed. The sample comes from the archive itself where this
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from vestal.mar.sample import Sample
 
 UNDO_SECONDS = 15.0
-"""What removing a version may take, after the call's own deadline too."""
+"""Time limit for removing a version, even after the call's own deadline."""
 LATE_SECONDS = 5.0
 """TorchServe unpacks an archive whose caller has gone, and registers it then."""
 
 
 class Registration:
-    """One archive on its way into service: `steps`, and `undo` where they do not finish."""
+    """Registers one archive: `flow`, and `undo` if it does not finish."""
 
     def __init__(self, context: CallContext, archive: str, model: str | None, workers: int) -> None:
         self._context = context
@@ -49,11 +49,11 @@ class Registration:
         self._sent = self._accepted = False
 
     def flow(self) -> Flow[ModelInfo]:
-        """Registers and verifies; raises NotReady where the version fails."""
+        """Register and verify; raises NotReady if the version fails."""
         context = self._context
         self._before = set((yield from self._registered(context)))
         yield from self._register(context)
-        # TorchServe does not say which model and version an archive turned out to hold.
+        # TorchServe's response does not name the archive's model and version.
         new = (yield from self._registered(context)).keys() - self._before
         if not new:
             raise ServerFailed(
@@ -85,7 +85,7 @@ class Registration:
         self._accepted = True
 
     def undo(self, context: CallContext, error: BaseException) -> Flow[None]:
-        """Removes the version that `steps` registered; the error's hint tells the result."""
+        """Remove the version that `flow` registered; the error's hint tells the result."""
         if not self._sent:
             return
         try:
@@ -122,7 +122,7 @@ class Registration:
             yield Pause(POLL)
 
     def _registered(self, context: CallContext) -> Flow[dict[tuple[str, str], ModelInfo]]:
-        """What is served of the archive, by name and version."""
+        """Return the served versions of the archive, by name and version."""
         try:
             if self._model is None:
                 served = yield from models(context)
@@ -134,7 +134,7 @@ class Registration:
 
 
 def _fittest(context: CallContext, name: str, versions: list[str]) -> Flow[str]:
-    """The version that becomes the default: one that is ready, if there is one."""
+    """Choose the new default version: a ready one, if there is one."""
     for version in versions:
         if (yield from describe(context, name, version)).ready:
             return version

@@ -1,4 +1,4 @@
-"""The token of an attempt: renewed before it expires, looked up again when it was refused.
+"""The token of an attempt: renewed before it expires, read again after it was refused.
 
 TorchServe's token API (`GET /token?type=inference` at the management address, with the API key of
 the key file) makes a new key and writes it into the file. The old one is void at once, for all who
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from vestal.client.base import CallContext
 
 MARGIN = 10.0
-"""Seconds before its expiry that a key is renewed: time for another process to try it too."""
+"""Seconds before its expiry at which a key is renewed: enough for another process to retry."""
 GRACE = 0.3
-"""Seconds that a key file may be behind its server, or half written, without anybody's lock."""
+"""Seconds for which a key file may be outdated or half written while nobody holds the lock."""
 PATIENCE = 15.0
-"""Seconds that a call waits for a new key, at most; its deadline may be nearer."""
+"""Most seconds that a call waits for a new key, within its deadline."""
 LIMIT = 3.0
-"""Seconds that the token API has; it answers in a few milliseconds or not at all."""
+"""Time limit of the token API, in seconds; it usually takes milliseconds."""
 REST = 3.0
-"""Seconds after a failed renewal without another: a dead address must not cost every call LIMIT."""
+"""Seconds after a failed renewal before the next one, so that not every call waits LIMIT."""
 POLL = 0.02
 
 
 def current_token(context: CallContext, api: Api) -> Flow[str | None]:
-    """The token to send; raises TokenError where it cannot be read."""
+    """Return the token to send; raises TokenError if it cannot be read."""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
         return tokens.get(api)
@@ -56,7 +56,7 @@ def current_token(context: CallContext, api: Api) -> Flow[str | None]:
 
 
 def find_other_token(context: CallContext, api: Api, refused: set[str | None]) -> Flow[bool]:
-    """After a token was refused: is there one that was not?"""
+    """Whether there is a token that was not refused yet."""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
         return False
@@ -88,7 +88,7 @@ def _read(tokens: KeyFile, api: Api) -> Flow[str | None]:
 
 
 def _ending(context: CallContext, api: Api) -> bool:
-    """Is the key about to expire, and can it be renewed here?"""
+    """Whether the key is about to expire and this client can renew it."""
     tokens = context.tokens
     assert isinstance(tokens, KeyFile)
     left = tokens.seconds_left(api)
@@ -102,7 +102,7 @@ def _ending(context: CallContext, api: Api) -> bool:
 
 
 def _renew(context: CallContext, tokens: KeyFile, api: Api, old: str | None) -> Flow[bool]:
-    """Is the matter settled, by a new key or by a refusal? False: somebody else is at it."""
+    """Renew the key; False if another process is renewing it."""
     if time.monotonic() < tokens.resting_until:
         return True
     with _lock(tokens.path) as held:
@@ -125,7 +125,7 @@ def _renew(context: CallContext, tokens: KeyFile, api: Api, old: str | None) -> 
         if tokens.get(api) != old:
             return True
         if isinstance(outcome, HTTPResponse) and outcome.status < 500:
-            # It said no, or it keeps its keys elsewhere and this file is a copy of them.
+            # The server refused, or this file is a copy of its keys.
             tokens.renewable = False
         else:
             tokens.resting_until = time.monotonic() + REST
@@ -134,7 +134,7 @@ def _renew(context: CallContext, tokens: KeyFile, api: Api, old: str | None) -> 
 
 @contextmanager
 def _lock(key_file: Path) -> Iterator[bool | None]:
-    """Is the lock held here? None: it cannot be had at all (no such folder, no permission)."""
+    """Yield whether the lock is held; None if it is unavailable (no folder, no permission)."""
     try:
         lock = FileLock(_lock_file(key_file), create=True)
     except OSError:

@@ -1,9 +1,8 @@
-"""Where tokens come from: an argument, VESTAL_TOKEN, or TorchServe's key file.
+"""Sources of tokens: an argument, VESTAL_TOKEN, or TorchServe's key file.
 
-TorchServe writes `key_file.json` anew at every start, with one key for inference and one for
-management; each is good for 60 minutes unless `token_expiration_min` says otherwise. How a key is
-renewed stands in `vestal.client.renewal`. No token is ever part of a repr, a log line or an error's
-text.
+TorchServe writes `key_file.json` at every start, with one key for inference and one for management;
+each is valid for 60 minutes unless `token_expiration_min` is set. `vestal.client.renewal` renews
+keys. No token is ever part of a repr, a log line or an error message.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from vestal.client.errors import ErrorDetails, TokenError
 
 Api = Literal["inference", "management", "metrics"]
-"""Which of TorchServe's three addresses a call goes to."""
+"""TorchServe's three APIs, each with its own address."""
 
 
 NEW = 30.0
@@ -28,19 +27,19 @@ NEW = 30.0
 
 
 class Tokens(ABC):
-    """`origin` says where the tokens come from, for errors."""
+    """`origin`: the source of the tokens, for errors."""
 
     origin: str
 
     @abstractmethod
     def get(self, api: Api) -> str | None:
-        """The token to send; None to send none. Raises TokenError where it cannot be read."""
+        """Return the token to send, or None. Raises TokenError if it cannot be read."""
 
     def accepted(self, api: Api) -> None:  # noqa: B027  most need not know
-        """The server took the token."""
+        """Record that the server accepted the token."""
 
     def expired(self, api: Api) -> str | None:
-        """What is known of the end of a token that was refused; None where it may be just wrong."""
+        """Return why a refused token expired; None if it may just be wrong."""
         return None
 
     def __repr__(self) -> str:
@@ -80,8 +79,8 @@ class FixedToken(Tokens):
 class KeyFile(Tokens):
     """TorchServe's key file, read again whenever it changes.
 
-    `renewable`: False once the token API has turned out not to renew these very keys.
-    `resting_until`: a moment of the monotonic clock; no renewal is tried before it.
+    `renewable`: False once the token API did not renew these keys.
+    `resting_until`: monotonic time before which no renewal is tried.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,22 +113,22 @@ class KeyFile(Tokens):
 
     @property
     def renewing_key(self) -> str | None:
-        """What the token API asks for; None where the file does not hold it."""
+        """The key that the token API requires; None if the file does not have it."""
         key = self._entry("API").get("key")
         return key if isinstance(key, str) and _SENDABLE.fullmatch(key) else None
 
     def seconds_left(self, api: Api) -> float | None:
-        """Until the key expires, negative afterwards; None where the file does not say."""
+        """Return the seconds until the key expires, negative afterwards; None if unknown."""
         end = self._ends.get(api)
         return None if end is None else end - time.time()
 
     def is_new(self, api: Api) -> bool:
-        """Has the key been seen to change a moment ago? Then its end is not near, whatever a clock
-        that runs ahead of the server's makes of it."""
+        """Whether the key changed a moment ago. Then it is not about to expire, even if this
+        machine's clock is ahead of the server's."""
         return time.monotonic() - self._made.get(api, -math.inf) < NEW
 
     def reload(self) -> None:
-        """Forgets the time stamp: two writes within one tick of the clock have the same."""
+        """Read the file even if its time stamp is the same, as after two fast writes."""
         self._stamp = None
         self._refresh()
 
@@ -153,8 +152,7 @@ class KeyFile(Tokens):
         return entry if isinstance(entry, dict) else {}
 
     def _refresh(self) -> None:
-        # Without a lock: threads that read at once read the same, and a lock could be held
-        # by another thread when this process forks.
+        # Without a lock: concurrent reads give the same result, and a fork could leave it locked.
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -164,8 +162,7 @@ class KeyFile(Tokens):
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
         except (OSError, RecursionError, ValueError) as error:
-            # TorchServe writes its key file in place: what was read before stays until the
-            # new one is whole.
+            # TorchServe writes its key file in place: the previous keys stay until it is complete.
             if self._keys:
                 return
             raise _unreadable(self.path, error) from None
@@ -180,7 +177,7 @@ class KeyFile(Tokens):
 
 
 def _end(when: object) -> float | None:
-    """An expiration time as seconds since 1970."""
+    """Return an expiration time as seconds since 1970."""
     if not isinstance(when, str):
         return None
     try:
@@ -206,7 +203,7 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def _checked(token: str, origin: str) -> str:
-    """Refuses what no header can carry, before a library quotes it in its own error."""
+    """Raise for characters that no header can carry, before a library quotes the token."""
     if not _SENDABLE.fullmatch(token):
         raise TokenError(
             f"the token from {origin} is empty, or has characters that no header can carry"

@@ -1,8 +1,8 @@
-"""The blocking half: sends a request through urllib3's pools, within a deadline.
+"""The transport of `Client`: send requests through urllib3's pools, within a deadline.
 
-requests knows the environment's proxies and certificates, so its adapter makes the pools, once for
-each address. A request then goes to its pool straight away: to prepare it as requests does would
-cost more than to send it.
+requests reads proxies and certificates from the environment, so its adapter creates the pools, one
+per address. Requests then go directly to their pool: preparing them as requests does would cost
+more than sending them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECTIONS = 256
-"""Idle connections kept for each address; they are made one by one, as calls need them."""
+"""Idle connections kept for each address; opened one by one, as calls need them."""
 CLOSED = "this client is closed; create a new one"
 _NO_RETRIES = Retry(False)
 ANSWERED = 0.05
-"""Seconds between two looks whether a further copy of a request is answered."""
+"""Seconds between two checks for the response to a copy of a request."""
 
 
 class _Route(NamedTuple):
-    """`prefix`: the address' own path; the whole address where an HTTP proxy forwards it."""
+    """`prefix`: the path of the address; the whole address if an HTTP proxy forwards it."""
 
     pool: HTTPConnectionPool
     prefix: str
@@ -82,13 +82,13 @@ class _Adapter(HTTPAdapter):
         if proxy.lower().startswith("https:"):
             kwargs["proxy_ssl_context"] = ssl_context()
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if isinstance(manager, ProxyManager):  # one for SOCKS has pools of its own
+        if isinstance(manager, ProxyManager):  # that of SOCKS has its own pools
             manager.pool_classes_by_scheme = POOLS
         return manager
 
 
 class Transport:
-    """Thread-safe. A child after a fork gets connections of its own."""
+    """Thread-safe. A child process gets its own connections after a fork."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Transport:
         self._headers = options.headers
         self._custom = None if options.transport is None else AdapterTransport(options)
         verify = None if options.verify is True else options.verify
-        # requests' Session would read proxies and .netrc again for every request, and a .netrc
-        # entry would replace our token; so the environment is read once, here.
+        # A requests Session would read proxies and .netrc for every request, and a .netrc entry
+        # would replace the token; so the environment is read once, here.
         with requests.Session() as session:
             self._environment: dict[str, Mapping[str, Any]] = {
                 address: {
@@ -115,7 +115,7 @@ class Transport:
         self._lock = Lock()
 
     def run(self, flow: Flow[T], context: CallContext) -> T:
-        """Takes a call's steps one by one in this thread, and gives its result."""
+        """Carry out a call's steps in this thread and return its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
@@ -141,7 +141,7 @@ class Transport:
             finish(flow, context, error)
 
     def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
-        """Sends once, and copies beside it; never raises for what the network does."""
+        """Send a request and its second copies; never raises for a network error."""
         if self._custom is not None:
             if self._closed:
                 raise UsageError(CLOSED)
@@ -191,13 +191,13 @@ class Transport:
         return adapter
 
     def after_fork(self) -> None:
-        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        """Keep the parent's connections, since collecting them would close them."""
         self._inherited.append(self._adapter)
         self._adapter = None
         self._lock = Lock()
 
     def close(self) -> None:
-        """Closes idle connections; a second call does nothing."""
+        """Close idle connections; a second call does nothing."""
         with self._lock:
             self._closed = True
             adapter, self._adapter = self._adapter, None
@@ -208,11 +208,11 @@ class Transport:
 
 
 class _Overtaken(OSError):
-    """A copy has settled the exchange: the first request is waited for no longer."""
+    """A copy has settled the exchange, so the wait for the first request ends."""
 
 
 class _Race:
-    """A request and its further copies, each in a thread of its own."""
+    """A request and its second copies, each in its own thread."""
 
     def __init__(self, copies: Hedging, send: Callable[[HTTPRequest], Outcome]) -> None:
         self._hedging, self._send = copies, send
@@ -220,7 +220,7 @@ class _Race:
         self._settled: Outcome | None = None
 
     def look(self) -> float:
-        """Seconds until the next look; raises _Overtaken."""
+        """Return the seconds until the next check; raises _Overtaken."""
         for copy in [copy for copy in self._on_their_way if copy.done()]:
             self._on_their_way.remove(copy)
             outcome = copy.result()
@@ -237,7 +237,7 @@ class _Race:
         return min(ANSWERED, step) if self._on_their_way else step
 
     def outcome(self, outcome: Outcome, deadline: Deadline) -> Outcome:
-        """The outcome of all; `outcome`: of the first request."""
+        """Return the outcome that counts; `outcome`: of the first request."""
         if self._settled is not None or not self._on_their_way:
             return self._settled or outcome
         from concurrent.futures import FIRST_COMPLETED, wait
