@@ -1,4 +1,4 @@
-"""The two clients are one: same names, arguments and errors."""
+"""The two clients have the same names, arguments and errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_name_of_the_package_is_there() -> None:
         vestal.Nothing  # noqa: B018
 
 
-def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_httpx_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.delitem(sys.modules, "vestal.client.async_pool", raising=False)
     monkeypatch.delitem(sys.modules, "vestal.client.async_transport", raising=False)
@@ -82,7 +82,7 @@ def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 
 @both
-def test_progress_is_told_after_each_result(kind: type[Client]) -> None:
+def test_progress_is_called_after_each_result(kind: type[Client]) -> None:
     told: list[tuple[int, int | None]] = []
     with HTTPServer(echo) as server, kind(server.url) as client:
         client.predict_many("m", [b"a", b"bad", b"c"], progress=lambda *args: told.append(args))
@@ -125,7 +125,7 @@ def test_a_cancelled_call_ends_at_once_and_leaves_the_client_usable() -> None:
         assert asyncio.run(cancel(server.url)) < 0.5
 
 
-def test_many_cancelled_calls_leave_no_connection_and_a_client_that_answers() -> None:
+def test_many_cancelled_calls_leave_no_connection_and_a_usable_client() -> None:
     lock = threading.Lock()
     there = 0
 
@@ -178,7 +178,7 @@ def test_a_call_that_is_cancelled_in_its_handshake_leaves_no_connection() -> Non
         asyncio.run(cancel(server.url.replace("http:", "https:")))
 
 
-def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
+def test_a_file_is_read_outside_the_event_loop(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -202,7 +202,7 @@ def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_a_closed_one_says_so_and_can_be_closed_again() -> None:
+def test_a_closed_asynchronous_client_raises_and_can_be_closed_again() -> None:
     async def call(url: str) -> None:
         client = AsyncClient(url)
         await client.predict("m", b"x")

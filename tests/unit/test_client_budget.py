@@ -1,4 +1,4 @@
-"""Retries have a budget: an outage is not made worse, and nobody fails for it."""
+"""Retries have a budget, so that they do not make an outage worse."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_ten_retries_a_second_are_always_allowed() -> None:
     assert budget.spend(10) == pytest.approx(0.1)
 
 
-def test_a_turn_past_the_deadline_is_not_taken() -> None:
+def test_a_retry_after_the_deadline_is_not_reserved() -> None:
     clock = Clock()
     budget = RetryBudget(clock)
     for _ in range(15):
@@ -48,7 +48,7 @@ def test_a_turn_past_the_deadline_is_not_taken() -> None:
     assert budget.spend(1) == pytest.approx(0.6)
 
 
-def test_answered_calls_earn_retries() -> None:
+def test_calls_with_a_response_earn_retries() -> None:
     budget = RetryBudget(Clock())
     while budget.spend(0) is not None:
         pass
@@ -87,7 +87,7 @@ def test_an_outage_gets_no_more_than_the_floor(kind: type[Client]) -> None:
     assert FLOOR <= retries <= FLOOR + FLOOR * seconds + 1
 
 
-def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
+def test_a_call_without_budget_waits_until_its_deadline() -> None:
     retry_state = RetryState()
     while retry_state.budget.spend(0.5) is not None:
         pass
@@ -105,7 +105,7 @@ def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
     assert caught.value.status == 503
 
 
-def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
+def test_a_cancelled_call_returns_its_retry_to_the_budget() -> None:
     retry_state = RetryState()
     for _ in range(3):
         context = CallContext(

@@ -1,4 +1,4 @@
-"""Connections are kept, shared by threads, left alone by forks, and closed."""
+"""Connections are reused, shared by threads, separated by forks, and closed."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_child_after_a_fork_has_its_own_connections() -> None:
         assert client.predict("m", b"parent")["connection"] == first["connection"]
 
 
-def test_a_closed_client_says_so_and_can_be_closed_again() -> None:
+def test_a_closed_client_raises_and_can_be_closed_again() -> None:
     with HTTPServer(echo) as server:
         client = Client(server.url)
         client.predict("m", b"x")

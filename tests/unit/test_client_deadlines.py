@@ -1,4 +1,4 @@
-"""No server can hold a call past its deadline."""
+"""No server can delay a call beyond its deadline."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_retries_and_pauses_count_in_the_deadline(kind: type[Client]) -> None:
 
 
 @both
-def test_nobody_listening_is_tried_until_the_deadline(kind: type[Client]) -> None:
+def test_a_refused_connection_is_retried_until_the_deadline(kind: type[Client]) -> None:
     with socket.socket() as bound, kind(f"http://127.0.0.1:{_port(bound)}") as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
@@ -218,7 +218,7 @@ def test_every_method_has_the_clients_timeout(kind: type[Client]) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "3"])
-def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
+def test_an_invalid_timeout_is_refused_by_name(timeout: float) -> None:
     with pytest.raises(UsageError, match="positive number of seconds"):
         Client("http://127.0.0.1:1", timeout=timeout)
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="timeout is"):
@@ -375,7 +375,7 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(
         assert server.connections == 1
 
 
-def test_an_error_says_whether_it_was_sent_before() -> None:
+def test_an_error_tells_whether_the_request_was_sent_before() -> None:
     addresses = Addresses("http://h:1", None, None)
     context = CallContext(addresses, NoToken(), Deadline(1), RetryState())
     failed = CallErrors(ApiCall("inference", "POST", "/predictions/m"), "http://h:1", context)

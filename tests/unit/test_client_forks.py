@@ -85,13 +85,13 @@ def check_fork(calls: Calls) -> None:
     assert (child, parent) == ([], [])
 
 
-def test_nobody_gets_the_answer_to_a_request_of_another_process() -> None:
+def test_no_process_gets_the_response_to_a_request_of_another() -> None:
     with HTTPServer(echo) as server, Client(server.url, timeout=10) as client:
         for _ in range(2):
             check_fork(lambda texts: [client.predict("m", text.encode())["echo"] for text in texts])
 
 
-def test_nobody_gets_the_answer_to_a_request_of_another_process_async() -> None:
+def test_no_process_gets_the_response_to_a_request_of_another_async() -> None:
     with HTTPServer(echo) as server:
         client = AsyncClient(server.url, timeout=10)
 

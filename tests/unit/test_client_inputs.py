@@ -99,7 +99,7 @@ def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
-def test_an_image_goes_as_png(mode: str) -> None:
+def test_an_image_is_sent_as_png(mode: str) -> None:
     payload = encode(Image.new(mode, (3, 2)))
     assert payload.content_type == "image/png"
     with Image.open(io.BytesIO(payload.body)) as image:
@@ -215,7 +215,7 @@ def test_dicts_lists_and_numbers_go_as_json(value: object, text: str) -> None:
     assert encode(value).body == text.encode()
 
 
-def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+def test_an_input_that_cannot_be_sent_raises(tmp_path: Path) -> None:
     circle: list[Any] = []
     circle.append(circle)
     for value, says in [
@@ -232,7 +232,7 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
             encode(value)
 
 
-def test_an_open_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_open_file_that_cannot_be_read_raises(tmp_path: Path) -> None:
     with (tmp_path / "new").open("wb") as file, pytest.raises(InvalidInput, match="cannot be read"):
         encode(file)
 
@@ -252,7 +252,7 @@ assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3), (5, 4, 4)])
-def test_an_array_that_is_an_image_goes_as_png(shape: tuple[int, ...]) -> None:
+def test_an_array_that_is_an_image_is_sent_as_png(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     payload = encode(pixels)
     assert payload.content_type == "image/png"
@@ -264,7 +264,7 @@ def test_an_array_that_is_an_image_goes_as_png(shape: tuple[int, ...]) -> None:
         assert np.array_equal(np.asarray(image).reshape(5, 2, *shape[2:]), pixels[::-1, ::2])
 
 
-def test_a_tensor_that_is_an_image_goes_as_png() -> None:
+def test_a_tensor_that_is_an_image_is_sent_as_png() -> None:
     pixels = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
     with Image.open(io.BytesIO(encode(pixels).body)) as image:
         assert np.array_equal(np.asarray(image), pixels.permute(1, 2, 0).numpy())
@@ -284,11 +284,11 @@ def test_a_tensor_that_is_an_image_goes_as_png() -> None:
         torch.zeros(5, 4, 3, dtype=torch.uint8),
     ],
 )
-def test_any_other_array_goes_as_json(value: Any) -> None:
+def test_any_other_array_is_sent_as_json(value: Any) -> None:
     assert json.loads(encode(value).body) == {"data": value.tolist()}
 
 
-def test_a_pandas_row_goes_by_name_and_a_table_as_instances() -> None:
+def test_a_pandas_row_is_sent_by_name_and_a_table_as_instances() -> None:
     table = pd.DataFrame({"bmi": [0.5, 1.5], "sex": [1, 2]})
     assert json.loads(encode(table.iloc[0]).body) == {"bmi": 0.5, "sex": 1}
     instances = [{"bmi": 0.5, "sex": 1}, {"bmi": 1.5, "sex": 2}]

@@ -1,4 +1,4 @@
-"""The Prometheus page as numbers."""
+"""The server's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_label_of_the_host_has_one_name() -> None:
     assert metrics.total("up", hostname="a") == metrics.total("up", Hostname="a") == 3
 
 
-def test_without_the_parser_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_parser_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
         Client(metrics="http://127.0.0.1:1") as client,

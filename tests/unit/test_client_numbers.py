@@ -1,4 +1,4 @@
-"""Numbers that a server or a proxy sends, and that no client can use as they are."""
+"""Invalid numbers in the responses of a server or a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key is renewed before it expires: by one caller, under a lock, and nobody else notices."""
+"""A key is renewed before it expires, by one client under a lock."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_key_that_another_process_renewed_meanwhile_is_read_again(
         assert server.renewals == []
 
 
-def test_who_finds_the_lock_taken_goes_on_with_the_old_key(tmp_path: Path) -> None:
+def test_a_client_that_finds_the_lock_taken_uses_the_old_key(tmp_path: Path) -> None:
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         with (tmp_path / "key_file.json.lock").open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
@@ -227,7 +227,7 @@ def test_a_copy_whose_key_was_voided_early_has_expired(tmp_path: Path) -> None:
             client.predict("m", b"")
 
 
-def test_a_server_that_fails_to_renew_is_asked_again_a_little_later(
+def test_a_failed_renewal_is_retried_a_little_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "REST", 0.3)
@@ -243,9 +243,7 @@ def test_a_server_that_fails_to_renew_is_asked_again_a_little_later(
         assert server.renewals == ["inference", "inference"]
 
 
-def test_a_server_that_refuses_to_renew_is_not_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_renewal_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "REST", 0)
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         server.says = error(405, "MethodNotAllowedException", "no token API")
@@ -301,7 +299,7 @@ def test_a_management_address_that_is_dead_leaves_the_old_key_to_be_used(tmp_pat
         assert client.predict("m", b"").attempts == 1
 
 
-def test_an_expired_key_that_nobody_renews_is_said(
+def test_an_expired_key_without_renewal_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "PATIENCE", 0.2)
@@ -370,7 +368,7 @@ def test_a_token_that_was_good_and_is_refused_has_expired() -> None:
 
 
 @pytest.mark.parametrize("when", [None, 3, "soon", "2020-01-01T00:00:00"])
-def test_an_expiry_that_is_none_is_not_guessed(tmp_path: Path, when: object) -> None:
+def test_an_invalid_expiration_time_is_ignored(tmp_path: Path, when: object) -> None:
     file = tmp_path / "key_file.json"
     file.write_text(json.dumps({"inference": {"key": "k", "expiration time": when}}))
     keys = KeyFile(file)

@@ -1,4 +1,4 @@
-"""What is sent again, how often, and after which pause."""
+"""Which requests are retried, how often, and after which pause."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ DIED = HTTPResponse(507, "", {}, b'{"type": "InternalServerException", "message"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_or_proxy_is_asked_again(status: int) -> None:
+def test_a_busy_server_or_proxy_is_retried(status: int) -> None:
     played = Played(*[HTTPResponse(status, "", {}, b"")] * 5, FINE, call=PREDICT)
     assert played.response is FINE
     assert len(played.requests) == 6
@@ -147,7 +147,7 @@ def test_an_upload_that_is_cut_again_and_again_is_given_up() -> None:
         HTTPResponse(507, "", {}, b'{"type": "InputError", "message": "out of memory"}'),
     ],
 )
-def test_a_verdict_is_never_asked_for_twice(response: HTTPResponse) -> None:
+def test_a_final_response_is_never_retried(response: HTTPResponse) -> None:
     played = Played(response, call=PREDICT)
     assert len(played.requests) == 1
     assert isinstance(played.error, (RequestRefused, ServerFailed))
@@ -185,7 +185,7 @@ def test_pauses_grow_with_full_jitter_up_to_the_cap(rng: random.Random) -> None:
         assert 0.95 * bound < max(drawn) <= bound
 
 
-def test_the_server_says_how_long_to_wait() -> None:
+def test_retry_after_is_honoured() -> None:
     wait = HTTPResponse(503, "", {"retry-after": "7"}, b"")
     assert Played(wait, FINE, call=PREDICT).pauses == [7.0]
 
@@ -205,7 +205,7 @@ def test_without_a_deadline_the_attempts_are_counted() -> None:
 
 
 @both
-def test_attempts_are_counted_in_the_answer(kind: type[Client]) -> None:
+def test_a_prediction_has_the_number_of_attempts(kind: type[Client]) -> None:
     with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, kind(server.url) as client:
         answer = client.predict("m", b"x")
     assert answer.value == {"label": "7"}
@@ -241,7 +241,7 @@ def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
     assert Played(DIED, FINE, call=PREDICT).pings == 0  # TorchServe itself said it: it is alive
 
 
-def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_outage() -> None:
+def test_a_missing_model_is_retried_only_if_it_was_known_before_an_outage() -> None:
     unknown = HTTPResponse(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
     retry_state = RetryState()
     assert len(Played(unknown, call=PREDICT, retry_state=retry_state).requests) == 1
@@ -267,7 +267,7 @@ def test_a_model_that_refused_a_request_is_known(refused: HTTPResponse) -> None:
 
 
 @both
-def test_an_unknown_model_is_not_asked_for_again_after_ones_own_deadline(
+def test_a_missing_model_is_not_retried_because_a_call_timed_out(
     kind: type[Client],
 ) -> None:
     def answers_then_is_silent(connection: Connection) -> None:
@@ -299,7 +299,7 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @both
-def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after(
+def test_a_connection_that_breaks_while_sending_is_distinguished_from_one_that_breaks_later(
     kind: type[Client],
 ) -> None:
     def resets_early(connection: Connection) -> None:
@@ -313,7 +313,7 @@ def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after(
 
 
 @both
-def test_an_answer_that_comes_before_the_upload_ends_is_heard(kind: type[Client]) -> None:
+def test_a_response_before_the_end_of_the_upload_is_read(kind: type[Client]) -> None:
     def refuses_early(connection: Connection) -> None:
         connection.sock.recv(1000)
         connection.send(error(413, "TooLarge", "too large"))

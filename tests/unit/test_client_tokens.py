@@ -1,4 +1,4 @@
-"""Tokens reach the server, and nobody else."""
+"""Tokens are sent to the server only."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Pat
 
 
 @both
-def test_without_a_token_none_is_sent_and_the_error_says_so(kind: type[Client]) -> None:
+def test_without_a_token_none_is_sent_and_the_error_names_the_reason(kind: type[Client]) -> None:
     with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
             TokenError, match="asks for a token, and this client has none"
@@ -139,7 +139,7 @@ def test_a_refused_key_that_did_not_change_is_not_tried_again(
 
 
 @both
-def test_an_expired_key_says_so(kind: type[Client], tmp_path: Path) -> None:
+def test_an_expired_key_raises_token_expired(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, SECRET, minutes=-1)
     with (
@@ -176,7 +176,7 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(
         (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that no header can carry"),
     ],
 )
-def test_a_key_file_that_is_none_is_named(
+def test_an_invalid_key_file_is_named(
     kind: type[Client], tmp_path: Path, text: str | None, says: str
 ) -> None:
     keys = tmp_path / "key_file.json"

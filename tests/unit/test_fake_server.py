@@ -27,7 +27,7 @@ from vestal.client import Client
 from vestal.testing import FakeFailure, FakeServer
 
 
-def test_it_answers_what_it_was_told() -> None:
+def test_it_sends_the_responses_that_were_set() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("mnist", {"label": "7"})
         server.answer("mnist", {"label": "8"}, version="2.0")
@@ -141,7 +141,7 @@ def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "answer", [lambda request: request.json()["missing"], {1, 2}, lambda _: object()]
 )
-def test_an_answer_that_fails_is_a_handler_that_raised(
+def test_a_function_that_raises_is_a_handler_that_raised(
     answer: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with FakeServer() as server, server.client() as client:
@@ -152,7 +152,7 @@ def test_an_answer_that_fails_is_a_handler_that_raised(
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_without_workers_nobody_answers() -> None:
+def test_a_version_without_workers_sends_503() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         client.scale("m", 0)
@@ -194,7 +194,7 @@ def test_it_counts_requests() -> None:
         assert client.metrics().total("ts_inference_requests_total", model_name="m") == 5
 
 
-def test_after_its_end_nobody_answers() -> None:
+def test_a_closed_fake_server_refuses_connections() -> None:
     with FakeServer() as server:
         server.answer("m", {})
         client = server.client(timeout=0.3)

@@ -1,4 +1,4 @@
-"""A request that may be lost gets a second copy; a healthy one is never given up for it."""
+"""A request that may be lost gets a second copy, which never replaces a healthy request."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def ask(pool: ThreadPoolExecutor) -> Ask:
 
 
 @both
-def test_a_lone_caller_whose_request_is_lost_is_answered_by_the_copy(
+def test_a_lost_request_of_a_single_caller_gets_the_response_to_its_copy(
     kind: type[Client], ask: Ask
 ) -> None:
     with Losing(NEVER, SECOND) as server, kind(server.url, token="t") as client:
@@ -175,7 +175,7 @@ def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: A
 
 
 @both
-def test_an_answer_that_is_on_its_way_is_no_lost_one(kind: type[Client]) -> None:
+def test_a_response_that_is_being_received_is_not_lost(kind: type[Client]) -> None:
     def trickles(connection: Connection) -> None:
         connections.append(connection)
         while connection.receive() is not None:
@@ -314,7 +314,7 @@ def test_a_deadline_names_what_the_copy_ended_in(kind: type[Client], ask: Ask) -
 
 
 @both
-def test_of_many_that_are_lost_together_one_is_copied_before_an_answer_shows_the_others(
+def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the_others(
     kind: type[Client], ask: Ask
 ) -> None:
     answer_the_scout = threading.Event()
@@ -332,7 +332,7 @@ def test_of_many_that_are_lost_together_one_is_copied_before_an_answer_shows_the
     assert values == ["second"] + ["third"] * 7
 
 
-def test_a_scout_that_is_not_answered_is_followed_by_another_one_after_a_while(
+def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = response_history.ResponseHistory()

@@ -1,4 +1,4 @@
-"""A wrong address is told after a few seconds; a server that was reached is waited for."""
+"""A wrong address raises after a few seconds; a server that was reached is retried."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @both
-def test_a_wrong_port_is_told_in_about_three_seconds(kind: type[Client], nobody: str) -> None:
+def test_a_wrong_port_raises_after_about_three_seconds(kind: type[Client], nobody: str) -> None:
     with kind(nobody) as client:
         began = time.monotonic()
         with pytest.raises(ConnectionFailed) as caught:
@@ -123,7 +123,7 @@ def test_a_server_that_was_reached_is_waited_for_until_the_deadline(
 
 
 @both
-def test_a_wrong_port_of_a_server_that_was_reached_is_told(
+def test_a_wrong_port_of_a_reached_server_raises(
     kind: type[Client], nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -154,7 +154,9 @@ def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
 
 
 @both
-def test_what_speaks_no_http_is_told(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_speak_http_raises(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def greets(connection: Connection) -> None:
         connection.send(b"SSH-2.0-OpenSSH_9.6\r\n")
         connection.receive()
@@ -169,7 +171,7 @@ def test_what_speaks_no_http_is_told(kind: type[Client], monkeypatch: pytest.Mon
 
 
 @both
-def test_https_at_a_port_without_tls_is_told(kind: type[Client]) -> None:
+def test_https_at_a_port_without_tls_raises(kind: type[Client]) -> None:
     def refuses(connection: Connection) -> None:
         connection.sock.recv(1)
         connection.send(http(400))

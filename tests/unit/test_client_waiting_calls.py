@@ -1,4 +1,4 @@
-"""Calls that a full queue refuses go at the pace of the version's answers."""
+"""Calls refused by a full queue are retried at the rate of the version's responses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def slow_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @both
 @pytest.mark.usefixtures("slow_budget")
-def test_a_burst_goes_at_the_servers_rate(kind: type[Client]) -> None:
+def test_a_burst_is_served_at_the_servers_rate(kind: type[Client]) -> None:
     queue = Queue(8)
     with HTTPServer(queue) as server, kind(server.url) as client:
         results = client.predict_many("m", [b"x"] * 150, concurrency=150, timeout=30)
@@ -65,7 +65,7 @@ def test_a_burst_goes_at_the_servers_rate(kind: type[Client]) -> None:
     assert len(server.received) <= 150 + 150 + 30
 
 
-def test_each_answer_lets_the_oldest_call_go(calls: WaitingCalls) -> None:
+def test_each_response_releases_the_oldest_call(calls: WaitingCalls) -> None:
     later, oldest, latest = (calls.enter(M, began, rest=60) for began in (2.0, 1.0, 3.0))
     calls.record_response(M)
     assert [turn.released.done() for turn in (later, oldest, latest)] == [False, True, False]
@@ -73,14 +73,14 @@ def test_each_answer_lets_the_oldest_call_go(calls: WaitingCalls) -> None:
     assert [turn.released.done() for turn in (later, oldest, latest)] == [True, True, False]
 
 
-def test_answers_of_another_version_let_nobody_go(calls: WaitingCalls) -> None:
+def test_responses_of_another_version_release_no_call(calls: WaitingCalls) -> None:
     turn = calls.enter(M, 1.0, rest=60)
     calls.record_response(("m", "2.0"))
     calls.record_response(("other", None))
     assert not turn.released.done()
 
 
-def test_answers_are_not_saved_up_for_an_outage(calls: WaitingCalls) -> None:
+def test_responses_are_not_saved_up_for_an_outage(calls: WaitingCalls) -> None:
     for _ in range(1000):
         calls.record_response(M)
     turn = calls.enter(M, 1.0, rest=0)
@@ -88,7 +88,7 @@ def test_answers_are_not_saved_up_for_an_outage(calls: WaitingCalls) -> None:
     assert not turn.released.done()
 
 
-def test_a_call_that_ends_passes_its_turn_on(calls: WaitingCalls) -> None:
+def test_a_released_call_that_ends_releases_the_next_one(calls: WaitingCalls) -> None:
     first, second, third = (calls.enter(M, began, rest=60) for began in (1.0, 2.0, 3.0))
     calls.leave(M, second)
     calls.record_response(M)
@@ -97,7 +97,7 @@ def test_a_call_that_ends_passes_its_turn_on(calls: WaitingCalls) -> None:
     assert not second.released.done()
 
 
-def test_without_answers_the_budget_decides() -> None:
+def test_without_responses_the_budget_releases_calls() -> None:
     calls = WaitingCalls(RetryBudget())
     turns = [calls.enter(M, float(n), rest=0 if n else 60) for n in range(20)]
     for _ in turns:
