@@ -19,8 +19,8 @@ from unittest.mock import patch
 from benchmarks.client_load import AsyncLoad, Load, Row
 from benchmarks.client_server import Torchserve, kill_a_worker
 from vestal import AsyncClient
+from vestal.client.flow import HTTPRequest
 from vestal.client.retry import Attempts
-from vestal.client.steps import Request
 
 MODELS: dict[str, dict[str, Any]] = {
     "echo64": {"workers": 2, "batch": 64, "delay": 400},
@@ -102,12 +102,12 @@ def healthy(server: Torchserve, seconds: float) -> tuple[dict[str, Any], list[Ro
 
 
 @contextmanager
-def counted_copies() -> Iterator[list[Request]]:
+def counted_copies() -> Iterator[list[HTTPRequest]]:
     """The further copies that are sent beside a request that is still waited for."""
-    copies: list[Request] = []
+    copies: list[HTTPRequest] = []
     send_copy = Attempts.copy
 
-    def counted(attempts: Attempts) -> Request | None:
+    def counted(attempts: Attempts) -> HTTPRequest | None:
         copy = send_copy(attempts)
         if copy is not None:
             copies.append(copy)
@@ -117,7 +117,7 @@ def counted_copies() -> Iterator[list[Request]]:
         yield copies
 
 
-def result(load: Load, setting: str, copies: list[Request], **more: object) -> dict[str, Any]:
+def result(load: Load, setting: str, copies: list[HTTPRequest], **more: object) -> dict[str, Any]:
     summary = load.summary()
     return {
         "setting": setting,

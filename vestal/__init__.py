@@ -1,6 +1,6 @@
 """Vestal takes PyTorch models to production on TorchServe and keeps them there.
 
-`from vestal import Client` brings the client; `import vestal` alone brings next to nothing.
+`import vestal` alone imports next to nothing; the client's names are imported on first use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.client import Answer as Answer
     from vestal.client import AsyncClient as AsyncClient
     from vestal.client import Client as Client
     from vestal.client import ClientError as ClientError
@@ -19,15 +18,17 @@ if TYPE_CHECKING:
     from vestal.client import DeadlineExceeded as DeadlineExceeded
     from vestal.client import InvalidAddress as InvalidAddress
     from vestal.client import InvalidInput as InvalidInput
-    from vestal.client import Metrics as Metrics
     from vestal.client import ModelDescription as ModelDescription
     from vestal.client import ModelInfo as ModelInfo
     from vestal.client import NoAddress as NoAddress
     from vestal.client import NotFound as NotFound
     from vestal.client import NotReady as NotReady
     from vestal.client import Overloaded as Overloaded
+    from vestal.client import Prediction as Prediction
     from vestal.client import RequestRefused as RequestRefused
     from vestal.client import ServerFailed as ServerFailed
+    from vestal.client import ServerMetrics as ServerMetrics
+    from vestal.client import Timeout as Timeout
     from vestal.client import TokenError as TokenError
     from vestal.client import TokenExpired as TokenExpired
     from vestal.client import TooLarge as TooLarge
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from vestal.client import Worker as Worker
     from vestal.client import WorkerDied as WorkerDied
 
+    __version__: str
+
 __all__ = [
-    "Answer",
     "AsyncClient",
     "Client",
     "ClientError",
@@ -45,15 +47,17 @@ __all__ = [
     "DeadlineExceeded",
     "InvalidAddress",
     "InvalidInput",
-    "Metrics",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",
     "NotFound",
     "NotReady",
     "Overloaded",
+    "Prediction",
     "RequestRefused",
     "ServerFailed",
+    "ServerMetrics",
+    "Timeout",
     "TokenError",
     "TokenExpired",
     "TooLarge",
@@ -66,14 +70,20 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vestal import client
+    value: object
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer than `import vestal`
 
-    value: object = getattr(client, name)
+        value = version("vestal")
+    elif name in __all__:
+        from vestal import client
+
+        value = getattr(client, name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, "__version__"})

@@ -22,7 +22,7 @@ from torchvision.io import decode_image, encode_png
 
 from vestal.archive.pack import pack
 from vestal.cli.output import out as console
-from vestal.client import Answer, Client, ClientError
+from vestal.client import Client, ClientError, Prediction
 from vestal.errors import VestalError
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -98,7 +98,7 @@ def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> 
     console.print(f"{right} of {len(seen)} correct; plot: {project.root.name}/grid.png")
 
 
-def _all_answered(outcomes: Sequence[Answer | ClientError]) -> list[Answer]:
+def _all_answered(outcomes: Sequence[Prediction | ClientError]) -> list[Prediction]:
     for outcome in outcomes:
         if isinstance(outcome, ClientError):
             raise outcome
@@ -209,7 +209,7 @@ class Traffic:
             image = self.images[position % len(self.images)].file
             with self._count:
                 self.sent += 1
-            outcome: Answer | ClientError
+            outcome: Prediction | ClientError
             try:
                 outcome = self.client.predict(MODEL, image, timeout=self.deadline)
             except ClientError as error:

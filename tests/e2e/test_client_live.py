@@ -144,9 +144,9 @@ class Load:
             time.sleep(0.01)
 
 
-def test_a_foreign_handler_answers(client: Client) -> None:
+def test_a_plain_handler_is_supported(client: Client) -> None:
     answer = client.predict("echo", b"0.01")
-    assert answer == {"version": "1.0", "text": "0.01"}
+    assert answer.value == {"version": "1.0", "text": "0.01"}
     assert answer.version is None
     assert answer.request_id
     assert 0.01 < answer.latency < 5
@@ -155,7 +155,7 @@ def test_a_foreign_handler_answers(client: Client) -> None:
     assert client.metrics().total("ts_inference_requests_total", model_name="echo") >= 1
 
 
-def test_the_asynchronous_client_is_answered_too(server: ReadyFile) -> None:
+def test_the_asynchronous_client_gets_a_response_too(server: ReadyFile) -> None:
     async def call() -> list[object]:
         async with AsyncClient(
             server.inference,
@@ -172,10 +172,10 @@ def test_the_asynchronous_client_is_answered_too(server: ReadyFile) -> None:
             return list(await client.predict_many("echo", [b"0.01"] * 20, concurrency=20))
 
     answers = asyncio.run(call())
-    assert [dict(answer) for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
+    assert [answer.value for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
 
 
-def test_a_fake_server_says_what_torchserve_says(client: Client, server: ReadyFile) -> None:
+def test_a_fake_server_sends_the_errors_of_torchserve(client: Client, server: ReadyFile) -> None:
     def told(caller: Client) -> list[tuple[object, ...]]:
         calls: list[Callable[[], object]] = [
             lambda: caller.predict("nobody", b"x"),
@@ -202,7 +202,7 @@ def test_a_fake_server_says_what_torchserve_says(client: Client, server: ReadyFi
         assert set(ours) <= set(theirs)
 
 
-def test_failures_are_told_apart(client: Client) -> None:
+def test_failures_are_distinguished(client: Client) -> None:
     with pytest.raises(NotFound, match="Model not found: nobody"):
         client.predict("nobody", b"x")
     with pytest.raises(NotFound, match=r"9\.0 does not exist"):
@@ -252,14 +252,14 @@ def test_a_version_is_swapped_under_load_and_nothing_is_lost(client: Client) -> 
     assert [(info.version, info.default) for info in client.models()] == [("2.0", True)]
 
 
-def test_a_busy_worker_beside_an_idle_one_is_waited_for(client: Client) -> None:
+def test_draining_waits_for_a_busy_worker_while_another_is_idle(client: Client) -> None:
     client.register("named-1.0.mar", workers=2, timeout=60)
     client.register("named-2.0.mar", timeout=60)
     client.set_default("named", "2.0")
     answers: list[object] = []
 
     def work() -> None:
-        answers.append(client.predict("named", b"3", version="1.0"))
+        answers.append(client.predict("named", b"3", version="1.0").value)
 
     thread = threading.Thread(target=work)
     started = time.monotonic()
@@ -282,12 +282,12 @@ def test_a_model_that_does_not_load_is_not_left_registered(client: Client) -> No
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_burst_past_a_full_queue_goes_at_the_servers_rate(
+def test_a_burst_into_a_full_queue_is_served_at_the_servers_rate(
     server: ReadyFile, client: Client, kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The budget of retries alone would need minutes for these.
-    monkeypatch.setattr("vestal.client.shared.FLOOR", 1.0)
-    monkeypatch.setattr("vestal.client.shared.RATIO", 0.0)
+    monkeypatch.setattr("vestal.client.retry_state.FLOOR", 1.0)
+    monkeypatch.setattr("vestal.client.retry_state.RATIO", 0.0)
     if not any(info.name == "small" for info in client.models()):
         client.register("small-1.0.mar", timeout=120)
     inputs = [b"0.005"] * 150
@@ -307,7 +307,7 @@ def test_a_burst_past_a_full_queue_goes_at_the_servers_rate(
     assert max(result.attempts for result in results) > 1  # the queue was full
 
 
-def test_the_message_for_a_version_without_workers_says_so(client: Client) -> None:
+def test_the_error_of_a_version_without_workers_names_the_reason(client: Client) -> None:
     if not any(info.name == "small" for info in client.models()):
         client.register("small-1.0.mar", timeout=120)
     client.scale("small", 0)

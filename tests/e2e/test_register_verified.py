@@ -99,7 +99,7 @@ def test_a_first_version_that_fails_is_removed_and_the_next_try_succeeds(
     assert (project.model_store / f"{name}-1.0.mar").exists()
     archive(project.model_store, name, GOOD, sample=SAMPLE)
     assert client.register(f"{name}-1.0.mar").default
-    assert client.predict(name, b"x") == {"version": "1.0"}
+    assert client.predict(name, b"x").value == {"version": "1.0"}
     client.unregister(name, "1.0", drain=False)
 
 
@@ -127,7 +127,7 @@ def test_a_second_version_that_fails_leaves_the_first_alone(
     with pytest.raises(Conflict):
         client.register("known-1.0.mar")
     assert served(client) == KNOWN
-    assert client.predict("known", b"x") == {"version": "1.0"}
+    assert client.predict("known", b"x").value == {"version": "1.0"}
 
 
 def test_a_call_that_ends_early_removes_what_it_registered(

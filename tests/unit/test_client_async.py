@@ -1,4 +1,4 @@
-"""The two clients are one: same names, arguments and errors."""
+"""The two clients have the same names, arguments and errors."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ def test_both_have_the_same_methods_with_the_same_arguments() -> None:
     for name in ["__init__", *public(Client)]:
         sync, other = getattr(Client, name), getattr(AsyncClient, name)
         ours, theirs = inspect.signature(sync), inspect.signature(other)
+        assert name == "__init__" or (sync.__doc__ and other.__doc__), name
+        if name == "iter_predictions":  # an asynchronous iterator, which takes such inputs too
+            assert list(ours.parameters) == list(theirs.parameters)
+            continue
         assert list(ours.parameters.values()) == list(theirs.parameters.values()), name
         assert ours.return_annotation == theirs.return_annotation, name
         assert inspect.iscoroutinefunction(other) == (name != "__init__"), name
-        assert name == "__init__" or (sync.__doc__ and other.__doc__), name
 
 
 def test_both_come_in_the_same_order() -> None:
@@ -70,7 +73,7 @@ def test_every_name_of_the_package_is_there() -> None:
         vestal.Nothing  # noqa: B018
 
 
-def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_httpx_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.delitem(sys.modules, "vestal.client.async_pool", raising=False)
     monkeypatch.delitem(sys.modules, "vestal.client.async_transport", raising=False)
@@ -79,7 +82,7 @@ def test_without_httpx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 
 @both
-def test_progress_is_told_after_each_result(kind: type[Client]) -> None:
+def test_progress_is_called_after_each_result(kind: type[Client]) -> None:
     told: list[tuple[int, int | None]] = []
     with HTTPServer(echo) as server, kind(server.url) as client:
         client.predict_many("m", [b"a", b"bad", b"c"], progress=lambda *args: told.append(args))
@@ -115,14 +118,14 @@ def test_a_cancelled_call_ends_at_once_and_leaves_the_client_usable() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await client.predict("m", b"x") == {}
+            assert (await client.predict("m", b"x")).value == {}
             return time.monotonic() - started
 
     with WireServer(silent_once) as server:
         assert asyncio.run(cancel(server.url)) < 0.5
 
 
-def test_many_cancelled_calls_leave_no_connection_and_a_client_that_answers() -> None:
+def test_many_cancelled_calls_leave_no_connection_and_a_usable_client() -> None:
     lock = threading.Lock()
     there = 0
 
@@ -175,7 +178,7 @@ def test_a_call_that_is_cancelled_in_its_handshake_leaves_no_connection() -> Non
         asyncio.run(cancel(server.url.replace("http:", "https:")))
 
 
-def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
+def test_a_file_is_read_outside_the_event_loop(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -199,7 +202,7 @@ def test_a_file_is_read_beside_the_event_loop(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_a_closed_one_says_so_and_can_be_closed_again() -> None:
+def test_a_closed_asynchronous_client_raises_and_can_be_closed_again() -> None:
     async def call(url: str) -> None:
         client = AsyncClient(url)
         await client.predict("m", b"x")
@@ -266,7 +269,7 @@ def test_pickled_a_client_is_its_configuration(kind: type[Client], tmp_path: Pat
     again = pickle.loads(pickled)
     assert type(again) is kind
     assert repr(again) == repr(client)
-    assert again._timeout == 7
+    assert again._policy.timeout == 7
     assert isinstance(again._tokens, KeyFile)
     assert again._tokens.get("inference") == "s3cr3t"
     with_token = pickle.loads(pickle.dumps(kind("http://h:1", token="t0ken")))
@@ -307,7 +310,7 @@ def test_an_upload_that_is_read_to_its_end_is_sent_in_pieces() -> None:
             async with AsyncClient(server.url) as client:
                 return await client.predict("m", body)
 
-        assert asyncio.run(call()) == {"same": True}
+        assert asyncio.run(call()).value == {"same": True}
 
 
 def test_a_name_that_does_not_resolve_is_not_tried_again() -> None:
@@ -387,7 +390,7 @@ def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.Monke
             for task in silent:
                 task.cancel()
             await asyncio.gather(*silent, return_exceptions=True)
-            assert await client.predict("m", b"good") == {}
+            assert (await client.predict("m", b"good")).value == {}
 
     with WireServer(behave) as server:
         asyncio.run(main(server.url))

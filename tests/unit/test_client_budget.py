@@ -1,4 +1,4 @@
-"""Retries have a budget: an outage is not made worse, and nobody fails for it."""
+"""Retries have a budget, so that they do not make an outage worse."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from client_both import both
 from client_wire import QUEUE_FULL, HTTPServer
 
 from vestal import Client, DeadlineExceeded
-from vestal.client.context import Context
+from vestal.client.backoff import BUDGET_POLL
+from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
-from vestal.client.retry import LOOK_AGAIN, send
+from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse, Pause
+from vestal.client.retry import send
+from vestal.client.retry_state import FLOOR, RATIO, SAVINGS, RetryBudget, RetryState
 from vestal.client.settings import Addresses
-from vestal.client.shared import FLOOR, RATIO, SAVINGS, Budget, Shared, Suspects
-from vestal.client.steps import Call, Pause, Reply, Request
+from vestal.client.suspect_gate import SuspectGate
 from vestal.client.tokens import NoToken
 
 
@@ -28,7 +30,7 @@ class Clock:
 
 def test_ten_retries_a_second_are_always_allowed() -> None:
     clock = Clock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     assert [budget.spend(10) for _ in range(int(FLOOR))] == [0.0] * 10
     turns = [budget.spend(10) for _ in range(20)]
     assert turns == pytest.approx([n / FLOOR for n in range(1, 21)])  # each after the one before
@@ -36,9 +38,9 @@ def test_ten_retries_a_second_are_always_allowed() -> None:
     assert budget.spend(10) == pytest.approx(0.1)
 
 
-def test_a_turn_past_the_deadline_is_not_taken() -> None:
+def test_a_retry_after_the_deadline_is_not_reserved() -> None:
     clock = Clock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     for _ in range(15):
         budget.spend(10)
     assert budget.spend(0.4) is None
@@ -46,8 +48,8 @@ def test_a_turn_past_the_deadline_is_not_taken() -> None:
     assert budget.spend(1) == pytest.approx(0.6)
 
 
-def test_answered_calls_earn_retries() -> None:
-    budget = Budget(Clock())
+def test_calls_with_a_response_earn_retries() -> None:
+    budget = RetryBudget(Clock())
     while budget.spend(0) is not None:
         pass
     for _ in range(round(5 / RATIO)):
@@ -63,7 +65,7 @@ def test_answered_calls_earn_retries() -> None:
 
 def test_time_adds_nothing_to_savings() -> None:
     clock = Clock()
-    budget = Budget(clock)
+    budget = RetryBudget(clock)
     for _ in range(100):
         budget.earn()
     clock.now += 1000
@@ -85,47 +87,47 @@ def test_an_outage_gets_no_more_than_the_floor(kind: type[Client]) -> None:
     assert FLOOR <= retries <= FLOOR + FLOOR * seconds + 1
 
 
-def test_a_call_that_gets_no_turn_waits_for_its_deadline() -> None:
-    shared = Shared()
-    while shared.budget.spend(0.5) is not None:
+def test_a_call_without_budget_waits_until_its_deadline() -> None:
+    retry_state = RetryState()
+    while retry_state.budget.spend(0.5) is not None:
         pass
-    context = Context(
-        Addresses("http://server", None, None), NoToken(), Deadline(0.2), shared=shared
+    context = CallContext(
+        Addresses("http://server", None, None), NoToken(), Deadline(0.2), retry_state=retry_state
     )
-    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
-    assert isinstance(steps.send(None), Request)
-    pause = steps.send(Reply(503, "", {}, b""))
+    steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
+    assert isinstance(steps.send(None), HTTPRequest)
+    pause = steps.send(HTTPResponse(503, "", {}, b""))
     assert isinstance(pause, Pause)
-    assert pause.seconds == LOOK_AGAIN
+    assert pause.seconds == BUDGET_POLL
     time.sleep(0.2)
     with pytest.raises(DeadlineExceeded, match="waiting to try again") as caught:
         steps.send(None)
     assert caught.value.status == 503
 
 
-def test_a_call_that_is_cancelled_gives_its_turn_back() -> None:
-    shared = Shared()
+def test_a_cancelled_call_returns_its_retry_to_the_budget() -> None:
+    retry_state = RetryState()
     for _ in range(3):
-        context = Context(
-            Addresses("http://server", None, None), NoToken(), Deadline(30), shared=shared
+        context = CallContext(
+            Addresses("http://server", None, None), NoToken(), Deadline(30), retry_state=retry_state
         )
-        steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+        steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
         steps.send(None)
-        assert isinstance(steps.send(Reply(503, "", {}, b"")), Pause)
+        assert isinstance(steps.send(HTTPResponse(503, "", {}, b"")), Pause)
         steps.close()
     free = 0
-    while shared.budget.spend(0) == 0.0:
+    while retry_state.budget.spend(0) == 0.0:
         free += 1
     assert free == FLOOR
 
 
 def test_one_suspect_of_a_model_is_on_its_way() -> None:
-    suspects = Suspects()
-    assert suspects.enter("a")
-    assert not suspects.enter("a")
-    assert suspects.enter("b")
-    suspects.leave("a")
-    assert suspects.enter("a")
+    gate = SuspectGate()
+    assert gate.try_acquire("a")
+    assert not gate.try_acquire("a")
+    assert gate.try_acquire("b")
+    gate.release_slot("a")
+    assert gate.try_acquire("a")
 
 
 @both
@@ -157,37 +159,37 @@ def test_suspects_are_tried_again_one_at_a_time(kind: type[Client]) -> None:
 
 
 def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
-    shared = Shared()
-    assert shared.suspects.enter("m")  # and never leaves
-    context = Context(
-        Addresses("http://server", None, None), NoToken(), Deadline(0.6), shared=shared
+    retry_state = RetryState()
+    assert retry_state.suspect_gate.try_acquire("m")  # and never leaves
+    context = CallContext(
+        Addresses("http://server", None, None), NoToken(), Deadline(0.6), retry_state=retry_state
     )
-    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+    steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
     step = steps.send(None)
     started = time.monotonic()
-    step = steps.send(Reply(507, "", {}, b'{"message": "Worker died."}'))
+    step = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
     while isinstance(step, Pause):
         time.sleep(step.seconds)
         step = steps.send(None)
-    assert isinstance(step, Request)
+    assert isinstance(step, HTTPRequest)
     assert 0.2 < time.monotonic() - started < 0.5
     with pytest.raises(StopIteration):
-        steps.send(Reply(200, "", {}, b"{}"))
-    assert not shared.suspects.enter("m")  # it was not this call's to give back
+        steps.send(HTTPResponse(200, "", {}, b"{}"))
+    assert not retry_state.suspect_gate.try_acquire("m")  # it was not this call's to give back
 
 
 def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.suspects.PATIENCE", 0.05)
-    shared = Shared()
-    assert shared.suspects.enter("m")
-    context = Context(
-        Addresses("http://server", None, None), NoToken(), Deadline(None), shared=shared
+    monkeypatch.setattr("vestal.client.suspect_gate.PATIENCE", 0.05)
+    retry_state = RetryState()
+    assert retry_state.suspect_gate.try_acquire("m")
+    context = CallContext(
+        Addresses("http://server", None, None), NoToken(), Deadline(None), retry_state=retry_state
     )
-    steps = send(context, Call("inference", "POST", "/predictions/m", model="m"))
+    steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
     steps.send(None)
-    step = steps.send(Reply(507, "", {}, b'{"message": "Worker died."}'))
+    step = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
     while isinstance(step, Pause):
         time.sleep(step.seconds)
         step = steps.send(None)
-    assert isinstance(step, Request)
+    assert isinstance(step, HTTPRequest)
     steps.close()

@@ -1,4 +1,4 @@
-"""Connections are kept, shared by threads, left alone by forks, and closed."""
+"""Connections are reused, shared by threads, separated by forks, and closed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import pytest
 from client_both import both
 from client_wire import HTTPServer, Received, error, http, until
 
-from vestal import Client, ClientError, InvalidInput, RequestRefused, UsageError
-from vestal.client.answers import DictAnswer
+from vestal import Client, ClientError, InvalidInput, Prediction, RequestRefused, UsageError
 
 
 def echo(request: Received) -> bytes:
@@ -118,7 +117,7 @@ def test_many_survive_an_input_that_raises_whatever_it_likes(kind: type[Client])
 
     with HTTPServer(echo) as server, kind(server.url) as client:
         results = client.predict_many("m", [b"a", Broken(), b"c"], version="2.0")
-    assert [type(results[0]), type(results[2])] == [DictAnswer, DictAnswer]
+    assert [type(results[0]), type(results[2])] == [Prediction, Prediction]
     failed = results[1]
     assert isinstance(failed, InvalidInput)
     assert "out of paper" in str(failed)
@@ -168,7 +167,7 @@ def test_a_child_after_a_fork_has_its_own_connections() -> None:
         assert client.predict("m", b"parent")["connection"] == first["connection"]
 
 
-def test_a_closed_client_says_so_and_can_be_closed_again() -> None:
+def test_a_closed_client_raises_and_can_be_closed_again() -> None:
     with HTTPServer(echo) as server:
         client = Client(server.url)
         client.predict("m", b"x")

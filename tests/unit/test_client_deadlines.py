@@ -1,13 +1,11 @@
-"""No server can hold a call past its deadline."""
+"""No server can delay a call beyond its deadline."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,17 +13,18 @@ from pathlib import Path
 
 import pytest
 from client_both import both
+from client_tls import make_certificate, server_context
 from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, script
 from urllib3 import HTTPConnectionPool, PoolManager
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
-from vestal.client.failures import Failures
+from vestal.client.failures import CallErrors
+from vestal.client.flow import ApiCall
+from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses
-from vestal.client.shared import Shared
 from vestal.client.sockets import DeadlineSocket
-from vestal.client.steps import Call
 from vestal.client.tokens import NoToken
 
 SECONDS = 0.6
@@ -124,7 +123,7 @@ def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -
         silent(connection)
 
     with WireServer(second_is_silent) as server, kind(server.url, hedge=False) as client:
-        assert client.predict("m", b"x", timeout=None) == {"n": 1}
+        assert client.predict("m", b"x", timeout=None).value == {"n": 1}
         with ends_at_the_deadline():
             client.predict("m", b"x", timeout=SECONDS)
         assert server.connections == 1
@@ -162,7 +161,7 @@ def test_an_input_that_never_comes_is_left_at_the_deadline(
 def test_a_deadline_past_all_clocks_is_none(kind: type[Client], timeout: float) -> None:
     answers = script(QUEUE_FULL, http(200, {}))
     with HTTPServer(answers) as server, kind(server.url, timeout=timeout) as client:
-        assert client.predict("m", b"x") == {}
+        assert client.predict("m", b"x").value == {}
 
 
 @both
@@ -176,7 +175,7 @@ def test_retries_and_pauses_count_in_the_deadline(kind: type[Client]) -> None:
 
 
 @both
-def test_nobody_listening_is_tried_until_the_deadline(kind: type[Client]) -> None:
+def test_a_refused_connection_is_retried_until_the_deadline(kind: type[Client]) -> None:
     with socket.socket() as bound, kind(f"http://127.0.0.1:{_port(bound)}") as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
@@ -219,7 +218,7 @@ def test_every_method_has_the_clients_timeout(kind: type[Client]) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "3"])
-def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
+def test_an_invalid_timeout_is_refused_by_name(timeout: float) -> None:
     with pytest.raises(UsageError, match="positive number of seconds"):
         Client("http://127.0.0.1:1", timeout=timeout)
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="timeout is"):
@@ -230,7 +229,7 @@ def test_a_timeout_that_is_none_is_refused_by_name(timeout: float) -> None:
 def test_tls_obeys_the_deadline(
     kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
 
     def behave(connection: Connection) -> None:
@@ -246,7 +245,7 @@ def test_tls_obeys_the_deadline(
     with WireServer(behave) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         with kind(url) as client:
-            assert client.predict("m", b"x", timeout=5) == {"secure": True}
+            assert client.predict("m", b"x", timeout=5).value == {"secure": True}
             with ends_at_the_deadline():
                 client.predict("m", b"x", timeout=SECONDS)
 
@@ -277,7 +276,7 @@ def test_behind_a_proxy_tls_obeys_the_deadline(
 def test_behind_a_proxy_that_speaks_tls_the_inner_handshake_obeys_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
 
     def tunnels_to_silence(connection: Connection) -> None:
         with context.wrap_socket(connection.sock, server_side=True) as secured:
@@ -340,7 +339,7 @@ def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(
         here = (socket.AF_INET, ("127.0.0.1", int(server.url.rpartition(":")[2])))
         _resolves_to(monkeypatch, (socket.AF_CAN, ("can0",)), here)
         monkeypatch.setattr(DeadlineSocket, "__init__", _without_can)
-        assert client.predict("m", b"x") == {}
+        assert client.predict("m", b"x").value == {}
 
 
 def _without_can(self: socket.socket, family: int, *args: int) -> None:
@@ -363,7 +362,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next(
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(
     kind: type[Client], tmp_path: Path
 ) -> None:
-    context = _certificate(tmp_path)
+    context = server_context(*make_certificate(tmp_path))
 
     def behave(connection: Connection) -> None:
         with pytest.raises((ssl.SSLError, OSError)), connection.sock:
@@ -376,10 +375,10 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(
         assert server.connections == 1
 
 
-def test_an_error_says_whether_it_was_sent_before() -> None:
+def test_an_error_tells_whether_the_request_was_sent_before() -> None:
     addresses = Addresses("http://h:1", None, None)
-    context = Context(addresses, NoToken(), Deadline(1), Shared())
-    failed = Failures(Call("inference", "POST", "/predictions/m"), "http://h:1", context)
+    context = CallContext(addresses, NoToken(), Deadline(1), RetryState())
+    failed = CallErrors(ApiCall("inference", "POST", "/predictions/m"), "http://h:1", context)
     assert "(before it was sent, 0 attempts)" in str(failed.too_late("before it was sent", 0))
     assert "(before it was sent again, 2 attempts)" in str(failed.too_late("before it was sent", 2))
 
@@ -389,20 +388,3 @@ def _port(sock: socket.socket) -> int:
     sock.bind(("127.0.0.1", 0))
     port: int = sock.getsockname()[1]
     return port
-
-
-def _certificate(folder: Path) -> ssl.SSLContext:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    extension = "subjectAltName=DNS:localhost"
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        ["openssl", *command.split(), "-addext", extension, *files],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context

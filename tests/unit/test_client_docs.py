@@ -41,7 +41,7 @@ def test_the_page_runs(
     project = Project.here()
     project.state.mkdir()
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 12
     with Served(mnist=[ready("1.0", workers=1)]) as server:
         new = Version("2.0", "mnist-2.0.mar", [("9002", "READY", 102)])
         server.store["mnist-2.0.mar"] = ("mnist", new)
@@ -53,7 +53,7 @@ def test_the_page_runs(
         names["client"].close()  # type: ignore[attr-defined]
     printed = capsys.readouterr().out
     assert printed.startswith("7 1.0 ")
-    assert "404 ModelNotFoundException client.models() says what is served" in printed
+    assert "404 ModelNotFoundException client.models() lists the served versions" in printed
     assert server.said[-2:] == [
         "DELETE /models/mnist/1.0",
         "PUT /models/mnist?min_worker=2&max_worker=2&synchronous=false",

@@ -20,7 +20,7 @@ def serving(version: Version) -> FakeTorchServe:
 
 
 @both
-def test_the_queue_is_waited_out_before_the_worker_is_asked(kind: type[Client]) -> None:
+def test_draining_waits_for_an_empty_queue_before_it_describes_workers(kind: type[Client]) -> None:
     seen: list[str] = []
     version = ready("1.0", pending=2)
 
@@ -67,7 +67,7 @@ def test_a_request_that_came_meanwhile_is_waited_for(kind: type[Client]) -> None
         pytest.param("pid", 100, 101, id="pids, as in archives packed by 0.1"),
     ],
 )
-def test_every_worker_answers_for_itself(
+def test_every_worker_describes_itself(
     kind: type[Client], key: str, idle: object, busy: object
 ) -> None:
     """An idle worker takes each fence, until its busy neighbour is done."""
@@ -151,7 +151,9 @@ def test_a_fence_at_which_the_worker_dies_is_none(kind: type[Client]) -> None:
 
 
 @both
-def test_workers_that_cannot_be_told_apart_are_waited_out(kind: type[Client]) -> None:
+def test_draining_waits_for_response_timeout_if_workers_cannot_be_distinguished(
+    kind: type[Client],
+) -> None:
     version = ready("1.0", workers=2, response_timeout=1, customized={"pid": 4711})
     with serving(version) as server, kind(management=server.url) as client:
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Each failure has its class, its facts, and a sentence that says what to do."""
+"""Each failure has its class, its details and a hint."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from vestal import (
     UsageError,
     VestalError,
 )
-from vestal.client.steps import Reply
-from vestal.client.verdicts import retry_after
+from vestal.client.classification import retry_after
+from vestal.client.flow import HTTPResponse
 
 
 def failed(answer: bytes) -> ClientError:
@@ -86,11 +86,11 @@ def test_an_error_carries_what_is_known() -> None:
         *(error(status, "", "a proxy", retry_after="60") for status in (502, 504)),
     ],
 )
-def test_every_error_says_what_to_do(answer: bytes) -> None:
+def test_every_error_has_a_hint(answer: bytes) -> None:
     assert failed(answer).hint
 
 
-def test_every_class_says_what_to_do() -> None:
+def test_every_error_class_has_a_hint() -> None:
     own = {
         tree.ClientError,
         InvalidAddress,
@@ -122,10 +122,10 @@ def test_a_token_that_a_server_repeats_is_not_in_the_error() -> None:
         pytest.raises(RequestRefused, match=r"Bearer \*\*\*") as caught,
     ):
         client.predict("m", b"x")
-    assert "s3cr3t" not in f"{caught.value} {caught.value.facts}"
+    assert "s3cr3t" not in f"{caught.value} {caught.value.details}"
 
 
-def test_an_error_says_what_to_do() -> None:
+def test_an_error_has_a_hint() -> None:
     caught = failed(error(404, "ModelNotFoundException", "Model not found: m"))
     assert caught.hint is not None
     assert "client.models()" in caught.hint
@@ -165,11 +165,11 @@ def test_errors_are_the_builtin_ones_too() -> None:
 
 def test_errors_survive_pickling() -> None:
     for kind in (DeadlineExceeded, ConnectionFailed, InvalidInput, NotFound):
-        before = kind("m: gone", tree.Facts(model="m", status=404, attempts=3, hint="Look"))
+        before = kind("m: gone", tree.ErrorDetails(model="m", status=404, attempts=3, hint="Look"))
         after = pickle.loads(pickle.dumps(before))
         assert type(after) is kind
         assert str(after) == str(before) == "m: gone. Look"
-        assert after.facts == before.facts
+        assert after.details == before.details
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def test_errors_survive_pickling() -> None:
 def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    assert retry_after(Reply(503, "", headers, b"")) == seconds
+    assert retry_after(HTTPResponse(503, "", headers, b"")) == seconds
 
 
 @both
-def test_a_call_to_the_port_of_another_api_says_so(kind: type[Client]) -> None:
+def test_a_call_to_the_port_of_another_api_names_the_ports(kind: type[Client]) -> None:
     answer = error(404, "ResourceNotFoundException", "Requested resource is not found.")
     with (
         HTTPServer(lambda _: answer) as server,

@@ -85,13 +85,13 @@ def check_fork(calls: Calls) -> None:
     assert (child, parent) == ([], [])
 
 
-def test_nobody_gets_the_answer_to_a_request_of_another_process() -> None:
+def test_no_process_gets_the_response_to_a_request_of_another() -> None:
     with HTTPServer(echo) as server, Client(server.url, timeout=10) as client:
         for _ in range(2):
             check_fork(lambda texts: [client.predict("m", text.encode())["echo"] for text in texts])
 
 
-def test_nobody_gets_the_answer_to_a_request_of_another_process_async() -> None:
+def test_no_process_gets_the_response_to_a_request_of_another_async() -> None:
     with HTTPServer(echo) as server:
         client = AsyncClient(server.url, timeout=10)
 
@@ -108,9 +108,9 @@ from vestal import Client
 
 with Client(sys.argv[1], timeout=5) as client:
     client.predict("m", b"parent")
-    transport, shared = client._transport, client._shared
+    transport, state = client._transport, client._retry_state
     queues = [route.pool.pool for route in transport._adapter.routes.values()]
-    locks = [transport._lock, shared.budget._lock, shared.suspects._lock]
+    locks = [transport._lock, state.budget._lock, state.suspect_gate._lock]
     locks += [queue.mutex for queue in queues if hasattr(queue, "mutex")]
     held, over = threading.Event(), threading.Event()
 
@@ -127,7 +127,7 @@ with Client(sys.argv[1], timeout=5) as client:
     child = os.fork()
     if child == 0:
         signal.alarm(10)  # ends it where it hangs
-        assert client.predict("m", b"child") == {"echo": "child"}
+        assert client.predict("m", b"child").value == {"echo": "child"}
         sys.exit(3)  # ends as a process does that was never forked
     status = os.waitpid(child, 0)[1]
     over.set()

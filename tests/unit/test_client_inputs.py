@@ -20,9 +20,9 @@ from client_wire import HTTPServer, http
 from PIL import Image, ImageOps
 
 from vestal import Client, ClientError, InvalidInput, ServerFailed
+from vestal.client.bulk import BulkJob
 from vestal.client.encoding import encode, looks_like_path, may_hang, takes_long
-from vestal.client.many import Many
-from vestal.testing import Failure, FakeServer
+from vestal.testing import FakeFailure, FakeServer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -99,7 +99,7 @@ def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
-def test_an_image_goes_as_png(mode: str) -> None:
+def test_an_image_is_sent_as_png(mode: str) -> None:
     payload = encode(Image.new(mode, (3, 2)))
     assert payload.content_type == "image/png"
     with Image.open(io.BytesIO(payload.body)) as image:
@@ -215,7 +215,7 @@ def test_dicts_lists_and_numbers_go_as_json(value: object, text: str) -> None:
     assert encode(value).body == text.encode()
 
 
-def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+def test_an_input_that_cannot_be_sent_raises(tmp_path: Path) -> None:
     circle: list[Any] = []
     circle.append(circle)
     for value, says in [
@@ -232,7 +232,7 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
             encode(value)
 
 
-def test_an_open_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_open_file_that_cannot_be_read_raises(tmp_path: Path) -> None:
     with (tmp_path / "new").open("wb") as file, pytest.raises(InvalidInput, match="cannot be read"):
         encode(file)
 
@@ -252,7 +252,7 @@ assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3), (5, 4, 4)])
-def test_an_array_that_is_an_image_goes_as_png(shape: tuple[int, ...]) -> None:
+def test_an_array_that_is_an_image_is_sent_as_png(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     payload = encode(pixels)
     assert payload.content_type == "image/png"
@@ -264,7 +264,7 @@ def test_an_array_that_is_an_image_goes_as_png(shape: tuple[int, ...]) -> None:
         assert np.array_equal(np.asarray(image).reshape(5, 2, *shape[2:]), pixels[::-1, ::2])
 
 
-def test_a_tensor_that_is_an_image_goes_as_png() -> None:
+def test_a_tensor_that_is_an_image_is_sent_as_png() -> None:
     pixels = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
     with Image.open(io.BytesIO(encode(pixels).body)) as image:
         assert np.array_equal(np.asarray(image), pixels.permute(1, 2, 0).numpy())
@@ -284,11 +284,11 @@ def test_a_tensor_that_is_an_image_goes_as_png() -> None:
         torch.zeros(5, 4, 3, dtype=torch.uint8),
     ],
 )
-def test_any_other_array_goes_as_json(value: Any) -> None:
+def test_any_other_array_is_sent_as_json(value: Any) -> None:
     assert json.loads(encode(value).body) == {"data": value.tolist()}
 
 
-def test_a_pandas_row_goes_by_name_and_a_table_as_instances() -> None:
+def test_a_pandas_row_is_sent_by_name_and_a_table_as_instances() -> None:
     table = pd.DataFrame({"bmi": [0.5, 1.5], "sex": [1, 2]})
     assert json.loads(encode(table.iloc[0]).body) == {"bmi": 0.5, "sex": 1}
     instances = [{"bmi": 0.5, "sex": 1}, {"bmi": 1.5, "sex": 2}]
@@ -332,7 +332,7 @@ def test_a_value_that_json_would_drop_is_refused_by_name(value: Any, says: str) 
 def test_the_rows_of_a_table_with_two_columns_of_one_name_are_refused() -> None:
     table = pd.DataFrame([[1, 2]], columns=["bmi", "bmi"])
     with pytest.raises(InvalidInput, match=r"several columns .*\(bmi\)"):
-        Many(table, 8, None)
+        BulkJob(table, 8, None)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_where_a_text_that_looks_like_a_path_is_refused_the_hint_names_path(kind
         assert hint_for("x" * 500 + ".png") == hint.replace("seven.png", "x" * 100 + "...")
         for value, status in [("It rains.", 415), (b"seven.png", 415), ("seven.png", 413)]:
             assert "pathlib" not in str(hint_for(value, status))
-        server.fail("m", Failure.HANDLER_RAISED)  # as a handler of others fails
+        server.fail("m", FakeFailure.HANDLER_RAISED)  # as a handler of others fails
         with pytest.raises(ServerFailed, match=r"pathlib\.Path\('seven\.png'\)"):
             client.predict("m", "seven.png")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a call and its process at once, whatever is on its way."""
+"""Ctrl-C ends a call and its process at once, even with requests in flight."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_description_is_typed() -> None:
     assert plain.raw["responseTimeout"] == plain.response_timeout == 120
 
 
-def test_what_is_no_management_address_is_said() -> None:
+def test_an_address_that_is_not_the_management_address_raises() -> None:
     with HTTPServer(lambda _: http(200, b"hello")) as server, manager(server) as client:
         for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
             with pytest.raises(ServerFailed, match="usually port 8081"):
@@ -114,7 +114,7 @@ def test_a_proxy_with_nothing_behind_it_is_not_ready_yet(kind: type[Client], sta
         assert client.wait_ready("m").ready
 
 
-def test_ready_needs_every_worker_and_an_answer() -> None:
+def test_ready_needs_every_worker_and_a_response() -> None:
     up, half, none = ready(), ready(workers=2), ready()
     half.workers[1] = ("9001", "UNLOADING", 7)
     none.workers = []
@@ -162,7 +162,7 @@ def test_waiting_ends_at_the_deadline_with_what_was_seen() -> None:
             client.wait_ready("other")
 
 
-def test_a_worker_that_keeps_dying_is_told_from_one_that_loads() -> None:
+def test_a_worker_that_keeps_dying_is_distinguished_from_one_that_loads() -> None:
     pids = count(100)
 
     def dies(version: Version) -> None:

@@ -1,4 +1,4 @@
-"""The Prometheus page as numbers."""
+"""The server's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from client_both import both
 from client_wire import HTTPServer, http
 
 from vestal import Client, ClientError, ServerFailed, UnknownMetric, UsageError
-from vestal.client.metrics import Metrics, Sample
+from vestal.client.metrics import MetricSample, ServerMetrics
 
 PAGE = """\
 # HELP ts_inference_requests_total Torchserve prometheus counter metric with unit: Count
@@ -43,13 +43,13 @@ def test_the_page_is_parsed(kind: type[Client]) -> None:
     assert metrics.total("ts_inference_requests_total") == 13
     assert metrics.total("ts_inference_requests_total", model_name="mnist") == 12
     assert metrics.find("QueueTime") == (
-        Sample("QueueTime", {"Level": "Host", "hostname": "h"}, 1.5),
+        MetricSample("QueueTime", {"Level": "Host", "hostname": "h"}, 1.5),
     )
     assert metrics.total("Requests2XX") == metrics.total("Requests2XX_total") == 9
 
 
 def test_a_metric_without_samples_yet_is_zero() -> None:
-    metrics = Metrics.parse(PAGE)
+    metrics = ServerMetrics.parse(PAGE)
     assert metrics.total("ts_queue_latency_microseconds", model_name="mnist") == 0
     assert metrics.total("vestal_batch_size_sum", model_version="1.0") == 0
     assert metrics.total("mine_total", whatever="x") == 0  # its labels are not known yet
@@ -71,7 +71,7 @@ def test_a_metric_without_samples_yet_is_zero() -> None:
 def test_an_unknown_metric_or_label_is_an_error(
     name: str, labels: dict[str, str], message: str
 ) -> None:
-    metrics = Metrics.parse(PAGE)
+    metrics = ServerMetrics.parse(PAGE)
     for ask in (metrics.total, metrics.find):
         with pytest.raises(UnknownMetric, match=re.escape(message)) as caught:
             ask(name, **labels)
@@ -80,15 +80,15 @@ def test_an_unknown_metric_or_label_is_an_error(
 
 def test_an_empty_page_names_the_setting() -> None:
     with pytest.raises(UnknownMetric, match="metrics_mode=prometheus"):
-        Metrics.parse("\n").total("ts_inference_requests_total")
+        ServerMetrics.parse("\n").total("ts_inference_requests_total")
 
 
 def test_the_label_of_the_host_has_one_name() -> None:
-    metrics = Metrics.parse('up{Hostname="a"} 1\nup{hostname="a"} 2\n')
+    metrics = ServerMetrics.parse('up{Hostname="a"} 1\nup{hostname="a"} 2\n')
     assert metrics.total("up", hostname="a") == metrics.total("up", Hostname="a") == 3
 
 
-def test_without_the_parser_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_parser_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
         Client(metrics="http://127.0.0.1:1") as client,
@@ -98,15 +98,15 @@ def test_without_the_parser_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 
 def test_labels_may_have_any_name() -> None:
-    metrics = Metrics.parse('up{name="a",self="b"} 1\nup{name="c"} 2\n')
+    metrics = ServerMetrics.parse('up{name="a",self="b"} 1\nup{name="c"} 2\n')
     assert metrics.total("up", name="a", self="b") == 1
 
 
 @pytest.mark.parametrize("page", ["<html><body>hello</body></html>", '{"models": []}', "a{b 1"])
 def test_a_page_of_another_service_is_no_metrics_page(page: str) -> None:
     with pytest.raises(ServerFailed, match=r"usually port 8082"):
-        Metrics.parse(page)
+        ServerMetrics.parse(page)
 
 
 def test_an_empty_page_is_no_samples() -> None:
-    assert len(Metrics.parse("\n")) == 0
+    assert len(ServerMetrics.parse("\n")) == 0

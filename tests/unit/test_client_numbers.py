@@ -1,4 +1,4 @@
-"""Numbers that a server or a proxy sends, and that no client can use as they are."""
+"""Invalid numbers in the responses of a server or a proxy."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_length_that_cannot_be_is_an_error_of_the_client(kind: type[Client], r
         kind(server.url) as client,
         suppress(ClientError),  # whatever else is raised fails the test
     ):
-        assert client.predict("m", b"x", timeout=0.5) == {}
+        assert client.predict("m", b"x", timeout=0.5).value == {}
 
 
 @both

@@ -42,7 +42,7 @@ def test_no_proxy_for_this_machine(
         monkeypatch.setenv(variable, proxy.url)
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             with kind(url) as client:
-                assert client.predict("m", b"x") == {}
+                assert client.predict("m", b"x").value == {}
         assert proxy.connections == 0
 
 
@@ -122,7 +122,7 @@ def test_every_kind_of_error_names_the_proxy(
 def test_a_proxy_that_refuses_connections_is_named(
     kind: type[Client], scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.reached.GIVE_UP", 0.3)
+    monkeypatch.setattr("vestal.client.reachability.GIVE_UP", 0.3)
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", "http://me:secret@127.0.0.1:1")
     with kind(f"{scheme}://a.test:1") as client, pytest.raises(ConnectionFailed) as caught:
         client.predict("m", b"x")
@@ -172,7 +172,7 @@ def test_a_proxy_of_one_address_is_not_used_for_another(monkeypatch: pytest.Monk
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         for kind in (Client, Blocking):
             with kind(server.url, management="http://b.test") as client:
-                assert client.predict("m", b"x") == {}
+                assert client.predict("m", b"x").value == {}
                 with pytest.raises(RequestRefused, match="through the proxy"):
                     client.models()
 

@@ -1,4 +1,4 @@
-"""What a registration that fails leaves behind; with real servers: tests/e2e."""
+"""A registration that fails leaves nothing behind; tests/e2e has the real servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def numbers(server: FakeTorchServe) -> list[str]:
 
 
 @both
-def test_a_right_answer_is_accepted_and_a_wrong_one_removed(kind: type[Client]) -> None:
+def test_a_version_with_the_packed_prediction_stays_and_one_with_another_is_removed(
+    kind: type[Client],
+) -> None:
     with FakeTorchServe() as server, kind(server.url, management=server.url) as client:
         stored(server, "1.0", customized=described(ANSWER))
         assert client.register("m-1.0.mar").version == "1.0"
@@ -47,7 +49,7 @@ def test_a_right_answer_is_accepted_and_a_wrong_one_removed(kind: type[Client]) 
 
 
 @both
-def test_another_version_becomes_the_default_before_a_failed_one_goes(
+def test_another_version_becomes_the_default_before_a_failed_one_is_removed(
     kind: type[Client],
 ) -> None:
     def another(version: Version) -> None:

@@ -1,4 +1,4 @@
-"""A key is renewed before it expires: by one caller, under a lock, and nobody else notices."""
+"""A key is renewed before it expires, by one client under a lock."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ class KeyServer(HTTPServer):
         self.renewals: list[str] = []
         self.writes = True
         self.says: bytes | None = None
-        self.ends = {plane: time.time() + seconds for plane in ("inference", "management")}
+        self.ends = {api: time.time() + seconds for api in ("inference", "management")}
         self.numbers = {"inference": 1, "management": 1}
         self.lock = threading.Lock()
         self.write()
 
-    def key(self, plane: str) -> str:
-        return f"{plane}-{self.numbers[plane]}"
+    def key(self, api: str) -> str:
+        return f"{api}-{self.numbers[api]}"
 
     def write(self, **more: object) -> None:
-        def when(plane: str) -> str:
-            moment = datetime.fromtimestamp(self.ends[plane], UTC)
+        def when(api: str) -> str:
+            moment = datetime.fromtimestamp(self.ends[api], UTC)
             return moment.isoformat().replace("+00:00", "123Z")
 
         keys: dict[str, object] = {
-            plane: {"key": self.key(plane), "expiration time": when(plane)}
-            for plane in ("inference", "management")
+            api: {"key": self.key(api), "expiration time": when(api)}
+            for api in ("inference", "management")
         }
         self.key_file.write_text(json.dumps({**keys, "API": {"key": "api"}, **more}))
 
-    def make(self, plane: str) -> None:
-        self.numbers[plane] += 1
-        self.ends[plane] = time.time() + self.lifetime
+    def make(self, api: str) -> None:
+        self.numbers[api] += 1
+        self.ends[api] = time.time() + self.lifetime
         if self.writes:
             self.write()
 
@@ -66,10 +66,10 @@ class KeyServer(HTTPServer):
                     return self.says
                 self.make(request.query["type"])
                 return http(200, b"\n")
-            plane = "inference" if request.path.startswith("/predictions") else "management"
-            if token != self.key(plane) or time.time() > self.ends[plane]:
+            api = "inference" if request.path.startswith("/predictions") else "management"
+            if token != self.key(api) or time.time() > self.ends[api]:
                 return BAD_TOKEN
-            return http(200, {} if plane == "inference" else {"models": []})
+            return http(200, {} if api == "inference" else {"models": []})
 
     def addresses(self) -> dict[str, str]:
         return {"url": self.url, "management": self.url, "key_file": str(self.key_file)}
@@ -131,7 +131,7 @@ def test_a_key_that_another_process_renewed_meanwhile_is_read_again(
         assert server.renewals == []
 
 
-def test_who_finds_the_lock_taken_goes_on_with_the_old_key(tmp_path: Path) -> None:
+def test_a_client_that_finds_the_lock_taken_uses_the_old_key(tmp_path: Path) -> None:
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         with (tmp_path / "key_file.json.lock").open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
@@ -227,7 +227,7 @@ def test_a_copy_whose_key_was_voided_early_has_expired(tmp_path: Path) -> None:
             client.predict("m", b"")
 
 
-def test_a_server_that_fails_to_renew_is_asked_again_a_little_later(
+def test_a_failed_renewal_is_retried_a_little_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "REST", 0.3)
@@ -243,9 +243,7 @@ def test_a_server_that_fails_to_renew_is_asked_again_a_little_later(
         assert server.renewals == ["inference", "inference"]
 
 
-def test_a_server_that_refuses_to_renew_is_not_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_renewal_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "REST", 0)
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         server.says = error(405, "MethodNotAllowedException", "no token API")
@@ -301,7 +299,7 @@ def test_a_management_address_that_is_dead_leaves_the_old_key_to_be_used(tmp_pat
         assert client.predict("m", b"").attempts == 1
 
 
-def test_an_expired_key_that_nobody_renews_is_said(
+def test_an_expired_key_without_renewal_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "PATIENCE", 0.2)
@@ -370,7 +368,7 @@ def test_a_token_that_was_good_and_is_refused_has_expired() -> None:
 
 
 @pytest.mark.parametrize("when", [None, 3, "soon", "2020-01-01T00:00:00"])
-def test_an_expiry_that_is_none_is_not_guessed(tmp_path: Path, when: object) -> None:
+def test_an_invalid_expiration_time_is_ignored(tmp_path: Path, when: object) -> None:
     file = tmp_path / "key_file.json"
     file.write_text(json.dumps({"inference": {"key": "k", "expiration time": when}}))
     keys = KeyFile(file)

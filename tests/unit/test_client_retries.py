@@ -1,4 +1,4 @@
-"""What is sent again, how often, and after which pause."""
+"""Which requests are retried, how often, and after which pause."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from vestal import (
     VestalError,
     WorkerDied,
 )
-from vestal.client.context import Context
+from vestal.client.backoff import BASE, CAP, WITHOUT_DEADLINE, jittered
+from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
-from vestal.client.reached import Reached
-from vestal.client.retry import BASE, CAP, WITHOUT_DEADLINE, backoff, send
+from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse, Pause, TransportFailure, Wait
+from vestal.client.reachability import ReachedAddresses
+from vestal.client.retry import send
+from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses
-from vestal.client.shared import Shared
-from vestal.client.steps import Broken, Call, Pause, Reply, Request, Wait
 from vestal.client.tokens import NoToken
 
 OK = http(200, {"label": "7"})
@@ -42,20 +43,22 @@ class Played:
 
     def __init__(
         self,
-        *outcomes: Reply | Broken,
-        call: Call,
+        *outcomes: HTTPResponse | TransportFailure,
+        call: ApiCall,
         timeout: float | None = 1000,
-        pings: Sequence[Reply | Broken] = (),
-        shared: Shared | None = None,
+        pings: Sequence[HTTPResponse | TransportFailure] = (),
+        retry_state: RetryState | None = None,
     ) -> None:
         self.pauses: list[float] = []
         self.pings = 0
-        self.requests: list[Request] = []
-        self.reply: Reply | None = None
+        self.requests: list[HTTPRequest] = []
+        self.response: HTTPResponse | None = None
         self.error: VestalError | None = None
         left, alive = list(outcomes), list(pings)
-        steps = send(Context(ADDRESSES, NoToken(), Deadline(timeout), shared or Shared()), call)
-        outcome: Reply | Broken | None = None
+        steps = send(
+            CallContext(ADDRESSES, NoToken(), Deadline(timeout), retry_state or RetryState()), call
+        )
+        outcome: HTTPResponse | TransportFailure | None = None
         try:
             while True:
                 step = steps.send(outcome)
@@ -69,39 +72,43 @@ class Played:
                     self.requests.append(step)
                     outcome = left.pop(0) if len(left) > 1 else left[0]
         except StopIteration as stop:
-            self.reply = stop.value
+            self.response = stop.value
         except VestalError as error:
             self.error = error
 
 
-PREDICT = Call("inference", "POST", "/predictions/m", model="m")
-REGISTER = Call("management", "POST", "/models", repeatable=False)
-FINE = Reply(200, "", {}, b"{}")
-REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
-CUT_EARLY = Broken("sending the request", ConnectionResetError("reset"), sent=False)
-CUT_LATE = Broken("waiting for the answer", ConnectionResetError("reset"), sent=True)
-BUSY = Reply(503, "", {}, b'{"type": "ServiceUnavailableException", "message": "queue full"}')
-NOT_FOR_THIS_MODEL = Reply(422, "", {"x-model-name": "m"}, b'{"message": "3 rows"}')
-DIED = Reply(507, "", {}, b'{"type": "InternalServerException", "message": "Worker died."}')
+PREDICT = ApiCall("inference", "POST", "/predictions/m", model="m")
+REGISTER = ApiCall("management", "POST", "/models", repeatable=False)
+FINE = HTTPResponse(200, "", {}, b"{}")
+REFUSED = TransportFailure("connecting", ConnectionRefusedError("refused"), sent=False)
+CUT_EARLY = TransportFailure("sending the request", ConnectionResetError("reset"), sent=False)
+CUT_LATE = TransportFailure("waiting for the answer", ConnectionResetError("reset"), sent=True)
+BUSY = HTTPResponse(
+    503, "", {}, b'{"type": "ServiceUnavailableException", "message": "queue full"}'
+)
+NOT_FOR_THIS_MODEL = HTTPResponse(422, "", {"x-model-name": "m"}, b'{"message": "3 rows"}')
+DIED = HTTPResponse(507, "", {}, b'{"type": "InternalServerException", "message": "Worker died."}')
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_or_proxy_is_asked_again(status: int) -> None:
-    played = Played(*[Reply(status, "", {}, b"")] * 5, FINE, call=PREDICT)
-    assert played.reply is FINE
+def test_a_busy_server_or_proxy_is_retried(status: int) -> None:
+    played = Played(*[HTTPResponse(status, "", {}, b"")] * 5, FINE, call=PREDICT)
+    assert played.response is FINE
     assert len(played.requests) == 6
     assert len(played.pauses) == 5
 
 
 def test_a_server_that_was_reached_is_tried_until_the_deadline() -> None:
     for call in (PREDICT, REGISTER):
-        shared = Shared(Reached([ADDRESSES.inference]))
-        assert Played(*[REFUSED] * 50, FINE, call=call, shared=shared).reply is FINE
+        retry_state = RetryState(ReachedAddresses([ADDRESSES.inference]))
+        assert Played(*[REFUSED] * 50, FINE, call=call, retry_state=retry_state).response is FINE
 
 
 @pytest.mark.parametrize("outcome", [DIED, CUT_LATE])
-def test_what_may_be_the_inputs_fault_is_tried_once_more(outcome: Reply | Broken) -> None:
-    assert Played(outcome, FINE, call=PREDICT).reply is FINE
+def test_what_may_be_the_inputs_fault_is_tried_once_more(
+    outcome: HTTPResponse | TransportFailure,
+) -> None:
+    assert Played(outcome, FINE, call=PREDICT).response is FINE
     played = Played(outcome, call=PREDICT)
     assert len(played.requests) == 2
     assert isinstance(played.error, WorkerDied)
@@ -116,11 +123,11 @@ def test_a_died_worker_and_a_late_break_share_the_one_retry() -> None:
 
 
 def test_other_retries_do_not_use_up_the_one() -> None:
-    assert Played(BUSY, DIED, BUSY, REFUSED, FINE, call=PREDICT).reply is FINE
+    assert Played(BUSY, DIED, BUSY, REFUSED, FINE, call=PREDICT).response is FINE
 
 
 def test_an_upload_that_is_cut_again_and_again_is_given_up() -> None:
-    assert Played(CUT_EARLY, CUT_EARLY, FINE, call=PREDICT).reply is FINE
+    assert Played(CUT_EARLY, CUT_EARLY, FINE, call=PREDICT).response is FINE
     played = Played(CUT_EARLY, call=PREDICT)
     assert len(played.requests) == 3
     assert isinstance(played.error, ConnectionFailed)
@@ -128,39 +135,43 @@ def test_an_upload_that_is_cut_again_and_again_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
-        Reply(400, "", {}, b'{"type": "InputError", "message": "no image"}'),
-        Reply(404, "", {}, b""),
-        Reply(422, "", {}, b""),
-        Reply(500, "", {}, b'{"type": "InternalServerException", "message": "our fault"}'),
-        Reply(503, "", {}, b'{"type": "InternalServerException", "message": "Prediction failed"}'),
-        Reply(507, "", {}, b'{"type": "InputError", "message": "out of memory"}'),
+        HTTPResponse(400, "", {}, b'{"type": "InputError", "message": "no image"}'),
+        HTTPResponse(404, "", {}, b""),
+        HTTPResponse(422, "", {}, b""),
+        HTTPResponse(500, "", {}, b'{"type": "InternalServerException", "message": "our fault"}'),
+        HTTPResponse(
+            503, "", {}, b'{"type": "InternalServerException", "message": "Prediction failed"}'
+        ),
+        HTTPResponse(507, "", {}, b'{"type": "InputError", "message": "out of memory"}'),
     ],
 )
-def test_a_verdict_is_never_asked_for_twice(reply: Reply) -> None:
-    played = Played(reply, call=PREDICT)
+def test_a_final_response_is_never_retried(response: HTTPResponse) -> None:
+    played = Played(response, call=PREDICT)
     assert len(played.requests) == 1
     assert isinstance(played.error, (RequestRefused, ServerFailed))
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 507])
 def test_our_handlers_verdict_is_final_whatever_its_status(status: int) -> None:
-    by_header = Reply(status, "", {"x-model-name": "m"}, b'{"message": "Worker died."}')
-    by_body = Reply(status, "", {}, b'{"message": "Worker died.", "request_id": "1"}')
-    for reply in (by_header, by_body):
-        assert len(Played(reply, call=PREDICT).requests) == 1
+    by_header = HTTPResponse(status, "", {"x-model-name": "m"}, b'{"message": "Worker died."}')
+    by_body = HTTPResponse(status, "", {}, b'{"message": "Worker died.", "request_id": "1"}')
+    for response in (by_header, by_body):
+        assert len(Played(response, call=PREDICT).requests) == 1
 
 
-@pytest.mark.parametrize("outcome", [CUT_LATE, DIED, Reply(502, "", {}, b"")])
-def test_what_may_have_been_done_is_not_done_twice(outcome: Reply | Broken) -> None:
+@pytest.mark.parametrize("outcome", [CUT_LATE, DIED, HTTPResponse(502, "", {}, b"")])
+def test_what_may_have_been_done_is_not_done_twice(
+    outcome: HTTPResponse | TransportFailure,
+) -> None:
     played = Played(outcome, FINE, call=REGISTER)
-    assert played.reply is None
+    assert played.response is None
     assert len(played.requests) == 1
 
 
 def test_what_cannot_get_better_is_not_tried_again() -> None:
-    unknown = Broken("connecting", OSError("no such name"), sent=False, final=True)
+    unknown = TransportFailure("connecting", OSError("no such name"), sent=False, final=True)
     played = Played(unknown, call=PREDICT)
     assert isinstance(played.error, ConnectionFailed)
     assert len(played.requests) == 1
@@ -169,18 +180,18 @@ def test_what_cannot_get_better_is_not_tried_again() -> None:
 def test_pauses_grow_with_full_jitter_up_to_the_cap(rng: random.Random) -> None:
     for failures in range(1, 12):
         bound = min(CAP, BASE * 2 ** (failures - 1))
-        drawn = [backoff(failures) for _ in range(2000)]
+        drawn = [jittered(failures) for _ in range(2000)]
         assert 0 <= min(drawn) < 0.05 * bound
         assert 0.95 * bound < max(drawn) <= bound
 
 
-def test_the_server_says_how_long_to_wait() -> None:
-    wait = Reply(503, "", {"retry-after": "7"}, b"")
+def test_retry_after_is_honoured() -> None:
+    wait = HTTPResponse(503, "", {"retry-after": "7"}, b"")
     assert Played(wait, FINE, call=PREDICT).pauses == [7.0]
 
 
 def test_a_wait_past_the_deadline_is_not_begun() -> None:
-    wait = Reply(429, "", {"retry-after": "70"}, b"")
+    wait = HTTPResponse(429, "", {"retry-after": "70"}, b"")
     played = Played(wait, FINE, call=PREDICT, timeout=60)
     assert isinstance(played.error, Overloaded)
     assert played.error.retry_after == 70
@@ -194,10 +205,10 @@ def test_without_a_deadline_the_attempts_are_counted() -> None:
 
 
 @both
-def test_attempts_are_counted_in_the_answer(kind: type[Client]) -> None:
+def test_a_prediction_has_the_number_of_attempts(kind: type[Client]) -> None:
     with HTTPServer(answers(QUEUE_FULL, WORKER_DIED, OK)) as server, kind(server.url) as client:
         answer = client.predict("m", b"x")
-    assert answer == {"label": "7"}
+    assert answer.value == {"label": "7"}
     assert answer.attempts == 3
     assert [request.body for request in server.received] == [b"x"] * 3
 
@@ -222,7 +233,7 @@ def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more(kind: ty
 
 def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
     played = Played(CUT_LATE, FINE, call=PREDICT, pings=[CUT_LATE, REFUSED, CUT_LATE])
-    assert played.reply is FINE
+    assert played.response is FINE
     assert (len(played.requests), played.pings) == (2, 4)
     played = Played(CUT_LATE, call=PREDICT, pings=[REFUSED] * 100, timeout=None)
     assert isinstance(played.error, ConnectionFailed)
@@ -230,38 +241,41 @@ def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
     assert Played(DIED, FINE, call=PREDICT).pings == 0  # TorchServe itself said it: it is alive
 
 
-def test_an_unknown_model_is_asked_for_again_only_where_it_was_known_before_an_outage() -> None:
-    unknown = Reply(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
-    shared = Shared()
-    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
-    assert Played(FINE, call=PREDICT, shared=shared).reply is FINE
-    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
-    assert Played(REFUSED, unknown, unknown, FINE, call=PREDICT, shared=shared).reply is FINE
-    assert len(Played(unknown, call=PREDICT, shared=shared).requests) == 1
-    other = Call("inference", "POST", "/predictions/other", model="other")
-    played = Played(REFUSED, unknown, call=other, shared=shared)
+def test_a_missing_model_is_retried_only_if_it_was_known_before_an_outage() -> None:
+    unknown = HTTPResponse(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
+    retry_state = RetryState()
+    assert len(Played(unknown, call=PREDICT, retry_state=retry_state).requests) == 1
+    assert Played(FINE, call=PREDICT, retry_state=retry_state).response is FINE
+    assert len(Played(unknown, call=PREDICT, retry_state=retry_state).requests) == 1
+    assert (
+        Played(REFUSED, unknown, unknown, FINE, call=PREDICT, retry_state=retry_state).response
+        is FINE
+    )
+    assert len(Played(unknown, call=PREDICT, retry_state=retry_state).requests) == 1
+    other = ApiCall("inference", "POST", "/predictions/other", model="other")
+    played = Played(REFUSED, unknown, call=other, retry_state=retry_state)
     assert isinstance(played.error, NotFound)
     assert len(played.requests) == 2
 
 
 def test_scaling_a_version_with_a_full_queue_is_tried_again() -> None:
-    full = Reply(500, "", {}, b'{"type": "IllegalStateException", "message": "Deque full"}')
-    scale = Call("management", "PUT", "/models/m", {"min_worker": "0"}, model="m")
+    full = HTTPResponse(500, "", {}, b'{"type": "IllegalStateException", "message": "Deque full"}')
+    scale = ApiCall("management", "PUT", "/models/m", {"min_worker": "0"}, model="m")
     played = Played(full, full, FINE, call=scale)
-    assert played.reply is FINE
+    assert played.response is FINE
     assert len(played.requests) == 3
 
 
 @pytest.mark.parametrize("refused", [BUSY, NOT_FOR_THIS_MODEL])
-def test_a_model_that_refused_a_request_is_known(refused: Reply) -> None:
-    unknown = Reply(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
-    shared = Shared()
-    assert Played(refused, call=PREDICT, shared=shared, timeout=0.3).error is not None
-    assert Played(REFUSED, unknown, FINE, call=PREDICT, shared=shared).reply is FINE
+def test_a_model_that_refused_a_request_is_known(refused: HTTPResponse) -> None:
+    unknown = HTTPResponse(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
+    retry_state = RetryState()
+    assert Played(refused, call=PREDICT, retry_state=retry_state, timeout=0.3).error is not None
+    assert Played(REFUSED, unknown, FINE, call=PREDICT, retry_state=retry_state).response is FINE
 
 
 @both
-def test_an_unknown_model_is_not_asked_for_again_after_ones_own_deadline(
+def test_a_missing_model_is_not_retried_because_a_call_timed_out(
     kind: type[Client],
 ) -> None:
     def answers_then_is_silent(connection: Connection) -> None:
@@ -283,17 +297,17 @@ def test_an_unknown_model_is_not_asked_for_again_after_ones_own_deadline(
 
 
 def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = Shared()
-    Played(FINE, call=PREDICT, shared=shared)
-    shared.outages.broke()
-    assert shared.outages.since_known("m")
+    retry_state = RetryState()
+    Played(FINE, call=PREDICT, retry_state=retry_state)
+    retry_state.outages.record_break()
+    assert retry_state.outages.broke_since_known("m")
     later = time.monotonic() + 121
-    monkeypatch.setattr("vestal.client.shared.time.monotonic", lambda: later)
-    assert not shared.outages.since_known("m")
+    monkeypatch.setattr("vestal.client.retry_state.time.monotonic", lambda: later)
+    assert not retry_state.outages.broke_since_known("m")
 
 
 @both
-def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after(
+def test_a_connection_that_breaks_while_sending_is_distinguished_from_one_that_breaks_later(
     kind: type[Client],
 ) -> None:
     def resets_early(connection: Connection) -> None:
@@ -307,7 +321,7 @@ def test_a_break_on_the_wire_before_the_whole_request_is_told_from_one_after(
 
 
 @both
-def test_an_answer_that_comes_before_the_upload_ends_is_heard(kind: type[Client]) -> None:
+def test_a_response_before_the_end_of_the_upload_is_read(kind: type[Client]) -> None:
     def refuses_early(connection: Connection) -> None:
         connection.sock.recv(1000)
         connection.send(error(413, "TooLarge", "too large"))

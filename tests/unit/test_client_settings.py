@@ -54,7 +54,7 @@ def test_no_argument_means_the_server_of_this_folder(project: Project) -> None:
     assert tokens == ["Bearer infer", "Bearer manage", None]
 
 
-def test_no_server_is_said_with_how_to_start_one(project: Project) -> None:
+def test_the_error_without_a_server_tells_how_to_start_one(project: Project) -> None:
     with pytest.raises(ConnectionFailed, match="`vestal serve` starts one") as caught:
         Client()
     assert str(project.ready_file) in str(caught.value)
@@ -104,7 +104,7 @@ def test_a_command_waits_for_a_server_that_is_starting(
     wait_for_server(30)  # none is starting
 
 
-def test_a_ready_file_that_outlived_its_server_is_told(project: Project) -> None:
+def test_the_ready_file_of_a_server_that_ended_raises(project: Project) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     write_ready_file(project, "http://127.0.0.1:1", pid=ended.pid)
@@ -112,7 +112,7 @@ def test_a_ready_file_that_outlived_its_server_is_told(project: Project) -> None
         Client()
 
 
-def test_a_ready_file_that_is_none_is_named(project: Project) -> None:
+def test_an_invalid_ready_file_is_named(project: Project) -> None:
     project.ready_file.write_text("{}")
     with pytest.raises(VestalError, match=r"ready\.json is not a ready file"):
         Client()
@@ -225,7 +225,7 @@ def test_a_folder_of_certificates_is_taken(
     kind("https://h:1")
 
 
-def test_addresses_that_begin_alike_are_told_apart() -> None:
+def test_addresses_with_the_same_prefix_are_distinguished() -> None:
     with (
         HTTPServer(lambda _: http(200, {"models": []})) as server,
         # The second port has the first one's digits, and one more.
@@ -260,7 +260,7 @@ def test_an_address_may_have_a_prefix_and_a_slash() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", 3])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="no name"):
         client.predict(name, b"x")
 

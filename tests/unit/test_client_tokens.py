@@ -1,4 +1,4 @@
-"""Tokens reach the server, and nobody else."""
+"""Tokens are sent to the server only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from client_both import both
 from client_wire import BAD_TOKEN, HTTPServer, Received, http
 
 from vestal import Client, TokenError, TokenExpired, UsageError
-from vestal.client.steps import Call, Reply, Request
+from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse
 
 OK = http(200, {})
 SECRET = "s3cr3t-t0k3n"
@@ -87,14 +87,14 @@ def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Pat
 
 
 @both
-def test_without_a_token_none_is_sent_and_the_error_says_so(kind: type[Client]) -> None:
+def test_without_a_token_none_is_sent_and_the_error_names_the_reason(kind: type[Client]) -> None:
     with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
             TokenError, match="asks for a token, and this client has none"
         ) as caught:
             client.predict("m", b"x")
         assert "authorization" not in server.received[0].headers
-    assert caught.value.hint == "Give token= or key_file=, or set VESTAL_TOKEN"
+    assert caught.value.hint == "Pass token= or key_file=, or set VESTAL_TOKEN"
 
 
 @both
@@ -139,7 +139,7 @@ def test_a_refused_key_that_did_not_change_is_not_tried_again(
 
 
 @both
-def test_an_expired_key_says_so(kind: type[Client], tmp_path: Path) -> None:
+def test_an_expired_key_raises_token_expired(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     write_keys(keys, SECRET, minutes=-1)
     with (
@@ -176,7 +176,7 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(
         (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that no header can carry"),
     ],
 )
-def test_a_key_file_that_is_none_is_named(
+def test_an_invalid_key_file_is_named(
     kind: type[Client], tmp_path: Path, text: str | None, says: str
 ) -> None:
     keys = tmp_path / "key_file.json"
@@ -206,12 +206,12 @@ def test_a_token_is_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture) -> None
 
 def test_what_travels_is_not_in_a_repr() -> None:
     headers = {"Authorization": f"Bearer {SECRET}"}
-    call = Call("inference", "POST", "/predictions/m", body=SECRET.encode(), headers=headers)
-    request = Request("POST", "http://h:1", "/predictions/m", headers, SECRET.encode())
-    reply = Reply(200, "OK", {"x-token": SECRET}, SECRET.encode())
+    call = ApiCall("inference", "POST", "/predictions/m", body=SECRET.encode(), headers=headers)
+    request = HTTPRequest("POST", "http://h:1", "/predictions/m", headers, SECRET.encode())
+    response = HTTPResponse(200, "OK", {"x-token": SECRET}, SECRET.encode())
     assert repr(call) == "<POST /predictions/m, 12 bytes>"
     assert repr(request) == "<POST http://h:1/predictions/m, 12 bytes>"
-    assert repr(reply) == "<200 OK, 12 bytes>"
+    assert repr(response) == "<200 OK, 12 bytes>"
 
 
 def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:

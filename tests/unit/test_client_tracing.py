@@ -1,4 +1,4 @@
-"""Every inference can be followed: by its headers, and by spans where OpenTelemetry is in use."""
+"""Every inference has trace headers, and a span if OpenTelemetry is in use."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_call_that_fails_is_a_failed_span(kind: type[Client], telemetry: Telem
     assert models.name == "vestal.models"
 
 
-def test_a_span_of_nobody_has_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_without_a_tracer_has_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
     from opentelemetry import trace
 
     monkeypatch.setattr(trace, "get_tracer", trace.NoOpTracerProvider().get_tracer)

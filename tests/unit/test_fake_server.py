@@ -24,10 +24,10 @@ from vestal import (
     testing,
 )
 from vestal.client import Client
-from vestal.testing import Failure, FakeServer
+from vestal.testing import FakeFailure, FakeServer
 
 
-def test_it_answers_what_it_was_told() -> None:
+def test_it_sends_the_responses_that_were_set() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("mnist", {"label": "7"})
         server.answer("mnist", {"label": "8"}, version="2.0")
@@ -35,11 +35,11 @@ def test_it_answers_what_it_was_told() -> None:
         server.answer("length", lambda request: len(request.body))
         server.answer("text", lambda request: request.json()["text"].upper())
         answer = client.predict("mnist", b"png")
-        assert (answer, answer.version, answer.attempts) == ({"label": "7"}, "1.0", 1)
-        assert client.predict("mnist", b"png", version="2.0") == {"label": "8"}
-        assert client.predict("raw", b"") == b"\x00\x01"
-        assert client.predict("length", b"four") == 4
-        assert client.predict("text", {"text": "abc"}) == "ABC"
+        assert (answer.value, answer.version, answer.attempts) == ({"label": "7"}, "1.0", 1)
+        assert client.predict("mnist", b"png", version="2.0").value == {"label": "8"}
+        assert client.predict("raw", b"").value == b"\x00\x01"
+        assert client.predict("length", b"four").value == 4
+        assert client.predict("text", {"text": "abc"}).value == "ABC"
         assert client.explain("mnist", b"png")["label"] == "7"
         assert [(r.kind, r.model, r.version) for r in server.requests[:2]] == [
             ("predictions", "mnist", None),
@@ -51,7 +51,7 @@ def test_it_answers_what_it_was_told() -> None:
 def test_the_asynchronous_client_calls_it_too() -> None:
     async def call() -> object:
         async with server.async_client() as client:
-            return await client.predict("mnist", b"png")
+            return (await client.predict("mnist", b"png")).value
 
     with FakeServer() as server:
         server.answer("mnist", {"label": "7"})
@@ -61,13 +61,13 @@ def test_the_asynchronous_client_calls_it_too() -> None:
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
-        (Failure.WORKER_DIED, WorkerDied),
-        (Failure.HANDLER_RAISED, ServerFailed),
-        (Failure.TOO_LARGE, TooLarge),
-        (Failure.RESET, WorkerDied),
+        (FakeFailure.WORKER_DIED, WorkerDied),
+        (FakeFailure.HANDLER_RAISED, ServerFailed),
+        (FakeFailure.TOO_LARGE, TooLarge),
+        (FakeFailure.RESET, WorkerDied),
     ],
 )
-def test_it_fails_as_torchserve_does(failure: Failure, error: type[Exception]) -> None:
+def test_it_fails_as_torchserve_does(failure: FakeFailure, error: type[Exception]) -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         server.fail("m", failure, times=2)
@@ -78,10 +78,10 @@ def test_it_fails_as_torchserve_does(failure: Failure, error: type[Exception]) -
 def test_what_passes_is_tried_again() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
-        server.fail("m", Failure.QUEUE_FULL)
-        server.fail("m", Failure.RESET)
+        server.fail("m", FakeFailure.QUEUE_FULL)
+        server.fail("m", FakeFailure.RESET)
         assert client.predict("m", b"").attempts == 3
-        server.fail("m", Failure.QUEUE_FULL, times=1000)
+        server.fail("m", FakeFailure.QUEUE_FULL, times=1000)
         with pytest.raises(DeadlineExceeded) as caught:
             client.predict("m", b"", timeout=0.3)
         assert isinstance(caught.value.__cause__, Overloaded)
@@ -90,7 +90,7 @@ def test_what_passes_is_tried_again() -> None:
 def test_its_silence_ends_at_the_deadline() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
-        server.fail("m", Failure.SILENCE)
+        server.fail("m", FakeFailure.SILENCE)
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             client.predict("m", b"", timeout=0.3)
@@ -123,7 +123,7 @@ def test_it_is_managed() -> None:
         client.unregister("mnist", "1.0")
         assert [(m.version, m.default) for m in client.models()] == [("2.0", True)]
         assert client.ready()
-        assert client.predict("mnist", b"") == {"label": "8"}
+        assert client.predict("mnist", b"").value == {"label": "8"}
         client.unregister("mnist", "2.0")
         assert client.models() == []
         with pytest.raises(NotFound):
@@ -141,7 +141,7 @@ def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "answer", [lambda request: request.json()["missing"], {1, 2}, lambda _: object()]
 )
-def test_an_answer_that_fails_is_a_handler_that_raised(
+def test_a_function_that_raises_is_a_handler_that_raised(
     answer: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with FakeServer() as server, server.client() as client:
@@ -152,7 +152,7 @@ def test_an_answer_that_fails_is_a_handler_that_raised(
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_without_workers_nobody_answers() -> None:
+def test_a_version_without_workers_sends_503() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         client.scale("m", 0)
@@ -161,7 +161,7 @@ def test_without_workers_nobody_answers() -> None:
         with pytest.raises(DeadlineExceeded, match="has no worker"):
             client.describe("m", customized=True, timeout=0.3)
         client.scale("m", 1)
-        assert client.predict("m", b"") == {}
+        assert client.predict("m", b"").value == {}
 
 
 def test_what_torchserve_refuses_it_refuses() -> None:
@@ -194,7 +194,7 @@ def test_it_counts_requests() -> None:
         assert client.metrics().total("ts_inference_requests_total", model_name="m") == 5
 
 
-def test_after_its_end_nobody_answers() -> None:
+def test_a_closed_fake_server_refuses_connections() -> None:
     with FakeServer() as server:
         server.answer("m", {})
         client = server.client(timeout=0.3)

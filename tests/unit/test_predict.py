@@ -10,16 +10,18 @@ from rich.console import Console
 
 from vestal.cli import predict
 from vestal.cli.inputs import fitted, gather
-from vestal.client.answers import answer
-from vestal.client.errors import Facts, RequestRefused
-from vestal.client.steps import Reply
+from vestal.client.errors import ErrorDetails, RequestRefused
+from vestal.client.flow import HTTPResponse
+from vestal.client.prediction import Prediction
 from vestal.client.tracing import Trace
 from vestal.errors import UsageError
 
 
 def prediction(text):
-    reply = Reply(200, "OK", {"content-type": "application/json"}, text.encode())
-    return answer(reply, model="m", latency=0.1, attempts=1, trace=Trace("c", "t"))
+    response = HTTPResponse(200, "OK", {"content-type": "application/json"}, text.encode())
+    return Prediction.from_reply(
+        response, model="m", latency=0.1, attempts=1, trace=Trace("c", "t")
+    )
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_a_true_label_that_was_never_predicted_counts():
     )
     labels = [str(number) for number in range(10)]
     assert predict.known_labels(Described({"labels": labels}), "m", None, [one]) == set(labels)
-    refused = RequestRefused("no management here", Facts(status=403))
+    refused = RequestRefused("no management here", ErrorDetails(status=403))
     for silent in (Described(None), Described({"pid": 1}), Described(refused)):
         assert predict.known_labels(silent, "m", None, [one]) == {"1"}
     number = prediction('{"prediction": 1.5}')
@@ -144,7 +146,7 @@ def test_a_true_label_that_was_never_predicted_counts():
 
 def test_a_number_is_printed_with_its_units(printed):
     inputs = gather([], [], ["bmi=25", "bmi=x"])
-    error = RequestRefused("422: field 'bmi' must be a number", Facts(status=422))
+    error = RequestRefused("422: field 'bmi' must be a number", ErrorDetails(status=422))
     predict._print(
         inputs, [None, None], [prediction('{"prediction": 151.25, "units": "mm"}'), error]
     )

@@ -16,12 +16,12 @@ from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.cli.served import not_served, served_model
 from vestal.cli.waiting import wait_for_server
-from vestal.client import Answer, Client, ClientError, ConnectionFailed, NotFound
+from vestal.client import Client, ClientError, ConnectionFailed, NotFound, Prediction
 from vestal.client.encoding import looks_like_path
 from vestal.client.inference import is_refusal
 from vestal.errors import UsageError
 
-Outcome = Answer | ClientError
+Outcome = Prediction | ClientError
 DESCRIBE_SECONDS = 5.0
 
 
@@ -91,14 +91,20 @@ def predict(
         raise typer.Exit(1)
 
 
-def is_class(outcome: Outcome) -> TypeGuard[Answer]:
+def is_class(outcome: Outcome) -> TypeGuard[Prediction]:
     """Whether it is a prediction of Vestal's classifiers."""
-    return isinstance(outcome, dict) and {"label", "probability", "top"} <= outcome.keys()
+    return _has_fields(outcome, "label", "probability", "top")
 
 
-def is_text(outcome: Outcome) -> TypeGuard[Answer]:
+def is_text(outcome: Outcome) -> TypeGuard[Prediction]:
     """Whether it is a text from Vestal's text generator."""
-    return isinstance(outcome, dict) and {"text", "finish_reason"} <= outcome.keys()
+    return _has_fields(outcome, "text", "finish_reason")
+
+
+def _has_fields(outcome: Outcome, *names: str) -> bool:
+    if isinstance(outcome, ClientError) or not isinstance(outcome.value, dict):
+        return False
+    return outcome.value.keys() >= set(names)
 
 
 def known_labels(
@@ -136,7 +142,7 @@ def _advise(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> None:
     for one, error in zip(inputs, outcomes, strict=True):
         if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
             hint = "The input was sent as text. To send a file, pass its path without --text"
-            error.facts = error.facts._replace(hint=hint)
+            error.details = error.details._replace(hint=hint)
 
 
 def _fact(sent: CliInput, actual: str | None, outcome: Outcome) -> dict[str, Any]:
@@ -198,7 +204,7 @@ def _print_texts(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> Non
             out.print(Text(f"{one.shown}: {outcome}", style="red"))
         elif is_text(outcome):
             out.print(Text.assemble((one.prompt, "dim"), (outcome["text"], "bold")))
-            tokens = count_of(outcome.get("completion_tokens") or 0, "token")
+            tokens = count_of(outcome.value.get("completion_tokens") or 0, "token")
             out.print(Text(f"({tokens}, {outcome['finish_reason']})\n", style="dim"))
         else:
             out.print(Text(f"{one.shown}: {outcome.value}"))

@@ -1,11 +1,10 @@
-"""The SDK: calls models on a TorchServe, and manages them."""
+"""Client library: call models on a TorchServe, and manage them."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vestal.client.answers import Answer
 from vestal.client.client import Client
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import (
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription as ModelDescription
     from vestal.client.descriptions import ModelInfo as ModelInfo
     from vestal.client.descriptions import Worker as Worker
-    from vestal.client.metrics import Metrics as Metrics
-    from vestal.client.metrics import Sample as Sample
+    from vestal.client.metrics import MetricSample as MetricSample
+    from vestal.client.metrics import ServerMetrics as ServerMetrics
+    from vestal.client.prediction import Prediction as Prediction
 
 __all__ = [
     "DEFAULT",
-    "Answer",
     "AsyncClient",
     "Client",
     "ClientError",
@@ -47,16 +46,17 @@ __all__ = [
     "DeadlineExceeded",
     "InvalidAddress",
     "InvalidInput",
-    "Metrics",
+    "MetricSample",
     "ModelDescription",
     "ModelInfo",
     "NoAddress",
     "NotFound",
     "NotReady",
     "Overloaded",
+    "Prediction",
     "RequestRefused",
-    "Sample",
     "ServerFailed",
+    "ServerMetrics",
     "Timeout",
     "TokenError",
     "TokenExpired",
@@ -68,13 +68,14 @@ __all__ = [
 
 _LATER = {
     "AsyncClient": "async_client",
-    "Metrics": "metrics",
+    "ServerMetrics": "metrics",
     "ModelDescription": "descriptions",
     "ModelInfo": "descriptions",
-    "Sample": "metrics",
+    "Prediction": "prediction",
+    "MetricSample": "metrics",
     "Worker": "descriptions",
 }
-"""Where those stand that a service may never need: imported when they are asked for."""
+"""Modules imported on first use; `dataclasses` alone would add 8 ms to `import vestal`."""
 
 
 def __getattr__(name: str) -> object:

@@ -21,7 +21,7 @@ COMPRESSION = 1
 
 
 def comes_from(value: Any, package: str) -> bool:
-    """Is its type, or one that it extends, defined in the package? Imports nothing."""
+    """Whether the package defines its type or a base class of it. Imports nothing."""
     return any(
         kind.__module__ == package or kind.__module__.startswith(package + ".")
         for kind in type(value).__mro__
@@ -29,7 +29,7 @@ def comes_from(value: Any, package: str) -> bool:
 
 
 def is_image(value: Any) -> bool:
-    """Is it an array or a tensor whose dtype and shape are an image's?"""
+    """Whether it is an array or a tensor with the dtype and shape of an image."""
     if hasattr(value, "mask"):
         return False  # a masked array: PNG would show what is under the mask
     if str(getattr(value, "dtype", None)) not in ("uint8", "torch.uint8") or 0 in value.shape:
@@ -40,7 +40,7 @@ def is_image(value: Any) -> bool:
 
 
 def png(image: Any) -> bytes:
-    """An image as PNG, 8 bits a channel."""
+    """Encode an image as PNG, 8 bits per channel."""
     if comes_from(image, "torch"):
         image = image.detach().cpu()
         if image.ndim == 3:
@@ -60,7 +60,7 @@ def png(image: Any) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of an array, a tensor, a pandas row or a table.
+    """Convert an array, a tensor, a pandas row or a table to JSON values.
 
     A pandas row (Series) is an object by name, a table (DataFrame) `{"instances": [row, ...]}`.
     Raises TypeError for anything else, InvalidInput where two columns have one name.

@@ -1,41 +1,40 @@
-"""The asynchronous client: `Client` with the same names, arguments and errors, for asyncio."""
+"""The asynchronous client: the methods, arguments and errors of `Client`, for asyncio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import TracebackType
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
-from vestal.client.answers import Answer
-from vestal.client.base import Base
+from vestal.client.base import BaseClient
+from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
-from vestal.client.inference import Asked
-from vestal.client.many import Many, Progress
+from vestal.client.inference import InferenceCall
 from vestal.client.registering import UNDO_SECONDS, Registration
 
 if TYPE_CHECKING:
     from vestal.client.async_transport import AsyncTransport
     from vestal.client.descriptions import ModelDescription, ModelInfo
-    from vestal.client.metrics import Metrics
+    from vestal.client.metrics import ServerMetrics
+    from vestal.client.prediction import Prediction
 
 
-class AsyncClient(Base):
-    """`Client` for asyncio: every method is a coroutine, used with `async with`.
+class AsyncClient(BaseClient):
+    """`Client` for asyncio: its methods are coroutines; use it with `async with`.
 
-    Needs httpx: `pip install 'vestal[async]'`. Each event loop that uses it gets connections of its
-    own; `close` in each, since no loop can close another's. Cancelling a call ends it at once.
-    Files are read, and images and arrays encoded, in a thread.
+    Needs httpx: `pip install 'vestal[async]'`. Takes the arguments of `Client`; `transport` is an
+    httpx transport. Each event loop gets its own connections: call `close` in each of them.
+    Cancelling a call ends it at once. A thread reads files and encodes images and arrays.
     """
 
     _transport: AsyncTransport
 
     def _open(self) -> None:
-        # httpx and asyncio are imported by those who need them.
+        # Imports httpx and asyncio, which `Client` does not need.
         from vestal.client.async_transport import AsyncTransport
 
-        self._transport = AsyncTransport(self._addresses.known(), self._proxies)
+        self._transport = AsyncTransport(self._addresses.known(), self._proxies, self._options)
 
     async def predict(
         self,
@@ -46,9 +45,9 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
-        """As `Client.predict`."""
-        asked = Asked("predict", model, version, correlation_id, traceparent)
+    ) -> Prediction:
+        """Same as `Client.predict`."""
+        asked = InferenceCall("predict", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
     async def predict_many(
@@ -62,11 +61,13 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> list[Answer | ClientError]:
-        """As `Client.predict_many`."""
-        many = Many(inputs, concurrency, progress)
+    ) -> list[Prediction | ClientError]:
+        """Same as `Client.predict_many`."""
+        from vestal.client.async_bulk import run_bulk  # imports asyncio
 
-        async def ask(value: Any) -> Answer:
+        job = BulkJob(inputs, concurrency, progress)
+
+        async def predict(value: Any) -> Prediction:
             return await self.predict(
                 model,
                 value,
@@ -76,8 +77,36 @@ class AsyncClient(Base):
                 timeout=timeout,
             )
 
-        await self._transport.carry_out_many(many, ask)
-        return many.results()
+        await run_bulk(job, predict)
+        return job.results()
+
+    def iter_predictions(
+        self,
+        model: str,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        version: str | None = None,
+        concurrency: int = 8,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> AsyncIterator[Prediction | ClientError]:
+        """Same as `Client.iter_predictions`, for `async for`; `inputs` may be asynchronous."""
+        from vestal.client.async_bulk import async_input_iterator, async_prediction_stream
+
+        source, limit = async_input_iterator(inputs), check_concurrency(concurrency)
+
+        async def predict(value: Any) -> Prediction:
+            return await self.predict(
+                model,
+                value,
+                version=version,
+                correlation_id=correlation_id,
+                traceparent=traceparent,
+                timeout=timeout,
+            )
+
+        return async_prediction_stream(source, limit, predict)
 
     async def explain(
         self,
@@ -88,16 +117,16 @@ class AsyncClient(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
-        """As `Client.explain`."""
-        asked = Asked("explain", model, version, correlation_id, traceparent)
+    ) -> Prediction:
+        """Same as `Client.explain`."""
+        asked = InferenceCall("explain", model, version, correlation_id, traceparent)
         return await self._infer(asked, input, timeout)
 
-    async def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+    async def _infer(self, asked: InferenceCall, value: Any, timeout: Timeout) -> Prediction:
         context = self._begin(
             timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
         )
-        return await self._transport.carry_out(inference.infer(context, asked, value), context)
+        return await self._transport.run(inference.infer(context, asked, value), context)
 
     async def ready(
         self,
@@ -106,28 +135,26 @@ class AsyncClient(Base):
         *,
         timeout: Timeout = DEFAULT,
     ) -> bool:
-        """As `Client.ready`."""
+        """Same as `Client.ready`."""
         context = self._begin(timeout, "ready", model, version)
-        return await self._transport.carry_out(readiness.ready(context, model, version), context)
+        return await self._transport.run(readiness.ready(context, model, version), context)
 
     async def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
-        """As `Client.wait_ready`."""
+        """Same as `Client.wait_ready`."""
         context = self._begin(timeout, "wait_ready", model, version)
-        return await self._transport.carry_out(
-            readiness.wait_ready(context, model, version), context
-        )
+        return await self._transport.run(readiness.wait_ready(context, model, version), context)
 
     async def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
-        """As `Client.models`."""
+        """Same as `Client.models`."""
         context = self._begin(timeout, "models", None)
-        return await self._transport.carry_out(management.models(context), context)
+        return await self._transport.run(management.models(context), context)
 
     async def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
-        """As `Client.versions`."""
+        """Same as `Client.versions`."""
         context = self._begin(timeout, "versions", model)
-        return await self._transport.carry_out(management.versions(context, model), context)
+        return await self._transport.run(management.versions(context, model), context)
 
     async def describe(
         self,
@@ -137,10 +164,10 @@ class AsyncClient(Base):
         customized: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
-        """As `Client.describe`."""
+        """Same as `Client.describe`."""
         context = self._begin(timeout, "describe", model, version)
-        steps = management.describe(context, model, version, customized=customized)
-        return await self._transport.carry_out(steps, context)
+        flow = management.describe(context, model, version, customized=customized)
+        return await self._transport.run(flow, context)
 
     async def register(
         self,
@@ -150,17 +177,17 @@ class AsyncClient(Base):
         workers: int = 1,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
-        """As `Client.register`."""
+        """Same as `Client.register`."""
         context = self._begin(timeout, "register", None)
         registration = Registration(context, archive, model, workers)
         try:
-            return await self._transport.carry_out(registration.steps(), context)
+            return await self._transport.run(registration.flow(), context)
         except GeneratorExit:  # nothing can be awaited any more
             raise
         except BaseException as error:  # a cancelled task too
             undoing = self._begin(UNDO_SECONDS, "unregister", None)
-            steps = registration.undo(undoing, error)
-            await self._transport.carry_out_whole(steps, undoing)
+            flow = registration.undo(undoing, error)
+            await self._transport.run_shielded(flow, undoing)
             raise
 
     async def scale(
@@ -171,47 +198,42 @@ class AsyncClient(Base):
         *,
         timeout: Timeout = DEFAULT,
     ) -> None:
-        """As `Client.scale`."""
+        """Same as `Client.scale`."""
         context = self._begin(timeout, "scale", model, version)
-        await self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
+        await self._transport.run(lifecycle.scale(context, model, workers, version), context)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
-        """As `Client.set_default`."""
+        """Same as `Client.set_default`."""
         context = self._begin(timeout, "set_default", model, version)
-        await self._transport.carry_out(management.set_default(context, model, version), context)
+        await self._transport.run(management.set_default(context, model, version), context)
 
     async def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
-        """As `Client.unregister`."""
+        """Same as `Client.unregister`."""
         context = self._begin(timeout, "unregister", model, version)
-        await self._transport.carry_out(
+        await self._transport.run(
             lifecycle.unregister(context, model, version, drained=drain), context
         )
 
-    async def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
-        """As `Client.metrics`."""
-        from vestal.client.metrics import Metrics
+    async def metrics(self, *, timeout: Timeout = DEFAULT) -> ServerMetrics:
+        """Same as `Client.metrics`."""
+        from vestal.client.metrics import ServerMetrics
 
-        Metrics.check_installed()
-        return Metrics.parse(await self.metrics_text(timeout=timeout))
+        ServerMetrics.check_installed()
+        return ServerMetrics.parse(await self.metrics_text(timeout=timeout))
 
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
-        """As `Client.metrics_text`."""
+        """Same as `Client.metrics_text`."""
         context = self._begin(timeout, "metrics", None)
-        return await self._transport.carry_out(management.metrics_page(context), context)
+        return await self._transport.run(management.metrics_page(context), context)
 
     async def close(self) -> None:
-        """As `Client.close`."""
+        """Same as `Client.close`."""
         await self._transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
-from vestal.client.steps import WAITING
+from vestal.client.flow import WAITING
 from vestal.errors import UsageError
 
 try:
@@ -23,16 +24,16 @@ except ImportError:
     ) from None
 
 CONNECTIONS = 256
-"""Connections to one address at a time, in each event loop; made one by one, as calls need them.
+"""Most connections to one address in each event loop, opened one by one as calls need them.
 
-More would meet the usual limit of 1,024 open files; the calls past them wait for a free one.
+More would reach the usual limit of 1,024 open files; further calls wait for a free connection.
 """
 PIECE = 65536
-"""Bytes of an upload handed over at a time: more, and its break would be seen too late."""
+"""Bytes of an upload sent at a time; with more, a broken connection is noticed too late."""
 
 
 class Upload(httpx.AsyncByteStream):
-    """The body, how far it has come, and a connection made for it: read after it failed."""
+    """A request body, its progress, and the connection opened for it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -58,15 +59,21 @@ class Upload(httpx.AsyncByteStream):
 
 
 class Pool:
-    """One event loop's clients of httpx, each for one request at a time.
+    """The httpx clients of one event loop, each for one request at a time.
 
-    httpcore's own pool looks at every connection several times a request: with 32 of them that
-    costs more than the request. Here the one that was used last is taken, so few are kept busy.
+    httpcore's pool iterates over all connections several times per request, which with 32 of them
+    costs more than the request. This pool reuses the connection that was used last.
     """
 
-    def __init__(self, trusted: ssl.SSLContext, proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        trusted: ssl.SSLContext,
+        proxies: Mapping[str, str],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._trusted = trusted
         self._proxies = proxies
+        self._transport = transport
         self.connections = CONNECTIONS
         self._idle: defaultdict[str, list[httpx.AsyncClient]] = defaultdict(list)
         self._free: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -76,7 +83,7 @@ class Pool:
         self._closed = False
 
     async def take(self, base: str, deadline: Deadline) -> httpx.AsyncClient:
-        """A connection to an address, or one to be made; raises TimeoutError."""
+        """Take an idle client for an address, or a new one; raises TimeoutError."""
         if self._free[base].locked():
             async with asyncio.timeout(deadline.timeout()):
                 await self._free[base].acquire()
@@ -84,12 +91,15 @@ class Pool:
             await self._free[base].acquire()
         if self._closed:
             self._free[base].release()
-            raise UsageError("this client is closed: make a new one")
+            raise UsageError("this client is closed; create a new one")
         idle = self._idle[base]
-        return idle.pop() if idle else new_client(self._trusted, self._proxies.get(base))
+        return idle.pop() if idle else self._new_client(base)
+
+    def _new_client(self, base: str) -> httpx.AsyncClient:
+        return new_client(self._trusted, self._proxies.get(base), self._transport)
 
     async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
-        """After a whole answer: only then is the connection fit for another request."""
+        """Return a client after a whole response; otherwise its connection cannot be reused."""
         if self._closed:
             await client.aclose()
         else:
@@ -97,10 +107,10 @@ class Pool:
         self._free[base].release()
 
     async def drop(self, base: str, client: httpx.AsyncClient, upload: Upload) -> None:
-        """After an exchange that was cut: closes what it held, although its task is cancelled."""
+        """Close a client after an incomplete exchange, even if the task is cancelled."""
 
         async def close() -> None:
-            # httpcore forgets a connection that is cancelled in its TLS handshake.
+            # httpcore loses a connection that is cancelled during its TLS handshake.
             try:
                 if upload.connection is not None:
                     await upload.connection.aclose()
@@ -121,20 +131,59 @@ class Pool:
         await asyncio.gather(*self._closing)
 
 
-def new_client(trusted: ssl.SSLContext, proxy: str | None) -> httpx.AsyncClient:
+class _Borrowed(httpx.AsyncBaseTransport):
+    """A caller's transport, which outlives the httpx clients that share it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
+def check_transport(transport: object) -> httpx.AsyncBaseTransport | None:
+    """Raises UsageError unless it is an httpx transport for asyncio, or None."""
+    if transport is None:
+        return None
+    if not isinstance(transport, httpx.AsyncBaseTransport):
+        raise UsageError(
+            f"transport is of type {type(transport).__name__}: expected an httpx transport "
+            "(httpx.AsyncBaseTransport, such as httpx.MockTransport)"
+        )
+    return _Borrowed(transport)
+
+
+def new_client(
+    trusted: ssl.SSLContext, proxy: str | None, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
     return httpx.AsyncClient(
+        transport=transport,
         verify=trusted,
         proxy=proxy,
-        trust_env=False,  # `vestal.client.proxies` has read it
-        timeout=None,  # noqa: S113  each call has a deadline around all of it
+        trust_env=False,  # read by `vestal.client.proxies`
+        timeout=None,  # noqa: S113  each call has a deadline
         follow_redirects=False,
     )
 
 
-def trust(secure: bool) -> ssl.SSLContext:
-    """Trusts the CA bundle that requests takes (a file or a folder); nobody if not `secure`."""
+def trust(secure: bool, options: ConnectionOptions) -> ssl.SSLContext:
+    """Make the TLS context: the same CA bundles as requests; an empty one if not `secure`."""
     if not secure:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _context(options.verify)
+    if options.cert is not None:
+        paths = options.cert if isinstance(options.cert, tuple) else (options.cert,)
+        context.load_cert_chain(*paths)
+    return context
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:
+    if verify is False:
+        return httpx.create_ssl_context(verify=False)
+    if isinstance(verify, str):
+        if Path(verify).is_dir():
+            return ssl.create_default_context(capath=verify)
+        return ssl.create_default_context(cafile=verify)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         if bundle := os.environ.get(name):
             if Path(bundle).is_dir():

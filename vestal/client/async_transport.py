@@ -1,4 +1,4 @@
-"""The asynchronous half: sends a request through httpx, pooled, within a deadline."""
+"""The transport of `AsyncClient`: send requests through pooled httpx clients, within a deadline."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ import asyncio
 import ssl
 import time
 from asyncio import FIRST_COMPLETED, ensure_future
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from vestal.client.answers import Answer
-from vestal.client.async_pool import Pool, Upload, httpx, new_client, trust
-from vestal.client.context import Context, finish
+from vestal.client.async_pool import Pool, Upload, check_transport, httpx, new_client, trust
+from vestal.client.base import CallContext, finish
+from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
-from vestal.client.errors import ClientError
-from vestal.client.many import Many
-from vestal.client.steps import (
+from vestal.client.flow import (
     TOO_LATE,
     WAITING,
-    Broken,
+    BlockingIO,
+    Flow,
+    HTTPRequest,
+    HTTPResponse,
+    Outcome,
     Pause,
-    Reply,
-    Request,
-    Steps,
+    TransportFailure,
     Wait,
-    Work,
-    broken,
+    transport_failure,
 )
 
 T = TypeVar("T")
 
-LOOK = 0.5  # seconds between two looks whether the request is sent
+LOOK = 0.5  # seconds between two checks whether the request is sent
 
 
 class AsyncTransport:
-    """Each event loop, and a child after a fork, gets connections of its own."""
+    """Each event loop, and a child process after a fork, gets its own connections."""
 
-    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        proxies: Mapping[str, str],
+        options: ConnectionOptions,
+    ) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
-        # One for all: httpx takes 5 ms to make its own.
-        self._trusted: ssl.SSLContext | None = trust(self._secure)
+        self._options = options
+        accepts = any(name.lower() == "accept" for name in options.headers)
+        self._headers = {**({} if accepts else {"Accept": "*/*"}), **options.headers}
+        self._transport = check_transport(options.transport)
+        # One for all connections: httpx takes 5 ms to create one.
+        self._trusted: ssl.SSLContext | None = trust(self._secure, options)
         try:
             for address in addresses:
                 _url(address)
-                new_client(self._trusted, proxies.get(address))  # it fails for what it cannot use
+                # It raises for a proxy that httpx cannot use.
+                new_client(self._trusted, proxies.get(address), self._transport)
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from error
         self._proxies = proxies
@@ -53,14 +62,14 @@ class AsyncTransport:
         self._inherited: list[object] = []
         self._background: set[asyncio.Future[Any]] = set()
 
-    async def carry_out(self, steps: Steps[T], context: Context) -> T:
-        """Takes a call's steps one by one in this task, and gives its result."""
+    async def run(self, flow: Flow[T], context: CallContext) -> T:
+        """Carry out a call's steps in this task and return its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
             while True:
-                step = steps.send(outcome)
-                if isinstance(step, Request):
+                step = flow.send(outcome)
+                if isinstance(step, HTTPRequest):
                     outcome = await self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
@@ -77,102 +86,87 @@ class AsyncTransport:
             error = raised
             raise
         finally:
-            finish(steps, context, error)
+            finish(flow, context, error)
 
-    async def carry_out_whole(self, steps: Steps[T], context: Context) -> T:
-        """As `carry_out`, and goes on in the background where its caller is cancelled."""
-        task = asyncio.ensure_future(self.carry_out(steps, context))
+    async def run_shielded(self, flow: Flow[T], context: CallContext) -> T:
+        """Same as `run`, but continue in the background if the caller is cancelled."""
+        task = asyncio.ensure_future(self.run(flow, context))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return await asyncio.shield(task)
 
-    async def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once, and copies beside it; never raises for what the network does."""
+    async def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
+        """Send a request and its second copies; never raises for a network error."""
         upload = Upload(request.body)
-        if request.copies is None:
+        if request.hedging is None:
             return await self._exchange(request, upload, deadline)
         racing = {ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                step = request.copies.next() if upload.phase == WAITING else LOOK
-                if isinstance(step, Request):
+                step = request.hedging.next() if upload.phase == WAITING else LOOK
+                if isinstance(step, HTTPRequest):
                     racing.add(ensure_future(self._exchange(step, Upload(step.body), deadline)))
                     continue
                 done, _ = await asyncio.wait(racing, timeout=step, return_when=FIRST_COMPLETED)
                 for each in done:
                     racing.remove(each)
                     outcome = each.result()
-                    if not racing or request.copies.settles(outcome):
+                    if not racing or request.hedging.settles(outcome):
                         return outcome
         finally:
             for each in racing:
                 each.cancel()
             await asyncio.gather(*racing, return_exceptions=True)
 
-    async def _exchange(
-        self, request: Request, upload: Upload, deadline: Deadline
-    ) -> Reply | Broken:
+    async def _exchange(self, request: HTTPRequest, upload: Upload, deadline: Deadline) -> Outcome:
         pool = self._pool()
         try:
             client = await pool.take(request.base, deadline)
         except TimeoutError as error:
-            return Broken(f"waiting for one of {pool.connections} connections", error, sent=False)
-        outcome: Reply | Broken | None = None
+            return TransportFailure(
+                f"waiting for one of {pool.connections} connections", error, sent=False
+            )
+        outcome: Outcome | None = None
         try:
-            outcome = await _send(client, request, upload, deadline)
+            outcome = await _send(client, self._headers, request, upload, deadline)
             return outcome
         finally:
-            if isinstance(outcome, Reply):
+            if isinstance(outcome, HTTPResponse):
                 await pool.give_back(request.base, client)
             else:
                 await pool.drop(request.base, client, upload)
-
-    async def carry_out_many(self, many: Many, ask: Callable[[Any], Awaitable[Answer]]) -> None:
-        """Asks for every input, as many at a time as may be."""
-
-        async def work() -> None:
-            while (item := many.take()) is not None:
-                position, value = item
-                try:
-                    result: Answer | ClientError = await ask(value)
-                except ClientError as error:
-                    result = error
-                many.put(position, result)
-
-        workers = [asyncio.create_task(work()) for _ in range(many.concurrency)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            many.stop()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
 
     def _pool(self) -> Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            self._trusted = self._trusted or trust(self._secure)
-            pool = self._pools[loop] = Pool(self._trusted, self._proxies)
+            self._trusted = self._trusted or trust(self._secure, self._options)
+            pool = self._pools[loop] = Pool(self._trusted, self._proxies, self._transport)
         return pool
 
     def after_fork(self) -> None:
-        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        """Keep the parent's connections, since collecting them would close them."""
         self._inherited += [self._pools, self._trusted]
         self._pools = WeakKeyDictionary()
         self._trusted = None  # another thread of the parent may hold its locks
 
     async def close(self) -> None:
-        """Closes this event loop's connections; a second call does nothing."""
+        """Close this event loop's connections; a second call does nothing."""
         await self._pool().close()
+        if self._options.transport is not None:
+            await self._options.transport.aclose()
 
 
 async def _send(
-    client: httpx.AsyncClient, request: Request, upload: Upload, deadline: Deadline
-) -> Reply | Broken:
+    client: httpx.AsyncClient,
+    extra: Mapping[str, str],
+    request: HTTPRequest,
+    upload: Upload,
+    deadline: Deadline,
+) -> Outcome:
     url = _url(request.base + request.target)
     sent = time.monotonic()
-    headers = {"Host": url.netloc.decode("ascii"), "Accept": "*/*", **request.headers}
+    headers = {"Host": url.netloc.decode("ascii"), **extra, **request.headers}
     if request.body or request.method == "POST":
         headers["Content-Length"] = str(len(request.body))
     try:
@@ -192,18 +186,22 @@ async def _send(
                 body = await response.aread()
             finally:
                 await response.aclose()
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        return transport_failure("connecting", error, sent=False)
     except (httpx.HTTPError, OSError) as error:
-        return broken(upload.phase, error, upload.sent)
+        return transport_failure(upload.phase, error, upload.sent)
     # httpx keeps the names in lower case; several values of one name are joined by commas.
-    return Reply(response.status_code, response.reason_phrase, dict(response.headers), body, sent)
+    return HTTPResponse(
+        response.status_code, response.reason_phrase, dict(response.headers), body, sent
+    )
 
 
 async def _wait(wait: Wait, deadline: Deadline) -> None:
     seconds = min(wait.seconds, deadline.remaining())
-    await asyncio.wait([asyncio.wrap_future(wait.until)], timeout=seconds)
+    await asyncio.wait([asyncio.wrap_future(wait.future)], timeout=seconds)
 
 
-async def _work(work: Work, deadline: Deadline) -> Any:
+async def _work(work: BlockingIO, deadline: Deadline) -> Any:
     try:
         async with asyncio.timeout(deadline.timeout()):
             if work.may_hang:

@@ -1,57 +1,82 @@
-"""The blocking client: the rules of its siblings, carried out in the calling thread."""
+"""The blocking client, and the way of a call through the package.
+
+Client.predict                       AsyncClient.predict
+    └─ inference.infer               the same flow: a generator of steps
+        ├─ encoding.encode           input -> body and content type
+        ├─ retry.Attempts.run        until success, a final error or the deadline
+        │   ├─ renewal               token of the attempt
+        │   ├─ hedging               second copies of a request that may be lost
+        │   ├─ HTTPRequest           a step: the transport sends it
+        │   ├─ classification        success, retry or final?
+        │   └─ backoff, waiting_calls, suspect_gate, reachability
+        └─ prediction                response -> Prediction
+    transport.Transport.run          carries out the steps in the calling thread
+management, readiness, draining, lifecycle and registering are flows as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import TracebackType
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
-from vestal.client.answers import Answer
-from vestal.client.base import Base
+from vestal.client.base import BaseClient
+from vestal.client.bulk import (
+    BulkJob,
+    Progress,
+    check_concurrency,
+    input_iterator,
+    prediction_stream,
+    run_bulk,
+)
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
-from vestal.client.inference import Asked
-from vestal.client.many import Many, Progress
+from vestal.client.inference import InferenceCall
 from vestal.client.registering import UNDO_SECONDS, Registration
-from vestal.client.steps import Work
 from vestal.client.transport import Transport
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
-    from vestal.client.metrics import Metrics
+    from vestal.client.metrics import ServerMetrics
+    from vestal.client.prediction import Prediction
 
 
-class Client(Base):
+class Client(BaseClient):
     """Calls models on a TorchServe, and manages them.
 
-    Without any address, the server is the one that `vestal serve` runs for the project in the
-    current folder (`.vestal/ready.json`). `url`, `management`, `metrics` are base addresses such
-    as "http://127.0.0.1:8080"; where one is given, the ready file is not looked at. The token
-    comes from `token` or `key_file` (TorchServe's key_file.json, re-read when it changes, renewed
-    before it expires where there is a management address), else from VESTAL_TOKEN, else from the
-    ready file's key file.
+    `url`, `management`, `metrics`: base addresses such as "http://127.0.0.1:8080". Without any, the
+    client reads the ready file of `vestal serve` in the current folder (`.vestal/ready.json`).
+    `token`, `key_file`: a token, or TorchServe's key_file.json, which is read again when it changes
+    and renewed before it expires if there is a management address. Default: VESTAL_TOKEN, then the
+    key file that the ready file names.
 
-    `timeout`: seconds that every call has in total, unless it says otherwise: connecting, retries,
-    pauses, sending and reading. None: no deadline.
+    `timeout`: seconds for each call in total: connecting, retries, pauses, sending and reading.
+    None: no deadline. A call's own `timeout` replaces it.
 
-    `hedge`: send a second copy of a prediction that the server may have lost; the first answer
-    counts. False for models that must never get an input twice at the same time.
+    `retries`: most retries of a request, second copies included; by default the deadline is the
+    only limit. A renewed token costs no retry.
 
-    Thread-safe, with pooled connections; a child process after a fork gets its own. Pickled, it is
-    its configuration, the token with it. Proxies and CA bundles are read from the environment once,
-    as requests does; loopback and ready-file addresses are called without a proxy. `AsyncClient` is
-    the same for asyncio.
+    `hedge`: send a second copy of a prediction that the server may have lost; the first response
+    counts. False for models that must never receive an input twice at the same time.
 
-    Every method raises ClientError (see `vestal.client.errors` for the tree), and UsageError for
-    an invalid argument. An address that is not http://host:port raises InvalidAddress, which is
-    both.
+    `headers`: sent with every request. `verify`, `cert`: as in requests: False or a CA bundle; a
+    client certificate as a PEM file or (certificate, key). `transport`: a requests adapter that
+    sends the requests instead of Vestal's own connections, for tests; its timeout counts for each
+    of its operations, and no second copies are sent.
+
+    Thread-safe, with pooled connections; a child process gets its own after a fork. A pickled
+    client is its configuration, including its token. Proxies and CA bundles are read from the
+    environment once, as requests does; loopback and ready-file addresses are called without a
+    proxy. `AsyncClient` is the same for asyncio, with an httpx transport.
+
+    Every method raises ClientError (`vestal.client.errors`), or UsageError for wrong arguments.
     """
 
     _transport: Transport
 
     def _open(self) -> None:
-        self._transport = Transport(self._addresses.known(), self._proxies)
+        self._transport = Transport(self._addresses.known(), self._proxies, self._options)
 
     def predict(
         self,
@@ -62,15 +87,15 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
-        """Sends one input to a model, its default version unless one is said.
+    ) -> Prediction:
+        """Send one input to a model and return its prediction.
 
-        `input`: a Path is a file; a str is text, whatever it looks like; bytes, a file object, a
-        PIL image or an image as uint8 array or tensor (PNG), any other numpy array or torch tensor
-        (JSON `{"data": ...}`), a pandas row, a dict, list or number (JSON). `correlation_id`,
-        `traceparent`: sent as they are; made up where not given.
+        `input`: a Path (a file), a str (text), bytes, a file object, a PIL image or an image as
+        uint8 array or tensor (sent as PNG), any other numpy array or torch tensor (JSON
+        `{"data": ...}`), a pandas row, a dict, list or number (JSON). `version`: by default the
+        model's default version. `correlation_id`, `traceparent`: generated unless given.
         """
-        asked = Asked("predict", model, version, correlation_id, traceparent)
+        asked = InferenceCall("predict", model, version, correlation_id, traceparent)
         return self._infer(asked, input, timeout)
 
     def predict_many(
@@ -84,44 +109,39 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> list[Answer | ClientError]:
-        """Sends many inputs, at most `concurrency` at a time; the results are in their order.
+    ) -> list[Prediction | ClientError]:
+        """Send many inputs, at most `concurrency` at a time; return the results in order.
 
-        An input that fails has its error in the list. `timeout` holds for each input by itself.
-        `inputs` is read as the calls go on, so a generator need not fit into memory; a pandas
-        table is its rows.
-        `progress(done, total)` is called after each result, never twice at once; total is None for
-        a generator. Ctrl-C, and whatever `inputs` or `progress` raise, end it at once: the requests
-        that are on their way are no longer waited for.
+        The result of an input that fails is its error. `timeout` is for each input. `inputs` is
+        read on demand, so a generator need not fit into memory; a pandas table is read row by row.
+        `progress(done, total)` is called after each result, in one thread at a time; `total` is
+        None for a generator. Ctrl-C, and errors that `inputs` or `progress` raise, end the call
+        at once, without waiting for requests in flight.
         """
-        from concurrent.futures import as_completed
+        job = BulkJob(inputs, concurrency, progress)
+        ids = {"correlation_id": correlation_id, "traceparent": traceparent}
+        run_bulk(job, partial(self.predict, model, version=version, timeout=timeout, **ids))
+        return job.results()
 
-        many = Many(inputs, concurrency, progress)
+    def iter_predictions(
+        self,
+        model: str,
+        inputs: Iterable[Any],
+        *,
+        version: str | None = None,
+        concurrency: int = 8,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Iterator[Prediction | ClientError]:
+        """Yield the results of a stream of inputs, in order.
 
-        def work() -> None:
-            while (item := many.take()) is not None:
-                position, value = item
-                try:
-                    result: Answer | ClientError = self.predict(
-                        model,
-                        value,
-                        version=version,
-                        correlation_id=correlation_id,
-                        traceparent=traceparent,
-                        timeout=timeout,
-                    )
-                except ClientError as error:
-                    result = error
-                many.put(position, result)
-
-        # Threads that nothing waits for: Ctrl-C ends the call, and the process, at once.
-        workers = [Work(work, may_hang=True).start() for _ in range(many.concurrency)]
-        try:
-            for worker in as_completed(workers):
-                worker.result()
-        finally:
-            many.stop()
-        return many.results()
+        A thread reads `inputs`, at most `concurrency` ahead of the results taken. An input that
+        fails yields its error; an error that `inputs` raises is raised after the results before it.
+        """
+        ids = {"correlation_id": correlation_id, "traceparent": traceparent}
+        predict = partial(self.predict, model, version=version, timeout=timeout, **ids)
+        return prediction_stream(input_iterator(inputs), check_concurrency(concurrency), predict)
 
     def explain(
         self,
@@ -132,19 +152,19 @@ class Client(Base):
         correlation_id: str | None = None,
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
-    ) -> Answer:
-        """A prediction together with what each part of the input added to it.
+    ) -> Prediction:
+        """Return a prediction with the contribution of each part of the input.
 
-        Takes what `predict` takes.
+        Takes the arguments of `predict`.
         """
-        asked = Asked("explain", model, version, correlation_id, traceparent)
+        asked = InferenceCall("explain", model, version, correlation_id, traceparent)
         return self._infer(asked, input, timeout)
 
-    def _infer(self, asked: Asked, value: Any, timeout: Timeout) -> Answer:
+    def _infer(self, asked: InferenceCall, value: Any, timeout: Timeout) -> Prediction:
         context = self._begin(
             timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
         )
-        return self._transport.carry_out(inference.infer(context, asked, value), context)
+        return self._transport.run(inference.infer(context, asked, value), context)
 
     def ready(
         self,
@@ -153,32 +173,32 @@ class Client(Base):
         *,
         timeout: Timeout = DEFAULT,
     ) -> bool:
-        """Is every worker of a version READY, and does one answer? Without a model: of all served.
+        """Whether every worker of a version is READY and one responds; by default of all models.
 
-        False too where there is no server, or no answer in time. It asks the management address.
+        False if there is no server, or no response in time. Needs the management address.
         """
         context = self._begin(timeout, "ready", model, version)
-        return self._transport.carry_out(readiness.ready(context, model, version), context)
+        return self._transport.run(readiness.ready(context, model, version), context)
 
     def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
-        """Waits until a version is ready, also for a server or a model that is not there yet.
+        """Wait until a version is ready, even if the server or the model is not there yet.
 
-        Raises NotReady where its workers keep dying while they load it, DeadlineExceeded.
+        Raises NotReady if its workers keep dying while they load it, DeadlineExceeded.
         """
         context = self._begin(timeout, "wait_ready", model, version)
-        return self._transport.carry_out(readiness.wait_ready(context, model, version), context)
+        return self._transport.run(readiness.wait_ready(context, model, version), context)
 
     def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
-        """Every served version of every model."""
+        """List every served version of every model."""
         context = self._begin(timeout, "models", None)
-        return self._transport.carry_out(management.models(context), context)
+        return self._transport.run(management.models(context), context)
 
     def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
-        """Every served version of one model, as it runs. Raises NotFound."""
+        """Describe every served version of one model. Raises NotFound."""
         context = self._begin(timeout, "versions", model)
-        return self._transport.carry_out(management.versions(context, model), context)
+        return self._transport.run(management.versions(context, model), context)
 
     def describe(
         self,
@@ -188,13 +208,13 @@ class Client(Base):
         customized: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
-        """One version as it runs: workers, queue, batching. Raises NotFound.
+        """Describe one version: workers, queue, batching. Raises NotFound.
 
-        `customized`: with what the handler says of itself, which waits for a free worker.
+        `customized`: include the handler's own description, which waits for a free worker.
         """
         context = self._begin(timeout, "describe", model, version)
-        steps = management.describe(context, model, version, customized=customized)
-        return self._transport.carry_out(steps, context)
+        flow = management.describe(context, model, version, customized=customized)
+        return self._transport.run(flow, context)
 
     def register(
         self,
@@ -204,26 +224,25 @@ class Client(Base):
         workers: int = 1,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
-        """Registers an archive of the server's store and verifies that it answers.
+        """Register an archive of the server's model store and verify that it works.
 
-        Returns when every worker is READY and the version has answered the sample in its archive
-        as it was packed. Where it does not, and where the call ends early (deadline, Ctrl-C), the
-        version is unregistered again, so it never stays the default.
+        Returns when every worker is READY and the version has predicted the sample in its archive
+        as it was packed. If it does not, or the call ends early (deadline, Ctrl-C), the version is
+        unregistered again.
 
-        `archive`: a file name such as "mnist-1.0.mar". `model`: another name than the archive's
-        own. `workers`: how many, unless the archive's model-config.yaml says (it wins). The first
-        version of a model is its default; later ones become it by `set_default`.
-        Raises NotFound (no such archive), Conflict (that version is registered already), NotReady
-        (it does not load, or does not answer its sample as packed), DeadlineExceeded, NoAddress (a
-        sample is sent to the inference address).
+        `archive`: a file name such as "mnist-1.0.mar". `model`: by default the archive's own name.
+        `workers`: used unless the archive's model-config.yaml sets it. A model's first version is
+        its default version. Raises NotFound (no such archive), Conflict (already registered),
+        NotReady (does not load or fails its sample), DeadlineExceeded, NoAddress (the sample needs
+        the inference address).
         """
         context = self._begin(timeout, "register", None)
         registration = Registration(context, archive, model, workers)
         try:
-            return self._transport.carry_out(registration.steps(), context)
+            return self._transport.run(registration.flow(), context)
         except BaseException as error:  # Ctrl-C too
             undoing = self._begin(UNDO_SECONDS, "unregister", None)
-            self._transport.carry_out(registration.undo(undoing, error), undoing)
+            self._transport.run(registration.undo(undoing, error), undoing)
             raise
 
     def scale(
@@ -234,55 +253,48 @@ class Client(Base):
         *,
         timeout: Timeout = DEFAULT,
     ) -> None:
-        """Sets a version's number of workers and waits until so many are READY.
+        """Set a version's number of workers and wait until they are READY.
 
-        Scaling down kills workers at once, with what they have in work.
+        Scaling down kills workers at once, and their requests fail.
         """
         context = self._begin(timeout, "scale", model, version)
-        self._transport.carry_out(lifecycle.scale(context, model, workers, version), context)
+        self._transport.run(lifecycle.scale(context, model, workers, version), context)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
-        """Makes a version the one that calls without a version get; loses no request."""
+        """Make a version the default; no request is lost."""
         context = self._begin(timeout, "set_default", model, version)
-        self._transport.carry_out(management.set_default(context, model, version), context)
+        self._transport.run(management.set_default(context, model, version), context)
 
     def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
-        """Removes a version, once it is idle: nothing queued, nothing in a worker.
+        """Remove a version once it is idle: an empty queue, and no request in a worker.
 
-        With `drain=False` it goes at once, and what it has in work is lost. Raises Conflict for
-        the default version while others are served, DeadlineExceeded where it does not get idle
-        (then it is still registered), NotFound.
+        `drain=False` removes it at once, and its requests fail. Raises Conflict for the default
+        version while others are served, DeadlineExceeded if it does not become idle (it stays
+        registered), NotFound.
         """
         context = self._begin(timeout, "unregister", model, version)
-        self._transport.carry_out(
-            lifecycle.unregister(context, model, version, drained=drain), context
-        )
+        self._transport.run(lifecycle.unregister(context, model, version, drained=drain), context)
 
-    def metrics(self, *, timeout: Timeout = DEFAULT) -> Metrics:
-        """The server's Prometheus page as numbers; needs prometheus_client, `vestal[metrics]`."""
-        from vestal.client.metrics import Metrics
+    def metrics(self, *, timeout: Timeout = DEFAULT) -> ServerMetrics:
+        """Return the server's Prometheus metrics; needs prometheus_client (`vestal[metrics]`)."""
+        from vestal.client.metrics import ServerMetrics
 
-        Metrics.check_installed()
-        return Metrics.parse(self.metrics_text(timeout=timeout))
+        ServerMetrics.check_installed()
+        return ServerMetrics.parse(self.metrics_text(timeout=timeout))
 
     def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
-        """The server's Prometheus page, as text."""
+        """Return the server's Prometheus page as text."""
         context = self._begin(timeout, "metrics", None)
-        return self._transport.carry_out(management.metrics_page(context), context)
+        return self._transport.run(management.metrics_page(context), context)
 
     def close(self) -> None:
-        """Closes the connections; a second call does nothing."""
+        """Close the connections; a second call does nothing."""
         self._transport.close()
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

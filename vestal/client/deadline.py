@@ -1,4 +1,4 @@
-"""The time a call has, in total."""
+"""The total time of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vestal.errors import UsageError
 
 
 class UseClientTimeout(Enum):
-    """The type of `DEFAULT`; None cannot say it, since None means no deadline."""
+    """The type of `DEFAULT`. None would mean: no deadline."""
 
     DEFAULT = "the client's own timeout"
 
@@ -23,15 +23,15 @@ class UseClientTimeout(Enum):
 DEFAULT = UseClientTimeout.DEFAULT
 
 Timeout = float | None | Literal[UseClientTimeout.DEFAULT]
-"""Seconds in total; None: no deadline; DEFAULT: the timeout the client was made with."""
+"""Seconds in total; None: no deadline; DEFAULT: the timeout of the client."""
 
 
 LONGEST = 1e6
-"""Seconds, 11 days: a socket's timeout cannot be much longer, so past it there is none."""
+"""Seconds, 11 days: a socket's timeout cannot be much longer; beyond it there is no deadline."""
 
 
 class Deadline:
-    """`seconds` from now; None: never."""
+    """`seconds` from now; None: no deadline."""
 
     __slots__ = ("_end", "seconds", "started")
 
@@ -43,11 +43,11 @@ class Deadline:
             self._end = self.started + seconds
 
     def remaining(self) -> float:
-        """Seconds left: never negative, infinite without a deadline."""
+        """Return the seconds left: never negative, infinite without a deadline."""
         return max(0.0, self._end - time.monotonic())
 
     def timeout(self) -> float | None:
-        """Seconds left as the libraries want them: None without a deadline."""
+        """Return the seconds left as a library's timeout: None without a deadline."""
         left = self.remaining()
         return None if left == math.inf else left
 
@@ -56,7 +56,7 @@ class Deadline:
         return time.monotonic() >= self._end
 
     def within(self, seconds: float | None) -> Deadline:
-        """This deadline, or so many seconds from now where those end earlier."""
+        """Return this deadline, or one in `seconds` if that is earlier."""
         left = self.remaining()
         return self if seconds is None or seconds >= left else Deadline(seconds)
 
@@ -67,7 +67,7 @@ class Deadline:
 
 
 def check(seconds: object) -> float | None:
-    """Gives a timeout back; raises UsageError where it is no positive number of seconds."""
+    """Return a timeout; raises UsageError unless it is a positive number of seconds or None."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:

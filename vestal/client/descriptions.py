@@ -1,4 +1,4 @@
-"""What the management API says of models, typed."""
+"""Typed responses of the management API."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 READY = "READY"
-"""A worker's status when it serves. TorchServe calls every other state UNLOADING, loading too."""
+"""A worker's status when it serves. In any other state, loading included, it is UNLOADING."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One served version. `archive`: the file name in the model store it was registered with."""
+    """One served version. `archive`: its file name in the model store."""
 
     name: str
     version: str
@@ -22,7 +22,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker process. `pid`: None while there is no process."""
+    """One worker. `pid`: None while it has no process."""
 
     id: str
     status: str
@@ -35,12 +35,11 @@ class Worker:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """One version as it runs now.
+    """The current state of one version.
 
-    `queue_pending`: requests that wait; those in a worker are not counted.
-    `queue_remaining`: free places in the queue. `max_batch_delay` in milliseconds,
-    `response_timeout` in seconds. `customized`: what the handler says of itself, where asked for.
-    `raw`: everything TorchServe said.
+    `queue_pending`: requests in the queue, without those in a worker. `queue_remaining`: free
+    places in the queue. `max_batch_delay` in milliseconds, `response_timeout` in seconds.
+    `customized`: the handler's own description, if requested. `raw`: TorchServe's whole response.
     """
 
     name: str
@@ -63,13 +62,13 @@ class ModelDescription:
 
     @property
     def ready(self) -> bool:
-        """Every worker that should be there is there and READY, and there is one."""
+        """Whether all workers that should run are READY, and there is at least one."""
         ready = len(self.ready_workers)
         return ready >= max(1, self.min_workers) and ready == len(self.workers)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> ModelDescription:
-        """Raises KeyError or TypeError where it is no description of TorchServe's."""
+        """Raises KeyError or TypeError unless it is a description from TorchServe."""
         queue = raw.get("jobQueueStatus") or {}
         return cls(
             name=raw["modelName"],

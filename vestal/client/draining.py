@@ -14,23 +14,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vestal.client.context import Context
-from vestal.client.errors import DeadlineExceeded, Facts
+from vestal.client.base import CallContext
+from vestal.client.errors import DeadlineExceeded, ErrorDetails
+from vestal.client.flow import Flow
 from vestal.client.management import describe, probe
 from vestal.client.readiness import pause
-from vestal.client.steps import Steps
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
 
 POLL = 0.05
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
-def drain(context: Context, model: str, version: str) -> Steps[None]:
-    """Returns when the version is idle; raises DeadlineExceeded, NotFound.
+def drain(context: CallContext, model: str, version: str) -> Flow[None]:
+    """Return when the version is idle; raises DeadlineExceeded, NotFound.
 
-    The version must get no new requests: it is no longer the default one, or nobody calls it.
+    The version must receive no new requests: it is not the default version, or nobody calls it.
     """
     idle: set[int | str] = set()
     processes: set[int] = set()
@@ -39,7 +39,7 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
         description = yield from describe(context, model, version)
         ready = {worker.pid for worker in description.ready_workers if worker.pid is not None}
         if ready != processes:
-            # One of the workers that answered may be gone, and another one takes its place.
+            # A worker that responded may have been replaced.
             processes = ready
             idle.clear()
         if description.queue_pending:
@@ -49,29 +49,29 @@ def drain(context: Context, model: str, version: str) -> Steps[None]:
             continue
         if quiet_since is None:
             quiet_since = time.monotonic()
-        # A worker that is not READY has nothing in work: what it had was answered as it died.
+        # A worker that is not READY has no requests: they got a response when it died.
         quiet = time.monotonic() - quiet_since
         if len(idle) >= len(ready) or quiet > description.response_timeout:
             return
-        came_round, said = yield from probe(context, model, description.version)
-        worker = worker_that_described(said, ready) if came_round else None
+        responded, customized = yield from probe(context, model, description.version)
+        worker = worker_that_described(customized, ready) if responded else None
         if worker is not None and worker not in idle:
             idle.add(worker)
             continue
-        if came_round and worker is None:
+        if responded and worker is None:
             _check_provable(context, description, quiet)
         yield from pause(context, POLL, _state(description, "a worker that is still at work"))
 
 
 def worker_that_described(description: Any, processes: set[int]) -> int | str | None:
-    """What identifies the worker that sent a custom description; None if its handler does not tell.
+    """Return the id of the worker that sent a custom description; None if it is unknown.
 
     Args:
-        description: the handler's, `customizedMetadata` of TorchServe's.
-        processes: of the version's workers.
+        description: `customizedMetadata` of TorchServe's description.
+        processes: process ids of the version's workers.
     """
-    facts = description if isinstance(description, dict) else {}
-    worker, pid = facts.get("worker"), facts.get("pid")
+    details = description if isinstance(description, dict) else {}
+    worker, pid = details.get("worker"), details.get("pid")
     if isinstance(worker, str):
         return worker
     if isinstance(pid, int) and pid in processes:
@@ -79,8 +79,8 @@ def worker_that_described(description: Any, processes: set[int]) -> int | str | 
     return next(iter(processes)) if len(processes) == 1 else None
 
 
-def _check_provable(context: Context, description: ModelDescription, quiet: float) -> None:
-    """Fails at once rather than at a deadline that cannot be met."""
+def _check_provable(context: CallContext, description: ModelDescription, quiet: float) -> None:
+    """Raise at once if the deadline cannot be met."""
     needed = description.response_timeout - quiet
     if needed < context.deadline.remaining():
         return
@@ -88,7 +88,7 @@ def _check_provable(context: Context, description: ModelDescription, quiet: floa
         f"{description.name} {description.version} has {len(description.workers)} workers, and its "
         f"handler does not say which one answers: idle is certain only {needed:.0f} s from now "
         f"(responseTimeout), {context.deadline.remaining():.0f} s are left",
-        Facts(
+        ErrorDetails(
             model=description.name,
             version=description.version,
             hint="Give a longer timeout=, or drain=False if nobody uses it; a handler whose "

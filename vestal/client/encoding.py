@@ -1,8 +1,8 @@
-"""How an input becomes a request's body.
+"""Encode an input as a request body.
 
 Path                            the file's bytes; content type by its suffix
 str                             text/plain, also where a file has that name
-bytes, bytearray, memoryview    as they are
+bytes, bytearray, memoryview    unchanged
 file object                     what is left to read, as a file
 PIL image                       PNG with its EXIF orientation; TIFF where PNG has no such mode
 array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
@@ -11,7 +11,7 @@ pandas row, table               JSON: {"column": value}; {"instances": [row, ...
 dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes and the
                                 files of Paths as base64
 
-A str is never a file name: a service that passes on its users' texts must not send its own files.
+A str is never a file name, so a service that forwards its users' texts cannot send its own files.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Payload(NamedTuple):
 
 
 def encode(value: Any) -> Payload:
-    """The body and content type of an input; raises InvalidInput."""
+    """Return the body and content type of an input; raises InvalidInput."""
     if isinstance(value, Path):
         return Payload(read_file(value), CONTENT_TYPES.get(value.suffix.lower(), BYTES))
     if isinstance(value, str):
@@ -80,7 +80,7 @@ def encode(value: Any) -> Payload:
 
 
 def takes_long(value: Any) -> bool:
-    """Does encoding it read a file, or work long enough to hold an event loop up?"""
+    """Whether encoding it reads a file, or takes long enough to block an event loop."""
     if isinstance(value, (bytes, str)):
         return False
     is_file = isinstance(value, Path) or callable(getattr(value, "read", None))
@@ -89,7 +89,7 @@ def takes_long(value: Any) -> bool:
 
 def _holds_arrays(value: Any, depth: int = 4) -> bool:
     if isinstance(value, (dict, list, tuple)):
-        # A few items tell: to look at all of them would take long, too.
+        # A few items are enough: checking all of them would take long, too.
         items = islice(value.values() if isinstance(value, dict) else value, 8)
         return depth > 0 and any(_holds_arrays(each, depth - 1) for each in items)
     if isinstance(value, Path):
@@ -98,7 +98,7 @@ def _holds_arrays(value: Any, depth: int = 4) -> bool:
 
 
 def may_hang(value: Any) -> bool:
-    """Does encoding it read from what may never end, as a pipe or a socket does?"""
+    """Whether encoding it may read from a pipe or a socket, which may never end."""
     if isinstance(value, Path):
         return not value.is_file()
     in_memory = isinstance(value, (io.BytesIO, io.StringIO)) or comes_from(value, "PIL")

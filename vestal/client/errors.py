@@ -1,7 +1,7 @@
-"""What a call of the client can end in, when it does not end in an answer.
+"""The errors of the client.
 
 VestalError
- └─ ClientError           every error of this tree; carries the facts listed below
+ └─ ClientError           every error of this tree; has the details listed below
      ├─ InvalidInput      the input cannot be sent (a ValueError); nothing left this process
      ├─ UnknownMetric     the metrics page has no such metric, or the metric no such label
      ├─ InvalidAddress    an address that is not http://host:port (a ValueError)
@@ -9,17 +9,17 @@ VestalError
      ├─ ConnectionFailed  no server there, or it went away (a ConnectionError)
      ├─ DeadlineExceeded  the call's time is up (a TimeoutError)
      ├─ TokenError        no token, an unreadable one, or one that the server refused
-     │   └─ TokenExpired  it was good once, and this client cannot renew it
-     ├─ RequestRefused    4xx (and 3xx): the handler or the server says no to this request
+     │   └─ TokenExpired  it was valid once, and this client cannot renew it
+     ├─ RequestRefused    4xx (and 3xx): the handler or the server refused this request
      │   ├─ NotFound      404: no such model, version or archive
      │   ├─ Conflict      409, 403: not in this state (already registered, the default version)
      │   └─ TooLarge      413: the body, or what is in it
      ├─ ServerFailed      5xx: the handler or the server failed
      │   ├─ Overloaded    503 ServiceUnavailable, 429: queue full or no worker
      │   └─ WorkerDied    twice in a row: this input may be what kills it
-     └─ NotReady          a version that does not load, or answers its packed sample wrongly
+     └─ NotReady          a version that does not load, or fails its packed sample
 
-Each says what to do: what fits its case, else what fits its class (`usual_hint`).
+Each has a hint: of its case, else of its class (`usual_hint`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from typing import NamedTuple
 from vestal.errors import UsageError, VestalError
 
 
-class Facts(NamedTuple):
-    """What is known of a call that failed; None where it does not apply."""
+class ErrorDetails(NamedTuple):
+    """The details of a failed call; None if unknown."""
 
     model: str | None = None
     version: str | None = None
@@ -48,19 +48,19 @@ class ClientError(VestalError):
     """A call failed.
 
     `model`, `version`: what was called (version None: the default one).
-    `status`: the HTTP status, None where no answer came.
+    `status`: the HTTP status, None without a response.
     `server_type`, `server_message`: `type` and `message` of the error body, as the handler or
     TorchServe wrote them. `request_id`: TorchServe's, also in its logs; `correlation_id`: the
     caller's, as it was sent.
-    `attempts`: how often the request was sent or tried. `retry_after`: seconds the server asked
-    to wait. `hint`: what to do; `usual_hint` where nothing better is known.
+    `attempts`: how often the request was sent or tried. `retry_after`: seconds of the server's
+    Retry-After. `hint`: what to do; by default the class's `usual_hint`.
     """
 
     usual_hint: str | None = None
 
-    def __init__(self, message: str, facts: Facts | None = None) -> None:
+    def __init__(self, message: str, details: ErrorDetails | None = None) -> None:
         super().__init__(message)
-        self.facts = facts or Facts()
+        self.details = details or ErrorDetails()
 
     def __str__(self) -> str:
         message = str(self.args[0])
@@ -69,49 +69,49 @@ class ClientError(VestalError):
 
     @property
     def model(self) -> str | None:
-        return self.facts.model
+        return self.details.model
 
     @property
     def version(self) -> str | None:
-        return self.facts.version
+        return self.details.version
 
     @property
     def status(self) -> int | None:
-        return self.facts.status
+        return self.details.status
 
     @property
     def server_type(self) -> str | None:
-        return self.facts.server_type
+        return self.details.server_type
 
     @property
     def server_message(self) -> str | None:
-        return self.facts.server_message
+        return self.details.server_message
 
     @property
     def request_id(self) -> str | None:
-        return self.facts.request_id
+        return self.details.request_id
 
     @property
     def correlation_id(self) -> str | None:
-        return self.facts.correlation_id
+        return self.details.correlation_id
 
     @property
     def attempts(self) -> int:
-        return self.facts.attempts
+        return self.details.attempts
 
     @property
     def retry_after(self) -> float | None:
-        return self.facts.retry_after
+        return self.details.retry_after
 
     @property
     def hint(self) -> str | None:
-        return self.facts.hint or self.usual_hint
+        return self.details.hint or self.usual_hint
 
 
 class InvalidInput(ClientError, UsageError, ValueError):
     """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
 
-    usual_hint = "What can be sent, and how, stands in docs/client.md"
+    usual_hint = "docs/client.md lists the inputs that can be sent"
 
 
 class InvalidAddress(ClientError, UsageError, ValueError):
@@ -135,37 +135,37 @@ class ConnectionFailed(ClientError, ConnectionError):
 
 
 class DeadlineExceeded(ClientError, TimeoutError):
-    """The call's time is up; `__cause__` is the last failure, where there was one."""
+    """The call's time is up; `__cause__` is the last failure, if any."""
 
-    usual_hint = "timeout= gives more time"
+    usual_hint = "Pass a longer timeout="
 
 
 class TokenError(ClientError):
     """A token is missing, unreadable or refused; the text names where it came from."""
 
-    usual_hint = "Give token= or key_file=, or set VESTAL_TOKEN"
+    usual_hint = "Pass token= or key_file=, or set VESTAL_TOKEN"
 
 
 class TokenExpired(TokenError):
-    """The server refuses a token that was good, or whose time is up by its key file."""
+    """The server refused a token that was valid before, or that expired by its key file."""
 
 
 class RequestRefused(ClientError):
-    """The handler or the server refused this request (4xx); sending it again changes nothing."""
+    """The handler or the server refused this request (4xx); retrying will not help."""
 
-    usual_hint = "Mend the request as the message says: sending it again changes nothing"
+    usual_hint = "Fix the request as described above; retrying will not help"
 
 
 class NotFound(RequestRefused):
     """404: no such model, version or archive."""
 
-    usual_hint = "client.models() says what is served"
+    usual_hint = "client.models() lists the served versions"
 
 
 class Conflict(RequestRefused):
     """409, or 403 for the default version: the server's state does not allow it."""
 
-    usual_hint = "client.models() says what is served, and which version is the default"
+    usual_hint = "client.models() lists the served versions and which one is the default"
 
 
 class TooLarge(RequestRefused):
@@ -177,7 +177,7 @@ class TooLarge(RequestRefused):
 class ServerFailed(ClientError):
     """The handler or the server failed (5xx)."""
 
-    usual_hint = "The server's log says more, under the request's id"
+    usual_hint = "See the request's id in the server's log"
 
 
 class Overloaded(ServerFailed):

@@ -1,25 +1,27 @@
-"""One prediction, one explanation."""
+"""The flow of one prediction or explanation."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vestal.client.answers import Answer, answer
 from vestal.client.arrays import type_name
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.encoding import Payload, encode, looks_like_path, may_hang, takes_long
 from vestal.client.errors import (
     ClientError,
     DeadlineExceeded,
-    Facts,
+    ErrorDetails,
     InvalidInput,
     RequestRefused,
     ServerFailed,
 )
+from vestal.client.failures import name_prefix
+from vestal.client.flow import TOO_LATE, ApiCall, BlockingIO, Flow, path
 from vestal.client.retry import Attempts
-from vestal.client.steps import TOO_LATE, Call, Steps, Work, path
 from vestal.client.tracing import trace_of
-from vestal.client.verdicts import named
+
+if TYPE_CHECKING:
+    from vestal.client.prediction import Prediction
 
 Operation = Literal["predict", "explain"]
 
@@ -27,8 +29,8 @@ _FOLDERS = {"predict": "predictions", "explain": "explanations"}
 SHOWN = 100  # characters of an input in a hint
 
 
-class Asked(NamedTuple):
-    """What is asked of a model, but for the input."""
+class InferenceCall(NamedTuple):
+    """The arguments of a prediction or explanation, except the input."""
 
     operation: Operation
     model: str
@@ -37,20 +39,22 @@ class Asked(NamedTuple):
     traceparent: str | None
 
 
-def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
-    """Encodes the input once, whatever the number of attempts."""
+def infer(context: CallContext, asked: InferenceCall, value: Any) -> Flow[Prediction]:
+    """Encode the input once, send it, and return the prediction."""
+    from vestal.client.prediction import Prediction  # imports dataclasses, which take 8 ms
+
     target = path(_FOLDERS[asked.operation], asked.model, asked.version)
     trace = trace_of(context.span, asked.traceparent, asked.correlation_id)
     if takes_long(value):
-        payload = yield Work(lambda: _encoded(value), may_hang(value))
+        payload = yield BlockingIO(lambda: _encoded(value), may_hang(value))
     else:
         payload = _encoded(value)
     if payload is TOO_LATE:
         payload = _too_late(context)
     if isinstance(payload, ClientError):
-        payload.facts = payload.facts._replace(correlation_id=trace.correlation_id)
+        payload.details = payload.details._replace(correlation_id=trace.correlation_id)
         raise payload
-    call = Call(
+    call = ApiCall(
         "inference",
         "POST",
         target,
@@ -60,14 +64,14 @@ def infer(context: Context, asked: Asked, value: Any) -> Steps[Answer]:
         version=asked.version,
     )
     try:
-        reply, attempts = yield from Attempts(call, context).run()
+        response, attempts = yield from Attempts(call, context).run()
     except ClientError as error:
         if is_refusal(error) and looks_like_path(value):
-            error.facts = error.facts._replace(hint=_path_hint(value))
+            error.details = error.details._replace(hint=_path_hint(value))
         raise
-    context.span.event("answered", attempts=attempts, status=reply.status)
-    return answer(
-        reply,
+    context.span.event("answered", attempts=attempts, status=response.status)
+    return Prediction.from_reply(
+        response,
         model=asked.model,
         latency=context.deadline.elapsed,
         attempts=attempts,
@@ -100,9 +104,9 @@ def _encoded(value: Any) -> Payload | InvalidInput:
         return invalid
 
 
-def _too_late(context: Context) -> DeadlineExceeded:
+def _too_late(context: CallContext) -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"{named(context.model, context.version)}the input was not there within "
+        f"{name_prefix(context.model, context.version)}the input was not there within "
         f"{context.deadline.seconds:g} s (reading the input)",
-        Facts(hint="Does what it reads from come to an end? timeout= gives more time"),
+        ErrorDetails(hint="Check that its source ends, or pass a longer timeout="),
     )

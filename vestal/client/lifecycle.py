@@ -1,25 +1,27 @@
-"""A version's life once it is registered: scaled, drained, unregistered."""
+"""Flows that scale and unregister a version."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.draining import drain
-from vestal.client.errors import Conflict, Facts
+from vestal.client.errors import Conflict, ErrorDetails
+from vestal.client.flow import ApiCall, Flow, path
 from vestal.client.management import describe, model_versions
 from vestal.client.readiness import POLL, LostProcesses, pause
 from vestal.client.retry import send
-from vestal.client.steps import Call, Steps, path
 from vestal.errors import UsageError
 
 
-def scale(context: Context, model: str, workers: int, version: str | None) -> Steps[None]:
-    """Sets the number of workers and waits until so many are READY, and no other is left."""
+def scale(context: CallContext, model: str, workers: int, version: str | None) -> Flow[None]:
+    """Set the number of workers and wait until exactly so many are READY."""
     count = worker_count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
     target = path("models", model, version)
-    yield from send(context, Call("management", "PUT", target, query, model=model, version=version))
+    yield from send(
+        context, ApiCall("management", "PUT", target, query, model=model, version=version)
+    )
     lost = LostProcesses()
     while True:
         description = yield from describe(context, model, version)
@@ -31,15 +33,15 @@ def scale(context: Context, model: str, workers: int, version: str | None) -> St
         yield from pause(context, POLL, state)
 
 
-def unregister(context: Context, model: str, version: str, *, drained: bool) -> Steps[None]:
-    """Removes a version; first waits until it is idle, where `drained`."""
+def unregister(context: CallContext, model: str, version: str, *, drained: bool) -> Flow[None]:
+    """Remove a version; `drained`: wait until it is idle first."""
     served = yield from model_versions(context, model)
     if len(served) > 1 and any(info.version == version and info.default for info in served):
         others = ", ".join(info.version for info in served if info.version != version)
         raise Conflict(
             f"{model} {version} is the default version, which TorchServe does not remove (403) "
             f"while others are served ({others})",
-            Facts(
+            ErrorDetails(
                 model=model,
                 version=version,
                 hint="Make another version the default first: client.set_default(model, version)",
@@ -50,12 +52,12 @@ def unregister(context: Context, model: str, version: str, *, drained: bool) -> 
     target = path("models", model, version)
     yield from send(
         context,
-        Call("management", "DELETE", target, model=model, version=version, repeatable=False),
+        ApiCall("management", "DELETE", target, model=model, version=version, repeatable=False),
     )
 
 
 def archive_name(archive: str) -> str:
-    """A file name in the store; raises UsageError for a URL or a path.
+    """Check a file name of the model store; raises UsageError for a URL or a path.
 
     TorchServe deletes the archive of a model that was registered by URL when it is unregistered.
     """
@@ -68,7 +70,7 @@ def archive_name(archive: str) -> str:
 
 
 def worker_count(workers: object) -> int:
-    """A number of workers; raises UsageError for anything else."""
+    """Check a number of workers; raises UsageError unless it is 0 or more."""
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise UsageError(f"workers is {workers!r}: expected a number of 0 or more")
     return workers

@@ -1,14 +1,14 @@
-"""The management API, one question at a time: what is served, how it runs, the default."""
+"""Flows of the management API: list and describe versions, set the default, read metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client.context import Context
-from vestal.client.errors import Facts, NotFound, Overloaded, ServerFailed
+from vestal.client.base import CallContext
+from vestal.client.errors import ErrorDetails, NotFound, Overloaded, ServerFailed
+from vestal.client.flow import ApiCall, Flow, HTTPResponse, path
 from vestal.client.retry import send
-from vestal.client.steps import Call, Reply, Steps, path
 
 if TYPE_CHECKING:  # a service that only predicts needs none of these
     from vestal.client.descriptions import ModelDescription, ModelInfo
@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # a service that only predicts needs none of these
 T = TypeVar("T")
 
 SAMPLE_HEADER = "x-vestal-sample"
-"""Asks a Vestal handler's describe for its packed sample, from this position on."""
+"""Requests the packed sample from a Vestal handler, starting at this position."""
 PAGE = 100
-"""Models a page; the server's own default too."""
+"""Models per page, as the server's default."""
 
 
-def models(context: Context) -> Steps[list[ModelInfo]]:
-    """All versions of all models, by name, then in the server's order."""
+def models(context: CallContext) -> Flow[list[ModelInfo]]:
+    """List all versions of all models, by name, then in the server's order."""
     found: list[ModelInfo] = []
     for name in (yield from _names(context)):
         try:
@@ -32,11 +32,11 @@ def models(context: Context) -> Steps[list[ModelInfo]]:
     return found
 
 
-def _names(context: Context) -> Steps[list[str]]:
+def _names(context: CallContext) -> Flow[list[str]]:
     names: list[str] = []
     query = {"limit": str(PAGE)}
     while True:
-        call = Call("management", "GET", "/models", query)
+        call = ApiCall("management", "GET", "/models", query)
         page, following = _parsed(context, (yield from send(context, call)), _page)
         names += page
         if following is None:
@@ -48,8 +48,8 @@ def _page(raw: Any) -> tuple[list[str], str | None]:
     return [model["modelName"] for model in raw["models"]], raw.get("nextPageToken")
 
 
-def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
-    """The versions of a model. The page of all models names only each one's default."""
+def model_versions(context: CallContext, model: str) -> Flow[list[ModelInfo]]:
+    """List the versions of a model. The list of all models has only the default versions."""
     from vestal.client.descriptions import ModelInfo
 
     everything = yield from versions(context, model)
@@ -59,20 +59,20 @@ def model_versions(context: Context, model: str) -> Steps[list[ModelInfo]]:
     return [ModelInfo(d.name, d.version, d.version == default, d.archive) for d in everything]
 
 
-def versions(context: Context, model: str) -> Steps[list[ModelDescription]]:
-    call = Call("management", "GET", path("models", model, "all"), model=model)
+def versions(context: CallContext, model: str) -> Flow[list[ModelDescription]]:
+    call = ApiCall("management", "GET", path("models", model, "all"), model=model)
     return _parsed(context, (yield from send(context, call)), _descriptions)
 
 
 def describe(
-    context: Context,
+    context: CallContext,
     model: str,
     version: str | None,
     *,
     customized: bool = False,
-) -> Steps[ModelDescription]:
-    """One version. `customized` asks its handler too, so it waits for a worker to be free."""
-    call = Call(
+) -> Flow[ModelDescription]:
+    """Describe one version. `customized` includes its handler, which waits for a free worker."""
+    call = ApiCall(
         "management",
         "GET",
         path("models", model, version),
@@ -83,27 +83,27 @@ def describe(
     return _parsed(context, (yield from send(context, call)), _descriptions)[0]
 
 
-def probe(context: Context, model: str, version: str | None) -> Steps[tuple[bool, Any]]:
-    """Did a worker come round to describe itself, and what does its handler say (None: nothing)?"""
+def probe(context: CallContext, model: str, version: str | None) -> Flow[tuple[bool, Any]]:
+    """Return whether a worker responded, and its handler's description (None without one)."""
     try:
         description = yield from describe(context, model, version, customized=True)
     except Overloaded:
         return False, None  # no worker, or a full queue
     except ServerFailed as error:
-        # 503: the handler raised, as foreign ones do that know no describe: its worker is fine.
-        # "Worker died." and no description within responseTimeout are other statuses.
+        # 503: the handler raised, as a plain handler does without a describe: its worker is up.
+        # "Worker died." and a missed responseTimeout have other statuses.
         return error.status == 503, None
     return True, description.customized
 
 
-def sample_text(context: Context, model: str, version: str | None) -> Steps[str | None]:
-    """The packed sample as JSON text, from a Vestal handler; None where the handler has none.
+def sample_text(context: CallContext, model: str, version: str | None) -> Flow[str | None]:
+    """Return the packed sample as JSON text; None if the handler has none.
 
-    Raises ServerFailed where the handler sends something else.
+    Raises ServerFailed if the handler sends something else.
     """
     text, length = "", 1
     while len(text) < length:
-        call = Call(
+        call = ApiCall(
             "management",
             "GET",
             path("models", model, version),
@@ -113,12 +113,12 @@ def sample_text(context: Context, model: str, version: str | None) -> Steps[str 
             version=version,
         )
         try:
-            reply = yield from send(context, call)
+            response = yield from send(context, call)
         except ServerFailed as error:
             if error.status == 503 and not isinstance(error, Overloaded):
                 return None  # a handler that does not describe itself
             raise
-        said = _parsed(context, reply, _descriptions)[0].customized
+        said = _parsed(context, response, _descriptions)[0].customized
         if not isinstance(said, dict) or said.get("sample") is None:
             return None
         piece, length = _piece(said["sample"])
@@ -138,8 +138,8 @@ def _piece(sample: Any) -> tuple[str, int]:
     return text, length
 
 
-def set_default(context: Context, model: str, version: str) -> Steps[None]:
-    call = Call(
+def set_default(context: CallContext, model: str, version: str) -> Flow[None]:
+    call = ApiCall(
         "management",
         "PUT",
         path("models", model, version, "set-default"),
@@ -149,9 +149,9 @@ def set_default(context: Context, model: str, version: str) -> Steps[None]:
     yield from send(context, call)
 
 
-def metrics_page(context: Context) -> Steps[str]:
-    reply = yield from send(context, Call("metrics", "GET", "/metrics"))
-    return reply.body.decode("utf-8", "replace")
+def metrics_page(context: CallContext) -> Flow[str]:
+    response = yield from send(context, ApiCall("metrics", "GET", "/metrics"))
+    return response.body.decode("utf-8", "replace")
 
 
 def _descriptions(raw: Any) -> list[ModelDescription]:
@@ -162,12 +162,14 @@ def _descriptions(raw: Any) -> list[ModelDescription]:
     return [ModelDescription.parse(each) for each in raw]
 
 
-def _parsed(context: Context, reply: Reply, parse: Callable[[Any], T]) -> T:
+def _parsed(context: CallContext, response: HTTPResponse, parse: Callable[[Any], T]) -> T:
     try:
-        return parse(reply.json())
+        return parse(response.json())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         place = context.place(context.addresses.of("management"))
         raise ServerFailed(
             f"{place} did not answer as TorchServe's management API does",
-            Facts(status=reply.status, hint="Is it the management address (usually port 8081)?"),
+            ErrorDetails(
+                status=response.status, hint="Is it the management address (usually port 8081)?"
+            ),
         ) from error

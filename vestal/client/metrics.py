@@ -1,4 +1,4 @@
-"""The Prometheus page as numbers, read by prometheus_client's parser."""
+"""The server's Prometheus metrics, parsed by prometheus_client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vestal.client.errors import Facts, ServerFailed, UnknownMetric
+from vestal.client.errors import ErrorDetails, ServerFailed, UnknownMetric
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _PARTS = {"histogram": ("_count", "_sum", "_bucket"), "summary": ("_count", "_sum")}
 _OWN_LABELS = ("model_name", "model_version", "hostname", "type", "le")
-"""Of TorchServe's ts_... and Vestal's vestal_... metrics, for one that has no samples yet."""
+"""Labels of TorchServe's ts_... and Vestal's vestal_... metrics without samples yet."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class MetricSample:
     """One line of the page: `ts_inference_requests_total{model_name="mnist"} 7`.
 
     TorchServe writes the label of the host as `hostname` or `Hostname`; here it is `hostname`.
@@ -32,23 +32,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class ServerMetrics:
     """Every sample of a page, in its order.
 
     `names`: every name that `find` and `total` take, with the name of its samples. A metric
     without samples yet is among them.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[MetricSample, ...]
     names: Mapping[str, str] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[MetricSample]:
         return iter(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def find(self, name: str, /, **labels: str) -> tuple[Sample, ...]:
+    def find(self, name: str, /, **labels: str) -> tuple[MetricSample, ...]:
         """The samples of that name whose labels have these values, if there are any yet.
 
         Raises UnknownMetric for a metric that the server does not have, and for a label that the
@@ -65,7 +65,7 @@ class Metrics:
             if label not in known:
                 raise UnknownMetric(
                     f"metric {name} has no label {label!r}",
-                    Facts(hint=_suggest(label, known, "Its labels are")),
+                    ErrorDetails(hint=_suggest(label, known, "Its labels are")),
                 )
         return tuple(sample for sample in samples if labels.items() <= sample.labels.items())
 
@@ -80,14 +80,14 @@ class Metrics:
         if not self.names:
             return UnknownMetric(
                 f"there is no metric {name}: the server's metrics page is empty",
-                Facts(hint="It needs metrics_mode=prometheus in config.properties"),
+                ErrorDetails(hint="It needs metrics_mode=prometheus in config.properties"),
             )
         parts = [name + part for part in _PARTS["histogram"] if name + part in self.names]
         if parts:
             message = f"{name} is a histogram or a summary and has no single value"
-            return UnknownMetric(message, Facts(hint=f"Use {', '.join(parts)}"))
+            return UnknownMetric(message, ErrorDetails(hint=f"Use {', '.join(parts)}"))
         hint = _suggest(name, self.names, "The page has")
-        return UnknownMetric(f"the server has no metric {name}", Facts(hint=hint))
+        return UnknownMetric(f"the server has no metric {name}", ErrorDetails(hint=hint))
 
     @staticmethod
     def check_installed() -> None:
@@ -99,14 +99,14 @@ class Metrics:
             )
 
     @classmethod
-    def parse(cls, page: str) -> Metrics:
+    def parse(cls, page: str) -> ServerMetrics:
         """Reads a page in Prometheus' text format; raises ServerFailed where it is none."""
         from prometheus_client.parser import text_string_to_metric_families
 
         try:
             families = list(text_string_to_metric_families(page))
             samples = tuple(
-                Sample(
+                MetricSample(
                     sample.name,
                     {_label(label): value for label, value in sample.labels.items()},
                     float(sample.value),
@@ -118,7 +118,7 @@ class Metrics:
         except (IndexError, KeyError, ValueError) as error:
             raise ServerFailed(
                 f"the metrics page is not in Prometheus' text format, it begins {page[:40]!r}",
-                Facts(hint="Is it the metrics address (usually port 8082)?"),
+                ErrorDetails(hint="Is it the metrics address (usually port 8082)?"),
             ) from error
 
 

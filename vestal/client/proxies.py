@@ -1,5 +1,7 @@
-"""Which proxy of the environment an address is called through, as requests reads HTTP_PROXY,
-HTTPS_PROXY, ALL_PROXY and NO_PROXY; none for this machine's own addresses."""
+"""Proxies of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as in requests.
+
+Loopback addresses have none.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def find_proxies(addresses: Iterable[str]) -> dict[str, str]:
-    """The proxy of each address that has one; raises ValueError where it is no proxy's URL."""
+    """Return the proxy of each address that has one; raises ValueError for an invalid URL."""
     proxies = {}
     for address in addresses:
         if not is_loopback(urlsplit(address).hostname or ""):
@@ -25,7 +27,7 @@ def find_proxies(addresses: Iterable[str]) -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Is it a name or an address of this machine for itself?"""
+    """Whether it is a loopback name or address."""
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -39,14 +41,14 @@ def is_loopback(host: str) -> bool:
 
 
 def without_credentials(proxy: str) -> str:
-    """A proxy's URL for an error's text; raises ValueError where it is no proxy's URL."""
+    """Return a proxy's URL without user and password; raises ValueError for an invalid URL."""
     try:
         parts = urlsplit(proxy)
         host, port, scheme = parts.hostname, parts.port, parts.scheme
     except ValueError:
         host, port, scheme = None, None, ""
     if not host or scheme not in SCHEMES:
-        # Its text is not shown: it may hold a password.
+        # The URL is not shown: it may hold a password.
         raise ValueError(f"the proxy's URL is not one of {', '.join(SCHEMES)} with host and port")
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}{f':{port}' if port is not None else ''}"

@@ -1,7 +1,7 @@
-"""Is a version up? Every worker READY, and one of them answers.
+"""Flows that check and wait until a version is ready: every worker READY, and one responds.
 
-Neither half is enough: TorchServe's /ping says Healthy whatever its models do, a model that failed
-to load takes requests and never answers them, and a worker can be READY and stuck.
+Neither is enough alone: TorchServe's /ping is Healthy in any state of its models, a model that
+failed to load accepts requests and never responds, and a worker can be READY and stuck.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
     DeadlineExceeded,
-    Facts,
+    ErrorDetails,
     NotFound,
     NotReady,
     Overloaded,
     TokenError,
 )
+from vestal.client.failures import name_prefix
+from vestal.client.flow import Flow, Pause
 from vestal.client.management import describe, models, probe
-from vestal.client.steps import Pause, Steps
 from vestal.client.tokens import KeyFile
-from vestal.client.verdicts import named
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
 
 POLL = 0.1
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 LOST_PROCESSES = 2
-"""A worker that lost so many processes before it answered once will lose the next one too."""
+"""A worker that lost this many processes before its first response will not load."""
 
 _LOG = "The model's log has the reason"
 _NEVER_ANSWERS = (
@@ -41,11 +41,11 @@ _NEVER_ANSWERS = (
 )
 
 
-def ready(context: Context, model: str | None, version: str | None) -> Steps[bool]:
-    """One version, or all that are served; no retries."""
+def ready(context: CallContext, model: str | None, version: str | None) -> Flow[bool]:
+    """Whether one version, or every served version, is ready; without retries."""
     if model is None and version is not None:
         raise UsageError(f"version {version!r} was given without a model")
-    context = context.impatient()
+    context = context.without_retries()
     try:
         if model is not None:
             return (yield from _answers(context, model, version))
@@ -59,15 +59,15 @@ def ready(context: Context, model: str | None, version: str | None) -> Steps[boo
     return True
 
 
-def _not_yet(context: Context, error: ClientError) -> bool:
-    """Is there no server, no such model, or nothing behind a proxy, as before their start?"""
+def _not_yet(context: CallContext, error: ClientError) -> bool:
+    """Whether the error may end by itself: no server, no such model, nothing behind a proxy."""
     if isinstance(error, TokenError):
-        # TorchServe writes its key file at its start.
+        # TorchServe writes its key file when it starts.
         return isinstance(context.tokens, KeyFile) and not context.tokens.path.exists()
     return isinstance(error, (ConnectionFailed, NotFound, Overloaded)) or error.status in (502, 504)
 
 
-def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
+def _answers(context: CallContext, model: str, version: str | None) -> Flow[bool]:
     description = yield from describe(context, model, version)
     if not description.ready:
         return False
@@ -76,14 +76,14 @@ def _answers(context: Context, model: str, version: str | None) -> Steps[bool]:
 
 
 def wait_ready(
-    context: Context, model: str, version: str | None, *, registered: bool = False
-) -> Steps[ModelDescription]:
-    """Waits until a version is up; `registered`: by this call, so it must be there.
+    context: CallContext, model: str, version: str | None, *, registered: bool = False
+) -> Flow[ModelDescription]:
+    """Wait until a version is ready; `registered`: by this call, so it must exist.
 
-    Raises NotReady where its workers die while they load it, DeadlineExceeded.
+    Raises NotReady if its workers die while they load it, DeadlineExceeded.
     """
     lost = LostProcesses(_LOG) if registered else LostProcesses()
-    context = context.impatient()
+    context = context.without_retries()
     while True:
         state: str
         cause: ClientError | None = None
@@ -102,17 +102,17 @@ def wait_ready(
             if not _not_yet(context, error) or (registered and isinstance(error, NotFound)):
                 raise
             state, cause = str(error.args[0]), error
-        yield from pause(context, POLL, f"{named(model, version)}not ready: {state}", cause)
+        yield from pause(context, POLL, f"{name_prefix(model, version)}not ready: {state}", cause)
 
 
 def pause(
-    context: Context, seconds: float, state: str, cause: ClientError | None = None
-) -> Steps[None]:
-    """Waits; raises DeadlineExceeded with the state seen last where no time is left."""
+    context: CallContext, seconds: float, state: str, cause: ClientError | None = None
+) -> Flow[None]:
+    """Pause; raises DeadlineExceeded with the last state if no time is left."""
     if context.deadline.remaining() <= seconds:
         raise DeadlineExceeded(
             f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
-            Facts(
+            ErrorDetails(
                 model=context.model,
                 version=context.version,
                 hint="Give it more with timeout=, or see the model's log",
@@ -122,10 +122,10 @@ def pause(
 
 
 class LostProcesses:
-    """Counts the processes each worker has had before it served.
+    """Counts the processes of each worker before its first response.
 
-    TorchServe starts a worker again that died, for five minutes if it was loading, and shows it
-    only by the new process id.
+    TorchServe restarts a worker that died, for five minutes if it was loading; only the process id
+    shows it.
     """
 
     def __init__(self, hint: str = _NEVER_ANSWERS) -> None:
@@ -133,7 +133,7 @@ class LostProcesses:
         self._pids: defaultdict[str, set[int]] = defaultdict(set)
 
     def look(self, description: ModelDescription, *, silent: bool = False) -> None:
-        """Raises NotReady where a worker keeps dying. `silent`: READY workers did not answer."""
+        """Raises NotReady if a worker keeps dying. `silent`: READY workers did not respond."""
         for worker in description.workers:
             pids = self._pids[worker.id]
             if worker.ready and not silent:
@@ -144,7 +144,7 @@ class LostProcesses:
                 raise NotReady(
                     f"{description.name} {description.version} does not load: worker {worker.id} "
                     f"lost {LOST_PROCESSES} processes before it answered",
-                    Facts(
+                    ErrorDetails(
                         model=description.name,
                         version=description.version,
                         hint=self._hint,

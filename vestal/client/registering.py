@@ -1,4 +1,4 @@
-"""Registering a version: it is verified before it stays, and removed again where that fails.
+"""Register a version, verify it, and remove it again if that fails.
 
 Verified means: every worker is READY, one of them answers, and the version answers the sample that
 was packed into its archive as it was packed. The sample comes from the archive itself where this
@@ -10,55 +10,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vestal.client.context import Context
+from vestal.client.base import CallContext
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
-    Facts,
+    ErrorDetails,
     NotFound,
     NotReady,
     RequestRefused,
     ServerFailed,
     TokenError,
 )
+from vestal.client.flow import ApiCall, BlockingIO, Flow, HTTPResponse, Pause, path
 from vestal.client.lifecycle import archive_name, unregister, worker_count
 from vestal.client.management import describe, model_versions, models, sample_text, set_default
 from vestal.client.readiness import POLL, wait_ready
 from vestal.client.retry import send
 from vestal.client.settings import model_store_of
-from vestal.client.steps import Call, Pause, Reply, Steps, Work, path
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelInfo
     from vestal.mar.sample import Sample
 
 UNDO_SECONDS = 15.0
-"""What removing a version may take, after the call's own deadline too."""
+"""Time limit for removing a version, even after the call's own deadline."""
 LATE_SECONDS = 5.0
 """TorchServe unpacks an archive whose caller has gone, and registers it then."""
 
 
 class Registration:
-    """One archive on its way into service: `steps`, and `undo` where they do not finish."""
+    """Registers one archive: `flow`, and `undo` if it does not finish."""
 
-    def __init__(self, context: Context, archive: str, model: str | None, workers: int) -> None:
+    def __init__(self, context: CallContext, archive: str, model: str | None, workers: int) -> None:
         self._context = context
         self._archive, self._model = archive_name(archive), model
         self._workers = worker_count(workers)
         self._before: set[tuple[str, str]] = set()
         self._sent = self._accepted = False
 
-    def steps(self) -> Steps[ModelInfo]:
-        """Registers and verifies; raises NotReady where the version fails."""
+    def flow(self) -> Flow[ModelInfo]:
+        """Register and verify; raises NotReady if the version fails."""
         context = self._context
         self._before = set((yield from self._registered(context)))
         yield from self._register(context)
-        # TorchServe does not say which model and version an archive turned out to hold.
+        # TorchServe's response does not name the archive's model and version.
         new = (yield from self._registered(context)).keys() - self._before
         if not new:
             raise ServerFailed(
                 f"{self._archive} was registered, but no new version of it is served",
-                Facts(model=self._model, hint="Was it unregistered at the same time?"),
+                ErrorDetails(model=self._model, hint="Was it unregistered at the same time?"),
             )
         name, version = min(new)
         if (yield from describe(context, name, version)).min_workers > 0:
@@ -66,7 +66,7 @@ class Registration:
             yield from _verify(context, self._archive, name, version)
         return (yield from self._registered(context))[name, version]
 
-    def _register(self, context: Context) -> Steps[None]:
+    def _register(self, context: CallContext) -> Flow[None]:
         query = {
             "url": self._archive,
             "initial_workers": str(self._workers),
@@ -75,7 +75,7 @@ class Registration:
         }
         if self._model is not None:
             query["model_name"] = self._model
-        call = Call("management", "POST", "/models", query, model=self._model, repeatable=False)
+        call = ApiCall("management", "POST", "/models", query, model=self._model, repeatable=False)
         self._sent = True
         try:
             yield from send(context, call)
@@ -84,8 +84,8 @@ class Registration:
             raise
         self._accepted = True
 
-    def undo(self, context: Context, error: BaseException) -> Steps[None]:
-        """Removes the version that `steps` registered; the error's hint tells the result."""
+    def undo(self, context: CallContext, error: BaseException) -> Flow[None]:
+        """Remove the version that `flow` registered; the error's hint tells the result."""
         if not self._sent:
             return
         try:
@@ -97,9 +97,9 @@ class Registration:
             )
         if result and isinstance(error, ClientError):
             hint = f"{error.hint}. {result}" if error.hint else result
-            error.facts = error.facts._replace(hint=hint)
+            error.details = error.details._replace(hint=hint)
 
-    def _remove(self, context: Context) -> Steps[str | None]:
+    def _remove(self, context: CallContext) -> Flow[str | None]:
         new = yield from self._find_new(context)
         if not new:
             return None
@@ -114,15 +114,15 @@ class Registration:
         yield from unregister(context, name, version, drained=False)
         return f"{name} {version} was unregistered again"
 
-    def _find_new(self, context: Context) -> Steps[set[tuple[str, str]]]:
+    def _find_new(self, context: CallContext) -> Flow[set[tuple[str, str]]]:
         while True:
             new = set((yield from self._registered(context))) - self._before
             if new or self._accepted or context.deadline.elapsed > LATE_SECONDS:
                 return new
             yield Pause(POLL)
 
-    def _registered(self, context: Context) -> Steps[dict[tuple[str, str], ModelInfo]]:
-        """What is served of the archive, by name and version."""
+    def _registered(self, context: CallContext) -> Flow[dict[tuple[str, str], ModelInfo]]:
+        """Return the served versions of the archive, by name and version."""
         try:
             if self._model is None:
                 served = yield from models(context)
@@ -133,24 +133,24 @@ class Registration:
         return {(info.name, info.version): info for info in served if info.archive == self._archive}
 
 
-def _fittest(context: Context, name: str, versions: list[str]) -> Steps[str]:
-    """The version that becomes the default: one that is ready, if there is one."""
+def _fittest(context: CallContext, name: str, versions: list[str]) -> Flow[str]:
+    """Choose the new default version: a ready one, if there is one."""
     for version in versions:
         if (yield from describe(context, name, version)).ready:
             return version
     return versions[0]
 
 
-def _verify(context: Context, archive: str, name: str, version: str) -> Steps[None]:
+def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow[None]:
     """Sends the packed sample as a prediction; raises NotReady where its answer is not the packed
     one."""
     from vestal.mar.sample import matches, value_of
 
-    known = Facts(name, version, hint="Pack it again, or see the model's log for the reason")
+    known = ErrorDetails(name, version, hint="Pack it again, or see the model's log for the reason")
     sample = yield from _sample(context, archive, known)
     if sample is None:
         return
-    call = Call(
+    call = ApiCall(
         "inference",
         "POST",
         path("predictions", name, version),
@@ -161,13 +161,13 @@ def _verify(context: Context, archive: str, name: str, version: str) -> Steps[No
         repeatable=False,  # a version that dies of its sample need not die twice
     )
     try:
-        reply: Reply = yield from send(context, call)
+        response: HTTPResponse = yield from send(context, call)
     except (ConnectionFailed, RequestRefused, ServerFailed) as error:
-        facts = error.facts._replace(model=name, version=version, hint=known.hint)
+        details = error.details._replace(model=name, version=version, hint=known.hint)
         raise NotReady(
-            f"{name} {version} does not answer its sample {sample.name}: {error.args[0]}", facts
+            f"{name} {version} does not answer its sample {sample.name}: {error.args[0]}", details
         ) from error
-    value = value_of(reply.body, reply.headers.get("content-type", ""))
+    value = value_of(response.body, response.headers.get("content-type", ""))
     difference = matches(sample.answer, value, sample.tolerance)
     if difference is not None:
         raise NotReady(
@@ -177,7 +177,7 @@ def _verify(context: Context, archive: str, name: str, version: str) -> Steps[No
         )
 
 
-def _sample(context: Context, archive: str, known: Facts) -> Steps[Sample | None]:
+def _sample(context: CallContext, archive: str, known: ErrorDetails) -> Flow[Sample | None]:
     """The sample in the archive, from the store or from the handler; None where it has none."""
     from vestal.errors import VestalError
     from vestal.mar.sample import Sample, parse_sample, read_sample
@@ -189,7 +189,7 @@ def _sample(context: Context, archive: str, known: Facts) -> Steps[Sample | None
         except VestalError as error:
             return error
 
-    found = yield Work(read, may_hang=False)
+    found = yield BlockingIO(read, may_hang=False)
     if isinstance(found, VestalError):
         raise NotReady(str(found), known)
     if isinstance(found, Sample):

@@ -1,4 +1,4 @@
-"""The token of an attempt: renewed before it expires, looked up again when it was refused.
+"""The token of an attempt: renewed before it expires, read again after it was refused.
 
 TorchServe's token API (`GET /token?type=inference` at the management address, with the API key of
 the key file) makes a new key and writes it into the file. The old one is void at once, for all who
@@ -18,56 +18,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vestal.client.errors import TokenError
-from vestal.client.steps import Pause, Reply, Request, Steps
-from vestal.client.tokens import KeyFile, Plane
+from vestal.client.flow import Flow, HTTPRequest, HTTPResponse, Pause
+from vestal.client.tokens import Api, KeyFile
 from vestal.files.locks import FileLock
 
 if TYPE_CHECKING:
-    from vestal.client.context import Context
+    from vestal.client.base import CallContext
 
 MARGIN = 10.0
-"""Seconds before its expiry that a key is renewed: time for another process to try it too."""
+"""Seconds before its expiry at which a key is renewed: enough for another process to retry."""
 GRACE = 0.3
-"""Seconds that a key file may be behind its server, or half written, without anybody's lock."""
+"""Seconds for which a key file may be outdated or half written while nobody holds the lock."""
 PATIENCE = 15.0
-"""Seconds that a call waits for a new key, at most; its deadline may be nearer."""
+"""Most seconds that a call waits for a new key, within its deadline."""
 LIMIT = 3.0
-"""Seconds that the token API has; it answers in a few milliseconds or not at all."""
+"""Time limit of the token API, in seconds; it usually takes milliseconds."""
 REST = 3.0
-"""Seconds after a failed renewal without another: a dead address must not cost every call LIMIT."""
+"""Seconds after a failed renewal before the next one, so that not every call waits LIMIT."""
 POLL = 0.02
 
 
-def token(context: Context, plane: Plane) -> Steps[str | None]:
-    """The token to send; raises TokenError where it cannot be read."""
+def current_token(context: CallContext, api: Api) -> Flow[str | None]:
+    """Return the token to send; raises TokenError if it cannot be read."""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
-        return tokens.get(plane)
-    found = yield from _read(tokens, plane)
+        return tokens.get(api)
+    found = yield from _read(tokens, api)
     end = time.monotonic() + min(PATIENCE, context.deadline.remaining())
     # A key that is new and seems to end already: this clock runs ahead. It is good.
-    while _ending(context, plane) and not tokens.is_new(plane):
-        done = yield from _renew(context, tokens, plane, found)
-        found = tokens.get(plane)
-        if done or not tokens.has_ended(plane) or time.monotonic() >= end:
+    while _ending(context, api) and not tokens.is_new(api):
+        done = yield from _renew(context, tokens, api, found)
+        found = tokens.get(api)
+        if done or not tokens.has_ended(api) or time.monotonic() >= end:
             break
         yield Pause(POLL)  # another process is asking for the next one
     return found
 
 
-def another(context: Context, plane: Plane, refused: set[str | None]) -> Steps[bool]:
-    """After a token was refused: is there one that was not?"""
+def find_other_token(context: CallContext, api: Api, refused: set[str | None]) -> Flow[bool]:
+    """Whether there is a token that was not refused yet."""
     tokens = context.tokens
     if not isinstance(tokens, KeyFile):
         return False
     started = time.monotonic()
     while True:
-        tokens.look_again()
-        due = _ending(context, plane)
-        found = tokens.get(plane)
+        tokens.reload()
+        due = _ending(context, api)
+        found = tokens.get(api)
         if found in refused and due:
-            yield from _renew(context, tokens, plane, found)
-        if tokens.get(plane) not in refused:
+            yield from _renew(context, tokens, api, found)
+        if tokens.get(api) not in refused:
             return True
         waited = time.monotonic() - started
         hopeful = waited < PATIENCE if due or _locked(tokens) else waited < GRACE
@@ -76,22 +76,22 @@ def another(context: Context, plane: Plane, refused: set[str | None]) -> Steps[b
         yield Pause(POLL)
 
 
-def _read(tokens: KeyFile, plane: Plane) -> Steps[str | None]:
+def _read(tokens: KeyFile, api: Api) -> Flow[str | None]:
     end = time.monotonic() + GRACE
     while True:
         try:
-            return tokens.get(plane)
+            return tokens.get(api)
         except TokenError:
             if time.monotonic() >= end or not tokens.path.exists():
                 raise
         yield Pause(POLL)
 
 
-def _ending(context: Context, plane: Plane) -> bool:
-    """Is the key about to expire, and can it be renewed here?"""
+def _ending(context: CallContext, api: Api) -> bool:
+    """Whether the key is about to expire and this client can renew it."""
     tokens = context.tokens
     assert isinstance(tokens, KeyFile)
-    left = tokens.seconds_left(plane)
+    left = tokens.seconds_left(api)
     return (
         left is not None
         and left < MARGIN
@@ -101,8 +101,8 @@ def _ending(context: Context, plane: Plane) -> bool:
     )
 
 
-def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> Steps[bool]:
-    """Is the matter settled, by a new key or by a refusal? False: somebody else is at it."""
+def _renew(context: CallContext, tokens: KeyFile, api: Api, old: str | None) -> Flow[bool]:
+    """Renew the key; False if another process is renewing it."""
     if time.monotonic() < tokens.resting_until:
         return True
     with _lock(tokens.path) as held:
@@ -111,21 +111,21 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> 
             return True
         if not held:
             return False
-        tokens.look_again()
-        if tokens.get(plane) != old:
+        tokens.reload()
+        if tokens.get(api) != old:
             return True  # another process was faster
-        outcome = yield Request(
+        outcome = yield HTTPRequest(
             "GET",
             context.addresses.of("management"),
-            f"/token?type={plane}",
+            f"/token?type={api}",
             {"Authorization": f"Bearer {tokens.renewing_key}"},
             limit=min(LIMIT, context.deadline.remaining() / 2),
         )
-        tokens.look_again()
-        if tokens.get(plane) != old:
+        tokens.reload()
+        if tokens.get(api) != old:
             return True
-        if isinstance(outcome, Reply) and outcome.status < 500:
-            # It said no, or it keeps its keys elsewhere and this file is a copy of them.
+        if isinstance(outcome, HTTPResponse) and outcome.status < 500:
+            # The server refused, or this file is a copy of its keys.
             tokens.renewable = False
         else:
             tokens.resting_until = time.monotonic() + REST
@@ -134,7 +134,7 @@ def _renew(context: Context, tokens: KeyFile, plane: Plane, old: str | None) -> 
 
 @contextmanager
 def _lock(key_file: Path) -> Iterator[bool | None]:
-    """Is the lock held here? None: it cannot be had at all (no such folder, no permission)."""
+    """Yield whether the lock is held; None if it is unavailable (no folder, no permission)."""
     try:
         lock = FileLock(_lock_file(key_file), create=True)
     except OSError:

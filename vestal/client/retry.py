@@ -1,310 +1,294 @@
-"""One call, sent as often as is worth it, within its deadline.
+"""Send one call as often as it is worth it, within its deadline.
 
-worth it until the deadline   the connection was refused (`vestal.client.reached`), or broke before
-                              all was sent; 503 ServiceUnavailable (`vestal.client.pace`); 429, 502,
-                              504
-worth it once                 "Worker died.", or a break after all was sent: the input may be what
-                              kills the worker
-worth a second copy           no answer although answers of that model are much faster: the server
-                              may have lost it (`vestal.client.copies`)
-worth it after an outage      404 for a model that answered before (`vestal.client.shared`)
-never                         a handler's verdict, any other status
+retried until the deadline  connection refused (`vestal.client.reachability`) or broken before the
+                            whole request was sent; 503 ServiceUnavailable
+                            (`vestal.client.waiting_calls`); 429, 502, 504
+retried once                "Worker died.", or a connection broken after the whole request was
+                            sent: the input may be what kills the worker
+                            (`vestal.client.suspect_gate`)
+copied                      no response although the model usually responds much faster: the
+                            server may have lost the request (`vestal.client.hedging`)
+retried after an outage     404 for a model that responded before (`vestal.client.retry_state`)
+never retried               a handler's response, any other status
 
-Before the one more try after a break the server must give a sign of life: a TorchServe that is
-being killed resets connections for a while, and the input is not to blame for that.
+Before the retry after a broken connection the server must respond to a ping: a TorchServe that is
+being stopped resets connections for a while, whatever the input.
 
-Every retry draws on the client's budget (`vestal.client.shared`) and waits for it, but for the one
-with another token.
+Every retry draws on the client's budget (`vestal.client.backoff`), except for a renewed token.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import time
 from urllib.parse import urlencode
 
 from vestal.client import renewal
-from vestal.client.context import Context
-from vestal.client.copies import Copies
-from vestal.client.deadline import LONGEST
+from vestal.client.backoff import Backoff
+from vestal.client.base import CallContext
+from vestal.client.classification import (
+    Verdict,
+    classify,
+    from_handler,
+    is_queue_full_or_without_workers,
+    retry_after,
+)
 from vestal.client.errors import ClientError, TokenError
-from vestal.client.failures import Failures
-from vestal.client.pace import Served, wait_in_line
-from vestal.client.reached import GIVE_UP, PING, Contact
-from vestal.client.recent import Recent
-from vestal.client.steps import Broken, Call, Pause, Reply, Request, Steps
-from vestal.client.verdicts import Verdict, from_handler, full_or_idle, judge, retry_after
+from vestal.client.failures import CallErrors
+from vestal.client.flow import ApiCall, Flow, HTTPRequest, HTTPResponse, Outcome, TransportFailure
+from vestal.client.hedging import HedgingPolicy
+from vestal.client.reachability import GIVE_UP, PING, ConnectionTracker
+from vestal.client.response_history import ResponseHistory
+from vestal.client.waiting_calls import ServedVersion, wait_in_line
 
-BASE, FACTOR, CAP = 0.1, 2.0, 2.0
-"""Seconds: the n-th pause is anything from 0 to min(CAP, BASE * FACTOR**n): full jitter."""
 BROKEN_WHILE_SENDING = 3
-"""A server that resets every upload (too large, a proxy) will not take the next one either."""
-LAST_TRY = 0.02
-"""Seconds: with less than this left, another attempt would end at the deadline unanswered."""
-WITHOUT_DEADLINE = 10
-"""Attempts of a call that was given no deadline."""
+"""A server or proxy that resets this many uploads will not accept the next one either."""
 TOGETHER = 1.0
 """Seconds within which copies of a request die by one worker's death: a new one takes longer."""
-LOOK_AGAIN = 0.25
-"""Seconds until a call that has no turn within its deadline looks for one again."""
 
 
-def backoff(failures: int) -> float:
-    """Seconds to pause after so many failures (1 or more)."""
-    return random.uniform(0, min(CAP, BASE * FACTOR ** min(failures - 1, 30)))
-
-
-def send(context: Context, call: Call) -> Steps[Reply]:
-    """The answer; raises ClientError."""
-    reply, _ = yield from Attempts(call, context).run()
-    return reply
+def send(context: CallContext, call: ApiCall) -> Flow[HTTPResponse]:
+    """Return the successful response; raises ClientError."""
+    response, _ = yield from Attempts(call, context).run()
+    return response
 
 
 class Attempts:
     """The state of one call's retries."""
 
-    def __init__(self, call: Call, context: Context) -> None:
+    def __init__(self, call: ApiCall, context: CallContext) -> None:
         self.call = call
         self.context = context
-        self.base = context.addresses.of(call.plane)
+        self.base = context.addresses.of(call.api)
         self.deadline = context.deadline
-        self.count = 0
-        self.tokens: set[str] = set()
-        self.once_used = False
-        self.died: ClientError | None = None  # what one of an attempt's copies ended in
-        self.died_at = 0.0
-        self.sign_wanted = False
-        self.refused: set[str | None] = set()
-        self.broken_while_sending = 0
-        self.contact = Contact(context.shared.reached, self.base)
-        self.failed = Failures(call, self.base, context)
-        self.served: Served | None = None
-        if call.plane == "inference" and call.model is not None:
-            self.served = call.model, call.version
+        self.retried_once = False
+        self._renewed_tokens = 0
+        self._sent_secrets: set[str] = set(context.secrets)
+        self._copy_error: ClientError | None = None  # of a copy whose worker died
+        self._copy_died_at = 0.0
+        self._ping_needed = False
+        self._refused_tokens: set[str | None] = set()
+        self._broken_while_sending = 0
+        self._connection = ConnectionTracker(context.retry_state.reached, self.base)
+        self._errors = CallErrors(call, self.base, context)
+        self._backoff = Backoff(context, self._connection, self._errors)
+        self._served: ServedVersion | None = None
+        if call.api == "inference" and call.model is not None:
+            self._served = call.model, call.version
 
-    def run(self) -> Steps[tuple[Reply, int]]:
-        """The answer and the number of attempts; raises ClientError."""
-        plane = self.call.plane
+    @property
+    def count(self) -> int:
+        """How often the request was sent, copies included."""
+        return self._backoff.attempts
+
+    def run(self) -> Flow[tuple[HTTPResponse, int]]:
+        """Return the successful response and the number of attempts; raises ClientError."""
         while True:
-            token = yield from renewal.token(self.context, plane)
+            token = yield from renewal.current_token(self.context, self.call.api)
             if self.deadline.expired:
-                raise self.failed.too_late("before it was sent", self.count)
-            if self.sign_wanted:
-                yield from self.sign_of_life(token)
-            self.count += 1
-            outcome = yield from self.send(token)
-            self.contact.note(outcome)
-            if isinstance(outcome, Broken):
-                if not self.deadline.expired:  # else it is no word on the server
-                    self.context.shared.outages.broke()
-                seconds = self.after_break(outcome)
-                if outcome.refused and (left := (yield from self.contact.refused())) < math.inf:
-                    self.failed.last = self.failed.never_reached(outcome, self.count)
-                    seconds = min(seconds, left)
-                yield from self.wait(seconds)
+                raise self._errors.too_late("before it was sent", self.count)
+            if self._ping_needed:
+                yield from self._ping_until_up(token)
+            self._backoff.attempts += 1
+            outcome = yield from self._send(token)
+            self._connection.record(outcome)
+            if isinstance(outcome, TransportFailure):
+                yield from self._recover(outcome)
                 continue
-            verdict = judge(outcome)
-            if verdict is Verdict.ANSWER:
-                self.answered(outcome)
+            verdict = classify(outcome)
+            if verdict is Verdict.SUCCESS:
+                self._record_success(outcome)
                 return outcome, self.count
             if verdict is Verdict.TOKEN:
-                self.refused.add(token)
-                if not (yield from renewal.another(self.context, plane, self.refused)):
-                    raise self.failed.token_refused(outcome, self.count)
+                yield from self._replace_token(outcome, token)
                 continue
-            queued = self.served is not None and full_or_idle(outcome)
-            if self.served is not None and (queued or from_handler(outcome)):
-                self.context.shared.outages.knows(self.served[0])
-            seconds = self.after_reply(outcome, verdict)
-            if self.served is not None and queued:
-                yield from wait_in_line(self.context, self.served, seconds, self.time_left)
+            queued = self._served is not None and is_queue_full_or_without_workers(outcome)
+            if self._served is not None and (queued or from_handler(outcome)):
+                self.context.retry_state.outages.record_model(self._served[0])
+            seconds = self._pause_after_response(outcome, verdict)
+            if self._served is not None and queued:
+                time_left = self._backoff.time_left
+                yield from wait_in_line(self.context, self._served, seconds, time_left)
             else:
-                yield from self.wait(seconds)
+                yield from self._backoff.wait(seconds)
 
-    def send(self, token: str | None) -> Steps[Reply | Broken]:
-        self.died = None
+    def _send(self, token: str | None) -> Flow[Outcome]:
+        self._copy_error = None
         model = self.call.model
-        if not self.once_used or model is None:
-            outcome: Reply | Broken = yield self.with_copies(self.request(token))
+        if not self.retried_once or model is None:
+            outcome: Outcome = yield self._with_hedging(self._request(token))
             return outcome
-        # It may be what killed a worker: not together with another one that may be, too.
-        suspects = self.context.shared.suspects
-        entered = yield from suspects.turn(model, self.deadline)
+        gate = self.context.retry_state.suspect_gate
+        acquired = yield from gate.acquire_slot(model, self.deadline)
         try:
-            outcome = yield self.with_copies(self.request(token))
+            outcome = yield self._with_hedging(self._request(token))
             return outcome
         finally:
-            if entered:
-                suspects.leave(model)
+            if acquired:
+                gate.release_slot(model)
 
-    def sign_of_life(self, token: str | None) -> Steps[None]:
-        """Returns when the server answers a ping, whatever it says; raises where it does not."""
+    def _recover(self, failure: TransportFailure) -> Flow[None]:
+        """Wait before the next attempt; raises if there is none."""
+        if not self.deadline.expired:  # otherwise it tells nothing about the server
+            self.context.retry_state.outages.record_break()
+        seconds = self._pause_after_failure(failure)
+        if failure.refused and (left := (yield from self._connection.refused())) < math.inf:
+            self._errors.last = self._errors.never_reached(failure, self.count)
+            seconds = min(seconds, left)
+        yield from self._backoff.wait(seconds)
+
+    def _replace_token(self, response: HTTPResponse, refused: str | None) -> Flow[None]:
+        """Find a token that was not refused yet; raises TokenError."""
+        self._refused_tokens.add(refused)
+        found = yield from renewal.find_other_token(
+            self.context, self.call.api, self._refused_tokens
+        )
+        if not found:
+            raise self._errors.token_refused(response, self.count)
+        self._renewed_tokens += 1
+
+    def _ping_until_up(self, token: str | None) -> Flow[None]:
+        """Return when the server responds to a ping, with any status; raises if it does not."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         pings, began = 0, time.monotonic()
         while True:
-            outcome = yield Request("GET", self.base, "/ping", headers, limit=PING)
-            if not isinstance(outcome, Broken):
+            outcome = yield HTTPRequest("GET", self.base, "/ping", headers, limit=PING)
+            if not isinstance(outcome, TransportFailure):
                 break
             pings += 1
-            assert self.failed.last is not None
-            if self.contact.takes_connections_only(outcome) and time.monotonic() - began > GIVE_UP:
-                hint = "It takes connections, but sends no HTTP response: is the port right?"
-                raise self.failed.broken(outcome, self.count, hint)
-            yield from self.wait(self.pause(self.failed.last, None, pings))
-        self.sign_wanted = False
+            assert self._errors.last is not None
+            silent = self._connection.accepts_connections_only(outcome)
+            if silent and time.monotonic() - began > GIVE_UP:
+                hint = "It accepts connections, but sends no HTTP response: is the port right?"
+                raise self._errors.from_transport_failure(outcome, self.count, hint)
+            yield from self._backoff.wait(
+                self._backoff.pause_after(self._errors.last, failures=pings)
+            )
+        self._ping_needed = False
 
-    def request(self, token: str | None) -> Request:
+    def _request(self, token: str | None) -> HTTPRequest:
         headers = dict(self.call.headers)
         if token is not None:
-            self.tokens.add(token)
+            self._sent_secrets.add(token)
             headers["Authorization"] = f"Bearer {token}"
         query = f"?{urlencode(self.call.query)}" if self.call.query else ""
         target = self.call.path + query
-        return Request(self.call.method, self.base, target, headers, self.call.body)
+        return HTTPRequest(self.call.method, self.base, target, headers, self.call.body)
 
-    def with_copies(self, request: Request) -> Request:
-        recent = self.recent()
-        if recent is None or not (self.context.hedge and self.context.patient):
+    def _with_hedging(self, request: HTTPRequest) -> HTTPRequest:
+        history = self._history()
+        if history is None or not (self.context.hedge and self.context.retrying):
             return request
-        return request._replace(copies=Copies(self, recent))
+        return request._replace(hedging=HedgingPolicy(self, history))
 
-    def recent(self) -> Recent | None:
-        """The recent answers to such calls; None for a call that is no inference."""
-        return None if self.served is None else self.context.shared.recent(self.call.path)
+    def _history(self) -> ResponseHistory | None:
+        """Return the recent responses to such calls; None unless it is an inference call."""
+        return None if self._served is None else self.context.retry_state.history(self.call.path)
 
-    def copy(self) -> Request | None:
-        """A further copy of what is on its way; None where it may not go now."""
-        if self.context.shared.budget.spend(0) is None:
+    def copy(self) -> HTTPRequest | None:
+        """Return a further copy of the request in flight; None if it may not be sent now."""
+        if not self._has_retries_left or self.context.retry_state.budget.spend(0) is None:
             return None
         try:
-            token = self.context.tokens.get(self.call.plane)  # it may be another one by now
+            token = self.context.tokens.get(self.call.api)  # it may have been renewed
         except TokenError:
             return None
-        self.count += 1
+        self._backoff.attempts += 1
         self.context.span.event("second copy", attempts=self.count)
-        return self.request(token)
+        return self._request(token)
 
-    def lost(self, outcome: Reply | Broken) -> bool:
-        """Notes a copy that failed while another is on its way; may there be further ones?"""
-        if isinstance(outcome, Broken):
-            self.failed.last = self.failed.broken(outcome, self.count)
+    def record_failed_copy(self, outcome: Outcome) -> bool:
+        """Record that one copy failed while another is in flight; True if more may be sent."""
+        if isinstance(outcome, TransportFailure):
+            self._errors.last = self._errors.from_transport_failure(outcome, self.count)
             return not outcome.final
-        self.failed.last = self.failure(outcome)
-        verdict = judge(outcome)
+        self._errors.last = self._response_error(outcome)
+        verdict = classify(outcome)
         if verdict is not Verdict.RETRY_ONCE:
             return verdict is Verdict.RETRY and retry_after(outcome) is None
-        first = not self.once_used and self.died is None
-        self.died, self.died_at = self.failed.last, time.monotonic()
+        first = not self.retried_once and self._copy_error is None
+        self._copy_error, self._copy_died_at = self._errors.last, time.monotonic()
         return first
 
-    def after_reply(self, reply: Reply, verdict: Verdict) -> float:
-        """Seconds to pause before the next attempt; raises where there is none."""
-        error = self.failure(reply)
-        if verdict is Verdict.NOT_FOUND and self.may_come_back():
-            return self.pause(error, None)
+    def _pause_after_response(self, response: HTTPResponse, verdict: Verdict) -> float:
+        """Return the seconds to pause before the next attempt; raises if there is none."""
+        error = self._response_error(response)
+        if verdict is Verdict.NOT_FOUND and self._has_retries_left and self._may_come_back():
+            return self._backoff.pause_after(error)
         if verdict in (Verdict.FINAL, Verdict.NOT_FOUND):
-            self.context.shared.budget.earn()
-            if self.served is not None and verdict is Verdict.FINAL:
-                self.context.shared.lines.answered(self.served)
+            self.context.retry_state.budget.earn()
+            if self._served is not None and verdict is Verdict.FINAL:
+                self.context.retry_state.waiting_calls.record_response(self._served)
             raise error
-        if not self.context.patient:
+        if not self.context.retrying:
             raise error
-        if verdict is Verdict.RETRY_ONCE or self.died:
-            if self.died and time.monotonic() - self.died_at > TOGETHER:
-                self.use_once(self.died)  # it was another worker's death
-            self.use_once(self.died or error)
-        elif reply.status in (502, 504) and not self.call.repeatable:
-            raise error  # a proxy's word: the server behind it may have acted
-        return self.pause(error, retry_after(reply))
+        if verdict is Verdict.RETRY_ONCE or self._copy_error:
+            if self._copy_error and time.monotonic() - self._copy_died_at > TOGETHER:
+                self._use_single_retry(self._copy_error)  # another worker died before
+            self._use_single_retry(self._copy_error or error)
+        elif response.status in (502, 504) and not self.call.repeatable:
+            raise error  # sent by a proxy: the server behind it may have acted
+        if not self._has_retries_left:
+            raise error
+        return self._backoff.pause_after(error, server_pause=retry_after(response))
 
-    def failure(self, reply: Reply) -> ClientError:
-        for token in self.tokens:  # a server, or a proxy, may quote what it was sent
-            reply = reply.without(token)
-        return self.failed.reply(reply, self.count)
+    def _response_error(self, response: HTTPResponse) -> ClientError:
+        for secret in self._sent_secrets:  # a server or proxy may quote what it received
+            response = response.without(secret)
+        return self._errors.from_response(response, self.count)
 
-    def answered(self, reply: Reply) -> None:
-        self.context.tokens.accepted(self.call.plane)
-        self.context.shared.budget.earn()
-        if self.served is not None:
-            self.context.shared.outages.knows(self.served[0])
-            self.context.shared.lines.answered(self.served)
-        if recent := self.recent():
-            recent.answered(reply.sent)
+    def _record_success(self, response: HTTPResponse) -> None:
+        state = self.context.retry_state
+        self.context.tokens.accepted(self.call.api)
+        state.budget.earn()
+        if self._served is not None:
+            state.outages.record_model(self._served[0])
+            state.waiting_calls.record_response(self._served)
+        if history := self._history():
+            history.record(response.sent)
 
-    def may_come_back(self) -> bool:
-        """Is the model unknown since the server was started again, perhaps a moment ago?"""
-        if self.served is None or not self.context.patient:
+    def _may_come_back(self) -> bool:
+        """Whether the model may be missing only because the server has just been restarted."""
+        if self._served is None or not self.context.retrying:
             return False
-        return self.context.shared.outages.since_known(self.served[0])
+        return self.context.retry_state.outages.broke_since_known(self._served[0])
 
-    def after_break(self, broken: Broken) -> float:
+    def _pause_after_failure(self, failure: TransportFailure) -> float:
+        """Return the seconds to pause before the next attempt; raises if there is none."""
         if self.deadline.expired:
-            cause = self.failed.last or broken.error
-            raise self.failed.too_late(broken.phase, self.count) from cause
-        error = self.failed.broken(broken, self.count)
-        if broken.final or not self.context.patient:
+            cause = self._errors.last or failure.error
+            raise self._errors.too_late(failure.phase, self.count) from cause
+        error = self._errors.from_transport_failure(failure, self.count)
+        if failure.final or not self.context.retrying:
             raise error
-        if broken.sent:
+        if failure.sent:
             if not self.call.repeatable:
-                hint = "The server may have done it all the same: look before you try again"
-                raise self.failed.broken(broken, self.count, hint)
-            self.use_once(self.died or error)
-            self.sign_wanted = True
-        elif self.died:
-            self.use_once(self.died)
-        elif broken.phase != "connecting":
-            self.broken_while_sending += 1
-            if self.broken_while_sending == BROKEN_WHILE_SENDING:
-                hint = "Is it too large for the server (max_request_size) or a proxy before it?"
-                raise self.failed.broken(broken, self.count, hint)
-        return self.pause(error, None)
+                hint = "The server may have acted on it; check before you try again"
+                raise self._errors.from_transport_failure(failure, self.count, hint)
+            self._use_single_retry(self._copy_error or error)
+            self._ping_needed = True
+        elif self._copy_error:
+            self._use_single_retry(self._copy_error)
+        elif failure.phase != "connecting":
+            self._broken_while_sending += 1
+            if self._broken_while_sending == BROKEN_WHILE_SENDING:
+                hint = "The input may be too large for the server (max_request_size) or a proxy"
+                raise self._errors.from_transport_failure(failure, self.count, hint)
+        if not self._has_retries_left:
+            if failure.refused and not self.context.retry_state.reached.has(self.base):
+                raise self._errors.never_reached(failure, self.count)
+            raise error
+        return self._backoff.pause_after(error)
 
-    def use_once(self, error: ClientError) -> None:
+    @property
+    def _has_retries_left(self) -> bool:
+        """Whether `retries` allows another attempt; a renewed token costs none."""
+        limit = self.context.retries
+        return limit is None or self.count - 1 - self._renewed_tokens < limit
+
+    def _use_single_retry(self, error: ClientError) -> None:
         if not self.call.repeatable:
             raise error
-        if self.once_used:
-            raise self.failed.worker_died(error, self.count) from error
-        self.once_used = True
-
-    def pause(self, error: ClientError, asked: float | None, failures: int = 0) -> float:
-        """`failures`: in a row, where they are not the attempts."""
-        self.failed.last = error
-        failures = failures or self.count
-        self.context.span.event("retry", attempts=self.count, reason=str(error.args[0]))
-        seconds = max(backoff(failures), asked or 0.0)
-        if seconds > LONGEST:
-            raise error
-        if self.deadline.seconds is None:
-            if failures >= WITHOUT_DEADLINE:
-                raise error
-            return seconds
-        left = self.deadline.remaining()
-        if asked is not None and asked >= left:
-            raise error
-        return max(asked or 0.0, min(seconds, left / 2))
-
-    def time_left(self) -> float:
-        """Seconds left for another attempt; raises where there are none."""
-        left = self.deadline.remaining()
-        if left < LAST_TRY:
-            raise self.failed.too_late("waiting to try again", self.count) from self.failed.last
-        until_given_up = self.contact.give_up_at - time.monotonic()
-        if until_given_up <= 0:
-            assert self.failed.last is not None
-            raise self.failed.last
-        return min(left, until_given_up)
-
-    def wait(self, seconds: float) -> Steps[None]:
-        """Pauses so long, and for the client's budget; raises where no time would be left."""
-        while True:
-            turn = self.context.shared.budget.spend(self.time_left())
-            if turn is not None:
-                break
-            yield Pause(LOOK_AGAIN)
-        try:
-            if turn or seconds:
-                yield Pause(max(turn, seconds))
-        except BaseException:  # the call was cancelled: another one may have its turn
-            self.context.shared.budget.refund()
-            raise
+        if self.retried_once:
+            raise self._errors.worker_died(error, self.count) from error
+        self.retried_once = True

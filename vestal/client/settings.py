@@ -1,4 +1,4 @@
-"""Which addresses and tokens a client uses: from its arguments, or from a ready file."""
+"""Addresses and tokens of a client: from its arguments, or from a ready file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from vestal.client.errors import ConnectionFailed, Facts, InvalidAddress, NoAddress
-from vestal.client.tokens import FixedToken, KeyFile, NoToken, Plane, Tokens
+from vestal.client.errors import ConnectionFailed, ErrorDetails, InvalidAddress, NoAddress
+from vestal.client.tokens import Api, FixedToken, KeyFile, NoToken, Tokens
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _EXAMPLE = "http://127.0.0.1:8080"
 _PRINTABLE = re.compile(r"[\x21-\x7e]*")
-_START = Facts(hint="`vestal serve` starts one here; or give the address: Client(url)")
+_START = ErrorDetails(hint="`vestal serve` starts one here; or give the address: Client(url)")
 
 
 class Addresses(NamedTuple):
-    """Base addresses without a trailing slash; None where this client has none.
+    """Base addresses without a trailing slash; None if the client has none.
 
     `own`: they come from the ready file, so the server runs on this machine.
     """
@@ -36,14 +36,14 @@ class Addresses(NamedTuple):
     metrics: str | None
     own: bool = False
 
-    def of(self, plane: Plane) -> str:
-        """The address of a plane; raises NoAddress where it was not given."""
-        address: str | None = getattr(self, plane)
+    def of(self, api: Api) -> str:
+        """Return the address of an API; raises NoAddress if it is unknown."""
+        address: str | None = getattr(self, api)
         if address is None:
-            argument = "url" if plane == "inference" else plane
+            argument = "url" if api == "inference" else api
             raise NoAddress(
-                f"this call needs the {plane} address, and this client has none",
-                Facts(hint=f'Say it: Client({argument}="http://host:port")'),
+                f"this call needs the {api} address, and this client has none",
+                ErrorDetails(hint=f'Pass it: Client({argument}="http://host:port")'),
             )
         return address
 
@@ -58,7 +58,7 @@ def resolve(
     key_file: str | os.PathLike[str] | None,
     token: str | None,
 ) -> tuple[Addresses, Tokens]:
-    """Arguments first, then VESTAL_TOKEN; the ready file only where no address was given."""
+    """Resolve the arguments, then VESTAL_TOKEN; without an address, read the ready file."""
     if token is not None and key_file is not None:
         raise UsageError("token and key_file were both given: give the one that should be used")
     ready = None
@@ -91,7 +91,7 @@ def _tokens(
 
 
 def read_ready_file(path: Path) -> ReadyFile:
-    """The ready file of a server that is alive; raises ConnectionFailed where there is none."""
+    """Read the ready file of a running server; raises ConnectionFailed if there is none."""
     from dataclasses import replace
 
     from vestal.project import ReadyFile
@@ -106,13 +106,13 @@ def read_ready_file(path: Path) -> ReadyFile:
             _START,
         )
     if ready.key_file is not None:
-        # A relative path is meant from the project's folder.
+        # A relative path starts at the project's folder.
         ready = replace(ready, key_file=str(path.parent.parent / ready.key_file))
     return ready
 
 
 def phase_near(ready_file: Path) -> Phase | None:
-    """The phase of a server that is starting or stopping; None where there is none."""
+    """Return the phase of a server that is starting or stopping, if there is one."""
     from vestal.project import PHASE_FILE, Phase
 
     try:
@@ -129,7 +129,7 @@ def _not_ready(ready_file: Path) -> ConnectionFailed:
     since = time.strftime("%H:%M:%S", time.localtime(phase.since))
     return ConnectionFailed(
         f"the server of this project is {phase.phase} (since {since}, process {phase.pid})",
-        Facts(
+        ErrorDetails(
             hint="Try again when `vestal serve` prints Ready"
             if phase.phase == "starting"
             else "`vestal serve` starts another one when it has ended"
@@ -138,8 +138,8 @@ def _not_ready(ready_file: Path) -> ConnectionFailed:
 
 
 def model_store_of(addresses: Addresses, tokens: Tokens) -> Path | None:
-    """The folder of the server's archives, if its ready file is on this machine: beside the key
-    file, or in the current folder's project."""
+    """Return the server's model store if its ready file is on this machine: beside the key file,
+    or in the project of the current folder."""
     from vestal.project import Project, ReadyFile
 
     here = Project.here().ready_file
@@ -174,7 +174,7 @@ def _address(name: str, address: str | None) -> str | None:
     if not isinstance(address, str):
         raise InvalidAddress(f"{name} is {address!r}: expected a str such as {_EXAMPLE}")
     if wrong := _what_is_wrong(address):
-        # Not shown where it may hold a password.
+        # Not shown if it may hold a password.
         shown = name if "@" in address else f"{name} is {address!r}"
         raise InvalidAddress(f"{shown}: {wrong}")
     return address.rstrip("/")

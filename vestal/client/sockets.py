@@ -1,8 +1,8 @@
-"""Connections whose every socket operation ends at the call's deadline.
+"""Connections whose socket operations all end at the call's deadline.
 
-A timeout of requests counts anew with every operation, so a server that trickles one byte a second
-is never too slow for it. Here each operation gets what is left of the whole call. The deadline
-belongs to the thread that makes the call, since a connection outlives many calls.
+A timeout of requests restarts with every operation, so it never ends a response of one byte per
+second. Here each operation gets what is left of the whole call. The deadline belongs to the thread
+of the call, since a connection outlives many calls.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from vestal.client.deadline import Deadline
-from vestal.client.steps import WAITING
+from vestal.client.flow import WAITING
 
 
 class Exchange:
-    """How far one request has come: read after it failed."""
+    """The progress of one request."""
 
     __slots__ = ("deadline", "look", "look_at", "phase", "sent")
 
@@ -33,26 +33,26 @@ class Exchange:
         self.deadline = deadline
         self.phase = "connecting"
         self.sent = False
-        # What is done at `look_at` (by the deadline's clock) while an answer is waited for; it
-        # gives the seconds until the next time, or raises to end the wait.
+        # Called at `look_at` (on the deadline's clock) while waiting for the response; returns the
+        # seconds until the next call, or raises to end the wait.
         self.look: Callable[[], float] | None = None
         self.look_at = math.inf
 
     def timeout(self) -> float | None:
-        """Seconds that a socket operation has; raises TimeoutError where none are left."""
+        """Return the seconds left for a socket operation; raises TimeoutError if none are."""
         left = self.deadline.timeout()
         if left == 0:
             raise TimeoutError("the deadline has passed")
         return left
 
 
-# A context variable keeps threads apart, and gevent's greenlets too (Locust runs on them).
+# A context variable separates threads, and gevent's greenlets too (Locust uses them).
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
 def exchange(deadline: Deadline) -> Iterator[Exchange]:
-    """Every socket operation of this thread inside the block ends at the deadline."""
+    """Inside the block, socket operations of this thread end at the deadline."""
     current = Exchange(deadline)
     token = _current.set(current)
     try:
@@ -62,7 +62,7 @@ def exchange(deadline: Deadline) -> Iterator[Exchange]:
 
 
 class _Timed:
-    """Before each operation, what is left of the call becomes the socket's timeout."""
+    """Sets the socket's timeout to the call's remaining time before each operation."""
 
     def _set_timeout(self, share: float = 1.0) -> None:
         current = _current.get()
@@ -98,7 +98,7 @@ class _Timed:
         return count
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
-        # A plain socket's timeout holds for all of sendall; a TLS socket's sendall is many sends.
+        # A plain socket's timeout covers all of sendall; a TLS socket's sendall is many sends.
         self._set_timeout()
         super().sendall(*args, **kwargs)  # type: ignore[misc]
 
@@ -113,15 +113,17 @@ class DeadlineSSLSocket(_Timed, ssl.SSLSocket):
         super().do_handshake(block)
 
 
-def ssl_context() -> ssl.SSLContext:
-    """One whose sockets keep the deadline, also behind a proxy."""
+def ssl_context(verified: bool = True) -> ssl.SSLContext:
+    """Make a context whose sockets keep the deadline, also behind a proxy."""
     context = create_urllib3_context()
+    if not verified:
+        context.check_hostname = False  # urllib3 then sets CERT_NONE, which it would forbid
     context.sslsocket_class = DeadlineSSLSocket
     return context
 
 
 class _Connection:
-    """Connects within the deadline, over all addresses of a name, and notes how far it came."""
+    """Connects within the deadline to one of a name's addresses, and records its progress."""
 
     def _new_conn(self) -> socket.socket:
         host, port = self._dns_host, self.port  # type: ignore[attr-defined]
@@ -129,7 +131,7 @@ class _Connection:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(found):
             try:
-                # It fails for a family that the kernel lacks: IPv6 in many containers.
+                # Fails if the kernel lacks the address family: IPv6 in many containers.
                 connection = DeadlineSocket(family, kind, protocol)
             except OSError as error:
                 failure = error
@@ -137,7 +139,7 @@ class _Connection:
             try:
                 for option in self.socket_options or ():  # type: ignore[attr-defined]
                     connection.setsockopt(*option)
-                # One address that swallows packets must leave time for those after it.
+                # An address that drops packets must leave time for the next ones.
                 connection._set_timeout(share=1 / (len(found) - number))
                 connection.connect(address)
             except OSError as error:
@@ -164,9 +166,9 @@ class _Connection:
 
 
 class _Idle(LifoQueue[Any]):
-    """Idle connections, without a lock: held during a fork, it would never be free in the child.
+    """Idle connections without a lock, which a fork could leave locked in the child.
 
-    urllib3 takes every connection out at the end of the process, so the child could not end.
+    urllib3 empties the pool at exit, so the child could not exit.
     """
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:

@@ -1,9 +1,8 @@
-"""Where tokens come from: an argument, VESTAL_TOKEN, or TorchServe's key file.
+"""Sources of tokens: an argument, VESTAL_TOKEN, or TorchServe's key file.
 
-TorchServe writes `key_file.json` anew at every start, with one key for inference and one for
-management; each is good for 60 minutes unless `token_expiration_min` says otherwise. How a key is
-renewed stands in `vestal.client.renewal`. No token is ever part of a repr, a log line or an error's
-text.
+TorchServe writes `key_file.json` at every start, with one key for inference and one for management;
+each is valid for 60 minutes unless `token_expiration_min` is set. `vestal.client.renewal` renews
+keys. No token is ever part of a repr, a log line or an error message.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vestal.client.errors import Facts, TokenError
+from vestal.client.errors import ErrorDetails, TokenError
 
-Plane = Literal["inference", "management", "metrics"]
-"""Which of TorchServe's three addresses a call goes to."""
+Api = Literal["inference", "management", "metrics"]
+"""TorchServe's three APIs, each with its own address."""
 
 
 NEW = 30.0
@@ -28,19 +27,19 @@ NEW = 30.0
 
 
 class Tokens(ABC):
-    """`origin` says where the tokens come from, for errors."""
+    """`origin`: the source of the tokens, for errors."""
 
     origin: str
 
     @abstractmethod
-    def get(self, plane: Plane) -> str | None:
-        """The token to send; None to send none. Raises TokenError where it cannot be read."""
+    def get(self, api: Api) -> str | None:
+        """Return the token to send, or None. Raises TokenError if it cannot be read."""
 
-    def accepted(self, plane: Plane) -> None:  # noqa: B027  most need not know
-        """The server took the token."""
+    def accepted(self, api: Api) -> None:  # noqa: B027  most need not know
+        """Record that the server accepted the token."""
 
-    def expired(self, plane: Plane) -> str | None:
-        """What is known of the end of a token that was refused; None where it may be just wrong."""
+    def expired(self, api: Api) -> str | None:
+        """Return why a refused token expired; None if it may just be wrong."""
         return None
 
     def __repr__(self) -> str:
@@ -53,7 +52,7 @@ class NoToken(Tokens):
     def __repr__(self) -> str:
         return "<no token>"
 
-    def get(self, plane: Plane) -> str | None:
+    def get(self, api: Api) -> str | None:
         return None
 
 
@@ -63,16 +62,16 @@ class FixedToken(Tokens):
     def __init__(self, token: str, origin: str) -> None:
         self.origin = origin
         self._token = _checked(token.strip(), origin)
-        self._was_good: set[Plane] = set()
+        self._was_good: set[Api] = set()
 
-    def get(self, plane: Plane) -> str | None:
-        return None if plane == "metrics" else self._token
+    def get(self, api: Api) -> str | None:
+        return None if api == "metrics" else self._token
 
-    def accepted(self, plane: Plane) -> None:
-        self._was_good.add(plane)
+    def accepted(self, api: Api) -> None:
+        self._was_good.add(api)
 
-    def expired(self, plane: Plane) -> str | None:
-        if plane not in self._was_good:
+    def expired(self, api: Api) -> str | None:
+        if api not in self._was_good:
             return None
         return "it was good before: it has expired, or another one was made"
 
@@ -80,8 +79,8 @@ class FixedToken(Tokens):
 class KeyFile(Tokens):
     """TorchServe's key file, read again whenever it changes.
 
-    `renewable`: False once the token API has turned out not to renew these very keys.
-    `resting_until`: a moment of the monotonic clock; no renewal is tried before it.
+    `renewable`: False once the token API did not renew these keys.
+    `resting_until`: monotonic time before which no renewal is tried.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,68 +90,69 @@ class KeyFile(Tokens):
         self._keys: dict[str, Any] = {}
         self._ends: dict[str, float] = {}
         self._made: dict[str, float] = {}
-        self._was_good: dict[Plane, str] = {}
+        self._was_good: dict[Api, str] = {}
         self.renewable = True
         self.resting_until = 0.0
 
     def __reduce__(self) -> tuple[type[KeyFile], tuple[Path]]:
         return KeyFile, (self.path,)
 
-    def get(self, plane: Plane) -> str | None:
-        if plane == "metrics":
+    def get(self, api: Api) -> str | None:
+        if api == "metrics":
             return None
         self._refresh()
-        token = self._entry(plane).get("key")
+        token = self._entry(api).get("key")
         if not isinstance(token, str):
             raise TokenError(
-                f"the {self.origin} has no {plane} key",
-                Facts(hint="It must be the key_file.json that TorchServe wrote at its start"),
+                f"the {self.origin} has no {api} key",
+                ErrorDetails(
+                    hint="It must be the key_file.json that TorchServe wrote at its start"
+                ),
             )
         return _checked(token, self.origin)
 
     @property
     def renewing_key(self) -> str | None:
-        """What the token API asks for; None where the file does not hold it."""
+        """The key that the token API requires; None if the file does not have it."""
         key = self._entry("API").get("key")
         return key if isinstance(key, str) and _SENDABLE.fullmatch(key) else None
 
-    def seconds_left(self, plane: Plane) -> float | None:
-        """Until the key expires, negative afterwards; None where the file does not say."""
-        end = self._ends.get(plane)
+    def seconds_left(self, api: Api) -> float | None:
+        """Return the seconds until the key expires, negative afterwards; None if unknown."""
+        end = self._ends.get(api)
         return None if end is None else end - time.time()
 
-    def is_new(self, plane: Plane) -> bool:
-        """Has the key been seen to change a moment ago? Then its end is not near, whatever a clock
-        that runs ahead of the server's makes of it."""
-        return time.monotonic() - self._made.get(plane, -math.inf) < NEW
+    def is_new(self, api: Api) -> bool:
+        """Whether the key changed a moment ago. Then it is not about to expire, even if this
+        machine's clock is ahead of the server's."""
+        return time.monotonic() - self._made.get(api, -math.inf) < NEW
 
-    def look_again(self) -> None:
-        """Forgets the time stamp: two writes within one tick of the clock have the same."""
+    def reload(self) -> None:
+        """Read the file even if its time stamp is the same, as after two fast writes."""
         self._stamp = None
         self._refresh()
 
-    def accepted(self, plane: Plane) -> None:
-        if key := self._entry(plane).get("key"):
-            self._was_good[plane] = key
+    def accepted(self, api: Api) -> None:
+        if key := self._entry(api).get("key"):
+            self._was_good[api] = key
 
-    def has_ended(self, plane: Plane) -> bool:
-        left = self.seconds_left(plane)
+    def has_ended(self, api: Api) -> bool:
+        left = self.seconds_left(api)
         return left is not None and left <= 0
 
-    def expired(self, plane: Plane) -> str | None:
-        if self.has_ended(plane):
-            return f"it expired at {self._entry(plane)['expiration time']}"
-        if self._was_good.get(plane) == self._entry(plane).get("key"):
+    def expired(self, api: Api) -> str | None:
+        if self.has_ended(api):
+            return f"it expired at {self._entry(api)['expiration time']}"
+        if self._was_good.get(api) == self._entry(api).get("key"):
             return "it was good before: another one was made, which this file does not hold"
         return None
 
-    def _entry(self, plane: str) -> dict[str, Any]:
-        entry = self._keys.get(plane)
+    def _entry(self, api: str) -> dict[str, Any]:
+        entry = self._keys.get(api)
         return entry if isinstance(entry, dict) else {}
 
     def _refresh(self) -> None:
-        # Without a lock: threads that read at once read the same, and a lock could be held
-        # by another thread when this process forks.
+        # Without a lock: concurrent reads give the same result, and a fork could leave it locked.
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -162,23 +162,22 @@ class KeyFile(Tokens):
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
         except (OSError, RecursionError, ValueError) as error:
-            # TorchServe writes its key file in place: what was read before stays until the
-            # new one is whole.
+            # TorchServe writes its key file in place: the previous keys stay until it is complete.
             if self._keys:
                 return
             raise _unreadable(self.path, error) from None
         if keys != self._keys:
             self.renewable, self.resting_until = True, 0.0
         before, self._keys, self._stamp = self._keys, keys, stamp
-        for plane in keys:
-            if before and before.get(plane) != keys[plane]:
-                self._made[plane] = time.monotonic()
-        ends = {plane: _end(self._entry(plane).get("expiration time")) for plane in keys}
-        self._ends = {plane: end for plane, end in ends.items() if end is not None}
+        for api in keys:
+            if before and before.get(api) != keys[api]:
+                self._made[api] = time.monotonic()
+        ends = {api: _end(self._entry(api).get("expiration time")) for api in keys}
+        self._ends = {api: end for api, end in ends.items() if end is not None}
 
 
 def _end(when: object) -> float | None:
-    """An expiration time as seconds since 1970."""
+    """Return an expiration time as seconds since 1970."""
     if not isinstance(when, str):
         return None
     try:
@@ -193,7 +192,7 @@ def _unreadable(path: Path, error: Exception) -> TokenError:
     if isinstance(error, FileNotFoundError):
         return TokenError(
             f"no key file at {path}",
-            Facts(hint="TorchServe writes it at its start into its working directory"),
+            ErrorDetails(hint="TorchServe writes it at its start into its working directory"),
         )
     # The text of a ValueError from json may quote the file, which holds the keys.
     reason = error.strerror if isinstance(error, OSError) else "it is no JSON object"
@@ -204,7 +203,7 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def _checked(token: str, origin: str) -> str:
-    """Refuses what no header can carry, before a library quotes it in its own error."""
+    """Raise for characters that no header can carry, before a library quotes the token."""
     if not _SENDABLE.fullmatch(token):
         raise TokenError(
             f"the token from {origin} is empty, or has characters that no header can carry"

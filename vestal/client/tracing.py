@@ -1,7 +1,7 @@
 """Traces: W3C `traceparent` and `x-correlation-id` on every inference, spans of OpenTelemetry.
 
-Vestal's handlers send both headers back and log them. Where the caller's program uses OpenTelemetry
-(has imported it), every call is a client span, and the header names it; nothing is imported here.
+Vestal's handlers return both headers and log them. If the program has imported OpenTelemetry, every
+call is a client span, and the header names it; nothing is imported here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _CORRELATION_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Span(Protocol):
-    """What is told of a call while it runs."""
+    """A span of a call."""
 
     def header(self) -> str | None:
-        """The traceparent that names this span; None where there is none."""
+        """Return the traceparent of this span, if it has one."""
 
     def event(self, name: str, **attributes: str | int | float) -> None: ...
 
@@ -36,10 +36,10 @@ class _NoSpan:
         return None
 
     def event(self, name: str, **attributes: str | int | float) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
     def end(self, error: BaseException | None) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
 
 NO_SPAN: Span = _NoSpan()
@@ -68,7 +68,7 @@ class _OpenTelemetrySpan:
 
 
 def span(operation: str, model: str | None, traceparent: str | None) -> Span:
-    """A client span around one call, `vestal.predict mnist`; a child of `traceparent` if given."""
+    """Start a client span, `vestal.predict mnist`; a child of `traceparent` if given."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return NO_SPAN
@@ -88,7 +88,7 @@ def span(operation: str, model: str | None, traceparent: str | None) -> Span:
 
 
 class Trace(NamedTuple):
-    """The two headers of a call, as they are sent."""
+    """The two headers of a call, as sent."""
 
     traceparent: str
     correlation_id: str
@@ -98,9 +98,9 @@ class Trace(NamedTuple):
 
 
 def trace_of(span: Span, traceparent: str | None, correlation_id: str | None) -> Trace:
-    """The caller's own where given; a new trace, and its id for correlation, otherwise.
+    """Return the caller's headers, or a new trace whose id is the correlation id.
 
-    Raises UsageError for what cannot be such a header.
+    Raises UsageError for an invalid header.
     """
     if correlation_id is not None and not _is(correlation_id, _CORRELATION_ID):
         raise UsageError(
@@ -114,7 +114,7 @@ def trace_of(span: Span, traceparent: str | None, correlation_id: str | None) ->
 
 
 def checked(traceparent: str) -> str:
-    """Raises UsageError where it is no W3C traceparent."""
+    """Raises UsageError unless it is a W3C traceparent."""
     if not _is(traceparent, _TRACEPARENT):
         raise UsageError(
             f"traceparent is {traceparent!r}: expected W3C's form, 00-<32 hex>-<16 hex>-<2 hex>"

@@ -1,8 +1,8 @@
-"""The blocking half: sends a request through urllib3's pools, within a deadline.
+"""The transport of `Client`: send requests through urllib3's pools, within a deadline.
 
-requests knows the environment's proxies and certificates, so its adapter makes the pools, once for
-each address. A request then goes to its pool straight away: to prepare it as requests does would
-cost more than to send it.
+requests reads proxies and certificates from the environment, so its adapter creates the pools, one
+per address. Requests then go directly to their pool: preparing them as requests does would cost
+more than sending them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, ProxyManager, Retry
 from urllib3.exceptions import HTTPError
 
-from vestal.client.context import Context, finish
+from vestal.client.base import CallContext, finish
+from vestal.client.connection_options import ConnectionOptions
+from vestal.client.custom_transport import AdapterTransport
 from vestal.client.deadline import Deadline
-from vestal.client.sockets import POOLS, exchange, ssl_context
-from vestal.client.steps import (
+from vestal.client.flow import (
     TOO_LATE,
-    Broken,
-    Copying,
+    BlockingIO,
+    Flow,
+    Hedging,
+    HTTPRequest,
+    HTTPResponse,
+    Outcome,
     Pause,
-    Reply,
-    Request,
-    Steps,
     Wait,
-    Work,
-    broken,
+    transport_failure,
 )
+from vestal.client.sockets import POOLS, exchange, ssl_context
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,14 +43,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECTIONS = 256
-"""Idle connections kept for each address; they are made one by one, as calls need them."""
+"""Idle connections kept for each address; opened one by one, as calls need them."""
+CLOSED = "this client is closed; create a new one"
 _NO_RETRIES = Retry(False)
 ANSWERED = 0.05
-"""Seconds between two looks whether a further copy of a request is answered."""
+"""Seconds between two checks for the response to a copy of a request."""
 
 
 class _Route(NamedTuple):
-    """`prefix`: the address' own path; the whole address where an HTTP proxy forwards it."""
+    """`prefix`: the path of the address; the whole address if an HTTP proxy forwards it."""
 
     pool: HTTPConnectionPool
     prefix: str
@@ -56,6 +59,7 @@ class _Route(NamedTuple):
 
 class _Adapter(HTTPAdapter):
     def __init__(self, environment: Mapping[str, Mapping[str, Any]]) -> None:
+        self._verified = all(settings["verify"] for settings in environment.values())
         super().__init__(pool_maxsize=CONNECTIONS)
         self.routes = {
             address: self._route(address, **settings) for address, settings in environment.items()
@@ -70,29 +74,37 @@ class _Adapter(HTTPAdapter):
         return _Route(pool, self.request_url(request, proxies).rstrip("/"))
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=ssl_context())
+        super().init_poolmanager(*args, **kwargs, ssl_context=ssl_context(self._verified))
         self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        kwargs["ssl_context"] = ssl_context()
+        kwargs["ssl_context"] = ssl_context(self._verified)
         if proxy.lower().startswith("https:"):
             kwargs["proxy_ssl_context"] = ssl_context()
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if isinstance(manager, ProxyManager):  # one for SOCKS has pools of its own
+        if isinstance(manager, ProxyManager):  # that of SOCKS has its own pools
             manager.pool_classes_by_scheme = POOLS
         return manager
 
 
 class Transport:
-    """Thread-safe. A child after a fork gets connections of its own."""
+    """Thread-safe. A child process gets its own connections after a fork."""
 
-    def __init__(self, addresses: tuple[str, ...], proxies: Mapping[str, str]) -> None:
-        # requests' Session would read proxies and .netrc again for every request, and a .netrc
-        # entry would replace our token; so the environment is read once, here.
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        proxies: Mapping[str, str],
+        options: ConnectionOptions,
+    ) -> None:
+        self._headers = options.headers
+        self._custom = None if options.transport is None else AdapterTransport(options)
+        verify = None if options.verify is True else options.verify
+        # A requests Session would read proxies and .netrc for every request, and a .netrc entry
+        # would replace the token; so the environment is read once, here.
         with requests.Session() as session:
             self._environment: dict[str, Mapping[str, Any]] = {
                 address: {
-                    **session.merge_environment_settings(address, {}, None, None, None),
+                    **session.merge_environment_settings(address, {}, None, verify, options.cert),
                     "proxies": {"all": proxies[address]} if address in proxies else {},
                 }
                 for address in addresses
@@ -102,14 +114,14 @@ class Transport:
         self._inherited: list[_Adapter | None] = []
         self._lock = Lock()
 
-    def carry_out(self, steps: Steps[T], context: Context) -> T:
-        """Takes a call's steps one by one in this thread, and gives its result."""
+    def run(self, flow: Flow[T], context: CallContext) -> T:
+        """Carry out a call's steps in this thread and return its result."""
         outcome: Any = None
         error: BaseException | None = None
         try:
             while True:
-                step = steps.send(outcome)
-                if isinstance(step, Request):
+                step = flow.send(outcome)
+                if isinstance(step, HTTPRequest):
                     outcome = self.send(step, context.deadline.within(step.limit))
                 elif isinstance(step, Pause):
                     time.sleep(min(step.seconds, context.deadline.remaining()))
@@ -126,18 +138,23 @@ class Transport:
             error = raised
             raise
         finally:
-            finish(steps, context, error)
+            finish(flow, context, error)
 
-    def send(self, request: Request, deadline: Deadline) -> Reply | Broken:
-        """Sends once, and copies beside it; never raises for what the network does."""
-        if request.copies is None:
+    def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
+        """Send a request and its second copies; never raises for a network error."""
+        if self._custom is not None:
+            if self._closed:
+                raise UsageError(CLOSED)
+            merged = request._replace(headers={**self._headers, **request.headers})
+            return self._custom.send(merged, deadline)
+        if request.hedging is None:
             return self._exchange(request, deadline)
-        race = _Race(request.copies, lambda copy: self._exchange(copy, deadline))
+        race = _Race(request.hedging, lambda copy: self._exchange(copy, deadline))
         return race.outcome(self._exchange(request, deadline, race), deadline)
 
     def _exchange(
-        self, request: Request, deadline: Deadline, race: _Race | None = None
-    ) -> Reply | Broken:
+        self, request: HTTPRequest, deadline: Deadline, race: _Race | None = None
+    ) -> Outcome:
         pool, prefix = self._open().routes[request.base]
         sent = time.monotonic()
         with exchange(deadline) as current:
@@ -149,7 +166,7 @@ class Transport:
                     request.method,
                     prefix + request.target,
                     body=request.body or None,
-                    headers=request.headers,
+                    headers={**self._headers, **request.headers},
                     retries=_NO_RETRIES,
                     redirect=False,
                     assert_same_host=False,
@@ -159,71 +176,73 @@ class Transport:
                 current.phase = "reading the answer"
                 body = response.read()
             except (HTTPError, MemoryError, OSError, OverflowError, ValueError) as error:
-                return broken(current.phase, error, current.sent)
+                return transport_failure(current.phase, error, current.sent)
         response.release_conn()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status, response.reason or "", headers, body, sent)
+        return HTTPResponse(response.status, response.reason or "", headers, body, sent)
 
     def _open(self) -> _Adapter:
         adapter = self._adapter
         if adapter is None:  # closed, or in a child process
             with self._lock:
                 if self._closed:
-                    raise UsageError("this client is closed: make a new one")
+                    raise UsageError(CLOSED)
                 adapter = self._adapter = self._adapter or _Adapter(self._environment)
         return adapter
 
     def after_fork(self) -> None:
-        """Leaves the parent's connections alone: kept, since collecting them would close them."""
+        """Keep the parent's connections, since collecting them would close them."""
         self._inherited.append(self._adapter)
         self._adapter = None
         self._lock = Lock()
 
     def close(self) -> None:
-        """Closes idle connections; a second call does nothing."""
+        """Close idle connections; a second call does nothing."""
         with self._lock:
             self._closed = True
             adapter, self._adapter = self._adapter, None
         if adapter is not None:
             adapter.close()
+        if self._custom is not None:
+            self._custom.close()
 
 
 class _Overtaken(OSError):
-    """A copy has settled the exchange: the first request is waited for no longer."""
+    """A copy has settled the exchange, so the wait for the first request ends."""
 
 
 class _Race:
-    """A request and its further copies, each in a thread of its own."""
+    """A request and its second copies, each in its own thread."""
 
-    def __init__(self, copies: Copying, send: Callable[[Request], Reply | Broken]) -> None:
-        self._copies, self._send = copies, send
+    def __init__(self, copies: Hedging, send: Callable[[HTTPRequest], Outcome]) -> None:
+        self._hedging, self._send = copies, send
         self._on_their_way: list[Future[Any]] = []
-        self._settled: Reply | Broken | None = None
+        self._settled: Outcome | None = None
 
     def look(self) -> float:
-        """Seconds until the next look; raises _Overtaken."""
+        """Return the seconds until the next check; raises _Overtaken."""
         for copy in [copy for copy in self._on_their_way if copy.done()]:
             self._on_their_way.remove(copy)
             outcome = copy.result()
-            if self._copies.settles(outcome):
+            if self._hedging.settles(outcome):
                 self._settled = outcome
                 raise _Overtaken
         return self._next()
 
     def _next(self) -> float:
-        step = self._copies.next()
-        if isinstance(step, Request):
-            self._on_their_way.append(Work(lambda: self._send(step), may_hang=True).start())
+        step = self._hedging.next()
+        if isinstance(step, HTTPRequest):
+            self._on_their_way.append(BlockingIO(lambda: self._send(step), may_hang=True).start())
             return ANSWERED
         return min(ANSWERED, step) if self._on_their_way else step
 
-    def outcome(self, outcome: Reply | Broken, deadline: Deadline) -> Reply | Broken:
-        """The outcome of all; `outcome`: of the first request."""
+    def outcome(self, outcome: Outcome, deadline: Deadline) -> Outcome:
+        """Return the outcome that counts; `outcome`: of the first request."""
         if self._settled is not None or not self._on_their_way:
             return self._settled or outcome
         from concurrent.futures import FIRST_COMPLETED, wait
 
-        while self._on_their_way and not self._copies.settles(outcome):
+        while self._on_their_way and not self._hedging.settles(outcome):
             done: set[Future[Any]] = set()
             while not done:
                 if deadline.expired:
@@ -238,10 +257,10 @@ class _Race:
 
 def _wait(wait: Wait, deadline: Deadline) -> None:
     with suppress(TimeoutError):
-        wait.until.result(min(wait.seconds, deadline.remaining()))
+        wait.future.result(min(wait.seconds, deadline.remaining()))
 
 
-def _work(work: Work, deadline: Deadline) -> Any:
+def _work(work: BlockingIO, deadline: Deadline) -> Any:
     if not work.may_hang:
         return work.do()
     try:

@@ -1,7 +1,7 @@
-"""Aids for tests of those who call models, and of those who make them; no Java in either.
+"""Helpers for tests of code that calls models, and of models; neither needs Java.
 
-`FakeServer` answers like a TorchServe, without a model. The pytest fixture `archive`
-(vestal.testing.archives) loads an archive or a model and asks it, without a server.
+`FakeServer` responds like a TorchServe, without a model. The pytest fixture `archive`
+(vestal.testing.archives) loads an archive or a model and runs it without a server.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vestal.testing.fake_server import Failure as Failure
+    from vestal.testing.fake_server import FakeFailure as FakeFailure
     from vestal.testing.fake_server import FakeRequest as FakeRequest
     from vestal.testing.fake_server import FakeServer as FakeServer
 
-__all__ = ["Failure", "FakeRequest", "FakeServer"]
+__all__ = ["FakeFailure", "FakeRequest", "FakeServer"]
 
 
 def __getattr__(name: str) -> object:

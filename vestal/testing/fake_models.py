@@ -1,4 +1,4 @@
-"""What a FakeServer serves, and what TorchServe's management API says of it."""
+"""The models of a FakeServer, and its management API."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from vestal.errors import UsageError
 
 
-class Refused(Exception):
-    """An error of TorchServe's own: status, type and message."""
+class FakeError(Exception):
+    """An error response of TorchServe: status, type and message."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(status, kind, message)
@@ -20,8 +20,8 @@ class Refused(Exception):
 
 
 @dataclass
-class Served:
-    """One version; `workers` are READY as soon as they are asked for."""
+class FakeVersion:
+    """One version. Its workers are READY at once."""
 
     model: str
     version: str
@@ -51,32 +51,32 @@ class Served:
         }
 
 
-class Models:
-    """The versions of every model, the first one being the default until another is set."""
+class FakeModels:
+    """The versions of every model. The first one is the default until another is set."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, dict[str, Served]] = {}
+        self._versions: dict[str, dict[str, FakeVersion]] = {}
         self._defaults: dict[str, str] = {}
-        self._store: dict[str, Served] = {}
+        self._store: dict[str, FakeVersion] = {}
         self._worker_ids = itertools.count(9000, 100)
         self.requests: Counter[tuple[str, str]] = Counter()
 
-    def store(self, served: Served) -> None:
-        """Puts an archive into the store."""
+    def store(self, served: FakeVersion) -> None:
+        """Put an archive into the model store."""
         self._store[served.archive] = served
 
-    def serve(self, served: Served) -> None:
+    def serve(self, served: FakeVersion) -> None:
         served.first_worker = next(self._worker_ids)
         self._versions.setdefault(served.model, {})[served.version] = served
         self._defaults.setdefault(served.model, served.version)
 
-    def find(self, model: str, version: str | None = None) -> Served:
-        """Raises Refused (404)."""
+    def find(self, model: str, version: str | None = None) -> FakeVersion:
+        """Raises FakeError (404)."""
         if model not in self._versions:
-            raise Refused(404, "ModelNotFoundException", f"Model not found: {model}")
+            raise FakeError(404, "ModelNotFoundException", f"Model not found: {model}")
         found = self._versions[model].get(version or self._defaults[model])
         if found is None:
-            raise Refused(
+            raise FakeError(
                 404,
                 "ModelVersionNotFoundException",
                 f"Model version: {version} does not exist for model: {model}",
@@ -84,7 +84,7 @@ class Models:
         return found
 
     def manage(self, method: str, parts: list[str], query: Mapping[str, str]) -> tuple[int, Any]:
-        """The answer to a call of the management API; raises Refused."""
+        """Return status and body of a management call; raises FakeError."""
         match method, parts:
             case "GET", []:
                 return 200, self._list(query)
@@ -98,7 +98,7 @@ class Models:
                 document = found.document()
                 if query.get("customized") == "true":
                     if not found.workers:
-                        raise Refused(*no_worker(found))
+                        raise FakeError(*no_worker(found))
                     # One worker after the other, each naming itself.
                     worker = f"worker-{found.described % found.workers}"
                     found.described += 1
@@ -113,7 +113,7 @@ class Models:
                 return 202, {"status": "Processing worker updates..."}
             case "DELETE", [model, version]:
                 return 200, self._unregister(model, version)
-        raise Refused(405, "MethodNotAllowedException", "Requested method is not allowed")
+        raise FakeError(405, "MethodNotAllowedException", "Requested method is not allowed")
 
     def metrics_page(self) -> str:
         lines = ["# TYPE ts_inference_requests_total counter"]
@@ -138,17 +138,17 @@ class Models:
     def _register(self, query: Mapping[str, str]) -> dict[str, str]:
         archive = query["url"]
         if archive not in self._store:
-            raise Refused(404, "ModelNotFoundException", f"Model not found at: {archive}")
+            raise FakeError(404, "ModelNotFoundException", f"Model not found at: {archive}")
         stored = self._store[archive]
         model = query.get("model_name", stored.model)
         if stored.version in self._versions.get(model, {}):
-            raise Refused(
+            raise FakeError(
                 409,
                 "ConflictStatusException",
                 f"Model version {stored.version} is already registered for model {model}",
             )
         workers = int(query.get("initial_workers", "0"))
-        self.serve(Served(model, stored.version, archive, stored.answer, workers))
+        self.serve(FakeVersion(model, stored.version, archive, stored.answer, workers))
         return {"status": "Processing worker updates..."}
 
     def _unregister(self, model: str, version: str) -> dict[str, str]:
@@ -156,15 +156,15 @@ class Models:
         versions = self._versions[model]
         if len(versions) > 1 and self._defaults[model] == version:
             message = f"Cannot remove default version for model {model}"
-            raise Refused(403, "InvalidModelVersionException", message)
+            raise FakeError(403, "InvalidModelVersionException", message)
         del versions[version]
         if not versions:
             del self._versions[model], self._defaults[model]
         return {"status": f'Model "{model}" unregistered'}
 
 
-def no_worker(served: Served) -> tuple[int, str, str]:
-    """What TorchServe says to every request of a version that was scaled to none."""
+def no_worker(served: FakeVersion) -> tuple[int, str, str]:
+    """Return TorchServe's error for a version that was scaled to 0 workers."""
     message = (
         f'Model "{served.model}" Version {served.version} has no worker to serve inference '
         "request. Please use scale workers API to add workers."

@@ -1,4 +1,4 @@
-"""A TorchServe for tests of calling code: real HTTP on a free port, answers that a test gives."""
+"""A TorchServe for tests of calling code: real HTTP on a free port, responses set by the test."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from vestal.testing.fake_models import Models, Refused, Served, archive_name, no_worker
+from vestal.testing.fake_models import FakeError, FakeModels, FakeVersion, archive_name, no_worker
 
 if TYPE_CHECKING:
     from vestal.client import AsyncClient, Client
 
 
-class Failure(Enum):
-    """How TorchServe fails: status, type and message as it says them."""
+class FakeFailure(Enum):
+    """How TorchServe fails: status, type and message of its response."""
 
     WORKER_DIED = (500, "InternalServerException", "Worker died.")
     QUEUE_FULL = (503, "ServiceUnavailableException", "Worker queue capacity exceeded.")
     HANDLER_RAISED = (503, "InternalServerException", "Prediction failed")
     TOO_LARGE = (413, "TooLongFrameException", "Request body is too large")
     RESET = (0, "", "the connection is reset")
-    SILENCE = (0, "", "no answer ever comes")
+    SILENCE = (0, "", "no response is ever sent")
 
 
 @dataclass(frozen=True)
 class FakeRequest:
-    """One prediction or explanation that was asked for. Header names are in lower case."""
+    """One received prediction or explanation request. Header names are in lower case."""
 
     kind: str
     model: str
@@ -47,21 +47,21 @@ class FakeRequest:
 
 
 class FakeServer:
-    """Answers as TorchServe with Vestal's handlers does; `client()` calls it.
+    """Responds as TorchServe with Vestal's handlers does; `client()` creates its client.
 
         with FakeServer() as server, server.client() as client:
             server.answer("mnist", {"label": "7"})
             assert client.predict("mnist", b"...")["label"] == "7"
 
-    All three addresses are one: `url`. `token`: what callers must send; None: nothing.
-    `requests`: every prediction and explanation so far, failed ones too.
+    `url` is the address of all three APIs. `token`: required from callers unless None.
+    `requests`: every prediction and explanation request so far, including failed ones.
     """
 
     def __init__(self, *, token: str | None = None) -> None:
         self.requests: list[FakeRequest] = []
         self._token = token
-        self._models = Models()
-        self._failures: defaultdict[str, list[Failure | Refused]] = defaultdict(list)
+        self._models = FakeModels()
+        self._failures: defaultdict[str, list[FakeFailure | FakeError]] = defaultdict(list)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._server = _Server(self)
@@ -69,33 +69,33 @@ class FakeServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def answer(self, model: str, answer: Any, *, version: str = "1.0") -> None:
-        """Serves a version that answers so; the first version of a model is its default.
+        """Serve a version with this response; the first version of a model is its default.
 
-        `answer`: what JSON can hold, bytes, or a function that makes either of a `FakeRequest`;
-        one that raises fails as a handler does, with its traceback on stderr.
+        `answer`: a JSON value, bytes, or a function that returns either for a `FakeRequest`; if it
+        raises, the request fails as in a handler, with the traceback on stderr.
         """
         with self._lock:
-            self._models.serve(Served(model, version, archive_name(model, version), answer))
+            self._models.serve(FakeVersion(model, version, archive_name(model, version), answer))
 
     def store(self, model: str, answer: Any, *, version: str = "1.0") -> str:
-        """Puts an archive into the model store, for `client.register`; gives its file name."""
+        """Put an archive into the model store for `client.register`; return its file name."""
         archive = archive_name(model, version)
         with self._lock:
-            self._models.store(Served(model, version, archive, answer))
+            self._models.store(FakeVersion(model, version, archive, answer))
         return archive
 
-    def fail(self, model: str, failure: Failure, *, times: int = 1) -> None:
-        """So many next requests of a model fail like this, after those that were said before."""
+    def fail(self, model: str, failure: FakeFailure, *, times: int = 1) -> None:
+        """Make the next `times` requests of a model fail, after the failures set before."""
         with self._lock:
             self._failures[model] += [failure] * times
 
     def refuse(self, model: str, status: int, message: str, *, times: int = 1) -> None:
-        """So many next requests of a model get a handler's verdict: 400, 413, 422, 500 ..."""
+        """Make the next `times` requests of a model get a handler's error: 400, 413, 422, 500."""
         with self._lock:
-            self._failures[model] += [Refused(status, "InputError", message)] * times
+            self._failures[model] += [FakeError(status, "InputError", message)] * times
 
     def addresses(self) -> dict[str, str]:
-        """The arguments of a Client."""
+        """Return the arguments of a Client for this server."""
         token = {} if self._token is None else {"token": self._token}
         return {"url": self.url, "management": self.url, "metrics": self.url, **token}
 
@@ -112,7 +112,7 @@ class FakeServer:
         return AsyncClient(**addresses, timeout=timeout)
 
     def close(self) -> None:
-        """Ends every connection; a second call does nothing."""
+        """Close every connection; a second call does nothing."""
         if self._ended.is_set():
             return
         self._ended.set()
@@ -131,32 +131,38 @@ class FakeServer:
     def respond(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes] | None:
-        """Status, headers and body; None where the connection is to be reset."""
-        said = {"x-request-id": str(uuid.uuid4()), "content-type": "application/json"}
+        """Return status, headers and body; None to reset the connection."""
+        sent_headers = {"x-request-id": str(uuid.uuid4()), "content-type": "application/json"}
         parts = [unquote(part) for part in urlsplit(target).path.strip("/").split("/")]
         try:
             if parts == ["metrics"]:
-                return 200, {**said, "content-type": "text/plain"}, self._models_page()
+                return 200, {**sent_headers, "content-type": "text/plain"}, self._models_page()
             if self._token is not None and headers.get("authorization") != f"Bearer {self._token}":
-                raise Refused(400, "InvalidKeyException", "Token Authorization failed.")
+                raise FakeError(400, "InvalidKeyException", "Token Authorization failed.")
             if parts[0] in ("predictions", "explanations") and len(parts) in (2, 3):
                 version = parts[2] if len(parts) == 3 else None
-                return self._infer(FakeRequest(parts[0], parts[1], version, body, headers), said)
+                return self._infer(
+                    FakeRequest(parts[0], parts[1], version, body, headers), sent_headers
+                )
             if parts[0] == "models":
                 query = dict(parse_qsl(urlsplit(target).query))
                 with self._lock:
                     status, document = self._models.manage(method, parts[1:], query)
-                return status, said, json.dumps(document).encode()
-            raise Refused(404, "ResourceNotFoundException", "Requested resource is not found")
-        except Refused as refused:
-            return refused.status, said, _error(refused.status, refused.kind, refused.message)
+                return status, sent_headers, json.dumps(document).encode()
+            raise FakeError(404, "ResourceNotFoundException", "Requested resource is not found")
+        except FakeError as refused:
+            return (
+                refused.status,
+                sent_headers,
+                _error(refused.status, refused.kind, refused.message),
+            )
 
     def _models_page(self) -> bytes:
         with self._lock:
             return self._models.metrics_page().encode()
 
     def _infer(
-        self, request: FakeRequest, said: dict[str, str]
+        self, request: FakeRequest, sent_headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes] | None:
         with self._lock:
             self.requests.append(request)
@@ -165,24 +171,24 @@ class FakeServer:
             served = self._models.find(request.model, request.version)
             self._models.requests[served.model, served.version] += 1
         if not served.workers:
-            raise Refused(*no_worker(served))
-        if failure is Failure.SILENCE:
+            raise FakeError(*no_worker(served))
+        if failure is FakeFailure.SILENCE:
             self._ended.wait()
-        if failure in (Failure.SILENCE, Failure.RESET):
+        if failure in (FakeFailure.SILENCE, FakeFailure.RESET):
             return None
-        if isinstance(failure, Failure):
-            raise Refused(*failure.value)
+        if isinstance(failure, FakeFailure):
+            raise FakeError(*failure.value)
         if failure is None:
             status = 200
-            said["content-type"], document = _handled(served, request)
+            sent_headers["content-type"], document = _handled(served, request)
         else:
             status = failure.status
-            document = _error(status, failure.kind, failure.message, said["x-request-id"])
-        said |= {"x-model-name": served.model, "x-model-version": served.version}
+            document = _error(status, failure.kind, failure.message, sent_headers["x-request-id"])
+        sent_headers |= {"x-model-name": served.model, "x-model-version": served.version}
         for name in ("traceparent", "x-correlation-id"):
             if name in request.headers:
-                said[name] = request.headers[name]
-        return status, said, document
+                sent_headers[name] = request.headers[name]
+        return status, sent_headers, document
 
 
 class _Server(ThreadingHTTPServer):
@@ -194,8 +200,8 @@ class _Server(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
 
-    def respond(self, *asked: Any) -> tuple[int, dict[str, str], bytes] | None:
-        return self._fake.respond(*asked)
+    def respond(self, *request: Any) -> tuple[int, dict[str, str], bytes] | None:
+        return self._fake.respond(*request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)
@@ -211,7 +217,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that went away is no news."""
+        """Ignore callers that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -224,13 +230,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = self.server.respond(self.command, self.path, headers, body)
         if answer is None:
-            linger = b"\1\0\0\0\0\0\0\0"  # on, 0 seconds: what closes now is reset
+            linger = b"\1\0\0\0\0\0\0\0"  # on, 0 seconds: closing resets the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.close_connection = True
             return
-        status, said, document = answer
+        status, sent_headers, document = answer
         self.send_response_only(status)
-        for name, value in said.items():
+        for name, value in sent_headers.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(document)))
         if status >= 400:
@@ -241,19 +247,19 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = _respond  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """A test's output is the test's."""
+        """Keep the test's output free of access logs."""
 
 
-def _handled(served: Served, request: FakeRequest) -> tuple[str, bytes]:
-    """Content type and body; raises Refused as TorchServe does of a handler that raised."""
+def _handled(served: FakeVersion, request: FakeRequest) -> tuple[str, bytes]:
+    """Return content type and body; raises FakeError if the test's function raised."""
     try:
         answer = served.answer(request) if callable(served.answer) else served.answer
         if isinstance(answer, bytes):
             return "application/octet-stream", answer
         return "application/json", json.dumps(answer).encode()
     except Exception:
-        traceback.print_exc()  # as a worker's log has it
-        raise Refused(*Failure.HANDLER_RAISED.value) from None
+        traceback.print_exc()  # as in a worker's log
+        raise FakeError(*FakeFailure.HANDLER_RAISED.value) from None
 
 
 def _error(status: int, kind: str, message: str, request_id: str | None = None) -> bytes:

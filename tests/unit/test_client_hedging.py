@@ -1,4 +1,4 @@
-"""A request that may be lost gets a second copy; a healthy one is never given up for it."""
+"""A request that may be lost gets a second copy, which never replaces a healthy request."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from client_wire import (
 )
 
 from vestal import AsyncClient, Client, DeadlineExceeded, RequestRefused, UsageError, WorkerDied
-from vestal.client import copies, recent
-from vestal.client.answers import Answer
-from vestal.client.shared import Shared
+from vestal.client import hedging, response_history
+from vestal.client.prediction import Prediction
+from vestal.client.retry_state import RetryState
 
 FIRST, SECOND, THIRD = http(body="first"), http(body="second"), http(body="third")
 CUT = b"cut"
@@ -34,8 +34,8 @@ NEVER = b"never"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "LEAST", 0.15)
-    monkeypatch.setattr(copies, "LOOK", 0.02)
+    monkeypatch.setattr(hedging, "SHORTEST_WAIT", 0.15)
+    monkeypatch.setattr(hedging, "POLL", 0.02)
 
 
 class Losing(WireServer):
@@ -85,22 +85,22 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-Ask = Callable[..., "Future[Answer]"]
+Ask = Callable[..., "Future[Prediction]"]
 
 
 @pytest.fixture
 def ask(pool: ThreadPoolExecutor) -> Ask:
     """Calls in another thread with the body "lost", after an answer that the client knows of."""
 
-    def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Answer]:
-        assert client.predict("m", b"other", version=version) == "other"
+    def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Prediction]:
+        assert client.predict("m", b"other", version=version).value == "other"
         return pool.submit(client.predict, "m", b"lost", version=version, timeout=timeout)
 
     return call
 
 
 @both
-def test_a_lone_caller_whose_request_is_lost_is_answered_by_the_copy(
+def test_a_lost_request_of_a_single_caller_gets_the_response_to_its_copy(
     kind: type[Client], ask: Ask
 ) -> None:
     with Losing(NEVER, SECOND) as server, kind(server.url, token="t") as client:
@@ -130,7 +130,7 @@ def test_a_slow_request_keeps_its_first_copy(kind: type[Client], ask: Ask) -> No
 def test_the_very_first_request_that_is_lost_is_copied_at_half_of_its_time(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "UNKNOWN", 0.1)
+    monkeypatch.setattr(hedging, "WITHOUT_HISTORY", 0.1)
     with Losing(NEVER, SECOND) as server, kind(server.url) as client:
         answer = client.predict("m", b"lost", timeout=2)
         assert (answer.value, answer.attempts, server.seen) == ("second", 2, 2)
@@ -144,7 +144,7 @@ def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
     with Losing(NEVER) as server, kind(server.url) as client:
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", timeout=0.5)
-        assert client.predict("m", b"other", version="1.0") == "other"
+        assert client.predict("m", b"other", version="1.0").value == "other"
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", version="2.0", timeout=0.5)
 
@@ -171,11 +171,11 @@ def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: A
         with pytest.raises(DeadlineExceeded, match="attempts"):
             ask(client, timeout=1.5).result()
         assert time.monotonic() - began < 2.2
-        assert 2 <= server.seen <= 1 + copies.MOST
+        assert 2 <= server.seen <= 1 + hedging.MOST_COPIES
 
 
 @both
-def test_an_answer_that_is_on_its_way_is_no_lost_one(kind: type[Client]) -> None:
+def test_a_response_that_is_being_received_is_not_lost(kind: type[Client]) -> None:
     def trickles(connection: Connection) -> None:
         connections.append(connection)
         while connection.receive() is not None:
@@ -314,7 +314,7 @@ def test_a_deadline_names_what_the_copy_ended_in(kind: type[Client], ask: Ask) -
 
 
 @both
-def test_of_many_that_are_lost_together_one_is_copied_before_an_answer_shows_the_others(
+def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the_others(
     kind: type[Client], ask: Ask
 ) -> None:
     answer_the_scout = threading.Event()
@@ -332,25 +332,25 @@ def test_of_many_that_are_lost_together_one_is_copied_before_an_answer_shows_the
     assert values == ["second"] + ["third"] * 7
 
 
-def test_a_scout_that_is_not_answered_is_followed_by_another_one_after_a_while(
+def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = recent.Recent()
-    assert known.scout()
-    assert not known.scout()
-    monkeypatch.setattr(recent, "SCOUTING", 0.0)
-    assert known.scout()
-    monkeypatch.setattr(recent, "SCOUTING", 5.0)
-    known.answered(sent=time.monotonic())
-    assert known.scout()
+    known = response_history.ResponseHistory()
+    assert known.allow_scout()
+    assert not known.allow_scout()
+    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 0.0)
+    assert known.allow_scout()
+    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 5.0)
+    known.record(sent=time.monotonic())
+    assert known.allow_scout()
 
 
 def test_what_is_known_is_kept_apart_for_each_operation_model_and_version() -> None:
-    shared = Shared()
-    shared.recent("/predictions/m/1.0").answered(sent=5.0)
-    assert shared.recent("/predictions/m/1.0").overtook(4.0)
+    retry_state = RetryState()
+    retry_state.history("/predictions/m/1.0").record(sent=5.0)
+    assert retry_state.history("/predictions/m/1.0").has_later_response(4.0)
     for other in ("/predictions/m/2.0", "/predictions/m", "/explanations/m/1.0"):
-        assert not shared.recent(other).overtook(4.0)
+        assert not retry_state.history(other).has_later_response(4.0)
 
 
 @both
@@ -370,9 +370,9 @@ def test_a_slow_explanation_is_no_lost_prediction(kind: type[Client]) -> None:
 def test_a_copy_draws_on_the_budget_of_retries(kind: type[Client], ask: Ask) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
         call = ask(client, timeout=0.6)
-        shared = (client if kind is Client else client._client)._shared  # type: ignore[attr-defined]
-        with shared.budget._lock:
-            shared.budget._retries = -10.0
+        retry_state = (client if kind is Client else client._client)._retry_state  # type: ignore[attr-defined]
+        with retry_state.budget._lock:
+            retry_state.budget._retries = -10.0
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             call.result()
         assert server.seen == 1
@@ -389,6 +389,6 @@ def test_without_hedging_nothing_is_sent_twice(kind: type[Client], ask: Ask) -> 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_pickled_client_keeps_its_hedging(kind: type[Client]) -> None:
     for hedge in (True, False):
-        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._hedge is hedge
+        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._policy.hedge is hedge
     with pytest.raises(UsageError, match="hedge is 'no': expected True or False"):
         kind("http://h:1", hedge="no")  # type: ignore[arg-type]

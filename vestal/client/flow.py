@@ -1,9 +1,12 @@
-"""What is asked of the server, and of whoever carries it out: send this request, pause, or work.
+"""The steps of a call, without I/O of their own.
 
-A call is a generator of steps: it yields a `Request`, a `Pause`, a `Wait` or a `Work`, is sent a
-`Reply` or a `Broken` for each request and the result of each work, and returns its own. All rules
-(retries, tokens, readiness, draining) are such generators, so they are written once for the
-blocking client and for the asynchronous one.
+A flow is a generator of steps. A transport runs it:
+
+    flow yields     HTTPRequest                        Pause, Wait    BlockingIO
+    transport sends HTTPResponse or TransportFailure   None           the function's result
+
+All rules (retries, tokens, readiness, draining) are flows, so they are written once for the
+blocking and the asynchronous client.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
-from vestal.client.tokens import Plane
+from vestal.client.tokens import Api
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,18 +30,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WAITING = "waiting for the answer"
-"""The phase in which a server may have lost the request: it is sent, and no answer has begun."""
+"""The phase after the request was sent, in which a server may have lost it."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Call(NamedTuple):
-    """What is asked of the server, before tokens and addresses come to it.
+class ApiCall(NamedTuple):
+    """A request before it has an address and a token.
 
-    `repeatable`: it may be sent again although the server may have acted on it.
+    `repeatable`: it may be sent again even if the server may have acted on it.
     """
 
-    plane: Plane
+    api: Api
     method: str
     path: str
     query: Mapping[str, str] = _NOTHING
@@ -53,29 +56,29 @@ class Call(NamedTuple):
 
 
 def path(*parts: str | None) -> str:
-    """`/models/mnist/1.0` of its parts, quoted; None parts are left out."""
+    """Return `/models/mnist/1.0` from its parts, quoted; None parts are left out."""
     for part in parts:
         if part in ("", ".", "..") or not isinstance(part, (str, type(None))):
             raise UsageError(f"{part!r} is no name of a model or version: expected a text")
     return "".join("/" + quote(part, safe="") for part in parts if part is not None)
 
 
-class Copying(Protocol):
-    """The rules for further copies of a request, as a transport needs them."""
+class Hedging(Protocol):
+    """Decides about second copies of a request, for the transport."""
 
-    def next(self) -> Request | float:
-        """A copy to send now, or the seconds until this should be asked again."""
+    def next(self) -> HTTPRequest | float:
+        """Return a copy to send now, or the seconds until the next check."""
 
-    def settles(self, outcome: Reply | Broken) -> bool:
-        """Does it end the exchange, although another copy is on its way?"""
+    def settles(self, outcome: HTTPResponse | TransportFailure) -> bool:
+        """Whether it ends the exchange although another copy is in flight."""
 
 
-class Request(NamedTuple):
-    """One request on the wire. Its headers hold the token: never in the repr.
+class HTTPRequest(NamedTuple):
+    """One request to send. Its headers hold the token, so they are not in the repr.
 
-    `base`: one of the client's addresses; `target`: what follows it, `/ping`.
-    `limit`: seconds it may take, where that is less than what its call has left.
-    `copies`: decides when a copy goes beside it, and which outcome of the two counts.
+    `base`: one of the client's addresses; `target`: path and query, such as `/ping`.
+    `limit`: time limit in seconds, if that is less than what the call has left.
+    `hedging`: decides when second copies are sent, and which outcome counts.
     """
 
     method: str
@@ -84,7 +87,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     limit: float | None = None
-    copies: Copying | None = None
+    hedging: Hedging | None = None
 
     @property
     def url(self) -> str:
@@ -95,34 +98,34 @@ class Request(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Wait so many seconds, or until the deadline, whichever comes first."""
+    """Wait for so many seconds, at most until the deadline."""
 
     seconds: float
 
 
 class Wait(NamedTuple):
-    """Wait until another call ends the wait, so many seconds, or until the deadline."""
+    """Wait for a future that another call completes, at most `seconds` or until the deadline."""
 
-    until: Future[None]
+    future: Future[None]
     seconds: float
 
 
-class Work(NamedTuple):
-    """Reads a file or compresses an image: what must not hold an event loop.
+class BlockingIO(NamedTuple):
+    """Work that would block an event loop: read a file, compress an image.
 
-    `may_hang`: what it reads may never come (a pipe, a socket). Where the deadline comes first,
-    the outcome is `TOO_LATE`.
+    `may_hang`: it may read from a pipe or a socket that never ends. If the deadline comes first,
+    the result is `TOO_LATE`.
     """
 
     do: Callable[[], Any]
     may_hang: bool
 
     def start(self) -> Future[Any]:
-        """Does it in a thread that nobody waits for at the end of the process."""
+        """Start it in a daemon thread."""
         from concurrent.futures import Future
 
         future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        future.set_running_or_notify_cancel()  # nobody can cancel it from here on
 
         def run() -> None:
             try:
@@ -137,10 +140,10 @@ class Work(NamedTuple):
 TOO_LATE = object()
 
 
-class Reply(NamedTuple):
-    """A whole answer. The names of `headers` are in lower case.
+class HTTPResponse(NamedTuple):
+    """A whole response. The names of `headers` are in lower case.
 
-    `sent`: when its request was sent, by the monotonic clock.
+    `sent`: monotonic time at which its request was sent.
     """
 
     status: int
@@ -152,8 +155,8 @@ class Reply(NamedTuple):
     def __repr__(self) -> str:
         return f"<{self.status} {self.reason}, {len(self.body)} bytes>"
 
-    def without(self, token: str | None) -> Reply:
-        """With the token blotted out where its text has it; TorchServe's have 8 letters."""
+    def without(self, token: str | None) -> HTTPResponse:
+        """Return it with the token replaced by ***; TorchServe's tokens have 8 letters."""
         if token is None or len(token) < 6:
             return self
         return self._replace(
@@ -162,7 +165,7 @@ class Reply(NamedTuple):
         )
 
     def json(self) -> Any:
-        """The body parsed, None where it is no JSON."""
+        """Return the parsed body, None if it is not JSON."""
         try:
             return json.loads(self.body)
         except (RecursionError, ValueError):
@@ -172,12 +175,12 @@ class Reply(NamedTuple):
 _OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Broken(NamedTuple):
-    """No whole answer came.
+class TransportFailure(NamedTuple):
+    """No whole response was received.
 
-    `phase`: what was being done ("connecting", "sending the body", ...).
+    `phase`: where it failed ("connecting", "sending the request", ...).
     `sent`: the whole request had been handed to the network.
-    `final`: trying again cannot help (a name that does not resolve, a certificate).
+    `final`: a retry cannot help (a name that does not resolve, a certificate).
     """
 
     phase: str
@@ -187,33 +190,35 @@ class Broken(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """No connection could be made, for a reason that does not lie in this process."""
+        """Whether no connection was made, for a reason outside this process."""
         error = self.error
         own = isinstance(error, OSError) and error.errno in _OWN_LIMITS
         return self.phase == "connecting" and not isinstance(error, TimeoutError) and not own
 
 
-def broken(phase: str, error: BaseException, sent: bool) -> Broken:
-    """What either transport makes of a library's error."""
+def transport_failure(phase: str, error: BaseException, sent: bool) -> TransportFailure:
+    """Convert an error of urllib3, requests or httpx."""
     root = root_of(error)
     unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
-    # A TLS server that is killed says nothing at its end, which is no word on its certificate.
+    # A TLS server that is killed ends without an alert, whatever its certificate.
     gone = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     untrusted = isinstance(root, ssl.SSLError) and not gone
     # urllib3 passes on what Python raises for a body of 10**18 bytes, or of less than none.
     absurd = isinstance(root, (MemoryError, OverflowError, ValueError)) and root is error
-    return Broken(phase, root, sent, final=unresolved or untrusted or absurd)
+    return TransportFailure(phase, root, sent, final=unresolved or untrusted or absurd)
 
 
-Steps = Generator[Request | Pause | Wait | Work, Any, T]
+Outcome = HTTPResponse | TransportFailure
+
+Flow = Generator[HTTPRequest | Pause | Wait | BlockingIO, Any, T]
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The operating system's own error under the wrappings of the libraries; else the error."""
+    """Return the operating system's error that the libraries wrapped, else the error itself."""
     inner: BaseException | None = error
     root = error
     while inner is not None:
-        # Those of requests and httpx are or look like OSErrors too, and say less.
+        # The errors of requests and httpx are or look like OSErrors, with less information.
         if isinstance(inner, OSError) and type(inner).__module__ in ("builtins", "socket", "ssl"):
             root = inner
         if isinstance(inner, BaseExceptionGroup):

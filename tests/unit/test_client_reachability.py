@@ -1,4 +1,4 @@
-"""A wrong address is told after a few seconds; a server that was reached is waited for."""
+"""A wrong address raises after a few seconds; a server that was reached is retried."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from client_both import both
 from client_wire import Connection, HTTPServer, WireServer, http
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded
-from vestal.client.reached import Contact, Reached
-from vestal.client.steps import Broken, Reply
+from vestal.client.flow import HTTPResponse, TransportFailure
+from vestal.client.reachability import ConnectionTracker, ReachedAddresses
 from vestal.configuration.ports import free_ports
 
-REFUSED = Broken("connecting", ConnectionRefusedError("refused"), sent=False)
+REFUSED = TransportFailure("connecting", ConnectionRefusedError("refused"), sent=False)
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def nobody() -> Iterator[str]:
 @contextmanager
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patched:
-        patched.setattr("vestal.client.reached.GIVE_UP", 0.5)
+        patched.setattr("vestal.client.reachability.GIVE_UP", 0.5)
         patched.setattr("vestal.client.retry.GIVE_UP", 0.5)
         yield
 
 
 @both
-def test_a_wrong_port_is_told_in_about_three_seconds(kind: type[Client], nobody: str) -> None:
+def test_a_wrong_port_raises_after_about_three_seconds(kind: type[Client], nobody: str) -> None:
     with kind(nobody) as client:
         began = time.monotonic()
         with pytest.raises(ConnectionFailed) as caught:
@@ -123,7 +123,7 @@ def test_a_server_that_was_reached_is_waited_for_until_the_deadline(
 
 
 @both
-def test_a_wrong_port_of_a_server_that_was_reached_is_told(
+def test_a_wrong_port_of_a_reached_server_raises(
     kind: type[Client], nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -137,11 +137,11 @@ def test_a_wrong_port_of_a_server_that_was_reached_is_told(
 
 
 def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
-    reached = Reached()
+    reached = ReachedAddresses()
     reached.add("http://a")
-    contact = Contact(reached, "http://b")
+    contact = ConnectionTracker(reached, "http://b")
     left = []
-    for pong in (REFUSED, REFUSED, Reply(200, "", {}, b"")):
+    for pong in (REFUSED, REFUSED, HTTPResponse(200, "", {}, b"")):
         steps = contact.refused()
         assert steps.send(None).url == "http://a/ping"
         time.sleep(0.05)
@@ -154,7 +154,9 @@ def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
 
 
 @both
-def test_what_speaks_no_http_is_told(kind: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_speak_http_raises(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def greets(connection: Connection) -> None:
         connection.send(b"SSH-2.0-OpenSSH_9.6\r\n")
         connection.receive()
@@ -169,7 +171,7 @@ def test_what_speaks_no_http_is_told(kind: type[Client], monkeypatch: pytest.Mon
 
 
 @both
-def test_https_at_a_port_without_tls_is_told(kind: type[Client]) -> None:
+def test_https_at_a_port_without_tls_raises(kind: type[Client]) -> None:
     def refuses(connection: Connection) -> None:
         connection.sock.recv(1)
         connection.send(http(400))

@@ -1,4 +1,4 @@
-"""Calls that a full queue refuses go at the pace of the version's answers."""
+"""Calls refused by a full queue are retried at the rate of the version's responses."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from client_torchserve import FakeTorchServe, Version, ready
 from client_wire import QUEUE_FULL, HTTPServer, Received, http
 
 from vestal import Client, DeadlineExceeded
-from vestal.client.pace import Lines
-from vestal.client.shared import FLOOR, Budget
+from vestal.client.retry_state import FLOOR, RetryBudget
+from vestal.client.waiting_calls import WaitingCalls
 
 M = ("m", None)
 
@@ -39,23 +39,23 @@ class Queue:
 
 
 @pytest.fixture
-def lines() -> Lines:
-    budget = Budget()
+def calls() -> WaitingCalls:
+    budget = RetryBudget()
     while budget.spend(0) is not None:
         pass
-    return Lines(budget)
+    return WaitingCalls(budget)
 
 
 @pytest.fixture
 def slow_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only answers let a call go: the budget alone would need minutes."""
-    monkeypatch.setattr("vestal.client.shared.FLOOR", 1.0)
-    monkeypatch.setattr("vestal.client.shared.RATIO", 0.0)
+    monkeypatch.setattr("vestal.client.retry_state.FLOOR", 1.0)
+    monkeypatch.setattr("vestal.client.retry_state.RATIO", 0.0)
 
 
 @both
 @pytest.mark.usefixtures("slow_budget")
-def test_a_burst_goes_at_the_servers_rate(kind: type[Client]) -> None:
+def test_a_burst_is_served_at_the_servers_rate(kind: type[Client]) -> None:
     queue = Queue(8)
     with HTTPServer(queue) as server, kind(server.url) as client:
         results = client.predict_many("m", [b"x"] * 150, concurrency=150, timeout=30)
@@ -65,44 +65,44 @@ def test_a_burst_goes_at_the_servers_rate(kind: type[Client]) -> None:
     assert len(server.received) <= 150 + 150 + 30
 
 
-def test_each_answer_lets_the_oldest_call_go(lines: Lines) -> None:
-    later, oldest, latest = (lines.enter(M, began, rest=60) for began in (2.0, 1.0, 3.0))
-    lines.answered(M)
-    assert [turn.go.done() for turn in (later, oldest, latest)] == [False, True, False]
-    lines.answered(M)
-    assert [turn.go.done() for turn in (later, oldest, latest)] == [True, True, False]
+def test_each_response_releases_the_oldest_call(calls: WaitingCalls) -> None:
+    later, oldest, latest = (calls.enter(M, began, rest=60) for began in (2.0, 1.0, 3.0))
+    calls.record_response(M)
+    assert [turn.released.done() for turn in (later, oldest, latest)] == [False, True, False]
+    calls.record_response(M)
+    assert [turn.released.done() for turn in (later, oldest, latest)] == [True, True, False]
 
 
-def test_answers_of_another_version_let_nobody_go(lines: Lines) -> None:
-    turn = lines.enter(M, 1.0, rest=60)
-    lines.answered(("m", "2.0"))
-    lines.answered(("other", None))
-    assert not turn.go.done()
+def test_responses_of_another_version_release_no_call(calls: WaitingCalls) -> None:
+    turn = calls.enter(M, 1.0, rest=60)
+    calls.record_response(("m", "2.0"))
+    calls.record_response(("other", None))
+    assert not turn.released.done()
 
 
-def test_answers_are_not_saved_up_for_an_outage(lines: Lines) -> None:
+def test_responses_are_not_saved_up_for_an_outage(calls: WaitingCalls) -> None:
     for _ in range(1000):
-        lines.answered(M)
-    turn = lines.enter(M, 1.0, rest=0)
-    lines.look(M)
-    assert not turn.go.done()
+        calls.record_response(M)
+    turn = calls.enter(M, 1.0, rest=0)
+    calls.poll_budget(M)
+    assert not turn.released.done()
 
 
-def test_a_call_that_ends_passes_its_turn_on(lines: Lines) -> None:
-    first, second, third = (lines.enter(M, began, rest=60) for began in (1.0, 2.0, 3.0))
-    lines.leave(M, second)
-    lines.answered(M)
-    lines.leave(M, first)
-    assert third.go.done()
-    assert not second.go.done()
+def test_a_released_call_that_ends_releases_the_next_one(calls: WaitingCalls) -> None:
+    first, second, third = (calls.enter(M, began, rest=60) for began in (1.0, 2.0, 3.0))
+    calls.leave(M, second)
+    calls.record_response(M)
+    calls.leave(M, first)
+    assert third.released.done()
+    assert not second.released.done()
 
 
-def test_without_answers_the_budget_decides() -> None:
-    lines = Lines(Budget())
-    turns = [lines.enter(M, float(n), rest=0 if n else 60) for n in range(20)]
+def test_without_responses_the_budget_releases_calls() -> None:
+    calls = WaitingCalls(RetryBudget())
+    turns = [calls.enter(M, float(n), rest=0 if n else 60) for n in range(20)]
     for _ in turns:
-        lines.look(M)
-    gone = [turn.go.done() for turn in turns]
+        calls.poll_budget(M)
+    gone = [turn.released.done() for turn in turns]
     assert gone == [False] + [True] * int(FLOOR) + [False] * (19 - int(FLOOR))
 
 
@@ -110,7 +110,7 @@ def test_without_answers_the_budget_decides() -> None:
 def test_the_message_tells_a_version_without_workers(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.pace.SILENCE", 0.1)
+    monkeypatch.setattr("vestal.client.waiting_calls.SILENCE", 0.1)
     with (
         FakeTorchServe(m=[Version("1.0", "m-1.0.mar", [], min_workers=0)]) as management,
         HTTPServer(lambda _: QUEUE_FULL) as server,
@@ -124,7 +124,7 @@ def test_the_message_tells_a_version_without_workers(
 def test_the_message_tells_a_full_queue_that_stands_still(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.pace.SILENCE", 0.1)
+    monkeypatch.setattr("vestal.client.waiting_calls.SILENCE", 0.1)
     with (
         FakeTorchServe(m=[ready("1.0", pending=7)]) as management,
         HTTPServer(lambda _: QUEUE_FULL) as server,

@@ -1,0 +1,111 @@
+"""What all calls of a client share about retries.
+
+Budget. A client that retries every call multiplies the load of a server that is down. So retries
+draw on a budget: `FLOOR` of them per second in any case, and `RATIO` for each call that got a
+response. Beyond it calls wait, first come, first served, while their deadlines last.
+
+Outages. A restarted TorchServe listens before its models are registered, and returns 404 until they
+are. A 404 for a model that responded to this client before, or had a full queue, is therefore
+retried if a connection has broken since; any other 404 is final.
+
+The state also holds the suspect gate (`vestal.client.suspect_gate`), the calls that wait for a full
+queue (`vestal.client.waiting_calls`) and the response histories (`vestal.client.response_history`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from vestal.client.reachability import ReachedAddresses
+from vestal.client.response_history import ResponseHistory
+from vestal.client.suspect_gate import SuspectGate
+from vestal.client.waiting_calls import WaitingCalls
+
+FLOOR = 10.0
+"""Retries per second that are always allowed."""
+RATIO = 0.2
+"""Retries earned by each call that got a response."""
+SAVINGS = 100.0
+"""Most retries that can be saved up."""
+OUTAGE = 120.0
+"""Seconds after a broken connection within which a missing model may come back."""
+
+
+class RetryBudget:
+    """How many retries a client may send; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._retries = FLOOR
+        self._at = clock()
+
+    def earn(self) -> None:
+        """Record that a call got a response."""
+        with self._lock:
+            self._retries = min(SAVINGS, self._retries + RATIO)
+
+    def refund(self) -> None:
+        """Return a retry that is not sent."""
+        with self._lock:
+            self._retries = min(SAVINGS, self._retries + 1.0)
+
+    def spend(self, within: float) -> float | None:
+        """Reserve a retry; return the seconds until it may be sent.
+
+        Returns None, and reserves nothing, if that is more than `within` seconds.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._retries < FLOOR:
+                self._retries = min(FLOOR, self._retries + (now - self._at) * FLOOR)
+            self._at = now
+            wait = max(0.0, round((1.0 - self._retries) / FLOOR, 6))
+            if wait > within:
+                return None
+            self._retries -= 1.0
+            return wait
+
+
+class Outages:
+    """Whether the server went down since a model responded. Needs no lock."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+        self._broke = 0.0
+
+    def record_model(self, model: str) -> None:
+        """Record that the model is registered: it responded, or its queue was full."""
+        self._known[model] = time.monotonic()
+
+    def record_break(self) -> None:
+        """Record a broken connection."""
+        self._broke = time.monotonic()
+
+    def broke_since_known(self, model: str) -> bool:
+        """Whether a connection broke lately, and after the model last responded."""
+        known = self._known.get(model)
+        lately = time.monotonic() - self._broke < OUTAGE
+        return lately and known is not None and self._broke >= known
+
+
+class RetryState:
+    """One per client and process."""
+
+    def __init__(self, reached: ReachedAddresses | None = None) -> None:
+        self.reached = reached or ReachedAddresses()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew after a fork, when another thread of the parent may hold the locks."""
+        self.budget = RetryBudget()
+        self.waiting_calls = WaitingCalls(self.budget)
+        self.outages = Outages()
+        self.suspect_gate = SuspectGate()
+        self._history: dict[str, ResponseHistory] = {}
+
+    def history(self, path: str) -> ResponseHistory:
+        """Return the history of a path, which names operation, model and, if given, version."""
+        return self._history.get(path) or self._history.setdefault(path, ResponseHistory())
