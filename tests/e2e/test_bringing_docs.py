@@ -49,5 +49,5 @@ def test_the_page_runs_as_written(tmp_path):
                     run("sh", "-c", line)
     stored = {file.name for file in server.project.model_store.glob("*.mar")}
     assert stored == {"prices-1.0.mar", "pets-1.0.mar", "pets-1.1.mar"}
-    assert "weights: pets.pth.tar" in said
+    assert "Weights: pets.pth.tar" in said
     assert re.search(r"photo\.png +(cat|dog|owl)", said)
