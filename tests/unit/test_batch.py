@@ -280,7 +280,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_where_it_was(kind, sent, oth
 def test_a_finished_output_is_not_overwritten(mnist, images, tmp_path):
     out = tmp_path / "out.csv"
     out.write_text("precious")
-    with pytest.raises(UsageError, match=r"is there already: say another --out"):
+    with pytest.raises(UsageError, match=r"exists already. Choose another --out"):
         run(mnist, [str(images)], out)
     assert out.read_text() == "precious"
     run(mnist, [str(images)], out, overwrite=True)

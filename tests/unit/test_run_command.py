@@ -130,7 +130,7 @@ def test_a_target_is_a_path_the_name_of_an_archive_or_a_model(tmp_path):
     assert find_target(project, "mnist", version="1.0").archive == packed
     model = find_target(project, "mnist", engine="eager")
     assert (model.archive, model.name, model.engine) == (None, "mnist", "eager")
-    with pytest.raises(UsageError, match="--engine cannot be said any more"):
+    with pytest.raises(UsageError, match="--engine cannot be set any more"):
         find_target(project, "mnist-1.0", engine="eager")
     with pytest.raises(UsageError, match="nor is it one of the models"):
         find_target(project, "mnits")

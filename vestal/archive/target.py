@@ -104,7 +104,7 @@ def find_target(
     wrong = [option for option, value in told.items() if value is not None]
     if wrong:
         raise UsageError(
-            f"{archive} is packed, so {', '.join(wrong)} cannot be said any more: name the model "
+            f"{archive} is packed, so {', '.join(wrong)} cannot be set any more: name the model "
             "to run it as it would be packed"
         )
     return Target(project, archive.name, archive)

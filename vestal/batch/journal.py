@@ -117,5 +117,5 @@ class Journal:
         other = [name for name in self.about if known.get(name) != self.about[name]]
         raise UsageError(
             f"{self.file} is of an unfinished run with another {' and other '.join(other)}: "
-            "remove it to begin anew, or say another --out"
+            "remove it to begin again, or choose another --out"
         )

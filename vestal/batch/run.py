@@ -86,7 +86,7 @@ def run(
     """
     check_format(out)
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already: say another --out, or --overwrite")
+        raise UsageError(f"{out} exists already. Choose another --out, or pass --overwrite")
     name, version, _ = model_of(archive)
     journal_file = out.with_name(f"{out.name}.journal")
     items = find_inputs(given, leave_out=(out, journal_file))

@@ -22,7 +22,7 @@ TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _EXAMPLE = "http://127.0.0.1:8080"
 _PRINTABLE = re.compile(r"[\x21-\x7e]*")
-_START = ErrorDetails(hint="`vestal serve` starts one here; or give the address: Client(url)")
+_START = ErrorDetails(hint="`vestal serve` starts one here. For another server, pass its address")
 
 
 class Addresses(NamedTuple):
