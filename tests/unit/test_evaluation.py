@@ -25,7 +25,7 @@ from vestal.archive.pack import pack
 from vestal.cli.evaluate import evaluate as command
 from vestal.errors import UsageError, VestalError
 from vestal.evaluation import evaluate
-from vestal.evaluation.asking import Label, Refused, read_answer
+from vestal.evaluation.asking import Label, RefusedInput, read_answer
 from vestal.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
 from vestal.evaluation.sources import ArchiveSource, WeightsSource
 from vestal.project import Project
@@ -35,7 +35,7 @@ from vestal.runs import Run
 from vestal.training.datasets import image_folder
 from vestal.weights.import_weights import bring
 
-NO = Refused(415, "InputError", "not an image")
+NO = RefusedInput(415, "InputError", "not an image")
 
 
 @pytest.fixture(scope="module")

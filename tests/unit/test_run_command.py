@@ -19,7 +19,7 @@ from vestal.cli.run_inputs import RunInputs, requests_of
 from vestal.errors import UsageError
 from vestal.inprocess import profiling
 from vestal.inprocess.frontend import Batch, Frontend, Sent
-from vestal.inprocess.messages import Answer, Refused
+from vestal.inprocess.messages import Answer, RefusedRequest
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.layout import MANIFEST
 from vestal.mar.store import find_archive, model_of
@@ -100,7 +100,7 @@ def test_invalid_inputs_are_errors(inputs, message):
 def test_a_body_that_is_too_large_gets_an_empty_413():
     frontend = Frontend(max_request_size=4)
     frontend.receive(Sent("", b"four"))
-    with pytest.raises(Refused, match="max_request_size") as refused:
+    with pytest.raises(RefusedRequest, match="max_request_size") as refused:
         frontend.receive(Sent("", b"fiver"))
     assert (refused.value.status, refused.value.body()) == (413, b"")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vestal.inprocess.forms import boundary_of, read_multipart, read_urlencoded
-from vestal.inprocess.messages import Answer, Input, Refused
+from vestal.inprocess.messages import Answer, Input, RefusedRequest
 
 PART = (
     b'--b\r\nContent-Disposition: form-data; name="a"; filename="x.png"\r\n'
@@ -68,7 +68,7 @@ def test_parts_are_what_the_server_hands_over(body, parts):
     ],
 )
 def test_a_form_that_breaks_netty_is_refused_with_its_words(body, kind, reason):
-    with pytest.raises(Refused, match=reason) as refused:
+    with pytest.raises(RefusedRequest, match=reason) as refused:
         read_multipart(body + END, "b")
     assert refused.value.kind.startswith(kind)
     answer = Answer.of(refused.value)
@@ -95,7 +95,7 @@ def test_fields_are_what_the_server_hands_over(body, parts):
 
 @pytest.mark.parametrize("body", [b"=1", b"&a=1", b"a=%", b"a=%zz", b"%zz=1", b"a=1\rb", b"%20=1"])
 def test_fields_that_break_netty_are_refused(body):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedRequest) as refused:
         read_urlencoded(body)
     assert (refused.value.status, refused.value.kind) == (500, "ErrorDataDecoderException")
 
@@ -113,6 +113,6 @@ def test_a_request_comes_with_torchserves_own_headers():
 
 
 def test_an_empty_boundary_is_refused():
-    with pytest.raises(Refused, match="empty") as refused:
+    with pytest.raises(RefusedRequest, match="empty") as refused:
         boundary_of("multipart/form-data; boundary=")
     assert refused.value.kind == "StringIndexOutOfBoundsException"

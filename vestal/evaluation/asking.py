@@ -18,7 +18,7 @@ Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedInput:
     """An input without an answer; `status`: the HTTP one, None where none came."""
 
     status: int | None
@@ -38,7 +38,7 @@ class Label(str):
 
 
 # A label (None: the model is not sure enough), a number, log-probabilities, or no answer.
-Said = str | None | float | list[float] | Refused
+Said = str | None | float | list[float] | RefusedInput
 
 
 def body_at(recipe: Recipe, examples: Examples, index: int) -> Body:

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 
 from vestal.errors import UsageError, VestalError
-from vestal.evaluation.asking import Refused, Said
+from vestal.evaluation.asking import RefusedInput, Said
 from vestal.recipes.objectives import Regression
 from vestal.training.language import perplexity
 from vestal.training.plots import draw_confusion, draw_predicted
@@ -172,7 +172,9 @@ def scored(said: Sequence[Said]) -> Scored:
 
 def refused(said: Sequence[Said]) -> list[dict[str, object]]:
     """The inputs without an answer, by their place in the test split."""
-    return [{"index": i, **vars(one)} for i, one in enumerate(said) if isinstance(one, Refused)]
+    return [
+        {"index": i, **vars(one)} for i, one in enumerate(said) if isinstance(one, RefusedInput)
+    ]
 
 
 def _few(names: Sequence[str]) -> str:

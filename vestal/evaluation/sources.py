@@ -12,7 +12,7 @@ import torch
 
 from vestal.client import Client, ClientError
 from vestal.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, TokenError
-from vestal.evaluation.asking import Label, Progress, Refused, Said, body_at, read_answer
+from vestal.evaluation.asking import Label, Progress, RefusedInput, Said, body_at, read_answer
 from vestal.inprocess import Input, LoadedArchive
 from vestal.recipes.objectives import Classification, NextToken
 from vestal.recipes.recipe import Examples, Recipe
@@ -55,8 +55,8 @@ class WeightsSource:
         said: list[Said] = []
         for start in range(0, len(examples), recipe.batch_size):
             batch = [_decoded(examples, i) for i in _range(start, recipe.batch_size, examples)]
-            good = iter(answer([one for one in batch if not isinstance(one, Refused)]))
-            said += [one if isinstance(one, Refused) else next(good) for one in batch]
+            good = iter(answer([one for one in batch if not isinstance(one, RefusedInput)]))
+            said += [one if isinstance(one, RefusedInput) else next(good) for one in batch]
             progress(len(said))
         return said
 
@@ -95,7 +95,7 @@ class WeightsSource:
                 return _input_error(error)
             if tokens > language.context:
                 message = f"the passage has {tokens} tokens, at most {language.context}"
-                return Refused(413, "InputError", message)
+                return RefusedInput(413, "InputError", message)
             return list(score([text])[0])
 
         return answer
@@ -152,7 +152,7 @@ class ServedSource:
                 raise answer
             if isinstance(answer, ClientError):
                 kind = answer.server_type or type(answer).__name__
-                said.append(Refused(answer.status, kind, answer.server_message or str(answer)))
+                said.append(RefusedInput(answer.status, kind, answer.server_message or str(answer)))
             else:
                 self.version = answer.version or self.version
                 said.append(read_answer(recipe, answer.value, self.place))
@@ -170,8 +170,8 @@ def _decoded(examples: Examples, index: int) -> Any:
         return _input_error(error)
 
 
-def _input_error(error: InputError) -> Refused:
-    return Refused(error.status, type(error).__name__, error.message)
+def _input_error(error: InputError) -> RefusedInput:
+    return RefusedInput(error.status, type(error).__name__, error.message)
 
 
 def _sent(body: Body) -> Any:
@@ -179,9 +179,9 @@ def _sent(body: Body) -> Any:
     return json.loads(body.content) if body.suffix == ".json" else body.content
 
 
-def _refused(status: int, body: bytes) -> Refused:
+def _refused(status: int, body: bytes) -> RefusedInput:
     try:
         told = json.loads(body)
-        return Refused(status, str(told["type"]), str(told["message"]))
+        return RefusedInput(status, str(told["type"]), str(told["message"]))
     except (ValueError, KeyError, TypeError):
-        return Refused(status, "Error", body.decode("utf-8", "replace")[:200])
+        return RefusedInput(status, "Error", body.decode("utf-8", "replace")[:200])

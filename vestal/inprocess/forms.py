@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from vestal.inprocess.messages import Refused
+from vestal.inprocess.messages import RefusedRequest
 
 Parts = dict[str, tuple[bytes, str]]
 
@@ -31,7 +31,7 @@ def boundary_of(content_type: str) -> str | None:
     """The boundary of a multipart form; None: to TorchServe it is no form at all.
 
     Raises:
-        Refused: the boundary is empty.
+        RefusedRequest: the boundary is empty.
     """
     _, *parameters = [part.strip() for part in content_type.split(";", 2)]
     if not content_type.startswith(MULTIPART):
@@ -40,9 +40,11 @@ def boundary_of(content_type: str) -> str | None:
         name, equals, value = parameter.partition("=")
         if name.lower().startswith("boundary"):
             if not equals:
-                raise Refused(500, _DECODER, "Needs a boundary value")
+                raise RefusedRequest(500, _DECODER, "Needs a boundary value")
             if not value:
-                raise Refused(500, "StringIndexOutOfBoundsException", "the boundary is empty")
+                raise RefusedRequest(
+                    500, "StringIndexOutOfBoundsException", "the boundary is empty"
+                )
             value = value.partition(";")[0].strip()
             quoted = len(value) > 1 and value[0] == value[-1] == '"'
             return value[1:-1] if quoted else value
@@ -53,7 +55,7 @@ def read_multipart(body: bytes, boundary: str) -> Parts:
     """The parts that end before the body does, by name: the last of a name counts.
 
     Raises:
-        Refused: a part without a name, or with headers that cannot be.
+        RefusedRequest: a part without a name, or with headers that cannot be.
     """
     delimiter = b"--" + boundary.encode("utf-8")
     parts: Parts = {}
@@ -76,7 +78,7 @@ def read_urlencoded(body: bytes) -> Parts:
     """The named values, up to the first line's end.
 
     Raises:
-        Refused: a name is empty, an escape is none, or a carriage return stands alone.
+        RefusedRequest: a name is empty, an escape is none, or a carriage return stands alone.
     """
     parts: Parts = {}
     at = 0
@@ -93,9 +95,9 @@ def read_urlencoded(body: bytes) -> Parts:
         value = body[at : end.start() if end else len(body)]
         closed = end is None or end.group() != b"&"
         if end and end.group() == b"\r" and body[end.end() : end.end() + 1] not in (b"\n", b""):
-            raise Refused(500, _DECODER, "Bad end of line")
+            raise RefusedRequest(500, _DECODER, "Bad end of line")
         if _BAD_ESCAPE.search(value):
-            raise Refused(500, _DECODER, f"Invalid hex byte in {_shown(value)}")
+            raise RefusedRequest(500, _DECODER, f"Invalid hex byte in {_shown(value)}")
         parts[_stripped(name)] = (unquote_to_bytes(value.replace(b"+", b" ")), "")
         if closed:
             break
@@ -106,7 +108,7 @@ def read_urlencoded(body: bytes) -> Parts:
 
 def _decoded_name(raw: bytes) -> str:
     if _BAD_ESCAPE.search(raw):
-        raise Refused(500, _DECODER, f"Bad string: {_shown(raw)}")
+        raise RefusedRequest(500, _DECODER, f"Bad string: {_shown(raw)}")
     return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8", "replace")
 
 
@@ -150,7 +152,7 @@ def _read_header(line: str, found: dict[str, str]) -> None:
             key, equals, text = value.partition("=")
             if not equals:
                 reason = f"Content-Disposition: {value!r} has no value"
-                raise Refused(500, "ArrayIndexOutOfBoundsException", reason)
+                raise RefusedRequest(500, "ArrayIndexOutOfBoundsException", reason)
             _add(found, _clean(key), text)
     elif name in ("content-transfer-encoding", "content-length"):
         found[name] = _clean(values[0])
@@ -166,11 +168,11 @@ def _add(found: dict[str, str], key: str, text: str) -> None:
     if key == "filename*":
         charset, _, rest = _clean(text).partition("'")
         if "'" not in rest:
-            raise Refused(500, _DECODER, "filename* is not CHARSET'LANGUAGE'NAME")
+            raise RefusedRequest(500, _DECODER, "filename* is not CHARSET'LANGUAGE'NAME")
         _check_charset(charset)
         key = "filename"
     if not key:
-        raise Refused(500, _DECODER, "a parameter of Content-Disposition has an empty name")
+        raise RefusedRequest(500, _DECODER, "a parameter of Content-Disposition has an empty name")
     found[key.lower()] = _clean(text)
 
 
@@ -181,9 +183,9 @@ def _name_and_type(fields: dict[str, str]) -> tuple[str, str]:
     if "filename" in fields:
         encoding = fields.get("content-transfer-encoding", _ENCODINGS[0]).lower()
         if encoding not in _ENCODINGS:
-            raise Refused(500, _DECODER, f"TransferEncoding Unknown: {encoding}")
+            raise RefusedRequest(500, _DECODER, f"TransferEncoding Unknown: {encoding}")
     if "name" not in fields:
-        raise Refused(500, _DECODER, "a part of the form has no name")
+        raise RefusedRequest(500, _DECODER, "a part of the form has no name")
     kind = fields.get("content-type", BYTES) if "filename" in fields else ""
     return _stripped(fields["name"]), kind
 
@@ -219,7 +221,7 @@ def _clean(text: str) -> str:
 def _stripped(name: str) -> str:
     name = re.sub(r"[\r\t]", " ", name.replace("\n", "")).strip(" \v\f")
     if not name:
-        raise Refused(500, _DECODER, "a field has an empty name")
+        raise RefusedRequest(500, _DECODER, "a field has an empty name")
     return name
 
 
@@ -227,7 +229,7 @@ def _check_charset(name: str) -> None:
     try:
         codecs.lookup(name)
     except (LookupError, ValueError):
-        raise Refused(500, _DECODER, f"no charset {name!r}") from None
+        raise RefusedRequest(500, _DECODER, f"no charset {name!r}") from None
 
 
 def _shown(data: bytes) -> str:

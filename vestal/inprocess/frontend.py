@@ -1,7 +1,7 @@
 """TorchServe's Java side for a handler that runs here: it takes requests, or refuses them.
 
 body, headers -> `receive` -> Input -> batch -> handler -> Answer
-                           -> Refused ----------------> Answer
+                           -> RefusedRequest ---------> Answer
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vestal.inprocess.loaded_archive import LoadedArchive
-from vestal.inprocess.messages import Answer, Input, Refused
+from vestal.inprocess.messages import Answer, Input, RefusedRequest
 from vestal.inprocess.timing import Times
 from vestal.project import Project
 
@@ -63,12 +63,12 @@ class Frontend:
         """The request as a worker gets it.
 
         Raises:
-            Refused: TorchServe answers it itself.
+            RefusedRequest: TorchServe answers it itself.
         """
         if len(sent.body) > self.max_request_size:
             # Netty's own answer: it has no body, whatever the reason says.
             reason = f"more than {self.max_request_size:,} bytes (max_request_size)"
-            raise Refused(413, "", reason)
+            raise RefusedRequest(413, "", reason)
         return Input.from_http(sent.body, sent.content_type, sent.headers, explain=explain)
 
     def ask(
@@ -95,7 +95,7 @@ class Frontend:
                 if not isinstance(each, Input):
                     each = self.receive(each, explain=explain)
                 received.append(each)
-            except Refused as refused:
+            except RefusedRequest as refused:
                 received.append(Answer.of(refused))
         inputs = [each for each in received if isinstance(each, Input)]
         said = iter(loaded.predict(inputs) if inputs else [])

@@ -11,7 +11,7 @@ from typing import Any
 OK = 200
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """TorchServe answers this request before any handler sees it.
 
     `kind` is TorchServe's word for it (`"type"` in its body); "" where its answer has no body.
@@ -69,7 +69,7 @@ class Input:
             explain: as for `/explanations/MODEL`.
 
         Raises:
-            Refused: TorchServe answers it itself.
+            RefusedRequest: TorchServe answers it itself.
         """
         from vestal.inprocess import forms
 
@@ -99,7 +99,7 @@ class Answer:
     reached: bool = True
 
     @classmethod
-    def of(cls, refused: Refused) -> Answer:
+    def of(cls, refused: RefusedRequest) -> Answer:
         """TorchServe's own answer."""
         headers = {"content-type": "application/json"} if refused.kind else {}
         return cls(refused.status, headers, refused.body(), reached=False)
