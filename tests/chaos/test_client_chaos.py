@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from benchmarks.client_batches import SHORT_SETTINGS, batches
 from benchmarks.client_chaos import drains, failures, killer, kills, prepare, restart
-from benchmarks.client_load import Load
 from benchmarks.client_server import Torchserve, torchserve
 from benchmarks.client_token_load import TokenLoad
 
@@ -56,18 +54,6 @@ def test_versions_are_drained_under_load_and_nothing_is_lost(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     check("drains", drains(tokens[0], 2)[0])
-
-
-def test_a_server_starts_again_although_its_callers_fill_the_queue_of_a_model() -> None:
-    with torchserve() as server, ExitStack() as callers:
-        model = server.pack("steady", queue=1)
-        server.start([model])
-        for _ in range(10):  # each with a budget of retries of its own
-            client = callers.enter_context(server.client(hedge=False))
-            load = Load(client, "steady", 2, b"0.2", timeout=lambda: 3)
-            callers.enter_context(load)
-        server.kill()
-        server.start([model])  # its probe finds a full queue
 
 
 def test_keys_that_expire_are_renewed_once_and_nobody_fails(

@@ -13,7 +13,7 @@ import sys
 import psutil
 import pytest
 import requests
-from serving import END_SECONDS, START_SECONDS, archive, serving, until
+from serving import ECHO, END_SECONDS, START_SECONDS, archive, serving, until
 
 MODELS = ("--models", "echo=echo-1.0.mar", "echo=echo-2.0.mar", "sampled=sampled-1.0.mar")
 
@@ -192,7 +192,8 @@ def test_stopped_and_started_again_at_the_same_paths(tmp_path):
 
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):
     with serving(tmp_path / "project") as server:
-        archive(server.project.model_store, "echo")
+        # It loads for longer than the command below takes, however busy the machine is.
+        archive(server.project.model_store, "echo", f"import time; time.sleep(100)\n{ECHO}")
         server.start("--port", "0")
         until(lambda: server.processes("model_service_worker"), START_SECONDS, "a worker")
         asked = subprocess.run(

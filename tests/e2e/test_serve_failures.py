@@ -141,4 +141,4 @@ def test_an_archive_that_is_not_there_is_a_wrong_use(tmp_path):
         archive(server.project.model_store, "echo")
         server.start("--models", "echo=gone.mar")
         assert server.exit_code() == 2
-        assert "it holds echo-1.0.mar" in server.err
+        assert "model_store holds echo-1.0.mar" in server.err

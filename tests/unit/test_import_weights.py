@@ -447,9 +447,9 @@ def test_torchserves_own_label_file_names_the_classes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "it must be an object"),
+        ("[]", "expected an object"),
         ("{", "cannot be read"),
-        ('{"1": "a"}', "has 1 labels but none for class '0'"),
+        ('{"1": "a"}', "has 1 label but none for class '0'"),
     ],
 )
 def test_a_label_file_that_is_no_such_object_is_named(tmp_path, text, message):

@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Check archives for errors before TorchServe loads them."""
     if not (math.isfinite(memory) and math.isfinite(timeout)):
-        raise UsageError("--memory and --timeout: expected finite numbers")
+        raise UsageError(f"--memory {memory:g} and --timeout {timeout:g}: expected finite numbers")
     reports: list[Report] = []
     failed: list[VestalError] = []
     for name in archives:
