@@ -109,10 +109,11 @@ class Torchserve:
             self._server = None
 
     def kill(self) -> None:
-        """kill -9 of Java, then what is left of that start is cleaned."""
+        """kill -9 of this server's Java, then what is left of that start is cleaned."""
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "org.pytorch.serve.ModelServer" in process.cmdline():
+                is_java = "org.pytorch.serve.ModelServer" in process.cmdline()
+                if is_java and Path(process.cwd()).is_relative_to(self.folder):
                     process.kill()
         self.stop()
 

@@ -68,7 +68,7 @@ def test_the_ready_file_says_where_and_what(server):
     ready = server.ready()
     assert ready.pid == server.pid
     assert ready.key_file == str(server.project.key_file)
-    assert ready.models == [
+    assert sorted(ready.models, key=lambda each: (each["name"], each["version"])) == [
         {"name": "echo", "version": "1.0", "default": True},
         {"name": "echo", "version": "2.0", "default": False},
         {"name": "sampled", "version": "1.0", "default": True},
