@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import subprocess
@@ -24,17 +25,20 @@ def cost(statement: str, bytecode: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    ("statement", "most"), [("import vestal", 1.2), ("from vestal import Client", 1.5)]
+    ("statement", "most"), [("import vestal", 1.2), ("from vestal import Client", 1.3)]
 )
 def test_it_costs_little_beside_requests(statement: str, most: float, tmp_path: Path) -> None:
     all_three = (statement, "import requests", "pass")
     for each in all_three:
         cost(each, tmp_path)  # which writes the bytecode
-    # Side by side; the best of each, since this machine has other work too.
-    pairs = [[cost(each, tmp_path) for each in all_three] for _ in range(ROUNDS)]
-    ours, theirs, nothing = (min(column) for column in zip(*pairs, strict=True))
-    ratio = (ours - nothing) / (theirs - nothing)
-    print(f"{statement}: {1000 * (ours - nothing):.0f} ms, {ratio:.2f} times requests")
+    pairs: list[list[float]] = []
+    ratio = math.inf
+    # Side by side, the best of each; further rounds where other work slowed all of them down.
+    while ratio > most and len(pairs) < 4 * ROUNDS:
+        pairs += [[cost(each, tmp_path) for each in all_three] for _ in range(ROUNDS)]
+        ours, theirs, nothing = (min(column) for column in zip(*pairs, strict=True))
+        ratio = (ours - nothing) / (theirs - nothing)
+        print(f"{statement}: {1000 * (ours - nothing):.0f} ms, {ratio:.2f} times requests")
     assert ratio <= most
 
 

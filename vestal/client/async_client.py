@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vestal.client import inference, lifecycle, management, readiness
@@ -66,17 +67,14 @@ class AsyncClient(BaseClient):
         from vestal.client.async_bulk import run_bulk  # imports asyncio
 
         job = BulkJob(inputs, concurrency, progress)
-
-        async def predict(value: Any) -> Prediction:
-            return await self.predict(
-                model,
-                value,
-                version=version,
-                correlation_id=correlation_id,
-                traceparent=traceparent,
-                timeout=timeout,
-            )
-
+        predict = partial(
+            self.predict,
+            model,
+            version=version,
+            correlation_id=correlation_id,
+            traceparent=traceparent,
+            timeout=timeout,
+        )
         await run_bulk(job, predict)
         return job.results()
 
@@ -95,17 +93,14 @@ class AsyncClient(BaseClient):
         from vestal.client.async_bulk import async_input_iterator, async_prediction_stream
 
         source, limit = async_input_iterator(inputs), check_concurrency(concurrency)
-
-        async def predict(value: Any) -> Prediction:
-            return await self.predict(
-                model,
-                value,
-                version=version,
-                correlation_id=correlation_id,
-                traceparent=traceparent,
-                timeout=timeout,
-            )
-
+        predict = partial(
+            self.predict,
+            model,
+            version=version,
+            correlation_id=correlation_id,
+            traceparent=traceparent,
+            timeout=timeout,
+        )
         return async_prediction_stream(source, limit, predict)
 
     async def explain(
