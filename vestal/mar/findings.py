@@ -93,6 +93,18 @@ class Finding:
         for name in ("where", "meaning", "todo"):
             object.__setattr__(self, name, visible(getattr(self, name)))
 
+    @classmethod
+    def error(cls, code: str, where: str, meaning: str, todo: str) -> Finding:
+        return cls(Severity.ERROR, code, where, meaning, todo)
+
+    @classmethod
+    def warning(cls, code: str, where: str, meaning: str, todo: str) -> Finding:
+        return cls(Severity.WARNING, code, where, meaning, todo)
+
+    @classmethod
+    def note(cls, code: str, where: str, meaning: str, todo: str) -> Finding:
+        return cls(Severity.NOTE, code, where, meaning, todo)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
