@@ -13,6 +13,8 @@ from typing import Any
 from imaging import encoded
 from PIL import Image
 
+from vestal.inprocess import Answer, Input, LoadedArchive
+
 
 def png(width: int, height: int) -> bytes:
     """A black image of one bit a pixel: 6 kB for 7000 x 7000."""
@@ -81,3 +83,14 @@ def peak_of(pid: int | str) -> int:
 def reset_peak(pid: int | str = "self") -> None:
     """Starts VmHWM anew (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def predict_hostile(loaded: LoadedArchive, hostile_input: Input, good: bytes = b"1") -> Answer:
+    """The response to a hostile request; its neighbours are predicted, and memory hardly grows."""
+    neighbour = Input.raw(good, "" if good[:1] == b"\x89" else "application/json")
+    reset_peak()
+    before = peak()
+    first, answer, last = loaded.predict([neighbour, hostile_input, neighbour])
+    assert (first.status, last.status) == (200, 200)
+    assert peak() - before < 150_000_000
+    return answer

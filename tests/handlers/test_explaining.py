@@ -1,4 +1,4 @@
-"""Attributions: they add up, they point at what counts, and engines without gradients have them."""
+"""Explanations of images: attributions in JSON, and heat maps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import torch
 from folders import as_json, ask, handler_of, write_archive
 from imaging import encoded, seven
 from PIL import Image
+from plain_engines import WithoutGradients
 from torch import nn
 
 from vestal.inprocess import Input, LoadedArchive
-from vestal_handlers.errors import HandlerError
-from vestal_handlers.tasks.explaining import Attribution, attribute, heat_map
+from vestal_handlers.tasks.explaining import heat_map
 
 CPU = torch.device("cpu")
+
+
 LABELS = ["left", "right"]
+
+
 TRANSFORMS = """
 import torch
 from torchvision.transforms import v2
@@ -67,24 +71,6 @@ def lamp():
     return encoded(Image.fromarray(pixels))
 
 
-class WithoutModule:
-    """An engine that only computes, as ONNX Runtime's does."""
-
-    module = None
-
-    def __init__(self, module):
-        self._module, self.sizes = module, []
-
-    def __call__(self, batch):
-        self.sizes.append(len(batch))
-        assert not torch.is_grad_enabled() or not batch.requires_grad
-        with torch.inference_mode():
-            return self._module(batch)
-
-    def describe(self):
-        return {"name": "fake"}
-
-
 def explain(image, **fields):
     return as_json({"data": base64.b64encode(image).decode(), **fields}, explain="True")
 
@@ -101,7 +87,7 @@ def twins(tmp_path_factory):
         yield loaded
 
 
-def test_classes_of_one_label_are_told_apart_by_index(twins, lamp):
+def test_the_index_tells_classes_of_one_label_apart(twins, lamp):
     answer = ask(twins, Input.raw(lamp, "image/png", explain="True")).json()
     assert (answer["label"], answer["index"]) == ("side", 1)
     assert [one["index"] for one in answer["top"]] == [1, 0]
@@ -127,7 +113,7 @@ def test_a_target_that_names_no_class_or_several_is_422(twins, lamp, target, mes
     assert message in answer.json()["message"]
 
 
-def test_an_images_attributions_add_up_and_lie_where_it_is_bright(archive, lamp):
+def test_attributions_of_an_image_add_up_and_lie_where_it_is_bright(archive, lamp):
     answer = ask(archive, Input.raw(lamp, "image/png", explain="True")).json()
     assert (answer["label"], answer["target"]) == ("right", "right")
     assert answer["method"] == "integrated_gradients"
@@ -142,7 +128,7 @@ def test_an_images_attributions_add_up_and_lie_where_it_is_bright(archive, lamp)
 
 
 @pytest.mark.parametrize("target", ["left", 0, 0.0])
-def test_another_class_can_be_asked_about(archive, lamp, target):
+def test_another_class_can_be_explained(archive, lamp, target):
     answer = ask(archive, explain(lamp, target=target)).json()
     assert (answer["label"], answer["index"]) == ("right", 1)
     assert (answer["target"], answer["target_index"]) == ("left", 0)
@@ -174,7 +160,7 @@ def test_a_heat_map_is_a_png_of_what_the_model_saw(archive, make):
     assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (28, 28))
 
 
-def test_a_heat_map_is_red_where_it_speaks_for_and_blue_against(archive, lamp):
+def test_a_heat_map_is_red_for_support_and_blue_for_opposition(archive, lamp):
     for target, strongest in (("right", 0), ("left", 2)):
         answer = ask(archive, explain(lamp, target=target, format="png"))
         pixels = np.asarray(Image.open(BytesIO(answer.body)))
@@ -182,7 +168,7 @@ def test_a_heat_map_is_red_where_it_speaks_for_and_blue_against(archive, lamp):
         assert len(set(pixels[14, 4].tolist())) == 1  # grey: it adds nothing
 
 
-def test_an_asked_json_wins_over_the_header(archive, lamp):
+def test_a_requested_format_takes_precedence_over_the_accept_header(archive, lamp):
     data = base64.b64encode(lamp).decode()
     given = as_json({"data": data, "format": "json"}, explain="True", accept="image/png")
     assert "attributions" in ask(archive, given).json()
@@ -205,13 +191,13 @@ def test_a_heat_map_among_several_is_base64(archive, lamp):
         ({"taget": "right"}, "field 'taget' is unknown: did you mean 'target'?"),
     ],
 )
-def test_what_is_wrong_is_named(archive, lamp, fields, message):
+def test_an_invalid_field_is_named(archive, lamp, fields, message):
     answer = ask(archive, explain(lamp, **fields))
     assert answer.status == 422
     assert message in answer.json()["message"]
 
 
-def test_a_large_image_is_summed_into_cells(tmp_path_factory, lamp):
+def test_attributions_of_a_large_image_are_summed_into_cells(tmp_path_factory, lamp):
     with LoadedArchive(folder_of(tmp_path_factory, "RGB", (75, 50), n_steps=8)) as loaded:
         answer = ask(loaded, Input.raw(lamp, explain="True"))
         png = ask(loaded, Input.raw(lamp, explain="True", accept="image/png"))
@@ -226,7 +212,7 @@ def test_a_large_image_is_summed_into_cells(tmp_path_factory, lamp):
 
 def test_an_engine_without_gradients_is_explained_by_occlusion(archive, lamp, monkeypatch):
     handler = handler_of(archive)
-    engine = WithoutModule(Halves())
+    engine = WithoutGradients(Halves())
     monkeypatch.setattr(handler, "engine", engine)
     answer = ask(archive, Input.raw(lamp, explain="True")).json()
     assert answer["method"] == "occlusion"
@@ -240,20 +226,7 @@ def test_an_engine_without_gradients_is_explained_by_occlusion(archive, lamp, mo
     assert Image.open(BytesIO(png.body)).size == (28, 28)
 
 
-def test_occlusion_of_a_row_is_one_value_at_a_time():
-    line = nn.Linear(4, 1, bias=False)
-    with torch.no_grad():
-        line.weight.copy_(torch.tensor([[2.0, -3.0, 1.0, 5.0]]))
-    sample = torch.tensor([5.0, 7.0, 9.0, 0.0])
-    found = attribute(
-        WithoutModule(line), sample, torch.zeros(4), lambda out: out[:, 0], device=CPU
-    )
-    assert found.method == "occlusion"
-    assert found.values.tolist() == pytest.approx([10, -21, 9, 0])
-    assert (found.score, found.baseline_score) == (-2, 0)
-
-
-def test_occlusion_through_onnx_runtime(archive, tmp_path, lamp, monkeypatch):
+def test_an_onnx_model_is_explained_by_occlusion(archive, tmp_path, lamp, monkeypatch):
     onnx = pytest.importorskip("vestal_handlers.engines.onnx")
     helper = pytest.importorskip("onnx.helper")
     tensor = helper.make_tensor_value_info
@@ -280,25 +253,7 @@ def halves_as_matrix():
     return torch.stack([Halves()(row.reshape(1, 1, 28, 28))[0] for row in torch.eye(784)])
 
 
-def test_inference_mode_tensors_can_be_explained():
-    with torch.inference_mode():
-        sample = torch.ones(3)
-    engine = type("Engine", (), {"module": nn.Linear(3, 1)})()
-    found = attribute(engine, sample, torch.zeros(3), lambda out: out[:, 0], device=CPU)
-    assert found.values.tolist() == pytest.approx(engine.module.weight[0].tolist(), abs=1e-5)
-
-
-def test_gradients_that_are_not_finite_are_said():
-    class Root(nn.Module):
-        def forward(self, x):
-            return (x * 0).sqrt()
-
-    engine = type("Engine", (), {"module": Root()})()
-    with pytest.raises(HandlerError, match="gradients are not finite"):
-        attribute(engine, torch.ones(1), torch.zeros(1), lambda out: out[:, 0], device=CPU)
-
-
-def test_without_captum_an_explanation_says_so(archive, lamp, monkeypatch):
+def test_without_captum_an_explanation_is_400(archive, lamp, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     refused, answered = archive.predict([Input.raw(lamp, explain="True"), lamp])
     assert (refused.status, answered.status) == (400, 200)
@@ -307,38 +262,7 @@ def test_without_captum_an_explanation_says_so(archive, lamp, monkeypatch):
     )
 
 
-def test_an_explanation_that_takes_too_long_is_given_up(archive, lamp, monkeypatch):
-    monkeypatch.setattr("vestal_handlers.tasks.explaining.time.monotonic", lambda: float("inf"))
-    engine = handler_of(archive).engine
-    with pytest.raises(HandlerError, match=r"took too long; .* lower handler\.n_steps"):
-        attribute(
-            engine,
-            torch.zeros(1, 28, 28),
-            torch.zeros(1, 28, 28),
-            lambda out: out[:, 0],
-            device=CPU,
-            deadline=1e9,
-        )
-
-
-def test_steps_in_several_passes_give_the_same(archive, monkeypatch):
-    engine, sample = handler_of(archive).engine, torch.rand(1, 28, 28)
-
-    def found():
-        black = torch.zeros(1, 28, 28)
-        return attribute(engine, sample, black, lambda out: out.softmax(1)[:, 0], device=CPU)
-
-    once = found()
-    monkeypatch.setattr("vestal_handlers.tasks.explaining._VALUES_A_PASS", 784 * 3)
-    assert torch.allclose(once.values, found().values, atol=1e-6)
-
-
-def test_cells_of_an_occlusion_are_means():
-    found = Attribution(torch.ones(3, 64, 100), 1.0, 0.0, "occlusion")
-    assert found.cells() == [[1.0] * 32] * 32
-
-
-def test_nothing_attributed_is_a_grey_picture():
+def test_a_heat_map_of_zeros_is_grey():
     picture = torch.full((3, 10, 20), 255, dtype=torch.uint8)
     pixels = np.asarray(Image.open(BytesIO(heat_map(picture, torch.zeros(3, 10, 20)))))
     assert pixels.shape == (10, 20, 3)

@@ -46,7 +46,7 @@ def jpeg(photo, width, height, **options):
         ((), None),
     ],
 )
-def test_the_side_is_that_of_the_first_resize(steps, side):
+def test_scale_to_is_the_side_of_the_first_resize(steps, side):
     assert transform(*steps).scale_to == side
 
 
@@ -62,13 +62,13 @@ def test_the_side_is_that_of_the_first_resize(steps, side):
         ((64, 64), (64, 64)),
     ],
 )
-def test_a_jpeg_is_scaled_as_far_as_the_model_allows(photo, size, decoded):
+def test_a_jpeg_is_scaled_down_as_far_as_the_model_allows(photo, size, decoded):
     data = jpeg(photo, *size)
     assert tuple(RESNET.decode(data, fast_jpeg=True).shape) == (3, decoded[1], decoded[0])
     assert tuple(RESNET.decode(data).shape) == (3, size[1], size[0])
 
 
-def test_what_is_not_scaled_is_equal_to_the_bit(photo):
+def test_images_that_are_not_scaled_are_unchanged(photo):
     small = jpeg(photo, 400, 300)
     png = encoded(photo.resize((720, 720)), "PNG")
     unscaled = transform(v2.CenterCrop(224))
@@ -78,7 +78,7 @@ def test_what_is_not_scaled_is_equal_to_the_bit(photo):
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_it_is_the_same_picture_upright(photo, orientation, mode):
+def test_a_scaled_jpeg_is_upright_and_nearly_the_same(photo, orientation, mode):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = jpeg(photo, 960, 640, exif=exif)
@@ -88,14 +88,14 @@ def test_it_is_the_same_picture_upright(photo, orientation, mode):
     assert (fast - plain).abs().mean() < 0.03
 
 
-def test_a_grey_jpeg_becomes_three_channels(photo):
+def test_a_scaled_grey_jpeg_becomes_three_channels(photo):
     data = jpeg(photo.convert("L"), 960, 640)
     fast = RESNET.decode(data, fast_jpeg=True)
     assert tuple(fast.shape) == (3, 320, 480)
     assert torch.equal(fast[0], fast[2])
 
 
-def test_limits_and_faults_are_as_without_it(photo):
+def test_limits_and_errors_do_not_depend_on_fast_jpeg(photo):
     data = jpeg(photo, 960, 640)
     for given, status in ((data, 413), (data[:3000], 400)):
         limit = 1000 if status == 413 else 10**7

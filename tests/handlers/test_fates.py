@@ -5,11 +5,10 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from doubling import write_doubler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vestal.inprocess import Input, LoadedArchive
+from vestal.inprocess import Input
 
 # What doubling.py fails at, and how; every other number is good.
 FAULTS = {"5": 500, "13": 500, "7": 500, "8": 500, "17": 422, "3.5": 500, "100": 507}
@@ -30,12 +29,6 @@ def as_json(body: bytes, zipped: bool = False) -> Input:
         return Input.raw(body, "application/json")
     zipped_body = gzip.compress(body, mtime=0)
     return Input.raw(zipped_body, "application/json", **{"content-encoding": "gzip"})
-
-
-@pytest.fixture(scope="module")
-def doubler(tmp_path_factory):
-    with LoadedArchive(write_doubler(tmp_path_factory.mktemp("doubler"))) as loaded:
-        yield loaded
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +68,7 @@ bodies = st.one_of(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(bodies, st.booleans()), min_size=1, max_size=64))
-def test_any_mix_in_any_order_gives_each_what_it_gets_alone(doubler, alone, mix):
+def test_every_request_of_a_batch_gets_the_response_that_it_gets_alone(doubler, alone, mix):
     answers = doubler.predict([as_json(body, zipped) for body, zipped in mix])
     assert len(answers) == len(mix)
     for index, (body, _) in enumerate(mix):
@@ -83,7 +76,7 @@ def test_any_mix_in_any_order_gives_each_what_it_gets_alone(doubler, alone, mix)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 31, 64])
-def test_every_bad_one_among_good_ones_has_its_own_error(doubler, size):
+def test_every_bad_request_among_good_ones_gets_its_own_error(doubler, size):
     bad = {**{value.encode(): status for value, status in FAULTS.items()}, **OTHERS}
     for body, status in bad.items():
         for place in {0, size // 2, size - 1}:

@@ -30,14 +30,14 @@ def animated(kind: str, frames: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-def test_the_first_frame_is_what_is_read(kind):
+def test_only_the_first_frame_is_decoded(kind):
     still = torch.from_numpy(np.array(seven())[None])
     assert torch.equal(read_image(animated(kind, 5), "L"), still)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 @pytest.mark.parametrize("frames", [1, 2, 7, 20])
-def test_frames_are_counted_as_pillow_counts_them(kind, frames):
+def test_the_number_of_frames_is_that_of_pillow(kind, frames):
     data = animated(kind, frames)
     assert getattr(Image.open(BytesIO(data)), "n_frames", 1) == frames
     for most in (1, frames - 1, frames, frames + 1):
@@ -47,7 +47,7 @@ def test_frames_are_counted_as_pillow_counts_them(kind, frames):
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-def test_too_many_frames_are_refused_by_name(kind):
+def test_too_many_frames_are_refused_with_the_limit(kind):
     data = animated(kind, 8)
     assert read_image(data, "L", max_frames=8).shape == (1, 28, 28)
     with pytest.raises(InputError) as refused:
@@ -64,7 +64,7 @@ def gif_bomb(frames: int, side: int = 4000) -> bytes:
     return head + b"\x21\xfe\x03abc\x00" + coloured + frame * (frames - 1) + b";"
 
 
-def test_a_bomb_of_frames_is_refused_before_any_is_decoded():
+def test_a_file_of_many_frames_is_refused_before_any_is_decoded():
     data = gif_bomb(1_000_000)
     assert Image.open(BytesIO(gif_bomb(3))).n_frames == 3
     start = time.perf_counter()
@@ -74,13 +74,13 @@ def test_a_bomb_of_frames_is_refused_before_any_is_decoded():
     assert time.perf_counter() - start < 0.5
 
 
-def test_a_file_that_ends_within_a_frame_is_counted_to_its_end():
+def test_a_file_that_ends_inside_a_frame_is_counted_up_to_its_end():
     data = gif_bomb(3)
     for length in range(20, len(data)):
         assert not has_more_frames(Image.open(BytesIO(data)), data[:length], 3)
 
 
-def test_only_formats_of_pictures_are_opened():
+def test_only_image_formats_are_opened():
     """Pillow would start Ghostscript for an EPS, and trust an icon's header."""
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     for data in (script, encoded(seven(), "ICO")):

@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
+from tiny_gpt2 import CONTEXT, EOS, PoisonedModel, prompts_of, tiny_model
 
-from vestal_handlers.errors import HandlerError, RequestFailure
-from vestal_handlers.text import generation, scoring
+from vestal_handlers.errors import HandlerError
+from vestal_handlers.text import generation
 from vestal_handlers.text.generation import (
     GeneratedSequence,
     GenerationLoop,
     generate,
     group_by_size,
 )
-from vestal_handlers.text.sampling import Sampler, Sampling, distribution
-from vestal_handlers.text.scoring import score
-
-CONTEXT, VOCABULARY, EOS = 64, 300, 0
-
-
-def tiny_model(vocabulary: int = VOCABULARY) -> GPT2LMHeadModel:
-    """Random weights, so wide that its logits are far apart (their deviation is about 2)."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=2,
-        n_head=2,
-        n_embd=32,
-        n_positions=CONTEXT,
-        vocab_size=vocabulary,
-        initializer_range=0.3,
-        bos_token_id=EOS,
-        eos_token_id=EOS,
-    )
-    return GPT2LMHeadModel(config).eval()
+from vestal_handlers.text.sampling import Sampler, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +30,6 @@ def model():
 def inference():
     with torch.inference_mode():
         yield
-
-
-def prompts_of(lengths, seed=0):
-    random = np.random.default_rng(seed)
-    return [random.integers(1, VOCABULARY, size).tolist() for size in lengths]
 
 
 def run(model, *rows, eos=frozenset({EOS}), **options):
@@ -91,6 +65,8 @@ SAMPLINGS = st.builds(
     top_p=st.sampled_from([0.1, 0.9, 1.0]),
     seed=st.integers(0, 2**63 - 1),
 )
+
+
 PARAMETERS = st.tuples(
     st.integers(1, CONTEXT - 1),  # tokens of the prompt
     st.integers(0, 5),  # seed of the prompt
@@ -111,7 +87,7 @@ def row_of(length, seed, max_new_tokens, sampling, stop_at):
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(PARAMETERS, min_size=1, max_size=8), st.sampled_from([1, 200, 16_384]))
-def test_a_batch_gives_what_each_row_gives_alone(model, parameters, max_cells):
+def test_a_row_generates_the_same_tokens_alone_and_in_a_batch(model, parameters, max_cells):
     rows = [row_of(*one) for one in parameters]
     eos = frozenset({EOS, *range(100, 110)})
     run(model, *rows, eos=eos, max_cells=max_cells)
@@ -123,7 +99,7 @@ def test_a_batch_gives_what_each_row_gives_alone(model, parameters, max_cells):
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.tuples(PARAMETERS, st.integers(0, 6)), min_size=1, max_size=6))
-def test_rows_join_and_leave_between_steps(model, arrivals):
+def test_rows_may_join_and_leave_between_steps(model, arrivals):
     loop = GenerationLoop(model, CONTEXT)
     rows = [(row_of(*parameters), step) for parameters, step in arrivals]
     for step in range(7):
@@ -137,7 +113,7 @@ def test_rows_join_and_leave_between_steps(model, arrivals):
         assert_same(model, row, alone)
 
 
-def test_sixty_four_rows(model):
+def test_sixty_four_rows_generate_the_same_tokens_as_alone(model):
     lengths = [1 + index % 40 for index in range(64)]
     rows = [GeneratedSequence(prompt, 1 + i % 7) for i, prompt in enumerate(prompts_of(lengths))]
     run(model, *rows)
@@ -148,7 +124,7 @@ def test_sixty_four_rows(model):
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 40])
-def test_greedy_is_what_transformers_generates(model, length):
+def test_greedy_tokens_equal_those_of_transformers(model, length):
     prompts = prompts_of([length] * 4, seed=length)
     expected = model.generate(
         torch.tensor(prompts),
@@ -164,7 +140,7 @@ def test_greedy_is_what_transformers_generates(model, length):
         assert all(token == EOS for token in theirs[len(ours) :])  # its padding
 
 
-def test_a_step_names_the_rows_and_their_tokens(model):
+def test_a_step_returns_the_rows_and_their_tokens(model):
     first, second = (
         GeneratedSequence(prompt, count)
         for prompt, count in zip(prompts_of([3, 5]), (1, 2), strict=True)
@@ -177,7 +153,7 @@ def test_a_step_names_the_rows_and_their_tokens(model):
     assert (loop.rows, loop.step()) == ([], [])
 
 
-def test_an_emptied_loop_takes_rows_again(model):
+def test_rows_can_be_added_to_an_empty_loop(model):
     loop = GenerationLoop(model, CONTEXT)
     tokens = []
     for _ in range(2):
@@ -190,7 +166,7 @@ def test_an_emptied_loop_takes_rows_again(model):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_a_row_that_is_taken_out_leaves_the_others_as_they_are(model, steps):
+def test_removing_a_row_does_not_change_the_others(model, steps):
     short, long = prompts_of([4, 30])
     loop = GenerationLoop(model, CONTEXT)
     stays, goes = GeneratedSequence(short, 10), GeneratedSequence(long, 10)
@@ -222,7 +198,7 @@ def test_an_end_of_sequence_token_ends_its_row(model):
     assert row.finish_reason == "eos"
 
 
-def test_the_context_ends_a_row(model):
+def test_a_row_ends_at_the_context_of_the_model(model):
     row, last = (GeneratedSequence(prompt, 30) for prompt in prompts_of([CONTEXT - 4, CONTEXT - 1]))
     run(model, row, last, eos=frozenset())
     assert (len(row.tokens), row.finish_reason) == (4, "length")
@@ -230,25 +206,12 @@ def test_the_context_ends_a_row(model):
 
 
 @pytest.mark.parametrize("length", [0, CONTEXT])
-def test_a_prompt_without_room_is_refused(model, length):
+def test_a_prompt_without_room_for_a_token_is_refused(model, length):
     with pytest.raises(ValueError, match=f"a prompt of {length} tokens.* context is {CONTEXT}"):
         GenerationLoop(model, CONTEXT).add([GeneratedSequence([1] * length, 5)])
 
 
-class Poisoned(torch.nn.Module):
-    """NaN where a row's last token is the poison."""
-
-    def __init__(self, model, poison):
-        super().__init__()
-        self.model, self.poison, self.device = model, poison, model.device
-
-    def forward(self, input_ids, **given):
-        output = self.model(input_ids=input_ids, **given)
-        output.logits[input_ids[:, -1] == self.poison] = math.nan
-        return output
-
-
-def test_a_row_of_non_finite_logits_fails_alone(model):
+def test_a_row_with_non_finite_logits_fails_alone(model):
     first, second, third = prompts_of([4, 9, 6])
     expected = run(model, GeneratedSequence(first, 8), GeneratedSequence(third, 8), eos=frozenset())
     poison = 299
@@ -258,13 +221,13 @@ def test_a_row_of_non_finite_logits_fails_alone(model):
         GeneratedSequence([*second, poison], 8),
         GeneratedSequence(third, 8),
     ]
-    run(Poisoned(model, poison), *rows, eos=frozenset())
+    run(PoisonedModel(model, poison), *rows, eos=frozenset())
     assert [rows[0].tokens, rows[2].tokens] == expected
     assert isinstance(rows[1].error, HandlerError)
     assert "not finite" in rows[1].error.message
 
 
-def test_time_ends_a_row_with_what_it_has(model, monkeypatch):
+def test_a_row_keeps_its_tokens_at_the_deadline(model, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))
     row = GeneratedSequence(prompts_of([5])[0], 30)
@@ -272,7 +235,7 @@ def test_time_ends_a_row_with_what_it_has(model, monkeypatch):
     assert (len(row.tokens), row.finish_reason) == (4, "time")
 
 
-def test_rows_that_time_does_not_let_begin_fail(model):
+def test_rows_that_have_not_begun_at_the_deadline_fail(model):
     row = GeneratedSequence(prompts_of([5])[0], 30)
     run(model, row, deadline=-1)
     assert isinstance(row.error, HandlerError)
@@ -280,64 +243,11 @@ def test_rows_that_time_does_not_let_begin_fail(model):
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 300))
-def test_groups_hold_every_index_once_and_keep_to_the_limit(sizes, max_cells):
+def test_groups_contain_every_index_once_and_respect_the_limit(sizes, max_cells):
     groups = list(group_by_size(sizes, max_cells))
     assert sorted(itertools.chain(*groups)) == list(range(len(sizes)))
     for group in groups:
         assert len(group) == 1 or len(group) * max(sizes[i] for i in group) <= max_cells
-
-
-# --- Sampling ---------------------------------------------------------------------------------
-
-
-def reference(logits, temperature, top_k, top_p):
-    """Temperature, top-k and top-p in so many words, in fp64."""
-    kept = sorted(range(len(logits)), key=lambda i: -logits[i])
-    if top_k:
-        kept = [i for i in kept if logits[i] >= logits[kept[min(top_k, len(kept)) - 1]]]
-    best = max(logits)
-    weights = {i: math.exp((logits[i] - best) / temperature) for i in kept}
-    total, reached, nucleus = sum(weights.values()), 0.0, []
-    for i in kept:
-        assume(top_p == 1 or abs(reached / total - top_p) > 1e-5)  # a tie with the bound
-        if nucleus and reached / total >= top_p:
-            break
-        nucleus.append(i)
-        reached += weights[i]
-    return [weights[i] / reached if i in nucleus else 0.0 for i in range(len(logits))]
-
-
-@given(
-    st.lists(st.integers(-40, 40), min_size=2, max_size=30, unique=True),
-    st.floats(0.05, 2),
-    st.integers(0, 40),
-    st.floats(0.01, 1),
-)
-def test_filters_are_those_of_the_reference(tenths, temperature, top_k, top_p):
-    logits = [tenth / 10 for tenth in tenths]
-    expected = reference(logits, temperature, top_k, top_p)
-    ours = distribution(torch.tensor(logits), Sampling(temperature, top_k, top_p, 0))
-    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
-
-
-def test_tokens_come_as_often_as_their_probability_says():
-    logits = torch.tensor([0.0, 1.0, 2.0, 3.0, -9.0])
-    sampling = Sampling(temperature=1.3, top_k=3, top_p=1, seed=5)
-    sampler = Sampler(sampling)
-    counts = np.bincount([sampler(logits) for _ in range(4000)], minlength=5)
-    expected = distribution(logits, sampling).numpy()
-    assert (counts[expected == 0] == 0).all()
-    # five deviations of a binomial share at most
-    np.testing.assert_allclose(counts / 4000, expected, atol=5 * 0.5 / math.sqrt(4000))
-
-
-@pytest.mark.parametrize("temperature", [1e-5, 2.0])
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_no_temperature_makes_probabilities_that_are_none(temperature, scale):
-    logits = torch.tensor([-1.0, 0.5, 1.0]) * scale
-    found = distribution(logits, Sampling(temperature, 0, 0.9, 0))
-    assert torch.isfinite(found).all()
-    assert found.sum() == pytest.approx(1)
 
 
 def test_a_seed_gives_the_same_tokens_and_another_seed_others(model):
@@ -347,41 +257,3 @@ def test_a_seed_gives_the_same_tokens_and_another_seed_others(model):
     )
     run(model, first, again, other, eos=frozenset())
     assert first.tokens == again.tokens != other.tokens
-
-
-# --- Scoring ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("at_once", [1, 8, 512])
-@pytest.mark.parametrize("max_cells", [1, 100, 16_384])
-def test_scores_are_those_of_a_plain_forward(model, monkeypatch, at_once, max_cells):
-    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", at_once)
-    prompts = prompts_of([1, 2, 30, CONTEXT, 7])
-    for prompt, ours in zip(prompts, score(model, prompts, max_cells), strict=True):
-        ids = torch.tensor([prompt])
-        logprobs = torch.log_softmax(model(input_ids=ids).logits[0, :-1], dim=-1)
-        expected = logprobs.gather(-1, ids[0, 1:, None])[:, 0]
-        np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
-
-
-def test_scores_end_in_time(model, monkeypatch):
-    """Time is over after two forwards: the short group is done, the long one is not."""
-    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 8)
-    ticks = iter(range(100))
-    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(ticks))
-    short, long = score(model, prompts_of([6, 40]), max_cells=50, deadline=1.5)
-    assert len(short) == 5
-    assert isinstance(long, RequestFailure)
-    assert "the time limit of this batch passed" in long.message
-
-
-def test_a_score_that_is_not_finite_fails_alone(model):
-    class Infinite(Poisoned):
-        def forward(self, input_ids, **given):
-            output = self.model(input_ids=input_ids, **given)
-            output.logits[input_ids == self.poison] = math.inf
-            return output
-
-    scores = score(Infinite(model, 299), [[1, 2, 3], [1, 299, 3], [4, 299]])
-    assert isinstance(scores[1], RequestFailure)
-    assert [len(scores[0]), len(scores[2])] == [2, 1]

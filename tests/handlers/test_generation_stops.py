@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generation import VOCABULARY
-from test_text_generator import byte_level_bpe
+from tiny_gpt2 import VOCABULARY, byte_level_bpe
 from tokenizers import Tokenizer, decoders, models
 
 from vestal_handlers.text.stops import REPLACEMENT, StopMatcher
@@ -38,14 +37,14 @@ TEXTS = st.text(st.sampled_from("ab é🦊你\n "), min_size=1, max_size=40)
 
 @settings(max_examples=300)
 @given(TEXTS, st.lists(st.text("ab é🦊你\n ", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_a_string_is_found_when_the_whole_text_has_it(text, strings):
+def test_a_stop_string_is_found_when_the_whole_text_contains_it(text, strings):
     tokens, decode = BYTES.encode(text).ids, decoder(BYTES)
     assert found_by(StopMatcher(strings, decode), tokens) == first_stop(decode, tokens, strings)
 
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40), st.data())
-def test_a_string_is_found_among_any_tokens(tokens, data):
+def test_a_stop_string_is_found_among_random_tokens(tokens, data):
     """Also broken characters and special tokens, as a model at a high temperature draws them."""
     decode = decoder(BYTES)
     text = decode(tokens).rstrip(REPLACEMENT) or "x"
@@ -55,13 +54,13 @@ def test_a_string_is_found_among_any_tokens(tokens, data):
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.sampled_from(["a b", " b", "bb"]))
-def test_a_string_is_found_where_a_first_token_loses_its_space(tokens, string):
+def test_a_stop_string_is_found_if_the_tokenizer_omits_the_first_space(tokens, string):
     decode = decoder(WORDS)
     assert found_by(StopMatcher([string], decode), tokens) == first_stop(decode, tokens, [string])
 
 
 @pytest.mark.parametrize("text", ["the quick brown fox " * 40, "🦊你好" * 60])
-def test_a_token_costs_a_decode_of_a_few(text):
+def test_each_token_decodes_only_a_few_tokens(text):
     decoded = []
 
     def decode(ids):

@@ -53,7 +53,7 @@ BAD = {
 }
 
 
-def test_good_bad_good_each_gets_its_own(archive, images, alone):
+def test_a_bad_request_does_not_affect_its_neighbours(archive, images, alone):
     good, bad, last = archive.predict([images[0], b"", images[1]])
     assert (good.status, bad.status, last.status) == (200, 400, 200)
     assert matches(alone[0], good.json(), 1e-5) is None
@@ -72,7 +72,7 @@ def test_good_bad_good_each_gets_its_own(archive, images, alone):
 @given(
     st.lists(st.one_of(st.integers(0, 31), st.sampled_from(sorted(BAD))), min_size=1, max_size=64)
 )
-def test_any_mix_in_any_order_keeps_every_fate_apart(archive, images, alone, mix):
+def test_every_request_gets_its_own_response_in_any_mix(archive, images, alone, mix):
     answers = archive.predict([images[one] if isinstance(one, int) else one for one in mix])
     assert len(answers) == len(mix)
     for one, answer in zip(mix, answers, strict=True):
@@ -84,7 +84,7 @@ def test_any_mix_in_any_order_keeps_every_fate_apart(archive, images, alone, mix
             assert answer.status == BAD[one]
 
 
-def test_answers_equal_a_plain_script(trained_project, archive, images):
+def test_predictions_equal_those_of_a_plain_script(trained_project, archive, images):
     """Load, eval, no_grad, softmax, argmax, as the tutorials write it."""
     import warnings
 
@@ -104,7 +104,7 @@ def test_answers_equal_a_plain_script(trained_project, archive, images):
         assert abs(answer["probability"] - float(probabilities.max())) < 1e-5
 
 
-def test_serving_prepares_exactly_the_training_tensor(trained_project, archive, images):
+def test_serving_and_training_prepare_the_same_tensor(trained_project, archive, images):
     recipe = load_recipe(trained_project, "mnist")
     handler = archive._service._entry_point.__self__
     test = recipe.splits("digits").test
@@ -114,13 +114,13 @@ def test_serving_prepares_exactly_the_training_tensor(trained_project, archive, 
         assert torch.equal(served, transform(test[index][0]))
 
 
-def test_the_packed_sample_gets_its_packed_answer(trained_project, archive):
+def test_the_packed_sample_gets_its_packed_prediction(trained_project, archive):
     sample = read_sample(trained_project.model_store / "mnist-1.0.mar")
     (answer,) = archive.predict([sample.input])
     assert matches(sample.answer, answer.json(), sample.tolerance) is None
 
 
-def test_every_way_to_send_an_image_gives_the_same(archive, images, alone):
+def test_every_way_to_send_an_image_gives_the_same_prediction(archive, images, alone):
     text = base64.b64encode(images[0]).decode()
     ways = [
         Input.raw(images[0], "image/png"),
@@ -139,7 +139,7 @@ def test_every_way_to_send_an_image_gives_the_same(archive, images, alone):
         assert matches(alone[0], answer.json(), 1e-5) is None
 
 
-def test_what_the_server_parsed_already_gives_the_same(archive, images, alone, monkeypatch):
+def test_a_body_parsed_by_the_server_gives_the_same_prediction(archive, images, alone, monkeypatch):
     """TorchServe without configuration hands over JSON and text parsed: rows of str and dict."""
     text = base64.b64encode(images[0]).decode()
     handler = archive._service._entry_point.__self__
@@ -155,7 +155,7 @@ def test_what_the_server_parsed_already_gives_the_same(archive, images, alone, m
         assert matches(alone[0], answer, 1e-5) is None
 
 
-def test_several_instances_have_a_fate_each(archive, images, alone):
+def test_each_of_several_instances_gets_its_own_result(archive, images, alone):
     text = [base64.b64encode(image).decode() for image in images[:2]]
     (answer,) = archive.predict([as_json({"instances": [text[0], "???", text[1]]})])
     assert answer.status == 200
@@ -170,7 +170,7 @@ def pixels_of(image: bytes) -> list[list[int]]:
     return np.asarray(Image.open(BytesIO(image))).tolist()
 
 
-def test_an_array_of_numbers_is_the_image_of_these_pixels(archive, images):
+def test_an_array_of_numbers_is_read_as_an_image(archive, images):
     pixels = pixels_of(images[0])
     colour = np.asarray(Image.open(BytesIO(images[0])).convert("RGBA"))
     ways = [
@@ -188,7 +188,7 @@ def test_an_array_of_numbers_is_the_image_of_these_pixels(archive, images):
         assert (answer.status, answer.json()) == (200, expected.json()), way
 
 
-def test_several_arrays_come_as_instances_or_as_a_tensor(archive, images, alone):
+def test_several_arrays_are_sent_as_instances_or_as_a_tensor(archive, images, alone):
     arrays = [pixels_of(image) for image in images[:3]]
     labels = [one["label"] for one in alone[:3]]
     tensor = {"name": "x", "shape": [3, 28, 28], "datatype": "UINT8", "data": arrays}
@@ -198,7 +198,7 @@ def test_several_arrays_come_as_instances_or_as_a_tensor(archive, images, alone)
     assert label["data"] == labels
 
 
-def test_an_array_that_is_no_image_fails_alone_and_is_named(archive, images):
+def test_an_array_of_another_shape_fails_alone(archive, images):
     first, bad, last = archive.predict([images[0], as_json({"data": [[0, 256]]}), images[1]])
     assert (first.status, bad.status, last.status) == (200, 422, 200)
     assert bad.json()["message"] == "item [0][1] of the image must be at most 255, got 256"
@@ -206,7 +206,7 @@ def test_an_array_that_is_no_image_fails_alone_and_is_named(archive, images):
     assert (answer.status, "did you mean 'target'?" in answer.json()["message"]) == (422, True)
 
 
-def test_when_all_instances_fail_the_request_has_the_first_ones_status(archive):
+def test_a_request_whose_instances_all_fail_has_the_status_of_the_first(archive):
     (answer,) = archive.predict([as_json({"instances": [1, "???"]})])
     assert (answer.status, answer.json()["code"]) == (415, 415)
 
@@ -229,13 +229,13 @@ def test_several_files_of_one_form_are_several_instances(archive, images, alone)
         (Input.raw(bytes(20_000_001)), 413, "more than 20,000,000 bytes"),
     ],
 )
-def test_a_request_that_cannot_be_read_is_refused_whole(archive, given, status, message):
+def test_an_unreadable_request_is_refused(archive, given, status, message):
     (answer,) = archive.predict([given])
     assert answer.status == status
     assert message in answer.json()["message"]
 
 
-def test_headers_say_who_answered_and_echo_the_trace(archive, images):
+def test_headers_name_the_model_and_repeat_the_trace(archive, images):
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     headers = {"TraceParent": trace, "x-correlation-id": "a\r\nset-cookie: b\x00é"}
     good, bad = archive.predict(
@@ -249,7 +249,7 @@ def test_headers_say_who_answered_and_echo_the_trace(archive, images):
     assert good.headers["x-correlation-id"] == "aset-cookie: b"
 
 
-def test_describe_says_what_it_is(archive, images):
+def test_describe_returns_name_and_engine(archive, images):
     described, predicted = archive.predict([Input({}, headers={"describe": "True"}), images[0]])
     assert predicted.status == 200
     assert described.json()["labels"] == list("0123456789")
@@ -265,7 +265,7 @@ def test_explanations_and_predictions_share_a_batch(archive, images, alone):
     assert matches(alone[0], answered.json(), 1e-5) is None
 
 
-def test_describe_is_complete(archive, trained_project):
+def test_describe_returns_schemas_limits_and_an_example(archive, trained_project):
     (answer,) = archive.predict([Input({}, headers={"describe": "True"})])
     said = answer.json()
     assert said["handler"] == "ImageClassifier"

@@ -129,12 +129,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_metadata_counts_as_none(name):
+def test_broken_metadata_is_ignored(name):
     plain, broken = BROKEN[name]
     assert torch.equal(read_image(broken, "RGB"), read_image(plain, "RGB"))
 
 
-def test_broken_metadata_counts_as_none_in_an_animation():
+def test_broken_metadata_of_an_animation_is_ignored():
     data = encoded(PICTURE, save_all=True, append_images=[seven((40, 28)).convert("RGB")] * 2)
     broken = data[:33] + chunk(b"iCCP", b"p\0\0" + BOMB) + data[33:]
     assert torch.equal(read_image(broken, "RGB"), read_image(PNG, "RGB"))
@@ -157,7 +157,7 @@ TURNED = {
 
 
 @pytest.mark.parametrize("name", TURNED)
-def test_orientation_is_found_wherever_a_format_keeps_it(name):
+def test_orientation_is_found_in_every_format(name):
     upright = read_image(PNG, "RGB").transpose(1, 2).flip(2)
     assert torch.equal(read_image(TURNED[name], "RGB"), upright)
 
@@ -166,13 +166,13 @@ def test_orientation_is_found_wherever_a_format_keeps_it(name):
     "block", [b"Exif\0\0" + ORIENTED, b"http://ns.adobe.com/xap/1.0/\0" + XMP], ids=["EXIF", "XMP"]
 )
 @pytest.mark.parametrize("scale_to", [None, 14])
-def test_a_jpeg_is_turned_alike_however_it_is_decoded(block, scale_to):
+def test_a_jpeg_is_rotated_by_every_decoder(block, scale_to):
     turned = read_image(with_segment(0xE1, block), "RGB", scale_to=scale_to)
     plain = read_image(JPEG, "RGB", scale_to=scale_to)
     assert torch.equal(turned, plain.transpose(1, 2).flip(2))
 
 
-def test_tags_that_announce_gigabytes_cost_nothing():
+def test_tags_that_announce_gigabytes_use_no_memory():
     """5,000 tags of 1 MB each, all in the same place: Pillow would copy every one of them."""
     count, size = 5_000, 1_000_000
     tags = b"".join(struct.pack("<HHII", 40_000 + n, 1, size, 0) for n in range(count))
@@ -214,7 +214,7 @@ def test_an_image_with_a_broken_header_is_400(data, kind):
 
 
 @pytest.mark.parametrize("data", [b"P6 is a model", b"BMW", b"RIFF is a word", b"%PDF-1.7", b"GIF"])
-def test_what_is_no_image_stays_415(data):
+def test_a_file_of_another_type_is_415(data):
     with pytest.raises(InputError) as refused:
         read_image(data, "L")
     assert refused.value.status == 415
@@ -222,6 +222,6 @@ def test_what_is_no_image_stays_415(data):
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
 @pytest.mark.parametrize("name", ["big_icc", "exif_garbage", "exif_rational"])
-def test_the_reported_files_are_answered(name):
+def test_files_of_bug_reports_are_predicted(name):
     data = (CASES / f"{name}.png").read_bytes()
     assert read_image(data, "L").float().mean() == pytest.approx(33.34, abs=0.01)

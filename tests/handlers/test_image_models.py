@@ -182,14 +182,14 @@ def plain(model: Model, files: list[bytes]) -> tuple[list[str], torch.Tensor]:
     return labels, torch.stack(probabilities)
 
 
-def test_a_state_dict_gives_the_trained_models_outputs_to_the_bit(model, photos):
+def test_a_state_dict_gives_exactly_the_outputs_of_the_trained_model(model, photos):
     batch = torch.stack([model.transform(model.transform.decode(photo)) for photo in photos])
     with model.load("model.pth", warm_up=False) as loaded, torch.inference_mode():
         handler = loaded._service._entry_point.__self__
         assert torch.equal(torch.stack(handler.forward(list(batch))), model.module(batch))
 
 
-def test_channels_last_answers_the_same_within_rounding(model, photos):
+def test_channels_last_gives_the_same_predictions_within_rounding(model, photos):
     labels, probabilities = plain(model, photos)
     with model.load("model.pth", channels_last=True) as loaded:
         answers = loaded.predict(photos)
@@ -199,7 +199,7 @@ def test_channels_last_answers_the_same_within_rounding(model, photos):
 
 
 @pytest.mark.parametrize("artifact", ARTIFACTS)
-def test_every_engine_answers_as_a_plain_script(model, photos, artifact):
+def test_every_engine_predicts_as_a_plain_script(model, photos, artifact):
     labels, probabilities = plain(model, photos)
     assert len(set(labels)) > 1  # else it would not say much
     # A torch engine computes the same sums; ONNX Runtime orders them its own way.
@@ -214,7 +214,7 @@ def test_every_engine_answers_as_a_plain_script(model, photos, artifact):
             assert abs(item["probability"] - expected[int(item["label"][1:])]) < tolerance
 
 
-def test_serving_prepares_the_training_tensor(model, photos):
+def test_serving_prepares_the_tensor_of_training(model, photos):
     """Training decodes a file with torchvision, or has the pixels, and applies the transform."""
     with model.load("model.pth") as loaded:
         handler = loaded._service._entry_point.__self__
@@ -232,7 +232,7 @@ def test_serving_prepares_the_training_tensor(model, photos):
         assert torch.equal(tensor, model.transform(image.contiguous()))
 
 
-def test_a_batch_of_good_and_bad_photos_keeps_every_fate_apart(model, photos):
+def test_bad_photos_do_not_affect_the_good_ones_of_a_batch(model, photos):
     with model.load("model.pth") as loaded:
         alone = [loaded.predict([photo])[0].json() for photo in photos[:2]]
         first, bad, last = loaded.predict([photos[0], photos[1][:200], photos[1]])
@@ -242,7 +242,7 @@ def test_a_batch_of_good_and_bad_photos_keeps_every_fate_apart(model, photos):
         assert abs(answer.json()["probability"] - expected["probability"]) < 1e-5
 
 
-def test_describe_says_the_engine(model):
+def test_describe_names_the_engine(model):
     with model.load("model.pth", precision="bf16", channels_last=True) as loaded:
         (answer,) = loaded.predict([Input({}, headers={"describe": "True"})])
     engine = answer.json()["engine"]

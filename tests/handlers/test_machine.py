@@ -23,12 +23,12 @@ def sha256sum(folder, *names):
     return hashlib.sha256(printed.stdout).hexdigest()
 
 
-def test_of_a_file_it_is_that_of_its_bytes(tmp_path):
+def test_the_sha256_of_a_file_is_that_of_its_bytes(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     assert sha256_of(tmp_path / "model.pt") == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_of_a_folder_it_is_that_of_all_its_files(tmp_path):
+def test_the_sha256_of_a_folder_covers_all_its_files(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "config.json").write_text("{}")
@@ -40,7 +40,7 @@ def test_of_a_folder_it_is_that_of_all_its_files(tmp_path):
     assert sha256_of(tmp_path) != before
 
 
-def test_of_an_index_it_is_that_of_its_shards_too(tmp_path):
+def test_the_sha256_of_an_index_covers_its_shards(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
     (tmp_path / "1.safetensors").write_bytes(b"one")
@@ -72,7 +72,7 @@ def group(folder, **files):
     return folder
 
 
-def test_a_quota_of_version_2_counts_with_those_around_it(tmp_path):
+def test_a_quota_of_cgroup_version_2_includes_those_of_its_parents(tmp_path):
     mount = group(tmp_path / "fs")
     group(mount / "pod", cpu_max="50000 100000")
     group(mount / "pod" / "one", cpu_max="max 100000")
@@ -82,7 +82,7 @@ def test_a_quota_of_version_2_counts_with_those_around_it(tmp_path):
     assert cores(proc) == 0.2
 
 
-def test_a_quota_of_version_1_is_found_wherever_it_is_mounted(tmp_path):
+def test_a_quota_of_cgroup_version_1_is_found_at_any_mount(tmp_path):
     mount = group(tmp_path / "fs", cpu_cfs_quota_us=-1, cpu_cfs_period_us=100000)
     group(mount / "job", cpu_cfs_quota_us=30000, cpu_cfs_period_us=100000)
     groups = "4:memory:/other\n3:cpu,cpuacct:/job\n0::/\n"
@@ -90,25 +90,25 @@ def test_a_quota_of_version_1_is_found_wherever_it_is_mounted(tmp_path):
     assert cores(proc) == pytest.approx(0.3)
 
 
-def test_a_container_sees_its_group_as_the_mount(tmp_path):
+def test_the_group_of_a_container_is_its_mount(tmp_path):
     mount = group(tmp_path / "fs", cpu_cfs_quota_us=25000, cpu_cfs_period_us=50000)
     mounted = ("/docker/4f", mount, "cgroup", "rw,cpu")
     assert cores(process(tmp_path, "1:cpu:/docker/4f\n", mounted)) == 0.5
 
 
-def test_a_group_that_cannot_be_seen_is_the_mounts(tmp_path):
+def test_a_missing_group_has_the_quota_of_the_mount(tmp_path):
     mount = group(tmp_path / "fs", cpu_max="50000 100000")
     assert cores(process(tmp_path, "0::/../outside\n", ("/", mount, "cgroup2", "rw"))) == 0.5
 
 
 @pytest.mark.parametrize("content", ["max 100000", "", "many", "100 0", "-1 100000", "900000 1000"])
-def test_without_a_quota_there_is_the_affinity(tmp_path, content):
+def test_without_a_quota_the_affinity_counts(tmp_path, content):
     mount = group(tmp_path / "fs", cpu_max=content)
     assert cores(process(tmp_path, "0::/\n", ("/", mount, "cgroup2", "rw"))) == CORES
     assert cores(tmp_path / "nothing") == CORES
 
 
-def test_workers_share_what_the_affinity_allows():
+def test_workers_share_the_cores_of_the_affinity():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from vestal_handlers.device import share_of_cores\n"
@@ -140,6 +140,6 @@ def test_a_real_quota_is_respected():
         own.rmdir()
 
 
-def test_the_share_is_at_least_one_thread():
+def test_each_worker_has_at_least_one_thread():
     assert share_of_cores({"maxWorkers": 1000}) == 1
     assert share_of_cores({}) == max(1, int(cores()))

@@ -6,11 +6,11 @@ from vestal_handlers.options import OptionError, read_options
 from vestal_handlers.tasks.image_classifier import ImageClassifierOptions
 
 
-def test_no_section_gives_the_defaults():
+def test_without_options_the_defaults_hold():
     assert read_options(ImageClassifierOptions, None) == ImageClassifierOptions()
 
 
-def test_given_options_are_taken():
+def test_options_are_read():
     options = read_options(ImageClassifierOptions, {"top_k": 5, "threads": 2})
     assert (options.top_k, options.threads) == (5, 2)
 
@@ -31,6 +31,6 @@ def test_given_options_are_taken():
         (["top_k"], r"must be a mapping, not \['top_k'\]"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(given, message):
+def test_an_invalid_option_is_refused_by_name(given, message):
     with pytest.raises(OptionError, match=message):
         read_options(ImageClassifierOptions, given)

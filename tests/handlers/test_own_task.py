@@ -35,7 +35,7 @@ def scorer(tmp_path_factory):
         yield loaded
 
 
-def test_it_answers_and_each_has_its_own_fate(scorer):
+def test_the_task_predicts_and_a_bad_request_fails_alone(scorer):
     bad = [as_json([1, 2, 3]), as_json([1, 2, 3, "x"]), Input.raw(b"{", "application/json")]
     answers = scorer.predict([as_json([1, 2, 3, 4]), *bad, as_json([[1, 0, 0, 0], [0, 2, 0, 0]])])
     assert [answer.status for answer in answers] == [200, 422, 422, 400, 200]
@@ -44,13 +44,13 @@ def test_it_answers_and_each_has_its_own_fate(scorer):
     assert answers[4].json() == {"predictions": [{"score": 1.0}, {"score": 2.0}]}
 
 
-def test_it_describes_what_it_takes(scorer):
+def test_the_task_describes_its_input(scorer):
     said = ask(scorer, Input({}, {"describe": "True"})).json()
     assert said["handler"] == "Scorer"
     Draft202012Validator(said["input"]).validate([1, 2, 3, 4])
 
 
-def test_a_task_takes_at_most_forty_lines():
+def test_the_task_has_at_most_forty_lines():
     assert len(BLOCKS[0].splitlines()) <= 40
 
 

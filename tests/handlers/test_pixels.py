@@ -27,7 +27,7 @@ def photo(mode):
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("sent", ["L", "RGB", "RGBA"])
-def test_an_array_is_decoded_as_a_png_of_its_pixels(sent, mode):
+def test_an_array_is_decoded_like_a_png_of_its_pixels(sent, mode):
     image = photo(sent)
     decoded = ImageTransform(mode, ()).decode(np.asarray(image).tolist())
     assert torch.equal(decoded, read_image(encoded(image), mode))
@@ -62,14 +62,14 @@ def test_an_array_is_decoded_as_a_png_of_its_pixels(sent, mode):
         ([[10**400]], "must be at most 255, got an integer of many digits"),
     ],
 )
-def test_what_is_no_image_is_named(rows, message):
+def test_an_array_that_is_not_an_image_is_refused_with_the_reason(rows, message):
     with pytest.raises(InputError) as refused:
         read_pixels(rows, 10_000)
     assert refused.value.status == 422
     assert refused.value.message.endswith(message)
 
 
-def test_pixels_are_counted_before_they_are_looked_at():
+def test_pixels_are_counted_before_they_are_checked():
     with pytest.raises(InputError) as refused:
         read_pixels([["x"] * 100] * 101, 10_000)
     assert refused.value.status == 413
@@ -81,7 +81,7 @@ ARRAYS = st.lists(st.lists(VALUES | st.lists(VALUES, max_size=4), max_size=3), m
 
 
 @given(ARRAYS)
-def test_the_verdict_is_the_schemas_but_for_unequal_rows(rows):
+def test_arrays_are_accepted_as_by_the_schema_except_unequal_rows(rows):
     jsonschema = pytest.importorskip("jsonschema")
     fits = jsonschema.Draft202012Validator(PIXELS_SCHEMA).is_valid(rows)
     equal = len({len(row) for row in rows}) == 1
@@ -94,5 +94,5 @@ def test_the_verdict_is_the_schemas_but_for_unequal_rows(rows):
         assert equal
 
 
-def test_the_schema_is_json():
+def test_the_schema_is_valid():
     json.dumps(PIXELS_SCHEMA, allow_nan=False)

@@ -54,7 +54,7 @@ def plain(row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_an_answer_is_a_plain_scripts(archive, row):
+def test_a_prediction_equals_that_of_a_plain_script(archive, row):
     answer = ask(archive, as_json(row)).json()
     assert answer == {
         "prediction": pytest.approx(plain(row), rel=1e-6),
@@ -78,7 +78,7 @@ BY_NAME = dict(zip(NAMES, ROWS[0], strict=True))
         Input.form({"bmi": " 6e-2 ", "bp": "+.02", "s5": "1e-2"}),
     ],
 )
-def test_every_way_to_send_a_row_gives_the_same(archive, given):
+def test_every_way_to_send_a_row_gives_the_same_prediction(archive, given):
     answer = ask(archive, given)
     assert answer.status == 200, answer.body
     assert answer.json()["prediction"] == pytest.approx(plain(ROWS[0]), rel=1e-6)
@@ -98,14 +98,14 @@ def test_every_way_to_send_a_row_gives_the_same(archive, given):
         Input.form(rows=(json.dumps(ROWS).encode(), "application/octet-stream")),
     ],
 )
-def test_many_rows_are_many_answers(archive, given):
+def test_each_of_many_rows_gets_a_prediction(archive, given):
     answer = ask(archive, given)
     assert answer.status == 200, answer.body
     got = [one["prediction"] for one in answer.json()["predictions"]]
     assert got == pytest.approx([plain(row) for row in ROWS], rel=1e-5)
 
 
-def test_of_many_rows_each_has_its_own_fate(archive):
+def test_a_bad_row_does_not_affect_the_others(archive):
     answer = ask(archive, as_json([ROWS[0], [1, 2], ROWS[1]]))
     assert answer.headers["x-failed-instances"] == "1"
     first, bad, last = answer.json()["predictions"]
@@ -121,14 +121,14 @@ def test_of_many_rows_each_has_its_own_fate(archive):
     ("kind", "body", "payloads"),
     [("text/plain", json.dumps(ROWS), ROWS), ("application/json", "x", ["x"])],
 )
-def test_text_that_the_server_read_already_is_json_too(archive, kind, body, payloads):
+def test_text_parsed_by_the_server_is_read_as_json(archive, kind, body, payloads):
     """TorchServe without configuration hands over text as str, and JSON parsed."""
     headers = {"content-type": kind, "body": {"content-type": kind}}
     read = read_request(0, "one", {"body": body}, headers, handler_of(archive))
     assert [instance.payload for instance in read.instances] == payloads
 
 
-def test_good_bad_good_each_gets_its_own(archive):
+def test_a_bad_request_does_not_affect_its_neighbours(archive):
     answers = archive.predict([as_json(ROWS[0]), as_json({"bmi": "x"}), as_json(ROWS[1])])
     assert [answer.status for answer in answers] == [200, 422, 200]
     assert answers[2].json()["prediction"] == pytest.approx(plain(ROWS[1]), rel=1e-5)
@@ -185,13 +185,13 @@ def with_bmi(text):
         ),
     ],
 )
-def test_what_is_wrong_is_named(archive, given, status, message):
+def test_an_invalid_input_is_refused_with_the_reason(archive, given, status, message):
     answer = ask(archive, given)
     assert answer.status == status
     assert answer.json()["message"].startswith(message)
 
 
-def test_without_transforms_the_model_gets_the_row(tmp_path):
+def test_without_transforms_the_model_gets_the_unchanged_row(tmp_path):
     write_archive(tmp_path, "regressor", network(), options={"features": NAMES})
     with LoadedArchive(tmp_path) as loaded, torch.no_grad():
         answer = ask(loaded, as_json(ROWS[0])).json()
@@ -207,13 +207,13 @@ def test_without_transforms_the_model_gets_the_row(tmp_path):
         ({"features": NAMES, "unit": "x"}, r"handler\.unit .* did you mean units"),
     ],
 )
-def test_options_are_checked_by_name(tmp_path, options, message):
+def test_an_invalid_option_fails_the_load_with_its_name(tmp_path, options, message):
     write_archive(tmp_path, "regressor", network(), options=options)
     with pytest.raises(VestalError, match=message):
         LoadedArchive(tmp_path)
 
 
-def test_describe_says_what_to_send_and_its_example_is_answered(archive):
+def test_the_example_of_describe_is_predicted(archive):
     described = ask(archive, Input({}, {"describe": "True"})).json()
     by_name, by_position = described["input"]["anyOf"]
     assert by_name["required"] == NAMES
@@ -224,7 +224,7 @@ def test_describe_says_what_to_send_and_its_example_is_answered(archive):
     assert answer.json()["units"] == "points after a year"
 
 
-def test_answers_and_inputs_fit_their_schemas(archive):
+def test_inputs_and_predictions_match_their_schemas(archive):
     jsonschema = pytest.importorskip("jsonschema")
     handler = handler_of(archive)
     for schema in (handler.input_schema(), handler.output_schema()):
@@ -233,7 +233,7 @@ def test_answers_and_inputs_fit_their_schemas(archive):
     jsonschema.validate(ask(archive, as_json(ROWS[0])).json(), handler.output_schema())
 
 
-def test_an_explanation_adds_up(archive):
+def test_the_attributions_of_a_row_add_up(archive):
     answer = ask(archive, as_json(BY_NAME, explain="True")).json()
     assert answer["method"] == "integrated_gradients"
     assert answer["units"] == "points after a year"
@@ -244,7 +244,7 @@ def test_an_explanation_adds_up(archive):
     assert sum(answer["attributions"].values()) == pytest.approx(difference, abs=5e-3)
 
 
-def test_a_linear_models_attributions_are_its_terms(tmp_path):
+def test_the_attributions_of_a_linear_model_are_its_terms(tmp_path):
     line = nn.Linear(3, 1)
     with torch.no_grad():
         line.weight.copy_(torch.tensor([[2.0, -3.0, 0.0]]))

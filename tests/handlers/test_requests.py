@@ -6,15 +6,8 @@ import gzip
 import json
 
 import pytest
-from doubling import write_doubler
 
-from vestal.inprocess import Input, LoadedArchive
-
-
-@pytest.fixture(scope="module")
-def doubler(tmp_path_factory):
-    with LoadedArchive(write_doubler(tmp_path_factory.mktemp("doubler"))) as loaded:
-        yield loaded
+from vestal.inprocess import Input
 
 
 def as_json(value, **headers):
@@ -48,7 +41,7 @@ ONE_EACH = {
 
 
 @pytest.mark.parametrize("way", ONE_EACH)
-def test_one_number_in_every_wrapping(doubler, way):
+def test_one_number_is_read_from_every_format(doubler, way):
     answer = ask(doubler, ONE_EACH[way])
     assert (answer.status, answer.json()) == (200, ONE)
 
@@ -63,14 +56,14 @@ MANY_EACH = {
 
 
 @pytest.mark.parametrize("way", MANY_EACH)
-def test_several_numbers_in_every_wrapping(doubler, way):
+def test_several_numbers_are_read_from_every_format(doubler, way):
     answer = ask(doubler, MANY_EACH[way])
     assert answer.status == 200
     assert answer.json() == {"predictions": [{"doubled": 3.0}, {"doubled": 4.0}, {"doubled": 6.0}]}
     assert "x-failed-instances" not in answer.headers
 
 
-def test_a_row_among_rows_fails_alone(doubler):
+def test_a_bad_row_among_rows_fails_alone(doubler):
     answer = ask(doubler, as_json([[1], ["a"], [13], [2]]))
     assert answer.status == 200
     assert answer.headers["x-failed-instances"] == "2"
@@ -102,20 +95,20 @@ def test_a_row_among_rows_fails_alone(doubler):
         (as_json({"instances": {}}), 422, "a list of at least one"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(doubler, given, status, message):
+def test_an_unreadable_body_is_refused_with_the_reason(doubler, given, status, message):
     good, answer, last = doubler.predict([as_json(1), given, as_json(2)])
     assert (good.status, answer.status, last.status) == (200, status, 200), answer.body
     assert message in answer.json()["message"]
 
 
-def test_a_bomb_of_gzip_stops_at_the_limit(doubler):
+def test_a_gzip_bomb_stops_at_the_limit(doubler):
     bomb = gzip.compress(bytes(500_000_000), 9)
     assert len(bomb) < 1_000_000
     answer = ask(doubler, Input.raw(bomb, **{"content-encoding": "gzip"}))
     assert answer.status == 413
 
 
-def test_media_is_a_body_alone_and_base64_among_several(doubler):
+def test_media_is_the_body_of_one_prediction_and_base64_among_several(doubler):
     alone = ask(doubler, as_json(9))
     assert (alone.body, alone.headers["content-type"]) == (b"nine", "image/png")
     among = ask(doubler, as_json({"instances": [9, 1]})).json()["predictions"]
@@ -134,7 +127,7 @@ def test_explanations_and_predictions_share_a_batch(doubler):
 # --- the Open Inference Protocol v2 ---------------------------------------------------------------
 
 
-def test_a_tensor_gives_a_tensor(doubler):
+def test_a_v2_tensor_gives_a_v2_tensor(doubler):
     answer = ask(doubler, as_json(tensor([1, 2, 3], [3], id="a-7")))
     assert answer.json() == {
         "model_name": "doubler",
@@ -150,7 +143,7 @@ def test_a_flat_tensor_and_a_nested_one_are_the_same(doubler):
     assert flat.json() == nested.json()
 
 
-def test_several_inputs_are_rows_by_name(doubler):
+def test_rows_of_several_v2_inputs_are_objects_by_name(doubler):
     document = tensor([1, 2], [2])
     document["inputs"].append({"name": "y", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]})
     assert ask(doubler, as_json(document)).json()["outputs"][0]["data"] == [2.0, 4.0]
@@ -175,7 +168,7 @@ def test_several_inputs_are_rows_by_name(doubler):
         ({"inputs": [*tensor([1], [1])["inputs"], *tensor([1], [1])["inputs"]]}, 422, "own"),
     ],
 )
-def test_a_tensor_is_whole(doubler, document, status, message):
+def test_an_error_in_one_row_fails_the_whole_tensor(doubler, document, status, message):
     answer = ask(doubler, as_json(document))
     assert answer.status == status, answer.body
     assert message in answer.json()["message"]

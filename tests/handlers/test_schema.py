@@ -67,7 +67,7 @@ def refusal(value, schema):
         (None, {}),
     ],
 )
-def test_what_fits_passes(value, schema):
+def test_a_valid_value_is_accepted(value, schema):
     validate(value, schema)
 
 
@@ -147,7 +147,7 @@ NAN, INFINITY = float("nan"), float("inf")
         (b"x", {"type": "null"}, "the row must be null, got bytes"),
     ],
 )
-def test_what_does_not_fit_is_named(value, schema, message):
+def test_an_invalid_value_is_refused_with_its_field(value, schema, message):
     assert refusal(value, schema) == message
 
 
@@ -168,7 +168,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES, st.sampled_from([PATIENT, ROW, EITHER, VECTOR, TEXT_OR_VECTOR]))
-def test_the_verdict_is_a_full_validators(value, schema):
+def test_the_result_is_that_of_a_full_validator(value, schema):
     jsonschema = pytest.importorskip("jsonschema")
     expected = jsonschema.Draft202012Validator(schema).is_valid(value)
     try:
@@ -179,5 +179,5 @@ def test_the_verdict_is_a_full_validators(value, schema):
         assert expected
 
 
-def test_a_schema_is_json():
+def test_every_schema_is_valid():
     json.dumps([PATIENT, EITHER], allow_nan=False)

@@ -122,7 +122,7 @@ def test_a_task_of_all_outputs_refuses_the_option_output(models, tmp_path):
         LoadedArchive(folder)
 
 
-def test_a_task_that_gives_one_tensor_to_two_inputs_does_not_load(models, tmp_path):
+def test_one_tensor_for_a_model_of_two_inputs_fails_the_load(models, tmp_path):
     two = '{"ids": torch.zeros(4, dtype=torch.int64), "weights": torch.ones(4)}'
     handler = HANDLER.replace(two, "torch.ones(4)")
     for file in FILES.values():
@@ -180,7 +180,7 @@ def test_shapes_and_dtypes_are_checked_against_the_file(models, file, inputs, me
         engine({**INPUTS, **inputs})
 
 
-def test_inputs_are_cast_to_the_models_dtypes(engine):
+def test_inputs_are_cast_to_the_dtypes_of_the_model(engine):
     batch = {"ids": INPUTS["ids"].int(), "weights": INPUTS["weights"].double()}
     if engine.describe()["name"] == "eager":
         batch["weights"] = INPUTS["weights"]  # a state_dict does not tell its inputs' dtypes
@@ -189,14 +189,14 @@ def test_inputs_are_cast_to_the_models_dtypes(engine):
     assert outputs["logits"].dtype == torch.float32
 
 
-def test_bf16_computes_several_outputs_and_gives_them_as_fp32(models):
+def test_bf16_returns_several_outputs_as_fp32(models):
     engine = engines.load(models.folder / "model.pth", CPU, "bf16", all_outputs=True)
     with torch.inference_mode():
         outputs = engine(INPUTS)
     assert {each.dtype for each in outputs.values()} == {torch.float32}
 
 
-def test_optional_inputs_may_be_left_out_and_keywords_added(tmp_path):
+def test_optional_inputs_may_be_omitted_and_keyword_arguments_added(tmp_path):
     (tmp_path / "model.py").write_text(
         "import torch\n\n\nclass M(torch.nn.Linear):\n    def forward(self, x, y=None, **more):\n"
         "        x = sum(more.values(), x if y is None else x + y)\n"
@@ -214,7 +214,7 @@ def test_optional_inputs_may_be_left_out_and_keywords_added(tmp_path):
             assert torch.equal(first, module(ones * total))
 
 
-def test_an_engine_of_ones_own_without_all_outputs_refuses_it(tmp_path):
+def test_a_custom_engine_without_an_all_outputs_parameter_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text("def load(artifact, device, precision):\n    ...\n")
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"load\(\) of the mine engine has no parameter all_outp"):
@@ -224,7 +224,7 @@ def test_an_engine_of_ones_own_without_all_outputs_refuses_it(tmp_path):
 # --- Samples, batches, outputs --------------------------------------------------------------------
 
 
-def test_outputs_are_a_tuple_by_position_or_a_dict_by_name():
+def test_all_outputs_are_a_tuple_or_a_dict_by_name():
     a, b = torch.ones(2, 1), torch.zeros(2)
     assert all_outputs((a, None, b), "model.pt") == (a, b)
     assert all_outputs({"a": a, "b": b, "loss": None}, "model.pt") == {"a": a, "b": b}
@@ -233,7 +233,7 @@ def test_outputs_are_a_tuple_by_position_or_a_dict_by_name():
         all_outputs([3], "model.pt")
 
 
-def test_a_batch_is_stacked_and_its_outputs_are_split_again():
+def test_samples_are_stacked_and_outputs_are_split():
     samples = [{"a": torch.tensor(n), "b": torch.ones(2) * n} for n in range(3)]
     batch = stack(samples)
     assert {name: list(each.shape) for name, each in batch.items()} == {"a": [3], "b": [3, 2]}
@@ -257,14 +257,14 @@ def test_an_output_with_another_number_of_rows_is_refused(other):
         unstack({"logits": torch.ones(2, 2), "loss": other})
 
 
-def test_the_batch_limits_of_several_inputs_hold_for_all(tmp_path):
+def test_batch_limits_of_several_inputs_are_combined(tmp_path):
     limits = [BatchLimits(), BatchLimits(2, 8), BatchLimits(1, 4)]
     assert BatchLimits.shared(limits, tmp_path) == BatchLimits(2, 4)
     with pytest.raises(ValueError, match=r"inputs with different batch sizes \(1 and 3\)"):
         BatchLimits.shared([BatchLimits(1, 1), BatchLimits(3, 3)], tmp_path / "model.onnx")
 
 
-def test_samples_of_different_shapes_are_computed_apart(models, tmp_path):
+def test_samples_of_different_shapes_are_computed_separately(models, tmp_path):
     folder = write_pair(tmp_path, models.folder, "model.pth")
     short = {"ids": [1, 2], "weights": [1.0, 0.5]}
     with LoadedArchive(folder) as loaded:

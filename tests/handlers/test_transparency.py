@@ -94,13 +94,13 @@ FILES = {
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("name", FILES)
-def test_black_ink_on_nothing_is_black_on_white(name, mode):
+def test_transparent_pixels_are_shown_on_white(name, mode):
     expected = torch.from_numpy(np.where(INK, 0, 255).astype(np.uint8))
     assert (read_image(FILES[name](), mode) == expected).all()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_background_is_the_callers(name):
+def test_the_background_is_an_argument(name):
     assert (read_image(FILES[name](), "RGB", background=BLACK) == 0).all()
     red = read_image(FILES[name](), "RGB", background=RED)
     assert (red[:, ~torch.from_numpy(INK)] == torch.tensor(RED)[:, None]).all()
@@ -112,7 +112,7 @@ def test_half_transparent_ink_is_grey(mode):
     assert set(image[0][torch.from_numpy(INK)].tolist()) == {127}
 
 
-def test_nested_lists_of_four_channels_are_a_png_of_them():
+def test_nested_lists_of_four_channels_are_composited_like_a_png():
     image = drawn("RGBA", 90)
     for background in (WHITE, BLACK, RED):
         listed = ImageTransform("RGB", ()).decode(np.asarray(image).tolist(), background=background)
@@ -125,7 +125,7 @@ def test_a_palette_with_an_alpha_channel_is_composited():
     assert (np.asarray(flatten(image, "L"))[~INK] == 255).all()
 
 
-def test_opaque_images_are_as_without_alpha():
+def test_opaque_images_equal_those_without_alpha():
     image = seven()
     image.putalpha(255)
     for background in (WHITE, BLACK):
@@ -133,7 +133,7 @@ def test_opaque_images_are_as_without_alpha():
         assert torch.equal(decoded[0], torch.from_numpy(np.array(seven())))
 
 
-def test_a_transparent_value_that_no_pixel_can_have_is_none():
+def test_a_transparent_value_outside_the_range_is_ignored():
     grey = png(np.asarray(seven()), 8, 0, chunk(b"tRNS", struct.pack("!H", 256)))
     assert torch.equal(read_image(grey, "L"), read_image(encoded(seven()), "L"))
 
@@ -147,7 +147,7 @@ def test_a_colour_is_named_as_in_css(name, expected):
 
 
 @pytest.mark.parametrize("name", ["whit", "", "#ff000080", "transparent", "#12345"])
-def test_what_is_no_opaque_colour_is_refused(name):
+def test_a_colour_that_is_not_opaque_is_refused(name):
     with pytest.raises(ValueError, match="not an opaque colour"):
         colour_of(name)
 
@@ -194,7 +194,7 @@ DEPTHS = {
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_a_depth_is_scaled_by_the_range_that_the_file_states(name):
+def test_pixels_are_scaled_by_the_range_of_their_format(name):
     assert torch.equal(read_image(DEPTHS[name](), "L")[0].long(), torch.from_numpy(GREY))
 
 

@@ -24,14 +24,14 @@ def photo():
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
 @pytest.mark.parametrize("cut", [1, 2])
-def test_without_its_end_marker_it_is_whole(size, mode, options, cut):
+def test_a_jpeg_without_its_end_marker_is_complete(size, mode, options, cut):
     data = encoded(seven(size).convert(mode), "JPEG", **options)
     for kind in (bytes, bytearray):  # TorchServe gives a bytearray
         assert torch.equal(read_image(kind(data[:-cut]), "RGB"), read_image(data, "RGB"))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_what_is_there_is_right_and_the_rest_is_grey(photo, mode):
+def test_the_rows_before_the_cut_are_right_and_the_rest_is_grey(photo, mode):
     data = encoded(photo.convert(mode), "JPEG")
     whole, cut = (read_image(each, "L").int() for each in (data, data[: len(data) * 3 // 4]))
     same = (whole == cut).all(dim=2)[0]
@@ -42,7 +42,7 @@ def test_what_is_there_is_right_and_the_rest_is_grey(photo, mode):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_less_than_half_of_its_rows_is_400(photo, mode, share):
+def test_a_jpeg_with_less_than_half_of_its_rows_is_400(photo, mode, share):
     data = encoded(photo.convert(mode), "JPEG")
     with pytest.raises(InputError) as refused:
         read_image(data[: int(len(data) * share)], "RGB")
@@ -50,7 +50,7 @@ def test_less_than_half_of_its_rows_is_400(photo, mode, share):
     assert "640 x 427: cannot be decoded" in refused.value.message
 
 
-def test_a_progressive_one_is_less_sharp_until_its_scans_are_too_few(photo):
+def test_a_progressive_jpeg_needs_its_first_scans(photo):
     data = encoded(photo, "JPEG", progressive=True)
     whole = read_image(data, "RGB").float()
     assert (read_image(data[: len(data) // 2], "RGB").float() - whole).abs().mean() < 10
@@ -63,14 +63,14 @@ def test_a_progressive_one_is_less_sharp_until_its_scans_are_too_few(photo):
 
 
 @pytest.mark.parametrize("fast_jpeg", [True, False])
-def test_it_is_scaled_while_decoded_as_others_are(photo, fast_jpeg):
+def test_a_truncated_jpeg_is_scaled_while_it_is_decoded(photo, fast_jpeg):
     transform = ImageTransform("RGB", (v2.Resize(100),))
     data = encoded(photo, "JPEG")
     whole, cut = (transform.decode(each, fast_jpeg=fast_jpeg) for each in (data, data[:-2]))
     assert torch.equal(whole, cut)
 
 
-def test_nothing_is_changed_for_others_in_the_process(photo):
+def test_decoding_does_not_change_settings_of_pillow(photo):
     read_image(encoded(photo, "JPEG")[:-2], "RGB")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
@@ -92,7 +92,7 @@ def status(data):
     return 200
 
 
-def test_a_cut_anywhere_is_decoded_or_refused(photo):
+def test_a_jpeg_cut_anywhere_is_decoded_or_refused(photo):
     for options in ({}, {"progressive": True}):
         data = encoded(photo.resize((48, 40)), "JPEG", **options)
         statuses = [status(data[:cut]) for cut in range(2, len(data) + 1)]

@@ -46,13 +46,19 @@ class ModelInputs:
         """Whether the model needs more than one input, so that one tensor is not enough."""
         return sum(each.required for each in self.inputs) > 1
 
-    def check_single(self) -> None:
-        """Raise ValueError if the model needs several inputs, and got one tensor."""
+    def cast_single(self, batch: Tensor) -> Tensor:
+        """Cast a batch [N, ...] of the model's only input to the model's dtype.
+
+        Raises:
+            ValueError: the model needs several inputs.
+        """
         if self.several:
             raise ValueError(
                 f"{self.artifact} takes {len(self.inputs)} inputs ({self._names()}), but got one "
                 "tensor: decode() and example_input() must return a dict of tensors with these keys"
             )
+        dtype = self._dtype_of(self.inputs[0] if self.inputs else ModelInput(""), batch)
+        return batch if dtype is None else batch.to(dtype)
 
     def bind(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Check a batch [N, ...] of each input, and cast it to the model's dtypes.
@@ -95,12 +101,16 @@ class ModelInputs:
             raise ValueError(
                 f"{where} has the shape [{_listed(sides)}] per sample, expected [{_listed(shown)}]"
             )
-        dtype = expected.dtype or (self.float_dtype if tensor.is_floating_point() else None)
+        dtype = self._dtype_of(expected, tensor)
         if dtype is None:
             return tensor
         if tensor.is_floating_point() and not dtype.is_floating_point:
             raise ValueError(f"{where} has the dtype {tensor.dtype}, expected {dtype}")
         return tensor.to(dtype)
+
+    def _dtype_of(self, expected: ModelInput, tensor: Tensor) -> torch.dtype | None:
+        """The dtype that a tensor is cast to; None: its own. Integers may be token ids, kept."""
+        return expected.dtype or (self.float_dtype if tensor.is_floating_point() else None)
 
     def _names(self) -> str:
         return ", ".join(each.name for each in self.inputs)

@@ -52,9 +52,8 @@ class OnnxEngine:
 
     def __call__(self, batch: Batch) -> Outputs:
         if isinstance(batch, Tensor):
-            self._inputs.check_single()
-            (only,) = self._inputs.inputs
-            named, device = {only.name: batch.detach().to("cpu", only.dtype)}, batch.device
+            device, cast = batch.device, self._inputs.cast_single(batch.detach().cpu())
+            named = {self._inputs.inputs[0].name: cast}
         else:
             device = next(iter(batch.values())).device
             on_cpu = {name: tensor.detach().cpu() for name, tensor in batch.items()}

@@ -15,7 +15,11 @@ from vestal_handlers.engines.outputs import all_outputs, select_output
 from vestal_handlers.engines.tensors import Batch, Outputs, map_tensors
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+NAMES: dict[torch.dtype | None, str] = {
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float64: "fp64",
+}
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 Arguments = tuple[Sequence[Tensor], Mapping[str, Tensor]]
@@ -29,7 +33,7 @@ class ModuleEngine:
         batches: the batch sizes of the module; with a limit, larger batches are split and there is
             no `module`.
         channels_last: image batches [N, C, H, W] get this memory layout before the forward.
-        dtype: of the module's input, which a batch of one tensor is cast to; None: not cast.
+        dtype: what the artifact was saved in; None: unknown.
         inputs: the named inputs of the module; None: the parameters of its `forward`.
         arrange: turns named inputs into the module's arguments; None: keyword arguments.
         output: the name or index of the output that is served; None: the only one.
@@ -86,8 +90,7 @@ class ModuleEngine:
 
     def _call(self, batch: Batch) -> Any:
         if isinstance(batch, Tensor):
-            self._inputs.check_single()
-            return self._module(batch if self._dtype is None else batch.to(self._dtype))
+            return self._module(self._inputs.cast_single(batch))
         named = self._inputs.bind(batch)
         arguments, keywords = self._arrange(named) if self._arrange else ((), named)
         return self._module(*arguments, **keywords)
@@ -100,9 +103,7 @@ class ModuleEngine:
     def describe(self) -> dict[str, Any]:
         return {
             "name": self._name,
-            "precision": NAMES.get(self._dtype, self._precision)
-            if self._dtype
-            else self._precision,
+            "precision": NAMES.get(self._dtype, self._precision),
             "device": str(self._device),
             "threads": torch.get_num_threads(),
             "runtime": f"torch {torch.__version__}",

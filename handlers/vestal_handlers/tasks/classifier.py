@@ -15,7 +15,7 @@ from vestal_handlers.errors import InputError
 from vestal_handlers.labels import indices_by_label, labels_in, shared_labels
 from vestal_handlers.options import number
 from vestal_handlers.requests.request import Instance
-from vestal_handlers.tasks.explaining import Attribution, ExplainOptions, attribute
+from vestal_handlers.tasks.explaining import Attribution, ExplainOptions, SampleT, attribute
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +77,9 @@ class Classifier(BatchHandler):
         return prediction
 
     def attribute(
-        self, sample: Tensor, baseline: Tensor, instance: Instance
-    ) -> tuple[dict[str, Any], Attribution]:
-        """The prediction with the explained class, and the attributions.
+        self, sample: SampleT, baseline: SampleT, instance: Instance
+    ) -> tuple[dict[str, Any], Attribution[SampleT]]:
+        """Return the prediction with the explained class, and the attributions.
 
         The probability of the payload's "target" is explained, or else that of the best class.
 
@@ -87,8 +87,8 @@ class Classifier(BatchHandler):
             InputError: 422, several classes have the target as their label.
         """
         prediction = self.encode(self.forward([sample])[0], instance)
-        asked = instance.payload if isinstance(instance.payload, dict) else {}
-        index = self._index_of(asked.get("target", prediction["top"][0]["index"]))
+        payload = instance.payload if isinstance(instance.payload, dict) else {}
+        index = self._index_of(payload.get("target", prediction["index"]))
         found = attribute(
             self.engine,
             sample,
@@ -136,11 +136,11 @@ class Classifier(BatchHandler):
             "properties": {"label": label, "index": index, "probability": PROBABILITY},
             "required": ["label", "index", "probability"],
         }
-        least = label if self.options.threshold is None else {"enum": [*self.indices, None]}
+        best = label if self.options.threshold is None else {"enum": [*self.indices, None]}
         return {
             "type": "object",
             "properties": {
-                "label": least,
+                "label": best,
                 "index": index,
                 "probability": PROBABILITY,
                 "top": {"type": "array", "items": one, "minItems": 1},

@@ -1,0 +1,67 @@
+"""Fixtures of several test files."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from doubling import write_doubler
+from folders import handler_of
+from saved_models import ARCHITECTURES, SavedModel
+from tiny_gpt2 import write_generator
+
+from vestal.inprocess import LoadedArchive
+
+
+@pytest.fixture(scope="session")
+def saved_models(tmp_path_factory):
+    return {kind: SavedModel(tmp_path_factory.mktemp(kind), kind) for kind in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def saved(request, saved_models):
+    return saved_models[request.param]
+
+
+@pytest.fixture
+def conv(saved_models):
+    return saved_models["conv"]
+
+
+@pytest.fixture(scope="session")
+def doubler_folder(tmp_path_factory):
+    return write_doubler(tmp_path_factory.mktemp("doubler"))
+
+
+@pytest.fixture(scope="module")
+def doubler(doubler_folder):
+    with LoadedArchive(doubler_folder) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def generator_folder(tmp_path_factory):
+    return write_generator(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="module")
+def generator(generator_folder):
+    with LoadedArchive(generator_folder) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def language(generator):
+    return handler_of(generator).engine
+
+
+@pytest.fixture
+def changed(generator_folder, tmp_path):
+    """Copy the archive of the text generator, with another model-config.yaml."""
+
+    def change(config):
+        folder = shutil.copytree(generator_folder, tmp_path / "changed")
+        (folder / "model-config.yaml").write_text(config)
+        return folder
+
+    return change
