@@ -7,7 +7,7 @@ only what stands above it:
     requests/                       the body of a request to instances; predictions to a response
     images/  text/  engines/        bytes to pixels; text to tokens; what computes a forward pass
     forwarding                      a batch to outputs; a failing batch is split in half
-    failures, description           an exception to an error; what the model says about itself
+    failures, description           an exception to an error; the description of the model
     task_hooks, base                the methods that a task overrides; the batch around them
     tasks/                          one handler per task
 

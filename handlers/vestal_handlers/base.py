@@ -1,7 +1,7 @@
 """Handle a batch so that the failure of one request does not affect the others.
 
-TorchServe gives a handler a batch of requests, and one exception fails them all. Here every
-instance of every request is decoded, computed and encoded on its own: a failure stays with its
+TorchServe passes a batch of requests to a handler, and one exception fails them all. Here every
+instance of every request is decoded, predicted and encoded separately: a failure affects only its
 request, and every request gets a response, in order.
 
     request -> instances -> decode -> batch -> forward -> encode -> response
@@ -45,7 +45,7 @@ from vestal_handlers.task_hooks import TaskHooks
 if TYPE_CHECKING:
     from ts.context import Context
 
-# Fractions of responseTimeout after which no step is begun; at 1 TorchServe kills the worker.
+# Fractions of responseTimeout after which no step begins; TorchServe kills the worker at 1.
 DECODE_SHARE, FORWARD_SHARE = 0.5, 0.75
 
 
@@ -53,11 +53,11 @@ class BatchHandler(TaskHooks):
     """The base of every handler; `TaskHooks` has the methods that a task overrides."""
 
     started: float = 0.0  # time.monotonic() when this batch arrived
-    deadline: float = float("inf")  # time.monotonic() after which no step of the batch is begun
+    deadline: float = float("inf")  # time.monotonic() after which no step of the batch begins
 
     def __init__(self) -> None:
         super().__init__()
-        del self.explain  # BaseHandler's flag for a whole batch hides the method
+        del self.explain  # BaseHandler sets a flag of this name, which would hide the method
 
     def describe(self) -> dict[str, Any]:
         """The response to `GET /models/{name}?customized=true`; goes through the worker's queue."""
@@ -78,7 +78,7 @@ class BatchHandler(TaskHooks):
         model = self.manifest["model"]
         self.name: str = context.model_name or model["modelName"]
         self.version: str = str(model["modelVersion"])
-        # The client's drain must tell workers apart; a pid would reveal something of the host.
+        # A client that drains a model must distinguish its workers; a pid would disclose more.
         self.worker_id = secrets.token_hex(8)
         self.metrics = HandlerMetrics(context.metrics, self.name, self.version)
         try:
@@ -98,7 +98,7 @@ class BatchHandler(TaskHooks):
         self.initialized = True
 
     def warm_up(self, batch_size: int) -> None:
-        """Run every batch size that can occur, so that READY means warm.
+        """Run every batch size that can occur.
 
         Each size runs twice: TorchScript profiles in the first run and optimizes in the second.
         """
@@ -126,7 +126,7 @@ class BatchHandler(TaskHooks):
         with self.metrics.timed("decode_seconds"):
             for index, row in enumerate(data):
                 requests.append(self._read(index, row, context))
-                # Parsed JSON takes many times its size, so little of it is kept waiting.
+                # Parsed JSON takes many times its size in memory, so little of it is kept.
                 if sum(r.size for r in requests[done:]) > self.options.max_json_bytes:
                     self._decode(requests[done:])
                     done = len(requests)
@@ -172,7 +172,7 @@ class BatchHandler(TaskHooks):
 
     def _decode(self, requests: list[InferenceRequest]) -> None:
         waiting = pending_instances(requests)
-        # For one instance, or with one thread, a pool would only add its own work.
+        # For one instance or one thread, a pool would only add overhead.
         run = self.pool.map if min(len(waiting), self.threads) > 1 else map
         list(run(self._decode_one, waiting))
 
@@ -183,7 +183,7 @@ class BatchHandler(TaskHooks):
             instance.sample = self.decode(instance)
         except Exception as error:
             instance.error = self._failure(error, instance.request, "decode")
-            instance.payload = None  # parsed JSON takes many times its size
+            instance.payload = None  # parsed JSON takes many times its size in memory
 
     def _explain_one(self, instance: Instance) -> None:
         try:

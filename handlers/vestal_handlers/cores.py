@@ -23,7 +23,7 @@ def _quotas(proc: Path) -> Iterator[float]:
     """The quota of each control group of this process, from its own to the outermost."""
     for mount, group in _groups(proc):
         folder = mount / group.lstrip("/")
-        # In a container the mount may be its own group, while the path is that outside.
+        # In a container the mount may be its own group, but the path that of the host.
         folder = folder if folder.is_dir() else mount
         for each in (folder, *folder.parents):
             if not each.is_relative_to(mount):
@@ -38,7 +38,7 @@ def _groups(proc: Path) -> Iterator[tuple[Path, str]]:
     try:
         mounts = (proc / "mountinfo").read_text().splitlines()
         memberships = (proc / "cgroup").read_text().splitlines()
-    except OSError:  # no procfs, so no groups
+    except OSError:  # without procfs there are no groups
         return
     paths: dict[str, str] = {}  # by controller; "" is version 2, which has one tree for all
     for line in memberships:

@@ -25,7 +25,7 @@ def describe_handler(handler: Any) -> dict[str, Any]:
 
 
 def describe_or_sample(handler: Any, request: InferenceRequest) -> dict[str, Any]:
-    """Respond to a describe request, or to one for a piece of the packed sample, by its header."""
+    """Return the description, or a piece of the packed sample if a header requests it."""
     position = request.headers.get(packed_sample.HEADER)
     if position is None:
         description: dict[str, Any] = handler.describe()

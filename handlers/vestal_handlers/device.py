@@ -35,18 +35,18 @@ def _sha256(file: Path) -> str:
 
 
 def share_of_cores(config: dict[str, Any]) -> int:
-    """CPU threads of one worker; all workers share the cores."""
+    """The number of CPU threads of one worker; all workers share the cores."""
     workers = config.get("maxWorkers") or config.get("minWorkers") or 1
     return max(1, int(cores() / int(workers)))
 
 
 def response_timeout(config: dict[str, Any]) -> float:
-    """Seconds that TorchServe gives a batch before it kills the worker."""
+    """The time in seconds after which TorchServe kills a worker that has not responded."""
     return float(config.get("responseTimeout") or 120)  # its default_response_timeout
 
 
 def device_of(gpu_id: Any) -> torch.device:
-    """The device that TorchServe gave this worker."""
+    """The device that TorchServe assigned to this worker."""
     # On a CPU server gpu_id is None or -1.
     if gpu_id is not None and int(gpu_id) >= 0 and torch.cuda.is_available():
         return torch.device("cuda", int(gpu_id))

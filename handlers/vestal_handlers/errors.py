@@ -4,7 +4,7 @@
          │         │          │            │
          InputError (4xx)     HandlerError (500), OutOfMemory (507)
 
-Failure
+RequestFailure
  ├─ InputError    the caller: 400 not decodable, 413 too large, 415 wrong type, 422 not valid here
  ├─ HandlerError  the model or the handler failed for this request
  └─ OutOfMemory   this request does not fit into memory, even alone
@@ -53,7 +53,7 @@ class RequestFailure(Exception):
 
 
 class InputError(RequestFailure):
-    """The request is not valid; the message says what was expected.
+    """The request is not valid; the message states what was expected.
 
     Args:
         status: 400 not decodable, 413 too large, 415 wrong type, 422 not valid for this model.
@@ -75,6 +75,11 @@ class OutOfMemory(RequestFailure):
     """The request does not fit into memory, even alone."""
 
     status = 507
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters; its type without one."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

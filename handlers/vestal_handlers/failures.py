@@ -1,4 +1,4 @@
-"""Turn an exception into the error of one request; log it unless the caller caused it."""
+"""Convert an exception to the error of one request, and log it unless the caller caused it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def failure_of(error: Exception, model: str, request_id: str, step: str) -> RequestFailure:
-    """The error that the caller gets.
+    """Return the error for the caller.
 
     Args:
-        model: name and version, for the message.
+        model: the name and version, for the message.
         step: read, decode, forward, explain, encode or respond.
     """
     if isinstance(error, RequestFailure):
@@ -27,9 +27,9 @@ def failure_of(error: Exception, model: str, request_id: str, step: str) -> Requ
     if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
         return OutOfMemory(f"not enough memory to {step} this request")
     if is_fatal_cuda_error(error):
-        # CUDA is lost: respond to this batch, then let TorchServe restart the worker.
+        # This process cannot use CUDA any more: exit soon, and TorchServe restarts the worker.
         threading.Timer(1.0, os._exit, (1,)).start()
-    # The message of an exception can contain secrets: the caller gets only its type.
+    # The message of an exception can contain secrets, so the caller gets only its type.
     return HandlerError(
         f"model {model} failed at {step} ({type(error).__name__}); "
         "the server's log has the reason under this request ID"

@@ -26,12 +26,12 @@ def forward_each(
 ) -> None:
     """Set the output or the error of every instance.
 
-    A batch that runs out of memory is split as well: each half may fit.
+    A batch that runs out of memory is split as well, because each half may fit.
 
     Args:
         forward: computes one output per sample; an output may be a RequestFailure.
         to_failure: turns an exception into the error of an instance.
-        deadline: time.monotonic() after which no forward pass is begun and no batch is split.
+        deadline: time.monotonic() after which no forward pass begins.
     """
     if not group:
         return
@@ -53,9 +53,9 @@ def forward_each(
         forward_each(group[middle:], forward, to_failure, deadline)
         return
     for instance, output in zip(group, outputs, strict=True):
-        wrong = output if isinstance(output, RequestFailure) else _not_finite(output)
-        if wrong:
-            instance.error = wrong
+        failure = output if isinstance(output, RequestFailure) else _not_finite(output)
+        if failure:
+            instance.error = failure
         else:
             instance.output = output
 
@@ -72,7 +72,7 @@ def _not_finite(output: Any) -> RequestFailure | None:
 
 
 def is_fatal_cuda_error(error: Exception) -> bool:
-    """Whether CUDA cannot be used in this process any more, as after a device-side assert."""
+    """Whether this process cannot use CUDA any more, for example after a device-side assert."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(
         error, torch.OutOfMemoryError
     )

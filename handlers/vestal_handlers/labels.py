@@ -11,22 +11,22 @@ _SHOWN = 5  # shared labels in a message
 def labels_in(names: Mapping[str, Any]) -> list[str]:
     """The label of each class, by its index.
 
-    TorchServe's ImageNet file gives a list for each class, `["n02012849", "crane"]`: the last item
-    is the label, as TorchServe itself reads it.
+    TorchServe's file for ImageNet has a list for each class, `["n02012849", "crane"]`; the last
+    item is the label, as in TorchServe's own handlers.
 
     Raises:
         KeyError: an index is missing.
     """
-    found = [names[str(index)] for index in range(len(names))]
-    return [str(name[-1] if isinstance(name, list) and name else name) for name in found]
+    values = [names[str(index)] for index in range(len(names))]
+    return [str(value[-1] if isinstance(value, list) and value else value) for value in values]
 
 
 def indices_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
     """The indices of the classes of each label."""
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
-        found.setdefault(label, []).append(index)
-    return found
+        indices.setdefault(label, []).append(index)
+    return indices
 
 
 def shared_labels(labels: Sequence[str]) -> str | None:

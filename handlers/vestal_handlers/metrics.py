@@ -51,6 +51,7 @@ class HandlerMetrics:
         self.observe(name, time.perf_counter() - start)
 
     def count_failure(self, kind: str) -> None:
+        """Count a failed request; `kind` is the type of its error."""
         self._add(COUNTER, 1, [*self._labels, kind])
 
     def _add(self, name: str, value: float, labels: list[str]) -> None:
@@ -60,7 +61,7 @@ class HandlerMetrics:
             if not math.isfinite(value):
                 raise ValueError(f"{value} is not finite")
             metric = self._found[name]
-            # TorchServe would log an error for every observation.
+            # Otherwise TorchServe would log an error for every observation.
             names = getattr(metric, "dimension_names", labels)
             if len(names) != len(labels):
                 raise ValueError(f"its dimensions are {', '.join(names)}")

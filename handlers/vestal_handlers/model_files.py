@@ -13,6 +13,13 @@ from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+
+def load_transform(folder: Path, default: Any) -> Any:
+    """`transform` of the folder's transforms.py; the default if there is no such file."""
+    exists = (folder / "transforms.py").is_file()
+    return load_module(folder, "transforms").transform if exists else default
 
 
 def load_module(folder: Path, name: str, package: str | None = None) -> ModuleType:

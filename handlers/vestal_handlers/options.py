@@ -1,6 +1,7 @@
-"""The options of a handler: a dataclass, read from `handler:` in model-config.yaml and checked.
+"""The options of a handler: a dataclass, read from `handler:` in model-config.yaml and validated.
 
-This needs no validation library: archives must load where only TorchServe and torch are installed.
+No validation library is used, because archives must load where only TorchServe and torch are
+installed.
 """
 
 from __future__ import annotations
@@ -61,18 +62,18 @@ class Options:
     max_depth: int = number(32, at_least=1, at_most=500)
 
 
-def read_options(kind: type[OptionsT], given: object) -> OptionsT:
+def read_options(kind: type[OptionsT], section: object) -> OptionsT:
     """Read the options under `handler:` into the dataclass `kind`.
 
     Raises:
         OptionError: an unknown or missing option, or a value of another type or out of bounds.
     """
-    given = {} if given is None else given
-    if not isinstance(given, Mapping):
-        raise OptionError(f"handler: in model-config.yaml must be a mapping, not {given!r}")
+    section = {} if section is None else section
+    if not isinstance(section, Mapping):
+        raise OptionError(f"handler: in model-config.yaml must be a mapping, not {section!r}")
     hints = get_type_hints(kind)
     bounds = {item.name: item.metadata for item in fields(kind)}
-    for name, value in given.items():
+    for name, value in section.items():
         if name not in bounds:
             near = difflib.get_close_matches(str(name), bounds, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -82,18 +83,18 @@ def read_options(kind: type[OptionsT], given: object) -> OptionsT:
             )
         _check(name, value, hints[name], bounds[name])
     for item in fields(kind):
-        if item.default is MISSING and item.default_factory is MISSING and item.name not in given:
+        if item.default is MISSING and item.default_factory is MISSING and item.name not in section:
             raise OptionError(
                 f"handler.{item.name} in model-config.yaml is missing: this handler needs it "
-                f"({_named(hints[item.name])})"
+                f"({_type_name(hints[item.name])})"
             )
-    return kind(**given)
+    return kind(**section)
 
 
 def _check(name: str, value: object, hint: Any, bounds: Mapping[str, Any]) -> None:
     if not _fits(value, hint):
         raise OptionError(
-            f"handler.{name} in model-config.yaml must be {_named(hint)}, "
+            f"handler.{name} in model-config.yaml must be {_type_name(hint)}, "
             f"not {value!r} ({type(value).__name__})"
         )
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -116,18 +117,18 @@ def _fits(value: object, hint: Any) -> bool:
         return value in inner and type(value) in {type(choice) for choice in inner}
     if inner:
         return any(_fits(value, choice) for choice in inner)
-    # bool is an int to Python, and a YAML integer is a fine float.
+    # bool is a subclass of int, and a YAML integer is a valid float.
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _named(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     kind, inner = get_origin(hint), get_args(hint)
     if kind is list:
-        return f"a list of {_named(inner[0])}"
+        return f"a list of {_type_name(inner[0])}"
     if kind is dict:
-        return f"a mapping of {_named(inner[0])} to {_named(inner[1])}"
+        return f"a mapping of {_type_name(inner[0])} to {_type_name(inner[1])}"
     if kind is Literal:
         return " or ".join(map(repr, inner))
     if inner:
-        return " or ".join(_named(choice) for choice in inner)
+        return " or ".join(_type_name(choice) for choice in inner)
     return "null" if hint is NoneType else str(hint.__name__)

@@ -18,28 +18,28 @@ from vestal_handlers.requests.request import InferenceRequest, Instance
 
 
 class TaskHooks(BaseHandler):  # type: ignore[misc]
-    """What a task defines: `decode`, `encode` and `example_input`, and any other method here.
+    """Methods of a task: `decode`, `encode` and `example_input` are required, the others optional.
 
     Attributes:
         options_type: the dataclass of the options under `handler:` in model-config.yaml.
-        rows: whether a JSON array of arrays or objects holds one instance per item.
+        rows_are_instances: whether each item of a JSON array of arrays or objects is an instance.
         json_bodies: whether every body is parsed as JSON, whatever its content type.
         all_outputs: whether `encode` gets every output of the model instead of one.
     """
 
     options_type: ClassVar[type[Options]] = Options
-    rows: ClassVar[bool] = False
+    rows_are_instances: ClassVar[bool] = False
     json_bodies: ClassVar[bool] = False
     all_outputs: ClassVar[bool] = False
     options: Any
     name: str
 
     def load_engine(self, artifact: Path) -> Any:
-        """Load the engine, which has `describe()` and is called by `forward`."""
+        """Load the engine, which `forward` calls."""
         options = self.options
         if self.all_outputs and options.output is not None:
             raise OptionError(
-                f"handler.output in model-config.yaml is {options.output!r}, but this task takes "
+                f"handler.output in model-config.yaml is {options.output!r}, but this task needs "
                 "all outputs of the model; remove the option"
             )
         return engines.load(
@@ -60,7 +60,11 @@ class TaskHooks(BaseHandler):  # type: ignore[misc]
         raise NotImplementedError(f"{type(self).__name__} must define example_input()")
 
     def check_request(self, request: InferenceRequest) -> None:
-        """Refuse a request, or some of its instances, for its size, before anything is decoded."""
+        """Check the size of a request before it is decoded.
+
+        Raises:
+            InputError: the error of the whole request. To refuse an instance, set its `error`.
+        """
         count, most = len(request.instances), self.options.max_explained
         if request.has_flag("explain") and count > most:
             raise InputError(413, f"{count} explanations, at most {most} (handler.max_explained)")
@@ -76,10 +80,9 @@ class TaskHooks(BaseHandler):  # type: ignore[misc]
     def forward(self, samples: Sequence[Any]) -> Sequence[Any]:
         """Compute one output per sample, on the CPU, in one forward pass.
 
-        Samples are tensors, or dicts of tensors by the names of the model's inputs. All of one
-        batch must have the same shapes, as nothing is padded. An output is a tensor without the
-        batch dimension, or with `all_outputs` what `encode` gets. It may also be a
-        `RequestFailure`: the error of that instance.
+        Samples are tensors, or dicts of tensors by the names of the model's inputs. All samples of
+        a batch must have the same shapes, because nothing is padded. An output is what `encode`
+        gets, or a `RequestFailure`: the error of that instance.
         """
         batch = stack(samples)
         if self.device.type == "cuda":
@@ -92,7 +95,7 @@ class TaskHooks(BaseHandler):  # type: ignore[misc]
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def encode(self, output: Any, instance: Instance) -> Any:
-        """Turn one output of the model into a prediction: a JSON value, or `Media`.
+        """Convert one output of the model to a prediction: a JSON value, or `Media`.
 
         The output is a tensor without the batch dimension; with `all_outputs`, a dict of such
         tensors where the model names its outputs, or a tuple of them.
@@ -100,7 +103,7 @@ class TaskHooks(BaseHandler):  # type: ignore[misc]
         raise NotImplementedError(f"{type(self).__name__} must define encode()")
 
     def explain(self, sample: Any, instance: Instance) -> Any:
-        """Explain the prediction for a sample; returns the same kinds of value as `encode`."""
+        """Explain the prediction for a sample; returns a JSON value or `Media`."""
         raise InputError(400, f"model {self.name} does not support explanations")
 
     def input_schema(self) -> dict[str, Any]:

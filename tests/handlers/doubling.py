@@ -1,4 +1,7 @@
-"""An unpacked archive whose model doubles numbers: exact, so that equal means equal."""
+"""An unpacked archive whose model doubles numbers, so that expected results are exact.
+
+Some numbers make a step of the handler fail; see `DOUBLER`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ DOUBLER = """
 
 
     class Handler(BatchHandler):
-        rows = True
+        rows_are_instances = True
         sizes = []
 
         def example_input(self):
@@ -75,13 +78,14 @@ DOUBLER = """
 
 
 class Doubler(torch.nn.Module):
+    """Doubles numbers; the result for 5 is infinity."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # 5 becomes infinity.
         return torch.where(x == 5, torch.inf, x * 2)
 
 
 def write_doubler(folder: Path) -> Path:
-    """Writes the unpacked archive into an empty folder."""
+    """Write the unpacked archive into an empty folder."""
     folder.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit")

@@ -1,4 +1,4 @@
-"""Unpacked archives of small seeded models, and how to ask them."""
+"""Unpacked archives of small seeded models, and requests to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_archive(
     labels: list[str] | None = None,
     transforms: str | None = None,
 ) -> Path:
-    """Writes what `vestal pack` would put into an archive, the model as TorchScript."""
+    """Write the files of an archive as `vestal pack` does, with the model as TorchScript."""
     kind = "".join(part.capitalize() for part in task.split("_"))
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -53,13 +53,16 @@ def write_archive(
 
 
 def as_json(value: Any, **headers: str) -> Input:
+    """A request with a JSON body."""
     return Input.raw(json.dumps(value).encode(), "application/json", **headers)
 
 
-def ask(loaded: LoadedArchive, given: Input | bytes) -> Answer:
-    (answer,) = loaded.predict([given])
+def ask(loaded: LoadedArchive, sent: Input | bytes) -> Answer:
+    """The response to a request alone in its batch."""
+    (answer,) = loaded.predict([sent])
     return answer
 
 
 def handler_of(loaded: LoadedArchive) -> Any:
+    """The handler of a loaded archive."""
     return loaded._service._entry_point.__self__

@@ -1,4 +1,4 @@
-"""Small bodies that would make a worker allocate gigabytes or spend minutes, made on the spot."""
+"""Small request bodies for which a careless worker would allocate gigabytes or spend minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vestal.inprocess import Answer, Input, LoadedArchive
 
 
 def png(width: int, height: int) -> bytes:
-    """A black image of one bit a pixel: 6 kB for 7000 x 7000."""
+    """A black image of one bit per pixel: 6 kB for 7000 x 7000."""
     row = bytes((width + 7) // 8 + 1)
     packer = zlib.compressobj(9)
     pixels = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
@@ -32,14 +32,14 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def progressive(side: int, scans: int) -> bytes:
-    """A grey JPEG whose last scan is repeated: some 100 bytes each, a pass over all pixels each."""
+    """A grey JPEG whose last scan is repeated; 100 bytes of it decode all pixels again."""
     image = encoded(Image.new("L", (side, side)), "JPEG", progressive=True)
     last = image.rindex(b"\xff\xda")
     return image[:-2] + image[last:-2] * scans + image[-2:]
 
 
 def tiled(side: int) -> bytes:
-    """A TIFF of 16 x 16 pixels in a tile of `side` x `side`, packed a thousand to one."""
+    """A TIFF of 16 x 16 pixels in a tile of `side` x `side`, compressed by a factor of 1,000."""
     tile = zlib.compress(bytes(side * side), 9)
     fields = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
     start = 8 + 2 + 12 * 10 + 4
@@ -50,16 +50,17 @@ def tiled(side: int) -> bytes:
 
 
 def tensor(shape: list[Any], data: tuple[Any, ...] = (), **more: Any) -> bytes:
+    """A v2 request of one tensor, which may be inconsistent; `more` are fields of the request."""
     one = {"name": "x", "shape": shape, "datatype": "UINT8", "data": list(data)}
     return json.dumps({"inputs": [one], **more}).encode()
 
 
 def zipped_instances(count: int) -> bytes:
-    """`{"instances": [[], [], ...]}`, packed a thousand to one."""
+    """`{"instances": [[], [], ...]}`, compressed by a factor of 1,000."""
     return gzip.compress(b'{"instances":[' + b"[]," * (count - 1) + b"[]]}", mtime=0)
 
 
-# Pillow reads these in Python, a few bytes at a time.
+# Files that Pillow parses in a Python loop, a few bytes at a time.
 PIECES: dict[str, Callable[[int], bytes]] = {
     "JPEG padding": lambda count: b"\xff\xd8\xff" + bytes(count),
     "PNG chunks": lambda count: png(8, 8)[:33] + chunk(b"prVt", b"") * count + png(8, 8)[33:],
@@ -71,17 +72,18 @@ PIECES: dict[str, Callable[[int], bytes]] = {
 
 
 def peak() -> int:
-    """The most resident bytes of this process since the last `reset_peak`."""
+    """The peak of resident memory of this process in bytes since the last `reset_peak`."""
     return peak_of("self")
 
 
 def peak_of(pid: int | str) -> int:
+    """The peak of a process; see `peak`."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def reset_peak(pid: int | str = "self") -> None:
-    """Starts VmHWM anew (proc(5), clear_refs)."""
+    """Reset the peak of resident memory (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

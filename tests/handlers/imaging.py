@@ -1,4 +1,4 @@
-"""Images of every kind, made on the spot."""
+"""Small images in many formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def seven(size: tuple[int, int] = (28, 28)) -> Image.Image:
-    """A grey picture with a top bar and a slanted stroke: nothing symmetric about it."""
+    """A grey, asymmetric image of the digit seven."""
     pixels = np.zeros((28, 28), dtype=np.uint8)
     pixels[4:7, 6:22] = 255
     for row in range(7, 25):
@@ -22,20 +22,21 @@ def seven(size: tuple[int, int] = (28, 28)) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """An image as a file in memory; `options` are those of Pillow's save()."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
 
 
 def png(rows: Any, depth: int, colour: int, *chunks: bytes) -> bytes:
-    """A PNG of rows of samples, [H, W] or [H, W, C], in a depth and colour type of its own.
+    """A PNG of samples, [H, W] or [H, W, C], in a bit depth and a colour type (PNG, 11.2.1).
 
-    Pillow writes no 16-bit colour, no grey of 2 bits and no transparent grey value.
+    Pillow writes no 16-bit colour, no 2-bit grey and no transparent grey value.
     """
     samples = np.asarray(rows)
     height, width = samples.shape[:2]
@@ -51,7 +52,7 @@ def png(rows: Any, depth: int, colour: int, *chunks: bytes) -> bytes:
 
 
 def bomb(side: int = 13_000) -> bytes:
-    """A valid grey PNG of `side` x `side` zeros in some 20 kB, written without its pixels."""
+    """A valid grey PNG of `side` x `side` zeros in about 20 kB, built without its pixels."""
     header = struct.pack("!IIBBBBB", side, side, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
     return (

@@ -1,4 +1,4 @@
-"""An unpacked archive of a model with two named inputs and two outputs, for every engine."""
+"""A model with two named inputs and two outputs, saved for every engine, and its archive."""
 
 from __future__ import annotations
 
@@ -98,7 +98,12 @@ def write_models(folder: Path) -> torch.nn.Module:
 def write_pair(
     folder: Path, models: Path, file: str, handler: str = HANDLER, **options: Any
 ) -> Path:
-    """Write the unpacked archive of one of the model's files."""
+    """Write the unpacked archive of one of the files of `write_models`.
+
+    Args:
+        models: the folder of `write_models`.
+        options: the section `handler:` of model-config.yaml.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("model.py", file):
         (folder / name).write_bytes((models / name).read_bytes())

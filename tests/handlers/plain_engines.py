@@ -1,4 +1,4 @@
-"""Engines in a few lines, for tests of what a handler does with any engine."""
+"""Minimal engines for tests that do not depend on a file format."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from folders import as_json, ask
@@ -168,3 +171,17 @@ def test_steps_in_several_passes_give_the_same_attributions(monkeypatch):
 def test_cells_of_an_occlusion_are_means():
     found = Attribution(torch.ones(3, 64, 100), 1.0, 0.0, "occlusion")
     assert found.cells() == [[1.0] * 32] * 32
+
+
+def test_the_example_in_the_docs_runs():
+    class Sum(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a.sum(1, keepdim=True) + b
+
+    page = Path(__file__).parents[2] / "docs" / "explanations.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    names = {"torch": torch, "engine": WithGradients(Sum())}
+    exec(block, names)
+    values = names["found"].values
+    assert values["a"].tolist() == pytest.approx([5, 7], abs=1e-4)
+    assert values["b"].tolist() == pytest.approx([3], abs=1e-4)

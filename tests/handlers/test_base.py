@@ -1,4 +1,4 @@
-"""What the base promises whatever a task does: faults of the model, of decode, of encode."""
+"""The base handler for every task: failures of decode, forward and encode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_failing_input_is_found_by_halving_the_batch(doubler):
     assert [answer.status for answer in answers] == [200, 200, 500, 200, 200, 200, 200, 200]
     assert [a.json()["doubled"] for a in answers if a.status == 200] == [2, 4, 8, 12, 24, 20, 22]
     assert answers[2].json()["type"] == "HandlerError"
-    # the exception's own text stays in the log
+    # the message of the exception is only in the log
     assert "thirteen" not in answers[2].body.decode()
 
 

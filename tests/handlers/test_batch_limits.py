@@ -1,4 +1,4 @@
-"""The time and the memory of a batch: what does not fit fails, and the rest is predicted."""
+"""Requests that exceed the time or the memory of a batch fail; the others are predicted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_nothing_is_decoded_after_the_deadline(doubler, monkeypatch):
     many = as_json({"instances": [2] * 10})
     answers = doubler.predict([many, as_json(1)])
     codes = [one.get("code", 200) for one in answers[0].json()["predictions"]]
-    # The neighbour of one instance goes first; each thread ends the instance that it has begun.
+    # The request of one instance goes first; each thread finishes the instance that it has begun.
     assert answers[1].status == 200
     assert codes[handler.threads :] == [500] * (10 - handler.threads)
     assert (

@@ -25,7 +25,7 @@ def declared(charset, text=ACCENTS, kind="text/plain"):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         declared("utf-8"),
         declared("utf-16le"),
@@ -50,11 +50,11 @@ def declared(charset, text=ACCENTS, kind="text/plain"):
 )
 @pytest.mark.parametrize("decode", [False, True], ids=["raw", "decoded by the server"])
 def test_a_declared_charset_or_a_byte_order_mark_does_not_change_the_prediction(
-    archive, given, decode
+    archive, sent, decode
 ):
     archive._decode, before = decode, archive._decode
     try:
-        answer = ask(archive, given)
+        answer = ask(archive, sent)
     finally:
         archive._decode = before
     assert answer.status == 200, answer.body
@@ -86,7 +86,7 @@ def test_bytes_outside_their_charset_are_refused(archive):
 @pytest.mark.parametrize("file", ['; filename="t.txt"', ""])
 @pytest.mark.parametrize("text", ["plain", ACCENTS])
 def test_a_part_of_a_form_must_be_utf_8(archive, charset, file, text):
-    """TorchServe does not pass on its charset: it is UTF-8, or 415."""
+    """TorchServe does not pass on the charset of a part."""
     head = f'Content-Disposition: form-data; name="text"{file}\r\n'
     head += f"Content-Type: text/plain; charset={charset}\r\n\r\n"
     body = b"--b\r\n" + head.encode() + text.encode(charset) + b"\r\n--b--\r\n"

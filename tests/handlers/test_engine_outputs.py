@@ -1,4 +1,4 @@
-"""One of save_two_outputs outputs of a model is served."""
+"""One of several outputs of a model is served."""
 
 from __future__ import annotations
 
@@ -64,6 +64,9 @@ def test_the_chosen_output_of_several_is_served(tmp_path, kind, names, suffix):
     with torch.inference_mode():
         with pytest.raises(ValueError, match=rf"has 2 outputs \({names}\), but only one is"):
             engines.load(file, CPU)(inputs)
+        for output in (0, names.split(", ")[0]):
+            found = engines.load(file, CPU, output=output)(inputs)
+            assert torch.allclose(found, module.layer(inputs), atol=1e-5)
         for output in (1, names.split(", ")[1]):
             found = engines.load(file, CPU, output=output)(inputs)
             assert torch.allclose(found, module.layer(inputs).softmax(1), atol=1e-5)

@@ -41,7 +41,7 @@ transform = ImageTransform(
 
 
 class Halves(nn.Module):
-    """Logits: how bright the left half is, and how bright the right one, by position."""
+    """Logits: the brightness of the left half and of the right half."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         middle = x.shape[3] // 2
@@ -65,7 +65,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lamp():
-    """Black, with a white square in the right half."""
+    """A black image with a white square in the right half."""
     pixels = np.zeros((28, 28), dtype=np.uint8)
     pixels[10:18, 18:24] = 255
     return encoded(Image.fromarray(pixels))
@@ -77,7 +77,7 @@ def explain(image, **fields):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """Two classes of one label."""
+    """An archive with two classes of the same label."""
     folder = tmp_path_factory.mktemp("twins")
     transforms = TRANSFORMS.format(mode="L", size=(28, 28))
     made = write_archive(
@@ -170,8 +170,8 @@ def test_a_heat_map_is_red_for_support_and_blue_for_opposition(archive, lamp):
 
 def test_a_requested_format_takes_precedence_over_the_accept_header(archive, lamp):
     data = base64.b64encode(lamp).decode()
-    given = as_json({"data": data, "format": "json"}, explain="True", accept="image/png")
-    assert "attributions" in ask(archive, given).json()
+    request = as_json({"data": data, "format": "json"}, explain="True", accept="image/png")
+    assert "attributions" in ask(archive, request).json()
 
 
 def test_a_heat_map_among_several_is_base64(archive, lamp):

@@ -1,4 +1,4 @@
-"""JPEGs scaled while they are decoded: only where asked for, never below what the model needs."""
+"""JPEGs are scaled while they are decoded, if requested, and never below the model's input."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_a_scaled_grey_jpeg_becomes_three_channels(photo):
 
 def test_limits_and_errors_do_not_depend_on_fast_jpeg(photo):
     data = jpeg(photo, 960, 640)
-    for given, status in ((data, 413), (data[:3000], 400)):
+    for image, status in ((data, 413), (data[:3000], 400)):
         limit = 1000 if status == 413 else 10**7
         with pytest.raises(InputError) as refused:
-            RESNET.decode(given, limit, fast_jpeg=True)
+            RESNET.decode(image, limit, fast_jpeg=True)
         assert refused.value.status == status

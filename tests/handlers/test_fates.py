@@ -1,4 +1,4 @@
-"""Any mix of good and bad requests: each gets what it gets alone, to the bit, in its place."""
+"""In any mix of good and bad requests, each gets exactly the response that it gets alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vestal.inprocess import Input
 
-# What doubling.py fails at, and how; every other number is good.
+# The numbers for which doubling.py fails, with the status.
 FAULTS = {"5": 500, "13": 500, "7": 500, "8": 500, "17": 422, "3.5": 500, "100": 507}
 OTHERS = {
     b'"broken decode"': 500,
@@ -33,7 +33,7 @@ def as_json(body: bytes, zipped: bool = False) -> Input:
 
 @pytest.fixture(scope="module")
 def alone(doubler):
-    """A body's answer when nothing shares its batch."""
+    """A function that returns the response to a body alone in its batch."""
     known = {}
 
     def answer(body: bytes):
@@ -45,7 +45,7 @@ def alone(doubler):
 
 
 def fate(answer, index=0):
-    """Status, headers and body; a failure's number in the batch is checked and left out."""
+    """Status, headers and body; the request ID of an error is checked and left out."""
     body = answer.body.replace(f'"request_id": "local-{index}"'.encode(), b"")
     assert b"request_id" not in body
     return answer.status, answer.headers, body

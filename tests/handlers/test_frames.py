@@ -1,4 +1,4 @@
-"""Files of several frames: the first is read, no other is decoded, and too many are refused."""
+"""Files of several frames: only the first is decoded, and too many are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSSLESS = {"GIF": {}, "TIFF": {}, "PNG": {}, "WEBP": {"lossless": True}}
 
 
 def animated(kind: str, frames: int) -> bytes:
-    """The seven, and then frames that differ from it and from each other."""
+    """A file whose first frame is `seven()`; all frames differ."""
     others = []
     for number in range(1, frames):
         array = np.array(seven())
@@ -57,7 +57,7 @@ def test_too_many_frames_are_refused_with_the_limit(kind):
 
 
 def gif_bomb(frames: int, side: int = 4000) -> bytes:
-    """Frames of `side` x `side` pixels in some bytes each; a comment and a local palette too."""
+    """A GIF of many frames of `side` x `side` pixels with a few bytes each."""
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x4c\x01\x00"
     coloured = frame[:9] + b"\x80" + bytes(6) + frame[10:]
     head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(3) + b"\xff" * 3
@@ -81,7 +81,7 @@ def test_a_file_that_ends_inside_a_frame_is_counted_up_to_its_end():
 
 
 def test_only_image_formats_are_opened():
-    """Pillow would start Ghostscript for an EPS, and trust an icon's header."""
+    """Pillow would start Ghostscript for an EPS, and believe the header of an icon."""
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     for data in (script, encoded(seven(), "ICO")):
         with pytest.raises(InputError) as refused:

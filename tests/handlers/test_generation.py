@@ -1,4 +1,4 @@
-"""The decoding loop, on a tiny GPT-2: what a batch gives is what each row gives alone."""
+"""The decoding loop, on a tiny GPT-2: the tokens of a row do not depend on its batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(model, *rows, eos=frozenset({EOS}), **options):
 
 
 def margins(model, row):
-    """How far the two best logits were apart at each token of a row."""
+    """The difference between the two best logits at each token of a row."""
     ids = torch.tensor([[*row.prompt, *row.tokens]])
     logits = model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1]
     best = logits.topk(2).values
@@ -46,7 +46,7 @@ def margins(model, row):
 
 
 def assert_same(model, row, alone):
-    """Token for token, up to where the two best logits are as good as equal."""
+    """Compare token by token, up to a token whose two best logits are almost equal."""
     for (ours, theirs), margin in zip(
         itertools.zip_longest(row.tokens, alone.tokens), margins(model, alone), strict=False
     ):

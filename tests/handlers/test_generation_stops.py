@@ -1,4 +1,4 @@
-"""Stop strings are found as in the whole text, at the cost of its last tokens."""
+"""Stop strings are found as in the whole text, but only its last tokens are decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def decoder(tokenizer):
 
 
 def first_stop(decode, tokens, strings):
-    """How many tokens there are when the text of all of them holds a string; None: never."""
+    """The number of tokens after which the text contains a stop string; None: never."""
     for count in range(1, len(tokens) + 1):
         text = decode(tokens[:count]).rstrip(REPLACEMENT)
         if any(string in text for string in strings):
@@ -45,7 +45,7 @@ def test_a_stop_string_is_found_when_the_whole_text_contains_it(text, strings):
 @settings(max_examples=300)
 @given(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40), st.data())
 def test_a_stop_string_is_found_among_random_tokens(tokens, data):
-    """Also broken characters and special tokens, as a model at a high temperature draws them."""
+    """Includes broken characters and special tokens, as a model samples at a high temperature."""
     decode = decoder(BYTES)
     text = decode(tokens).rstrip(REPLACEMENT) or "x"
     start = data.draw(st.integers(0, len(text) - 1))

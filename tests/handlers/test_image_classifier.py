@@ -1,4 +1,4 @@
-"""The handler in this process, in an archive as `vestal pack` makes it, batch by batch."""
+"""The image classifier in an archive of `vestal pack`, run in this process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def images(trained_project):
 
 @pytest.fixture(scope="module")
 def alone(archive, images):
-    """What each image gets when nothing shares its batch."""
+    """The predictions for each image alone in its batch."""
     return [archive.predict([image])[0].json() for image in images]
 
 
@@ -85,7 +85,7 @@ def test_every_request_gets_its_own_response_in_any_mix(archive, images, alone, 
 
 
 def test_predictions_equal_those_of_a_plain_script(trained_project, archive, images):
-    """Load, eval, no_grad, softmax, argmax, as the tutorials write it."""
+    """The script loads the model and calls eval, no_grad, softmax and argmax."""
     import warnings
 
     from torchvision.io import decode_image
@@ -140,7 +140,7 @@ def test_every_way_to_send_an_image_gives_the_same_prediction(archive, images, a
 
 
 def test_a_body_parsed_by_the_server_gives_the_same_prediction(archive, images, alone, monkeypatch):
-    """TorchServe without configuration hands over JSON and text parsed: rows of str and dict."""
+    """TorchServe without configuration passes parsed JSON and text: str and dict."""
     text = base64.b64encode(images[0]).decode()
     handler = archive._service._entry_point.__self__
     for value in ({"data": text}, text, {"instances": [text]}):
@@ -219,7 +219,7 @@ def test_several_files_of_one_form_are_several_instances(archive, images, alone)
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "message"),
+    ("sent", "status", "message"),
     [
         (Input.raw(b"{nope", "application/json"), 400, "the body is not JSON"),
         (Input.raw(b"[" * 100_000, "application/json"), 413, "deeper than 32"),
@@ -229,8 +229,8 @@ def test_several_files_of_one_form_are_several_instances(archive, images, alone)
         (Input.raw(bytes(20_000_001)), 413, "more than 20,000,000 bytes"),
     ],
 )
-def test_an_unreadable_request_is_refused(archive, given, status, message):
-    (answer,) = archive.predict([given])
+def test_an_unreadable_request_is_refused(archive, sent, status, message):
+    (answer,) = archive.predict([sent])
     assert answer.status == status
     assert message in answer.json()["message"]
 
@@ -267,17 +267,22 @@ def test_explanations_and_predictions_share_a_batch(archive, images, alone):
 
 def test_describe_returns_schemas_limits_and_an_example(archive, trained_project):
     (answer,) = archive.predict([Input({}, headers={"describe": "True"})])
-    said = answer.json()
-    assert said["handler"] == "ImageClassifier"
-    assert said["limits"]["max_pixels"] == 50_000_000
-    assert said["limits"]["max_frames"] == 1000
-    assert len(said["artifact_sha256"]) == 64
-    assert said["input"]
-    assert said["output"]
-    takes, gives = (Draft202012Validator(said[name]) for name in ("input", "output"))
+    description = answer.json()
+    assert description["handler"] == "ImageClassifier"
+    assert description["limits"]["max_pixels"] == 50_000_000
+    assert description["limits"]["max_frames"] == 1000
+    assert len(description["artifact_sha256"]) == 64
+    assert description["input"]
+    assert description["output"]
+    takes, gives = (Draft202012Validator(description[name]) for name in ("input", "output"))
     for schema in (takes, gives):
         schema.check_schema(schema.schema)
-    for value in (said["example"], {"data": said["example"]}, [[0, 255], [7, 9]], [[[1, 2, 3]]]):
+    for value in (
+        description["example"],
+        {"data": description["example"]},
+        [[0, 255], [7, 9]],
+        [[[1, 2, 3]]],
+    ):
         takes.validate(value)
         (again,) = archive.predict([as_json(value)])
         assert again.status == 200

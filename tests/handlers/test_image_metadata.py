@@ -1,4 +1,4 @@
-"""Metadata that cannot be read counts as none, in every format; orientation is still found."""
+"""Unreadable metadata is ignored in every format, and the orientation is still found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEX = b"Raw profile type exif\0"
 
 
 def profile(exif):
-    """EXIF as ImageMagick writes it into a PNG's text."""
+    """EXIF in a text chunk of a PNG, as ImageMagick writes it."""
     return b"\nexif\n%8d\n" % len(exif) + exif.hex().encode()
 
 
@@ -45,7 +45,7 @@ def with_segment(marker, body, after=2):
 
 
 def with_riff(**chunks):
-    """The WebP with more chunks; their sizes may be wrong."""
+    """The WebP with more chunks, whose sizes may be wrong."""
     flags = sum({"ICCP": 0x20, "EXIF": 0x08, "XMP": 0x04}[name] for name in chunks)
     (head,) = [b"VP8X" + struct.pack("<IIHBHB", 10, flags, 39, 0, 27, 0)]
     icc = b"".join(riff(b"ICCP", body) for name, body in chunks.items() if name == "ICCP")
@@ -66,7 +66,7 @@ def with_block(block):
 
 
 def tiff(tag, kind, count, value, **options):
-    """A TIFF with a damaged entry: of that tag, or in the place of the software's name."""
+    """A TIFF with a damaged entry for a tag, by default in place of the software's name."""
     data = bytearray(encoded(PICTURE, "TIFF", software="abc", description="x" * 9, **options))
     (start,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, start)
@@ -173,7 +173,7 @@ def test_a_jpeg_is_rotated_by_every_decoder(block, scale_to):
 
 
 def test_tags_that_announce_gigabytes_use_no_memory():
-    """5,000 tags of 1 MB each, all in the same place: Pillow would copy every one of them."""
+    """5,000 tags refer to the same 1 MB, and Pillow would copy it for each of them."""
     count, size = 5_000, 1_000_000
     tags = b"".join(struct.pack("<HHII", 40_000 + n, 1, size, 0) for n in range(count))
     bomb = b"II*\0\x08\0\0\0" + struct.pack("<H", count) + tags + bytes(4) + bytes(size)

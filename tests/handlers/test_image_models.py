@@ -1,4 +1,4 @@
-"""ResNet18 and LeNet5 as the tutorials have them, through the handler on every engine."""
+"""ResNet18 and LeNet5, as in tutorials, through the handler on every engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vestal.mar.layout import MANIFEST
 from vestal_handlers.engines.eager import build
 from vestal_handlers.model_files import load_module
 
-# torch's own modules warn of each other while they export.
+# torch's own modules cause deprecation warnings while they export.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 MODELS = {
@@ -71,7 +71,7 @@ ARTIFACTS = ["model.pth", "model.safetensors", "model.pt", "model.pt2", "model.o
 
 
 class Model:
-    """An unpacked archive with one artifact for each engine, all of one seeded module."""
+    """A seeded module, and unpacked archives of it for each engine."""
 
     def __init__(self, folder: Path, name: str, photos: list[bytes]) -> None:
         self.folder, self.name = folder, name
@@ -150,7 +150,7 @@ def model(request, tmp_path_factory, photos):
 
 @pytest.fixture(scope="module")
 def photos():
-    """Six crops of real photos of several sizes and kinds, as files."""
+    """Six crops of real photos in several sizes and formats, as files."""
     from sklearn.datasets import load_sample_images
 
     files = []
@@ -168,7 +168,7 @@ def photos():
 
 
 def plain(model: Model, files: list[bytes]) -> tuple[list[str], torch.Tensor]:
-    """Load, eval, no_grad, softmax, argmax, as the tutorials write it: one image at a time."""
+    """The predictions of a plain script, one image at a time: eval, no_grad, softmax, argmax."""
     net = build(model.folder)
     net.load_state_dict(torch.load(model.folder / "model.pth", weights_only=True))
     net.eval()
@@ -202,7 +202,7 @@ def test_channels_last_gives_the_same_predictions_within_rounding(model, photos)
 def test_every_engine_predicts_as_a_plain_script(model, photos, artifact):
     labels, probabilities = plain(model, photos)
     assert len(set(labels)) > 1  # else it would not say much
-    # A torch engine computes the same sums; ONNX Runtime orders them its own way.
+    # Torch engines add in the same order; ONNX Runtime does not.
     tolerance = 1e-4 if artifact == "model.onnx" else 1e-5
     with model.load(artifact) as loaded:
         answers = loaded.predict(photos) + [loaded.predict([photo])[0] for photo in photos]
@@ -215,7 +215,7 @@ def test_every_engine_predicts_as_a_plain_script(model, photos, artifact):
 
 
 def test_serving_prepares_the_tensor_of_training(model, photos):
-    """Training decodes a file with torchvision, or has the pixels, and applies the transform."""
+    """Training decodes a file with torchvision, or has its pixels, and applies the transform."""
     with model.load("model.pth") as loaded:
         handler = loaded._service._entry_point.__self__
         prepared = []

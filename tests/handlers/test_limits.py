@@ -1,4 +1,4 @@
-"""Counts, dimensions and sizes are checked before anything is allocated from them."""
+"""Counts, dimensions and sizes of a request are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_large_numbers_and_repeated_names_use_no_memory(doubler):
 
 
 def test_the_memory_of_a_refused_request_is_released_before_the_batch_ends(doubler):
-    """Eight bodies of 100 MB in memory each: one at a time."""
+    """Eight bodies of 100 MB each in memory; only one is kept at a time."""
     body = b'{"y":[' + b'{"a":1},' * 600_000 + b"1]}"
     hostile.reset_peak()
     before = hostile.peak()

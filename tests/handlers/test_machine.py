@@ -1,4 +1,4 @@
-"""What a worker has of its machine; what identifies an artifact, also one of several files."""
+"""The cores of a worker, and the sha256 of an artifact of one or several files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def sha256sum(folder, *names):
-    """What a person would type: `sha256sum FILES | sha256sum`."""
+    """The output of `sha256sum FILES | sha256sum`."""
     printed = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True)
     return hashlib.sha256(printed.stdout).hexdigest()
 
@@ -48,12 +48,12 @@ def test_the_sha256_of_an_index_covers_its_shards(tmp_path):
     (tmp_path / "README.md").write_text("no weights")
     names = ("1.safetensors", "2.safetensors", index.name)
     assert sha256_of(index) == sha256sum(tmp_path, *names)
-    # a folder with an index is not counted twice
+    # the files of a folder with an index are not counted twice
     assert sha256_of(tmp_path) == sha256sum(tmp_path, *names[:2], "README.md", index.name)
 
 
 def process(folder, groups, *mounts):
-    """A process's folder of procfs; mounts are (root, place, kind, options)."""
+    """A folder of a process in procfs; mounts are (root, mount point, type, options)."""
     proc = folder / "proc"
     proc.mkdir()
     (proc / "cgroup").write_text(groups)

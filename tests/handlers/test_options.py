@@ -1,3 +1,5 @@
+"""Options of a handler are read and validated."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,7 +18,7 @@ def test_options_are_read():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("sent", "message"),
     [
         ({"topk": 5}, r"handler\.topk .* is not an option: did you mean top_k\?"),
         ({"zzz": 5}, r"handler\.zzz .* the options are .*max_bytes.*top_k"),
@@ -31,6 +33,6 @@ def test_options_are_read():
         (["top_k"], r"must be a mapping, not \['top_k'\]"),
     ],
 )
-def test_an_invalid_option_is_refused_by_name(given, message):
+def test_an_invalid_option_is_refused_by_name(sent, message):
     with pytest.raises(OptionError, match=message):
-        read_options(ImageClassifierOptions, given)
+        read_options(ImageClassifierOptions, sent)

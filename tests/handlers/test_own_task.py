@@ -1,4 +1,4 @@
-"""The handler that docs/handlers.md writes, as it stands there, in an archive of its own."""
+"""The handler in docs/handlers.md, in an archive."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_the_task_predicts_and_a_bad_request_fails_alone(scorer):
 
 
 def test_the_task_describes_its_input(scorer):
-    said = ask(scorer, Input({}, {"describe": "True"})).json()
-    assert said["handler"] == "Scorer"
-    Draft202012Validator(said["input"]).validate([1, 2, 3, 4])
+    description = ask(scorer, Input({}, {"describe": "True"})).json()
+    assert description["handler"] == "Scorer"
+    Draft202012Validator(description["input"]).validate([1, 2, 3, 4])
 
 
 def test_the_task_has_at_most_forty_lines():

@@ -1,4 +1,4 @@
-"""Images as nested lists of numbers: what they become, and what is wrong with one by its place."""
+"""Images as nested lists of numbers: their pixels, and the position of an error."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def test_an_array_is_decoded_like_a_png_of_its_pixels(sent, mode):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "the image must be H x W, or H x W x C of 1, 3 or 4 channels, got 0"),
-        ([[], []], "of 1, 3 or 4 channels, got 2 x 0"),
+        ([], "the image must be H x W, or H x W x C with 1, 3 or 4 channels, got 0"),
+        ([[], []], "with 1, 3 or 4 channels, got 2 x 0"),
         ([1, 2], "row 0 of the image must be a list, got 1"),
         ([[1], None], "row 1 of the image must be a list, got null"),
         ([[1, 2], [3]], "row 1 of the image has 1 pixels, row 0 has 2"),
-        ([[1, [2]]], "got 1 x 2, in which some pixels are lists of other lengths"),
-        ([[[1], [1, 2, 3]]], "got 1 x 2, in which some pixels are lists of other lengths"),
-        ([[[1, 2]]] * 2, "of 1, 3 or 4 channels, got 2 x 1 x 2"),
+        ([[1, [2]]], "got 1 x 2, with pixels of different lengths"),
+        ([[[1], [1, 2, 3]]], "got 1 x 2, with pixels of different lengths"),
+        ([[[1, 2]]] * 2, "with 1, 3 or 4 channels, got 2 x 1 x 2"),
         (
             np.zeros((3, 8, 9)).tolist(),
             "got 3 x 8 x 9; channels come last: send tensor.permute(1, 2, 0)",
         ),
         (
             np.zeros((2, 8, 9, 3)).tolist(),
-            'got 2 x 8 x 9 x 3; several images come as {"instances": [image, ...]}',
+            'got 2 x 8 x 9 x 3; send several images as {"instances": [image, ...]}',
         ),
         ([[0, "7"]], 'item [0][1] of the image must be an integer, got a string "7"'),
         ([[0, 0], [0.5, 0]], "item [1][0] of the image must be an integer, got 0.5"),

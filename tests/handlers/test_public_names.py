@@ -1,4 +1,4 @@
-"""`vestal_handlers` exports what a handler needs, and imports each name at its first use."""
+"""`vestal_handlers` exports what handlers need, and imports each name at its first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row of numbers in every wrapping, and what is wrong with one by the field's name."""
+"""Rows of numbers in every format; errors name the field."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def archive(tmp_path_factory):
 
 
 def plain(row):
-    """As the tutorials write it."""
+    """The prediction of a plain script."""
     inputs = (torch.tensor(row) - torch.tensor([0.01, -0.02, 0.03])) / torch.tensor(
         [0.05, 0.04, 0.06]
     )
@@ -66,7 +66,7 @@ BY_NAME = dict(zip(NAMES, ROWS[0], strict=True))
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         as_json(BY_NAME),
         as_json(dict(reversed(BY_NAME.items()))),
@@ -78,14 +78,14 @@ BY_NAME = dict(zip(NAMES, ROWS[0], strict=True))
         Input.form({"bmi": " 6e-2 ", "bp": "+.02", "s5": "1e-2"}),
     ],
 )
-def test_every_way_to_send_a_row_gives_the_same_prediction(archive, given):
-    answer = ask(archive, given)
+def test_every_way_to_send_a_row_gives_the_same_prediction(archive, sent):
+    answer = ask(archive, sent)
     assert answer.status == 200, answer.body
     assert answer.json()["prediction"] == pytest.approx(plain(ROWS[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         as_json(ROWS),
         as_json({"data": ROWS}),
@@ -98,8 +98,8 @@ def test_every_way_to_send_a_row_gives_the_same_prediction(archive, given):
         Input.form(rows=(json.dumps(ROWS).encode(), "application/octet-stream")),
     ],
 )
-def test_each_of_many_rows_gets_a_prediction(archive, given):
-    answer = ask(archive, given)
+def test_each_of_many_rows_gets_a_prediction(archive, sent):
+    answer = ask(archive, sent)
     assert answer.status == 200, answer.body
     got = [one["prediction"] for one in answer.json()["predictions"]]
     assert got == pytest.approx([plain(row) for row in ROWS], rel=1e-5)
@@ -122,7 +122,7 @@ def test_a_bad_row_does_not_affect_the_others(archive):
     [("text/plain", json.dumps(ROWS), ROWS), ("application/json", "x", ["x"])],
 )
 def test_text_parsed_by_the_server_is_read_as_json(archive, kind, body, payloads):
-    """TorchServe without configuration hands over text as str, and JSON parsed."""
+    """TorchServe without configuration passes text as str, and parsed JSON."""
     headers = {"content-type": kind, "body": {"content-type": kind}}
     read = read_request(0, "one", {"body": body}, headers, handler_of(archive))
     assert [instance.payload for instance in read.instances] == payloads
@@ -139,7 +139,7 @@ def with_bmi(text):
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "message"),
+    ("sent", "status", "message"),
     [
         (with_bmi("NaN"), 422, "field 'bmi' must be a finite number, got NaN"),
         (with_bmi("-Infinity"), 422, "field 'bmi' must be a finite number, got -Infinity"),
@@ -185,8 +185,8 @@ def with_bmi(text):
         ),
     ],
 )
-def test_an_invalid_input_is_refused_with_the_reason(archive, given, status, message):
-    answer = ask(archive, given)
+def test_an_invalid_input_is_refused_with_the_reason(archive, sent, status, message):
+    answer = ask(archive, sent)
     assert answer.status == status
     assert answer.json()["message"].startswith(message)
 

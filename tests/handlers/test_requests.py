@@ -1,4 +1,4 @@
-"""What a caller may send, in every wrapping, and what each of its parts gets."""
+"""Requests in every format, and the result of each of their instances."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def as_json(value, **headers):
     return Input.raw(json.dumps(value).encode(), "application/json", **headers)
 
 
-def ask(loaded, given):
-    (answer,) = loaded.predict([given])
+def ask(loaded, sent):
+    (answer,) = loaded.predict([sent])
     return answer
 
 
@@ -72,7 +72,7 @@ def test_a_bad_row_among_rows_fails_alone(doubler):
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "message"),
+    ("sent", "status", "message"),
     [
         (Input({}, {"content-type": "application/x-www-form-urlencoded"}), 400, "no named field"),
         (Input.form({"x": "1"}, f=(b"1", "x/y")), 422, "cannot have other fields; remove x"),
@@ -95,8 +95,8 @@ def test_a_bad_row_among_rows_fails_alone(doubler):
         (as_json({"instances": {}}), 422, "a list of at least one"),
     ],
 )
-def test_an_unreadable_body_is_refused_with_the_reason(doubler, given, status, message):
-    good, answer, last = doubler.predict([as_json(1), given, as_json(2)])
+def test_an_unreadable_body_is_refused_with_the_reason(doubler, sent, status, message):
+    good, answer, last = doubler.predict([as_json(1), sent, as_json(2)])
     assert (good.status, answer.status, last.status) == (200, status, 200), answer.body
     assert message in answer.json()["message"]
 
@@ -124,7 +124,7 @@ def test_explanations_and_predictions_share_a_batch(doubler):
     assert answers[3].json() == {"doubled": 8.0}
 
 
-# --- the Open Inference Protocol v2 ---------------------------------------------------------------
+# --- The Open Inference Protocol v2 ---------------------------------------------------------------
 
 
 def test_a_v2_tensor_gives_a_v2_tensor(doubler):
@@ -165,7 +165,11 @@ def test_rows_of_several_v2_inputs_are_objects_by_name(doubler):
         (tensor([1], [1, 99999999, 99999999]), 422, "needs 9999999800000001 values, got 1"),
         (tensor([], [0]), 400, "no body"),
         ({"inputs": []}, 422, "at least one tensor"),
-        ({"inputs": [*tensor([1], [1])["inputs"], *tensor([1], [1])["inputs"]]}, 422, "own"),
+        (
+            {"inputs": [*tensor([1], [1])["inputs"], *tensor([1], [1])["inputs"]]},
+            422,
+            "different names",
+        ),
     ],
 )
 def test_an_error_in_one_row_fails_the_whole_tensor(doubler, document, status, message):

@@ -14,7 +14,7 @@ from vestal_handlers.text.sampling import Sampler, Sampling, distribution
 
 
 def reference(logits, temperature, top_k, top_p):
-    """Temperature, top-k and top-p in so many words, in fp64."""
+    """A plain implementation of temperature, top-k and top-p in fp64."""
     kept = sorted(range(len(logits)), key=lambda i: -logits[i])
     if top_k:
         kept = [i for i in kept if logits[i] >= logits[kept[min(top_k, len(kept)) - 1]]]
@@ -50,7 +50,7 @@ def test_tokens_are_sampled_as_often_as_their_probability():
     counts = np.bincount([sampler(logits) for _ in range(4000)], minlength=5)
     expected = distribution(logits, sampling).numpy()
     assert (counts[expected == 0] == 0).all()
-    # five deviations of a binomial share at most
+    # at most five standard deviations of a binomial proportion
     np.testing.assert_allclose(counts / 4000, expected, atol=5 * 0.5 / math.sqrt(4000))
 
 

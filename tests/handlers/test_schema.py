@@ -1,4 +1,4 @@
-"""What is described is what is checked: by table, and against a full validator."""
+"""Validation against a table of cases, and against a full JSON Schema validator."""
 
 from __future__ import annotations
 

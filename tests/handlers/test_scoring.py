@@ -38,7 +38,7 @@ def test_scores_equal_those_of_a_plain_forward_pass(model, monkeypatch, at_once,
 
 
 def test_prompts_that_are_not_scored_at_the_deadline_fail(model, monkeypatch):
-    """Time is over after two forwards: the short group is done, the long one is not."""
+    """The deadline passes after two forward passes: only the short group is finished."""
     monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", 8)
     ticks = iter(range(100))
     monkeypatch.setattr(scoring.time, "monotonic", lambda: next(ticks))

@@ -19,7 +19,7 @@ from vestal_handlers.engines.tensors import concatenate, stack, unstack
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[2] / "docs"
-# torch's own modules warn of each other while they export.
+# torch's own modules cause deprecation warnings while they export.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -118,7 +118,7 @@ def test_one_output_is_served_where_the_task_takes_one(models, tmp_path, file, o
 
 def test_a_task_of_all_outputs_refuses_the_option_output(models, tmp_path):
     folder = write_pair(tmp_path, models.folder, "model.pt", output="total")
-    with pytest.raises(VestalError, match=r"handler\.output .* takes all outputs of the model"):
+    with pytest.raises(VestalError, match=r"handler\.output .* needs all outputs of the model"):
         LoadedArchive(folder)
 
 

@@ -1,4 +1,4 @@
-"""Text or a vector in, a label out; and the hashing that training and serving share."""
+"""The text classifier: predictions and explanations for texts and vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_prediction_equals_that_of_a_plain_script(archive, text):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         as_json(PROSE),
         as_json({"text": PROSE}),
@@ -41,22 +41,22 @@ def test_a_prediction_equals_that_of_a_plain_script(archive, text):
         as_json({"data": TextTransform()(PROSE).tolist()}),
     ],
 )
-def test_every_way_to_send_a_text_gives_the_same_prediction(archive, given):
-    answer = ask(archive, given)
+def test_every_way_to_send_a_text_gives_the_same_prediction(archive, sent):
+    answer = ask(archive, sent)
     assert answer.status == 200, answer.body
     assert matches(answer.json(), PROSE)
 
 
 @pytest.mark.parametrize(
-    ("given", "count"),
+    ("sent", "count"),
     [
         (as_json({"instances": [PROSE, CODE]}), 2),
         (as_json([{"text": PROSE}, {"text": CODE}]), 2),
         (as_json([TextTransform()(text).tolist() for text in (PROSE, CODE)]), 2),
     ],
 )
-def test_each_of_several_texts_gets_a_prediction(archive, given, count):
-    first, last = ask(archive, given).json()["predictions"]
+def test_each_of_several_texts_gets_a_prediction(archive, sent, count):
+    first, last = ask(archive, sent).json()["predictions"]
     assert matches(first, PROSE)
     assert matches(last, CODE)
 
@@ -72,7 +72,7 @@ VECTOR = [0.0] * 2048
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "message"),
+    ("sent", "status", "message"),
     [
         (Input.raw(b"caf\xe9", "text/plain"), 400, "the text is not UTF-8 (byte 3); send it"),
         (Input.raw(b"\xff\xfe"), 400, "the text is not UTF-8 (byte 0); send it"),
@@ -111,8 +111,8 @@ VECTOR = [0.0] * 2048
         ),
     ],
 )
-def test_an_invalid_input_is_refused_with_the_reason(archive, given, status, message):
-    answer = ask(archive, given)
+def test_an_invalid_input_is_refused_with_the_reason(archive, sent, status, message):
+    answer = ask(archive, sent)
     assert answer.status == status, answer.body
     assert answer.json()["message"].startswith(message)
 

@@ -1,4 +1,4 @@
-"""The text generator, on a tiny GPT-2 with a byte-level BPE of its own, in an unpacked archive."""
+"""The text generator, on a tiny GPT-2 in an unpacked archive: text, sampling, scores, batches."""
 
 from __future__ import annotations
 

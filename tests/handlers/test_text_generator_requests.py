@@ -130,15 +130,15 @@ def test_a_prompt_of_too_many_characters_is_refused_before_it_is_tokenized(chang
 
 def test_describe_returns_schemas_of_input_and_output(generator, generator_folder):
     (found,) = generator.predict([Input.raw(b"", describe="True")])
-    said = found.json()
-    assert said["engine"]["architecture"] == "GPT2LMHeadModel"
-    assert said["limits"]["context"] == CONTEXT
-    assert said["artifact_sha256"] == sha256_of(generator_folder / "model.safetensors")
-    takes, gives = (Draft202012Validator(said[name]) for name in ("input", "output"))
+    description = found.json()
+    assert description["engine"]["architecture"] == "GPT2LMHeadModel"
+    assert description["limits"]["context"] == CONTEXT
+    assert description["artifact_sha256"] == sha256_of(generator_folder / "model.safetensors")
+    takes, gives = (Draft202012Validator(description[name]) for name in ("input", "output"))
     for schema in (takes, gives):
         schema.check_schema(schema.schema)
     for value in (
-        said["example"],
+        description["example"],
         "text",
         {"prompt": "a", "top_k": 4},
         {"prompt": "a", "score": True},

@@ -15,7 +15,7 @@ BUCKETS = [[706, 1547, 706, 1547], [1788, 152, 1788]]
 
 
 def test_hashing_is_the_same_on_every_machine():
-    """Written down once, and by whole numbers: another place would make trained models wrong."""
+    """The expected buckets are constants: trained models depend on them."""
     buckets = TextTransform().buckets(["to", "be", "to", "be"])
     assert [of_n.tolist() for of_n in buckets] == BUCKETS
     knuth, crc = 2654435761, [zlib.crc32(word) for word in (b"to", b"be")]

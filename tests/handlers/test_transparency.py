@@ -1,4 +1,4 @@
-"""Transparent pixels are shown on a background, whatever the format keeps transparency in."""
+"""Transparent pixels are shown on a background, in every format with transparency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INK = np.asarray(seven()) > 0  # what is drawn; the rest is transparent
 
 
 def drawn(mode, opacity=255):
-    """Black ink, and black that nobody sees around it."""
+    """Opaque black pixels among transparent black ones."""
     alpha = np.where(INK, opacity, 0).astype(np.uint8)
     channels = {"LA": 1, "RGBA": 3}[mode]
     return Image.fromarray(np.dstack([np.zeros_like(alpha)] * channels + [alpha]), mode)
@@ -33,7 +33,7 @@ def palette(transparency):
 
 
 def keyed(depth, colour, ink, clear):
-    """A PNG in which one grey value, or colour, is transparent."""
+    """A PNG in which one grey value or colour is transparent."""
     pixels = np.where(INK[..., None], ink, clear)
     values = struct.pack(f"!{len(clear)}H", *clear)
     return png(pixels, depth, colour, chunk(b"tRNS", values))
@@ -56,7 +56,7 @@ def premultiplied():
 
 
 def bitmap():
-    """A BMP whose header has a mask for alpha: without one the fourth byte means nothing."""
+    """A BMP whose header has a mask for alpha; without one, the fourth byte is unused."""
     pixels = np.asarray(drawn("RGBA"))[::-1, :, [2, 1, 0, 3]].tobytes()
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     info = struct.pack("<IiiHHIIiiII4I", 108, 28, 28, 1, 32, 3, len(pixels), 0, 0, 0, 0, *masks)
@@ -120,7 +120,7 @@ def test_nested_lists_of_four_channels_are_composited_like_a_png():
 
 
 def test_a_palette_with_an_alpha_channel_is_composited():
-    """Pillow's mode PA, which a TIFF may hold."""
+    """Pillow reads such a TIFF in mode PA."""
     image = drawn("RGBA").convert("PA")
     assert (np.asarray(flatten(image, "L"))[~INK] == 255).all()
 
@@ -162,7 +162,7 @@ def tiff(array, **tags):
 
 
 def twelve_bits():
-    """A TIFF of 12 bits a pixel, two of them in three bytes."""
+    """A TIFF of 12 bits per pixel, two pixels in three bytes."""
     pairs = (GREY * 4095 // 255).reshape(-1, 2)
     high, low = pairs[:, 0], pairs[:, 1]
     packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], axis=1)

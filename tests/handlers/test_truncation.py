@@ -1,4 +1,4 @@
-"""A JPEG that is cut short: decoded as in a browser while most of it is there, else refused."""
+"""A truncated JPEG is decoded as in a browser if most of it is present, else refused."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def test_a_jpeg_cut_anywhere_is_decoded_or_refused(photo):
         statuses = [status(data[:cut]) for cut in range(2, len(data) + 1)]
         assert set(statuses) == {200, 400}
         enough = statuses.index(200)
-        # Padding may be taken for a few more pixels, but no cut between two scans is a fault.
+        # Padding may be decoded as a few more pixels; a cut between two scans is no error.
         assert statuses[enough:].count(400) <= 2

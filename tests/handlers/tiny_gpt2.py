@@ -27,7 +27,7 @@ class Handler(TextGenerator):
 
 
 def tiny_model(vocabulary: int = VOCABULARY) -> GPT2LMHeadModel:
-    """Random weights, so wide that its logits are far apart (their deviation is about 2)."""
+    """A GPT-2 whose weights are so large that its logits differ clearly (deviation about 2)."""
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=2,

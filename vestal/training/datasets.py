@@ -29,8 +29,8 @@ from vestal.recipes.recipe import Splits
 from vestal.training.splitting import divide, split
 from vestal_handlers.cores import cores
 from vestal_handlers.errors import InputError
-from vestal_handlers.images.decoding import FORMATS, Mode, read_image
-from vestal_handlers.images.flattening import colour_of
+from vestal_handlers.images.decoding import FORMATS, read_image
+from vestal_handlers.images.flattening import Mode, colour_of
 
 SPLIT_FOLDERS = ("train", "val", "test")
 NAMED = 3  # files in a message

@@ -1,4 +1,4 @@
-"""Engines compute the forward pass of a model; each is one small module.
+"""Engines, which compute the forward pass of a model; each is one small module.
 
 `load(artifact, device, precision)` returns an `Engine`, which is called with a batch and describes
 itself. An engine is found by its name or by the suffix of the artifact:
@@ -61,20 +61,20 @@ def load(
 ) -> Engine:
     """Load an artifact with the engine of that name (None: by the suffix of the artifact).
 
-    Another name is that of a module in the artifact's folder (`<name>.py`) that defines
-    `load(artifact, device, precision)`.
+    The name of a custom engine is that of a module in the artifact's folder, `<name>.py`, which
+    defines `load(artifact, device, precision)`.
 
     Args:
-        channels_last: passed on to the engine's `load`, which must have such a parameter.
-        output: the name or index of the output that is served (None: the only one); passed on in
-            the same way.
-        all_outputs: serve all outputs of the model; passed on in the same way.
+        channels_last: the memory layout of image models. This and the following arguments, if set,
+            are passed to the engine's `load`, which must have such a parameter.
+        output: the name or index of the output that is served (None: the only one).
+        all_outputs: serve all outputs of the model.
 
     Raises:
         FileNotFoundError: the artifact is missing.
         ModuleNotFoundError: the engine needs a package that is not installed.
-        ValueError: an unknown engine or suffix, a precision or memory layout that the engine does
-            not support, or a file that it cannot load.
+        ValueError: an unknown engine or suffix, an argument that the engine does not support, or a
+            file that it cannot load.
     """
     if not artifact.is_file():
         raise FileNotFoundError(f"no {artifact.name} in {artifact.parent}")
@@ -84,33 +84,26 @@ def load(
     elif name and name.isidentifier() and artifact.with_name(f"{name}.py").is_file():
         module = load_module(artifact.parent, name)
     else:
-        wanted = f"engine {name!r}" if name else f"engine for *{artifact.suffix}"
+        missing = f"engine {name!r}" if name else f"engine for *{artifact.suffix}"
         raise ValueError(
-            f"no {wanted} ({artifact.name}): the engines are "
+            f"no {missing} ({artifact.name}): the engines are "
             + ", ".join(f"{engine} (*{suffix})" for suffix, engine in BY_SUFFIX.items())
         )
-    known = inspect.signature(module.load).parameters
-    further: dict[str, Any] = {}
-    if channels_last:
-        further["channels_last"] = True
-        if "channels_last" not in known:
-            raise ValueError(
-                f"handler.channels_last: true ({artifact.name}): the {name} engine has no such "
-                "memory layout. Remove the option, or serve a state_dict with the eager engine"
-            )
-    if output is not None:
-        further["output"] = output
-        if "output" not in known:
-            raise ValueError(
-                f"handler.output: {output} ({artifact.name}): the load() of the {name} engine has "
-                "no parameter output. Remove the option"
-            )
-    if all_outputs:
-        further["all_outputs"] = True
-        if "all_outputs" not in known:
-            raise ValueError(
-                f"the task takes all outputs of {artifact.name}, but the load() of the {name} "
-                "engine has no parameter all_outputs; add it"
-            )
-    engine: Engine = module.load(artifact, device, precision, **further)
+    arguments = {
+        "channels_last": (channels_last, "remove handler.channels_last from model-config.yaml"),
+        "output": (output, "remove handler.output from model-config.yaml"),
+        "all_outputs": (all_outputs, "this task needs it"),
+    }
+    # `is`: the output 0 equals False.
+    passed = {
+        key: value
+        for key, (value, _) in arguments.items()
+        if value is not None and value is not False
+    }
+    for key in passed.keys() - inspect.signature(module.load).parameters.keys():
+        raise ValueError(
+            f"{artifact.name}: the load() of the {name} engine has no parameter {key}; "
+            f"{arguments[key][1]}"
+        )
+    engine: Engine = module.load(artifact, device, precision, **passed)
     return engine

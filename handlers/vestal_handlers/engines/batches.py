@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """From `least` to `most` rows (None: no limit); other batches are split and padded."""
+    """Batches of `least` to `most` rows (None: no limit); others are split and padded."""
 
     least: int = 1
     most: int | None = None
 
     @classmethod
     def shared(cls, limits: Iterable[BatchLimits], artifact: Path) -> BatchLimits:
-        """The limits that hold for all inputs of a model.
+        """Combine the limits of a model's inputs.
 
         Raises:
             ValueError: no batch size fits all inputs.
@@ -47,7 +47,7 @@ class BatchLimits:
         return f"{self.most}" if self.least == self.most else f"{self.least} to {self.most}"
 
     def warn(self, artifact: Path) -> BatchLimits:
-        """Log a warning if larger batches will be split; return the limits themselves."""
+        """Log a warning if larger batches will be split; return `self`."""
         if self.most is not None:
             logger.warning(
                 "%s takes batches of %s: larger ones are split, which is slower; "
@@ -58,7 +58,7 @@ class BatchLimits:
         return self
 
     def run(self, forward: Callable[[Batch], Outputs], batch: Batch) -> Outputs:
-        """Run `forward` on a batch [N, ...] of any size, in pieces if it must be split."""
+        """Run `forward` on a batch [N, ...] of any size, in several pieces if necessary."""
         count = row_count(batch)
         if self.least <= count and (self.most is None or count <= self.most):
             return forward(batch)

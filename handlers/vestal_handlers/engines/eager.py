@@ -1,8 +1,7 @@
 """Eager: a state_dict (.pth, .safetensors); `build()` in its folder's model.py is the architecture.
 
-The outputs equal those of the trained model to the bit. With `channels_last` they are those of
-another memory layout: ResNet18 is 1.2 times as fast on two CPU cores, and its probabilities differ
-by at most 1e-5.
+The outputs are exactly those of the trained model. With `channels_last`, ResNet18 is 1.2 times as
+fast on two CPU cores, and its probabilities differ by at most 1e-5.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
+from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
+from vestal_handlers.errors import first_line
 from vestal_handlers.model_files import load_module
 
-NAMED = 4  # keys in an error message
+_SHOWN = 4  # keys in an error message
 
 
 def load(
@@ -38,10 +38,7 @@ def load(
 ) -> ModuleEngine:
     """Build the architecture, load the weights, and move the module to the device, in eval mode.
 
-    Args:
-        channels_last: the memory layout of image batches and 2-d convolutions.
-        output: the name or index of the output that is served; None: the only one.
-        all_outputs: serve all outputs.
+    See `engines.load` for the arguments.
 
     Raises:
         FileNotFoundError: model.py, or the labels that its build() needs, are missing.
@@ -111,11 +108,11 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         ValueError: a missing or unknown key, or a different shape.
     """
     parameters = module.state_dict(keep_vars=True)
-    # safetensors keeps one name of tensors that share memory (tied weights).
-    given = {id(parameters[key]) for key in state if key in parameters}
-    found = {
+    # A safetensors file has only one of the names of tied weights.
+    present = {id(parameters[key]) for key in state if key in parameters}
+    problems = {
         "missing": [
-            key for key in parameters if key not in state and id(parameters[key]) not in given
+            key for key in parameters if key not in state and id(parameters[key]) not in present
         ],
         "not in the model": [key for key in state if key not in parameters],
         "of another shape": [
@@ -124,9 +121,9 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             if key in parameters and state[key].shape != parameters[key].shape
         ],
     }
-    wrong = [f"{_few(keys)} {what}" for what, keys in found.items() if keys]
-    if wrong:
-        raise ValueError(f"{source} does not fit build() of model.py: {'; '.join(wrong)}")
+    named = [f"{_few(keys)} {what}" for what, keys in problems.items() if keys]
+    if named:
+        raise ValueError(f"{source} does not fit build() of model.py: {'; '.join(named)}")
     module.load_state_dict(state, strict=False)
 
 
@@ -196,5 +193,5 @@ def _read_safetensors(artifact: Path) -> Any:
 
 def _few(keys: Iterable[str]) -> str:
     names = list(Counter(keys))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

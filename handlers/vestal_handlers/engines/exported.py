@@ -1,7 +1,7 @@
 """Exported: an artifact of `torch.export.save` (.pt2), which contains its architecture.
 
-A .pt2 may hold pickled objects, which torch would load and so run their code; they are refused
-here. Its graph is still a program, like that of TorchScript: load only files that you trust.
+torch would load pickled objects in a .pt2, which can run code; such files are refused. The graph is
+still a program, like that of TorchScript: load only files that you trust.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_unflatten  # the public ways need the original arguments
+from torch.utils._pytree import tree_unflatten  # public functions need the original arguments
 
 from vestal_handlers.engines.batches import BatchLimits
 from vestal_handlers.engines.inputs import ModelInput, ModelInputs
@@ -25,8 +25,8 @@ from vestal_handlers.engines.torch_module import (
     Arguments,
     ModuleEngine,
     check_precision,
-    first_line,
 )
+from vestal_handlers.errors import first_line
 
 # torch unpickles members with these names (torch.export.pt2_archive: OPAQUE_OBJ, CUSTOM_OBJ).
 PICKLED = ("/constants/opaque_obj", "/constants/custom_obj")
@@ -41,22 +41,18 @@ def load(
     output: str | int | None = None,
     all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Load an exported program onto a device.
-
-    Args:
-        output: the name or index of the output that is served; None: the only one.
-        all_outputs: serve all outputs.
+    """Load an exported program onto a device; see `engines.load`.
 
     Raises:
         ValueError: not a .pt2 of torch.export, a file with pickled objects or for a device that
-            this machine lacks, or a precision that the device does not support.
+            this machine does not have, or a precision that the device does not support.
     """
     check_precision("exported", precision, device)
     _check_content(artifact)
     try:
         with _tensors_only():
             program = torch.export.load(artifact)
-    except Exception as error:  # torch raises many kinds of errors for a file of another version
+    except Exception as error:  # torch raises many exceptions for other versions
         raise ValueError(
             f"{artifact.name} is not a .pt2 that torch {torch.__version__} can load "
             f"(torch.export.save): {first_line(error)}"
@@ -93,7 +89,7 @@ def _check_content(artifact: Path) -> None:
     if zipfile.is_zipfile(artifact):
         with zipfile.ZipFile(artifact) as content:
             names = content.namelist()
-    # Before 2.8 torch saved no archive_format, but a pickle.
+    # Files of torch before 2.8 have no archive_format; they are pickles.
     if not any(name.endswith("/archive_format") for name in names):
         raise ValueError(
             f"{artifact.name} is not a .pt2 file (torch.export.save, torch 2.8 or later)"
@@ -104,12 +100,12 @@ def _check_content(artifact: Path) -> None:
             f"{artifact.name} holds pickled objects ({pickled[0]}), which could run code: "
             "export a model that holds only tensors"
         )
-    # torch loads the weights onto their device first, and reports the file as broken.
+    # Otherwise torch would fail to load the weights, and report a broken file.
     if not torch.cuda.is_available() and "cuda" in _devices(artifact):
         raise ValueError(
-            f"{artifact.name} was exported on CUDA, which this machine lacks. Export it on the CPU "
-            "(model and inputs on the CPU before torch.export.export); such a file also runs on "
-            "a GPU"
+            f"{artifact.name} was exported on CUDA, which this machine does not have. Export it on "
+            "the CPU (model and inputs on the CPU before torch.export.export); such a file also "
+            "runs on a GPU"
         )
 
 
@@ -125,7 +121,7 @@ def _devices(artifact: Path) -> set[str]:
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """Set `weights_only=True` for every torch.load in the block, as torch.export may not."""
+    """Force `weights_only=True` for every torch.load in the block; torch.export may not set it."""
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"
@@ -139,7 +135,7 @@ def _tensors_only() -> Iterator[None]:
 
 
 def _traced_inputs(program: ExportedProgram, artifact: Path) -> dict[str, Tensor]:
-    """The inputs as they were traced; their sides are numbers, or symbols where they may vary."""
+    """The inputs of the trace; a side is a number, or a symbol if it may vary."""
     names = program.graph_signature.user_inputs
     traced = {
         node.name: node.meta.get("val")
@@ -156,8 +152,8 @@ def _traced_inputs(program: ExportedProgram, artifact: Path) -> dict[str, Tensor
 
 
 def _sides(traced: Tensor) -> tuple[int | None, ...]:
-    """The sides after the batch dimension; None where they may vary."""
-    sides: Iterable[Any] = traced.shape[1:]  # a symbol is no int
+    """The sides after the batch dimension; None for a side that may vary."""
+    sides: Iterable[Any] = traced.shape[1:]  # a symbol is not an int
     return tuple(side if isinstance(side, int) else None for side in sides)
 
 
@@ -172,6 +168,6 @@ def _batch_limits(program: ExportedProgram, rows: Any) -> BatchLimits:
         return BatchLimits(rows, rows)
     limits = program.range_constraints.get(rows.node.expr)
     least = int(limits.lower) if limits is not None else 1
-    bounded = limits is not None and limits.upper.is_Integer  # infinity is none
-    # torch.export sets a lower bound of 2 by itself; such a graph takes one row as well.
+    bounded = limits is not None and limits.upper.is_Integer  # infinity is no limit
+    # torch.export always sets a lower bound of 2; the graph accepts one row as well.
     return BatchLimits(least if least > 2 else 1, int(limits.upper) if bounded else None)

@@ -1,4 +1,4 @@
-"""The named inputs of a model: a dict of tensors is checked against them, and cast."""
+"""The named inputs of a model; a dict of tensors is checked against them and cast."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ModelInputs:
     """The inputs of a model, in its order.
 
     Attributes:
-        accepts_others: the model has `**kwargs`, so names that are not listed may be passed.
+        accepts_others: the model has `**kwargs`, so other names may be passed.
         float_dtype: floating-point tensors without a dtype of their own are cast to it.
     """
 
@@ -81,7 +81,7 @@ class ModelInputs:
         return {n: self._cast(known.get(n, ModelInput(n)), batch[n]) for n in ordered}
 
     def describe(self) -> dict[str, Any]:
-        """`{"inputs": {name: shape}}` of a model that needs several inputs; else nothing.
+        """`{"inputs": {name: shape}}` if the model needs several inputs, else an empty dict.
 
         A shape has no batch dimension; a side that may vary is None, and so is an unknown shape.
         """
@@ -109,7 +109,7 @@ class ModelInputs:
         return tensor.to(dtype)
 
     def _dtype_of(self, expected: ModelInput, tensor: Tensor) -> torch.dtype | None:
-        """The dtype that a tensor is cast to; None: its own. Integers may be token ids, kept."""
+        """The dtype to cast a tensor to; None: unchanged, as integers may be token ids."""
         return expected.dtype or (self.float_dtype if tensor.is_floating_point() else None)
 
     def _names(self) -> str:

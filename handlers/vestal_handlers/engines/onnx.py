@@ -1,4 +1,4 @@
-"""ONNX Runtime: an .onnx file of tensors; one of its outputs is served, or all of them."""
+"""ONNX Runtime: an .onnx file; one of its outputs is served, or all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from vestal_handlers.engines.batches import BatchLimits
 from vestal_handlers.engines.inputs import ModelInput, ModelInputs
 from vestal_handlers.engines.outputs import choose_output
 from vestal_handlers.engines.tensors import Batch, Outputs, map_tensors
-from vestal_handlers.engines.torch_module import first_line
+from vestal_handlers.engines.torch_module import as_fp32
+from vestal_handlers.errors import first_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INPUT_DTYPES = {
@@ -45,7 +46,7 @@ class OnnxEngine:
         self._all_outputs = all_outputs
         self._outputs = names if all_outputs else [choose_output(names, output, artifact.name)]
         self._inputs = _inputs_of(session, artifact)
-        # A dimension without a number is dynamic: a name, or None.
+        # A dynamic dimension is a name or None.
         rows = [each.shape[0] if each.shape else None for each in session.get_inputs()]
         limits = [BatchLimits(r, r) if isinstance(r, int) else BatchLimits() for r in rows]
         self.batches = BatchLimits.shared(limits, artifact).warn(artifact)
@@ -59,7 +60,7 @@ class OnnxEngine:
             on_cpu = {name: tensor.detach().cpu() for name, tensor in batch.items()}
             named = self._inputs.bind(on_cpu)
         outputs = self.batches.run(self._run, named)
-        return map_tensors(lambda tensor: _without_fp16(tensor.to(device)), outputs)  # type: ignore[no-any-return]
+        return map_tensors(lambda tensor: as_fp32(tensor.to(device)), outputs)  # type: ignore[no-any-return]
 
     def describe(self) -> dict[str, Any]:
         (first, *others) = self._inputs.inputs
@@ -98,7 +99,6 @@ def _inputs_of(session: Any, artifact: Path) -> ModelInputs:
     return ModelInputs(
         artifact.name,
         [
-            # A side without a number may vary.
             ModelInput(
                 each.name,
                 tuple(side if isinstance(side, int) else None for side in each.shape[1:]),
@@ -107,10 +107,6 @@ def _inputs_of(session: Any, artifact: Path) -> ModelInputs:
             for each in inputs
         ],
     )
-
-
-def _without_fp16(output: Tensor) -> Tensor:
-    return output.float() if output.dtype == torch.float16 else output
 
 
 def load(
@@ -123,13 +119,11 @@ def load(
 ) -> OnnxEngine:
     """Open an .onnx file with the worker's share of threads (`torch.get_num_threads`).
 
-    Args:
-        output: the name or index of the output that is served; None: the only one.
-        all_outputs: serve all outputs, as a dict by name.
+    See `engines.load` for the arguments.
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ValueError: not a model that ONNX Runtime can run, an input that is no tensor, several
+        ValueError: not a model that ONNX Runtime can run, an input that is not a tensor, several
             outputs and none chosen, a precision other than fp32, or a device that this
             onnxruntime does not support.
     """
@@ -156,7 +150,7 @@ def load(
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
-    # Spinning idle threads would take the cores that decode the next images.
+    # Idle threads that spin would slow down the decoding of the next batch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings = {"device_id": device.index or 0} if device.type == "cuda" else {}
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -22,10 +23,14 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def named_tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors in a value by name or index; empty for a value that holds something else."""
-    items: Any = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, tuple | list):
-        items = enumerate(value)
+    """The tensors in a mapping, a dataclass, a named tuple or a sequence, by name or index."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif is_dataclass(value):
+        items = ((item.name, getattr(value, item.name)) for item in fields(value))
+    elif isinstance(value, tuple | list):
+        items = zip(getattr(value, "_fields", range(len(value))), value, strict=True)
     return {str(name): each for name, each in items if isinstance(each, Tensor)}
 
 

@@ -1,4 +1,4 @@
-"""The shared part of the engines that run a torch module: precision, layout, description."""
+"""The engines' common part for torch modules: precision, memory layout, description."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class ModuleEngine:
     """A torch module on its device; bf16 and fp16 use autocast.
 
     Args:
-        name: of the engine.
-        batches: the batch sizes of the module; with a limit, larger batches are split and there is
-            no `module`.
-        channels_last: image batches [N, C, H, W] get this memory layout before the forward.
+        name: the name of the engine.
+        batches: the batch sizes of the module. With a limit, larger batches are split, and the
+            attribute `module` is None.
+        channels_last: image batches [N, C, H, W] are converted to this memory layout.
         dtype: what the artifact was saved in; None: unknown.
         inputs: the named inputs of the module; None: the parameters of its `forward`.
-        arrange: turns named inputs into the module's arguments; None: keyword arguments.
+        arrange: converts named inputs to the module's arguments; None: keyword arguments.
         output: the name or index of the output that is served; None: the only one.
         all_outputs: serve all outputs: a tuple, or a dict where they have names.
-        artifact: the file's name, for errors.
+        artifact: the file's name, for messages.
         built_for: further entries of `built_for` in `describe`.
     """
 
@@ -65,7 +65,7 @@ class ModuleEngine:
                 f"was saved in {NAMES[dtype]} and keeps that precision. Remove the option"
             )
         self.batches = batches or BatchLimits()
-        # Explanations run batches of any size through it.
+        # Explanations run batches of any size through the module.
         self.module = module if self.batches == BatchLimits() else None
         self._module = module
         self._inputs = inputs or inputs_of_module(module, artifact)
@@ -132,8 +132,3 @@ def check_precision(engine: str, precision: str, device: torch.device) -> None:
             f"the {engine} engine does not support handler.precision: {precision} on "
             f"{device.type}; use one of {', '.join(possible)}"
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

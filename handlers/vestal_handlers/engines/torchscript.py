@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.engines.inputs import ModelInput, ModelInputs
-from vestal_handlers.engines.torch_module import ModuleEngine, check_precision, first_line
+from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
+from vestal_handlers.errors import first_line
 
 
 def load(
@@ -23,11 +24,7 @@ def load(
     output: str | int | None = None,
     all_outputs: bool = False,
 ) -> ModuleEngine:
-    """Load a TorchScript file onto a device, in eval mode.
-
-    Args:
-        output: the name or index of the output that is served; None: the only one.
-        all_outputs: serve all outputs.
+    """Load a TorchScript file onto a device, in eval mode; see `engines.load`.
 
     Raises:
         ValueError: not TorchScript, a program that only runs on another device, or a precision
@@ -35,7 +32,7 @@ def load(
     """
     check_precision("torchscript", precision, device)
     with warnings.catch_warnings():
-        # Deprecated since torch 2.15; this engine still serves it.
+        # torch 2.15 deprecates TorchScript; this engine still serves it.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         try:
             module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
@@ -75,10 +72,10 @@ def _nodes(module: Any, kind: str) -> Iterator[Any]:
 
 
 def _move_constants(module: Any, device: torch.device, artifact: str) -> None:
-    """Move devices that tracing wrote into the graph (`x.to("cuda:0")`), unlike map_location.
+    """Change the devices in the graph (`x.to("cuda:0")`), which map_location leaves unchanged.
 
     Raises:
-        ValueError: the code calls .cuda(), and the device is not CUDA.
+        ValueError: the code calls .cuda(), but the device is not CUDA.
     """
     if device.type != "cuda" and any(_nodes(module, "aten::cuda")):
         raise ValueError(
@@ -96,13 +93,13 @@ def _move_constants(module: Any, device: torch.device, artifact: str) -> None:
 
 
 def _dtype_of(module: Any) -> torch.dtype | None:
-    """The dtype of the first weight, which the input must have; None if there are no weights."""
+    """The dtype of the first weight, which inputs of floats must have; None without weights."""
     weights = chain(module.parameters(), module.buffers(), _tensors(module))
     return next((weight.dtype for weight in weights if weight.is_floating_point()), None)
 
 
 def _tensors(module: Any) -> Iterator[Tensor]:
-    """The weights of a frozen module: constants of its graph."""
+    """The weights of a frozen module, which are constants of its graph."""
     for node in _nodes(module, "prim::Constant"):
         if node.output().type().kind() == "TensorType" and node.hasAttribute("value"):
             value = node.t("value")

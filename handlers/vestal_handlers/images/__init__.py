@@ -1,1 +1,1 @@
-"""Images: limits checked from the header, then bytes to pixels."""
+"""Check the limits of image files, and decode them to pixels."""

@@ -13,35 +13,35 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from vestal_handlers.errors import InputError, is_out_of_memory
-from vestal_handlers.images.flattening import WHITE, Colour, flatten
-from vestal_handlers.images.flattening import Mode as Mode
+from vestal_handlers.errors import InputError, first_line, is_out_of_memory
+from vestal_handlers.images.flattening import WHITE, Colour, Mode, flatten
 from vestal_handlers.images.frames import has_more_frames
 from vestal_handlers.images.limits import LimitedReader, check_header
 from vestal_handlers.images.metadata import kind_of, orientation_of, without_metadata
 from vestal_handlers.images.pixels import read_pixels
 from vestal_handlers.images.truncation import with_end_marker
+from vestal_handlers.requests.schema import shown
 
-# torchvision 0.29 announces its move to TorchCodec; a user need not act on it.
+# torchvision 0.29 recommends TorchCodec; users need not do anything.
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities")
 # Pillow warns at half of its limit; max_pixels is checked from the header.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Other warnings of Pillow are about metadata, which is ignored if it cannot be read.
+# Pillow's other warnings are about metadata; metadata that cannot be read is ignored.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 1_000
-# Not all of Pillow's: an EPS starts Ghostscript, and an icon's header may state a wrong size.
+# Not all formats of Pillow: an EPS starts Ghostscript, and the header of an icon may be wrong.
 _FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 Image.init()
-_SELDOM_REFUSED = ("JPEG", "WEBP", "GIF")  # for their metadata, so copied without it only then
+# Pillow seldom refuses these for their metadata, so it is removed only if Pillow does.
+_METADATA_SELDOM_REFUSED = ("JPEG", "WEBP", "GIF")
 FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)
 _STANDARD = str.maketrans("-_", "+/")  # the URL-safe alphabet of RFC 4648
 _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
@@ -49,9 +49,9 @@ _READ_MODES = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The whole image preprocessing of a model: the colour mode and the steps after decoding.
+    """The image preprocessing of a model: the colour mode and the steps after decoding.
 
-    Training and serving use the same object: `transform` in the model's `transforms.py`.
+    Training and serving use the same object, `transform` in the model's `transforms.py`.
 
     Attributes:
         mode: "L" decodes to one grey channel, "RGB" to three.
@@ -87,13 +87,15 @@ class ImageTransform:
         `scale_to`; its pixels differ slightly from those in training.
         """
         if isinstance(data, list):
-            image = Image.fromarray(_plane(read_pixels(data, max_pixels)))
+            pixels = read_pixels(data, max_pixels)
+            # Pillow has no images of [H, W, 1].
+            image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
             return _as_tensor(image, self.mode, background)
         scale_to = self.scale_to if fast_jpeg else None
         return read_image(data, self.mode, max_pixels, scale_to, max_frames, background)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Turn a decoded image, uint8 [C, H, W], into the model's input."""
+        """Apply the steps to a decoded image, uint8 [C, H, W]; returns the model's input."""
         for step in self.steps:
             image = step(image)
         return image
@@ -113,15 +115,15 @@ def read_image(
 ) -> Tensor:
     """Decode an image file to a uint8 tensor [C, H, W], upright (EXIF), C = 1 ("L") or 3 ("RGB").
 
-    The header is read first, so an image above `max_pixels` is refused at no cost. torchvision
-    decodes plain JPEG (twice as fast), Pillow the other `FORMATS`: PNG, palettes, CMYK, 16 bits per
-    channel (scaled to 8), GIF, BMP, TIFF, WebP. Only the first of several frames or pages is
-    decoded. Metadata that cannot be read is ignored. A JPEG that is cut short is decoded if at
-    least half of its rows are there, as in browsers; the rest is grey.
+    The header is read first, so an image above `max_pixels` is refused before it is decoded.
+    torchvision decodes grey and RGB JPEGs (twice as fast), Pillow the other `FORMATS`: PNG,
+    palettes, CMYK, 16 bits per channel (scaled to 8), GIF, BMP, TIFF, WebP. Only the first of
+    several frames or pages is decoded. Metadata that cannot be read is ignored. A truncated JPEG is
+    decoded if it has at least half of its rows, as in browsers; the rest is grey.
 
     Args:
-        scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 while it is decoded,
-            to sides of at least this many pixels (the factors of libjpeg).
+        scale_to: a JPEG at least twice as large is scaled by 1/2, 1/4 or 1/8 (the factors of
+            libjpeg) while it is decoded, to sides of at least this many pixels.
         background: the colour behind a transparent image.
 
     Raises:
@@ -151,15 +153,15 @@ def read_image(
             decoded = _decode(_open(whole, kind, max_pixels), whole, mode, scale_to, background)
     except InputError:
         raise
-    except Exception as error:  # decoders raise many kinds of errors for a corrupt file
+    except Exception as error:  # decoders raise many kinds of exceptions for a corrupt file
         if is_out_of_memory(error):
             raise
-        raise InputError(400, f"{what}: cannot be decoded ({_first_line(error)})") from None
+        raise InputError(400, f"{what}: cannot be decoded ({_reason(error)})") from None
     return _upright(decoded, orientation)
 
 
 def image_size(data: bytes | bytearray) -> tuple[int, int]:
-    """Width and height in a file's header; (0, 0) if decoding will refuse the file."""
+    """The width and height in a file's header; (0, 0) if decoding will refuse the file."""
     try:
         return _open(data, kind_of(data), MAX_PIXELS).size
     except InputError:
@@ -169,8 +171,8 @@ def image_size(data: bytes | bytearray) -> tuple[int, int]:
 def _open(data: bytes | bytearray, kind: str | None, max_pixels: int) -> Image.Image:
     """Open an image, reading only its header."""
     try:
-        if kind in _SELDOM_REFUSED:
-            with contextlib.suppress(Exception):  # Pillow raises many kinds of errors for metadata
+        if kind in _METADATA_SELDOM_REFUSED:
+            with contextlib.suppress(Exception):  # Pillow raises many kinds of exceptions
                 return Image.open(LimitedReader(data), formats=FORMATS)
         return Image.open(LimitedReader(without_metadata(data, kind)), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -185,7 +187,7 @@ def _open(data: bytes | bytearray, kind: str | None, max_pixels: int) -> Image.I
                 415, f"not an image that can be read ({len(data):,} bytes): send JPEG or PNG"
             ) from None
         unknown = isinstance(error, UnidentifiedImageError)  # its message is only "cannot identify"
-        reason = "its header is broken" if unknown else _first_line(error)
+        reason = "its header is broken" if unknown else _reason(error)
         raise InputError(400, f"the {kind} image cannot be decoded ({reason})") from None
 
 
@@ -196,13 +198,13 @@ def _decode(
     scale_to: int | None,
     background: Colour,
 ) -> Tensor:
-    """Decode the pixels as they are stored, not yet upright."""
+    """Decode the pixels in the orientation in which they are stored."""
     full = image.size
-    # Never PNG: a corrupt one crashes the decoder of torchvision 0.29, and so the worker.
+    # Never PNG: torchvision 0.29 crashes on a corrupt one, and takes the worker with it.
     if image.format == "JPEG" and image.mode in _READ_MODES:
         if scale_to and image.draft(mode, (scale_to, scale_to)) and image.size != full:
             return _as_tensor(image, mode, background)
-        # torch reads TorchServe's bytearray in place; it would warn about bytes.
+        # TorchServe's bytearray is read in place; for bytes, torch warns that they are read-only.
         writable = data if isinstance(data, bytearray) else bytearray(data)
         encoded = torch.frombuffer(writable, dtype=torch.uint8)
         decoded: Tensor = decode_image(encoded, _READ_MODES[mode])
@@ -211,16 +213,11 @@ def _decode(
 
 
 def _upright(image: Tensor, orientation: int) -> Tensor:
-    """Undo the orientation of EXIF (Exif 3.0, 4.6.5.1.6): mirrored, rotated, or both."""
+    """Undo the mirroring and rotation of an EXIF orientation (Exif 3.0, 4.6.5.1.6)."""
     if orientation > 4:
         image = image.transpose(1, 2)
     flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
     return image.flip(flips) if flips else image
-
-
-def _plane(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Remove the last dimension of [H, W, 1], as Pillow expects [H, W]."""
-    return array[:, :, 0] if array.shape[2:] == (1,) else array
 
 
 def _as_tensor(image: Image.Image, mode: Mode, background: Colour) -> Tensor:
@@ -229,23 +226,23 @@ def _as_tensor(image: Image.Image, mode: Mode, background: Colour) -> Tensor:
 
 
 def bytes_of(payload: Any, what: str) -> bytes | bytearray:
-    """The bytes in a payload: raw, base64 text, a data URL, or `{"b64": text}`.
+    """Return the bytes in a payload: raw, base64 text, a data URL, or `{"b64": text}`.
 
     Base64 is read in both alphabets (`+/` and the URL-safe `-_`), with or without padding and line
     breaks.
 
     Args:
-        what: the kind that was expected ("an image"), for the message.
+        what: names the expected content in messages: "an image".
 
     Raises:
-        InputError: 400 not base64, 415 something else.
+        InputError: 400 not base64, 415 neither bytes nor text.
     """
     if isinstance(payload, bytes | bytearray):
         return payload
     if isinstance(payload, dict) and set(payload) == {"b64"}:
         payload = payload["b64"]
     if not isinstance(payload, str):
-        raise InputError(415, f"expected {what} as bytes or base64 text, got {_json_kind(payload)}")
+        raise InputError(415, f"expected {what} as bytes or base64 text, got {shown(payload)}")
     text = payload.strip()
     try:
         if text[:5].lower() == "data:":
@@ -262,12 +259,6 @@ def bytes_of(payload: Any, what: str) -> bytes | bytearray:
         ) from None
 
 
-def _json_kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
+def _reason(error: BaseException) -> str:
     # Messages of torchvision begin with a source file of its build.
-    return re.sub(r"^.*\.cpp:\d+, ", "", text.splitlines()[0])[:200]
+    return re.sub(r"^.*\.cpp:\d+, ", "", first_line(error))

@@ -1,4 +1,4 @@
-"""How many frames an image file has, as far as a limit, without decoding any of them."""
+"""Count the frames of an image file up to a limit, without decoding them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _EXTENSION, _IMAGE = 0x21, 0x2C
 
 
 def has_more_frames(image: Image.Image, data: bytes | bytearray, most: int) -> bool:
-    """Whether an opened file has more than `most` frames: pictures of a GIF, WebP or APNG, pages.
+    """Whether an opened file has more than `most` frames (GIF, WebP, APNG) or pages (TIFF).
 
-    What comes after a fault in the file is not counted: it cannot be decoded either.
+    Frames after an error in the file do not count, because they cannot be decoded.
     """
     if image.format == "GIF":
-        # Pillow's seek() would decode every frame on its way, and its n_frames reads them all.
+        # Pillow's seek() would decode every frame, and n_frames would read them all.
         return _gif_frames(data, most) > most
     if image.format == "PNG":
         return _apng_frames(data) > most
     if image.format != "TIFF":
-        return getattr(image, "n_frames", 1) > most  # it stands in the header
+        return getattr(image, "n_frames", 1) > most  # from the header
     if not getattr(image, "is_animated", False):
         return False
     try:
-        # Reads directories, no pixels; in a copy, as the image stays at its first page.
+        # seek() reads no pixels; it moves a second image, as the first one stays at its page.
         Image.open(LimitedReader(data), formats=["TIFF"]).seek(most)
-    except Exception:  # Pillow raises nearly anything for a corrupt page
+    except Exception:  # Pillow raises many kinds of exceptions for a corrupt page
         return False
     return True
 
 
 def png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's type, start and end, as far as the end of the image or of the data.
+    """The type, start and end of each chunk, up to the end of the image or of the data.
 
     Raises:
-        OSError: after as many chunks as a `LimitedReader` allows reads.
+        OSError: there are more chunks than a `LimitedReader` allows reads.
     """
     at, chunks = len(PNG_SIGNATURE), 0
     while at + 8 <= len(data):
         chunks += 1
         if chunks > limits.READS:
-            raise OSError("the file is in too many pieces")
+            raise OSError("the file has too many small parts")
         length, kind = struct.unpack_from("!I4s", data, at)
         yield kind, at, at + 12 + length
         at += 12 + length
@@ -56,47 +56,47 @@ def png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
 
 
 def gif_blocks(data: bytes | bytearray) -> Iterator[tuple[int | None, int, int]]:
-    """Each block's start and end, and an extension's label; None of the header and of images.
+    """The label, start and end of each block; only extensions have a label.
 
     Raises:
         IndexError: the file ends inside a block.
     """
-    at = _GIF_HEADER + _colours(data[10])
+    at = _GIF_HEADER + _colour_table_size(data[10])
     yield None, 0, at
     while at < len(data) and data[at] in (_EXTENSION, _IMAGE):
         label = data[at + 1] if data[at] == _EXTENSION else None
-        first = at + 2 if data[at] == _EXTENSION else at + 11 + _colours(data[at + 9])
+        first = at + 2 if data[at] == _EXTENSION else at + 11 + _colour_table_size(data[at + 9])
         end = _after_sub_blocks(data, first)
         yield label, at, end
         at = end
 
 
 def _apng_frames(data: bytes | bytearray) -> int:
-    """The number that an APNG states before its pixels; 1 where that is no number of frames."""
+    """The number of frames in the header of an APNG; 1 without one, or if it is not valid."""
     for kind, start, end in png_chunks(data):
         if kind == b"acTL" and end - start == 20 and end <= len(data):
-            stated = int.from_bytes(data[start + 8 : start + 12], "big")
-            return stated if 0 < stated <= 2**31 else 1
+            count = int.from_bytes(data[start + 8 : start + 12], "big")
+            return count if 0 < count <= 2**31 else 1
         if kind == b"IDAT":
             break
     return 1
 
 
 def _gif_frames(data: bytes | bytearray, most: int) -> int:
-    """Image blocks of a GIF, up to `most` + 1 (GIF89a specification, appendix A)."""
-    found = -1  # the header is the first block
+    """Count the images of a GIF, up to `most` + 1 (GIF89a specification, appendix A)."""
+    count = -1  # the header has no label, as images
     try:
         for label, _, _ in gif_blocks(data):
-            found += label is None
-            if found > most:
+            count += label is None
+            if count > most:
                 break
     except IndexError:  # the file ends here
-        found += 1
-    return max(found, 0)
+        count += 1
+    return max(count, 0)
 
 
-def _colours(flags: int) -> int:
-    """Bytes of the colour table that these flags announce."""
+def _colour_table_size(flags: int) -> int:
+    """The size in bytes of the colour table that follows these flags."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 

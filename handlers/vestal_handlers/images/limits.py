@@ -1,4 +1,4 @@
-"""What an image costs, worked out before it is decoded and before its transform enlarges it."""
+"""Limits on the pixels of an image, checked before it is decoded and before it is transformed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from vestal_handlers.errors import InputError
 
-MAX_SIDE = 65_535  # pixels; what JPEG and GIF can hold
-# Pixels times scans of a progressive JPEG: max_pixels in 20 scans (cameras and browsers use 10).
+MAX_SIDE = 65_535  # pixels; the limit of JPEG and GIF
+# Scans of a progressive JPEG of max_pixels; a smaller one may have more. Cameras write 10.
 _SCANS = 20
-READS = 1_000_000  # of a file, by a parser that is a Python loop
-_ENLARGED = 10  # what a transform enlarges may have a tenth of max_pixels
-_MAX_ASPECT = 32  # of an image whose size after the transform is not known
+READS = 1_000_000  # read() calls by Pillow's parser for one file
+_ENLARGED = 10  # an image that a transform enlarges may have max_pixels / 10
+_MAX_ASPECT = 32  # for an image whose size after the transform is unknown
 # A marker that is neither a stuffed byte nor a restart (ITU-T T.81, B.1.1).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = 0xD9
@@ -31,12 +31,12 @@ Shape = tuple[int, ...]
 
 
 class LimitedReader(BytesIO):
-    """A file in memory with a limit on reads: some of Pillow's parsers are loops in Python.
+    """A file in memory with a limit on reads, because some of Pillow's parsers are Python loops.
 
-    20 MB of padding, empty chunks or comments of a byte each would take them a minute.
+    For 20 MB of padding, empty chunks or comments of one byte they would take a minute.
 
     Raises:
-        OSError: after a million reads.
+        OSError: there were more than `READS` reads.
     """
 
     reads = 0
@@ -44,24 +44,22 @@ class LimitedReader(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > READS:
-            raise OSError("the file is in too many pieces")
+            raise OSError("the file has too many small parts")
         return super().read(size)
 
 
 def check_header(image: Image.Image, max_pixels: int) -> None:
-    """Refuses an image by what its header states.
+    """Refuse an image by its header.
 
     Args:
         image: opened from a LimitedReader, not loaded.
 
     Raises:
-        InputError: 413 too many pixels: in all, on one side, in a TIFF's tile, or times the scans
-            of a JPEG.
+        InputError: 413 too many pixels, in total, on one side or in a tile of a TIFF; or too many
+            scans of a JPEG.
     """
-    pixels, what = (
-        image.width * image.height,
-        f"{image.format} image, {image.width} x {image.height}",
-    )
+    pixels = image.width * image.height
+    what = f"{image.format} image, {image.width} x {image.height}"
     if pixels > max_pixels:
         raise InputError(
             413, f"{what}: more than {max_pixels:,} pixels (handler.max_pixels); send it smaller"
@@ -69,26 +67,26 @@ def check_header(image: Image.Image, max_pixels: int) -> None:
     if max(image.size) > MAX_SIDE:
         raise InputError(413, f"{what}: more than {MAX_SIDE:,} pixels on one side; send it smaller")
     if isinstance(image, TiffImageFile):
-        # libtiff unpacks whole tiles, whatever the image's own size.
+        # libtiff decompresses whole tiles, even if the image is smaller.
         try:
             width, height = (int(image.tag_v2.get(tag, 0)) for tag in (TILEWIDTH, TILELENGTH))
-        except Exception:  # Pillow parses a tag only now, and raises nearly anything
+        except Exception:  # Pillow parses a tag here, and raises many exceptions
             raise InputError(400, f"{what}: its tile size cannot be read") from None
         if width * height > max_pixels:
             raise InputError(
                 413, f"{what}: tiles of {width} x {height}, more than {max_pixels:,} pixels"
             )
-    read = image.fp if isinstance(image, JpegImageFile) else None
-    if image.info.get("progressive") and isinstance(read, LimitedReader):
-        # Each scan passes over the whole image, however few bytes it has.
+    reader = image.fp if isinstance(image, JpegImageFile) else None
+    if image.info.get("progressive") and isinstance(reader, LimitedReader):
+        # Each scan decodes the whole image, even if it has only a few bytes.
         most = _SCANS * max_pixels // max(pixels, 1)
-        if _has_more_scans(read.getvalue(), read.tell(), most):
+        if _has_more_scans(reader.getvalue(), reader.tell(), most):
             raise InputError(413, f"{what}: more than {most:,} scans; send it as a baseline JPEG")
 
 
 def _has_more_scans(data: bytes | bytearray, at: int, most: int) -> bool:
-    """Whether more markers follow the first scan, which ends its header at `at`."""
-    # Tables stand between the scans, so three markers are counted as a scan.
+    """Whether more than `most` scans follow the position `at`, after the first scan's header."""
+    # There may be tables between scans, so three markers count as one scan.
     for _ in range(3 * most):
         found = _MARKER.search(data, at)
         if not found or found[0][1] == _END:
@@ -98,11 +96,11 @@ def _has_more_scans(data: bytes | bytearray, at: int, most: int) -> bool:
 
 
 class TransformLimit:
-    """Works out what a transform makes of an image, from the image's shape.
+    """Calculates the size of an image during a transform, from its shape.
 
-    The steps run on a tensor without memory (PyTorch's "meta" device), so every step of torchvision
-    is exact. A step that cannot run there ends the calculation: behind it nothing is known, and
-    images that are 32 times as long as wide, or more, are refused.
+    The steps run on a tensor without memory (PyTorch's "meta" device), which is exact for every
+    step of torchvision. A step that cannot run there ends the calculation; then images with one
+    side at least 32 times as long as the other are refused.
     """
 
     def __init__(self, steps: Sequence[Callable[[Tensor], Tensor]], max_pixels: int) -> None:
@@ -110,12 +108,12 @@ class TransformLimit:
         self._sizes = lru_cache(1024)(self._calculate)
 
     def most_pixels(self, size: tuple[int, int], channels: int) -> int:
-        """Pixels of an image of this width and height, or of what a step makes of it if more."""
+        """The most pixels of an image (width, height) before the transform or after a step."""
         width, height = size
         return max(width * height, self._sizes((channels, height, width))[0])
 
     def check(self, shape: Shape) -> None:
-        """Raises InputError 413 where the transform would enlarge the image too much."""
+        """Raise InputError 413 if the transform would enlarge the image too much."""
         (_, height, width), (pixels, known) = shape, self._sizes(shape)
         most = self._max_pixels // _ENLARGED
         if pixels > max(height * width, most):
@@ -139,6 +137,6 @@ class TransformLimit:
             try:
                 image = step(image)
                 most = max(most, image.shape[-1] * image.shape[-2])
-            except Exception:  # a step of the user's own can raise anything
+            except Exception:  # a custom step can raise any exception
                 return most, False
         return most, True

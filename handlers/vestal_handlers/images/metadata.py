@@ -1,11 +1,13 @@
-"""What an image file holds besides its pixels: its kind, its orientation, metadata to leave out.
+"""The format and the orientation of an image file, and the file without its metadata.
 
-Metadata that cannot be read counts as none: the pixels are good. Pillow refuses a file for a broken
-colour profile or EXIF block, and builds what these announce, so it never sees them.
+Metadata that cannot be read is ignored, as the pixels can still be decoded. Pillow would refuse a
+file with a broken colour profile or EXIF block, and allocate what these announce, so metadata is
+removed first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
@@ -24,7 +26,7 @@ _KINDS = re.compile(
     re.DOTALL,
 )
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-# Tags of TIFF 6.0 and its supplements that say how the pixels are stored, but for Orientation.
+# Tags of TIFF 6.0 and its supplements that describe the pixels, without Orientation.
 _TIFF_PIXELS = {
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320),
     *range(322, 326),
@@ -32,17 +34,17 @@ _TIFF_PIXELS = {
 }
 _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-_MOST_TEXT = 1 << 20  # bytes of an unpacked text chunk
+_MAX_TEXT = 1 << 20  # bytes of a decompressed text chunk
 
 
 def kind_of(data: Data) -> str | None:
-    """The format that a file's first bytes announce, by Pillow's name; None: not an image."""
-    found = _KINDS.match(data)
-    return found.lastgroup if found else None
+    """Pillow's name of the format that the first bytes indicate; None: not an image."""
+    match = _KINDS.match(data)
+    return match.lastgroup if match else None
 
 
 def without_metadata(data: Data, kind: str | None) -> Data:
-    """The file without what Pillow might refuse it for. A file that is not whole stays as it is."""
+    """Remove the metadata that Pillow might fail to read; a truncated file stays unchanged."""
     strip = {
         "PNG": _strip_png,
         "TIFF": _strip_tiff,
@@ -52,20 +54,20 @@ def without_metadata(data: Data, kind: str | None) -> Data:
     }.get(kind or "")
     try:
         return strip(data) if strip else data
-    except (struct.error, IndexError):  # cut short inside a header: decoding says so
+    except (struct.error, IndexError):  # truncated inside a header: decoding reports it
         return data
 
 
 def orientation_of(image: Image.Image, data: Data, kind: str | None) -> int:
-    """EXIF's orientation, 1 to 8: the EXIF block's, or else XMP's; 1 where none can be read."""
+    """The orientation, 1 to 8, from the EXIF block or else from XMP; 1 if neither can be read."""
     exif: Data = data
     xmp: Data = b""
     if kind == "PNG":
         exif, xmp = _png_metadata(data)
     elif kind != "TIFF":
         exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
-    stated = _XMP.search(xmp)
-    return _exif_orientation(exif) or (int(stated[1]) if stated else 1)
+    match = _XMP.search(xmp)
+    return _exif_orientation(exif) or (int(match[1]) if match else 1)
 
 
 def _strip_png(data: Data) -> Data:
@@ -90,29 +92,28 @@ def _png_metadata(data: Data) -> tuple[Data, Data]:
     return exif or profile, xmp
 
 
-def _profile(text: Data, packed: bool) -> bytes:
+def _profile(text: Data, compressed: bool) -> bytes:
+    """The bytes of a profile in hexadecimal text; empty if they cannot be read."""
     try:
-        plain = zlib.decompressobj().decompress(text[1:], _MOST_TEXT) if packed else text
+        plain = zlib.decompressobj().decompress(text[1:], _MAX_TEXT) if compressed else text
         return bytes.fromhex(b"".join(plain.split(b"\n")[3:]).decode())
     except (zlib.error, ValueError):
         return b""
 
 
 def _exif_orientation(block: Data) -> int | None:
-    """The orientation in a TIFF header's first directory, which an EXIF block is as well.
+    """The orientation in the first directory of a TIFF; an EXIF block has the same structure.
 
-    Not Pillow's reader: it loads all tags, and a few kilobytes of them can announce gigabytes.
+    Pillow's reader would load all tags, and a few kilobytes of them can announce gigabytes.
     """
     if block[:6] == b"Exif\0\0":
         block = block[6:]
-    try:
+    with contextlib.suppress(struct.error, KeyError):
         for _, tag, kind, count, at in _tiff_tags(block):
             if tag == _ORIENTATION and kind in (3, 4) and count == 1:  # SHORT or LONG
                 order = _byte_order(block)
-                (found,) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], block, at)
-                return found if 1 <= found <= 8 else None
-    except (struct.error, KeyError):
-        pass
+                (value,) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], block, at)
+                return value if 1 <= value <= 8 else None
     return None
 
 
@@ -121,7 +122,7 @@ def _byte_order(data: Data) -> str:
 
 
 def _directory(data: Data) -> tuple[int, str, str, str]:
-    """Where the first directory is, and how its count, an entry and an offset are packed."""
+    """Position of the first directory, and the struct formats of its count, entry and offset."""
     order = _byte_order(data)
     (version,) = struct.unpack_from(order + "H", data, 2)
     count, entry, offset, at = {
@@ -133,33 +134,33 @@ def _directory(data: Data) -> tuple[int, str, str, str]:
 
 
 def _tiff_tags(data: Data) -> Iterator[tuple[int, int, int, int, int]]:
-    """Of each entry of the first directory: its place, tag, type, count and its value's place."""
+    """Position, tag, type, count and position of the value of each entry in the first directory."""
     start, count, entry, _ = _directory(data)
     (entries,) = struct.unpack_from(count, data, start)
     at, size = start + struct.calcsize(count), struct.calcsize(entry)
-    for place in range(at, at + entries * size, size):
-        tag, kind, number, _ = struct.unpack_from(entry, data, place)
-        yield place, tag, kind, number, place + size - (4 if size == 12 else 8)
+    for position in range(at, at + entries * size, size):
+        tag, kind, number, _ = struct.unpack_from(entry, data, position)
+        yield position, tag, kind, number, position + size - (4 if size == 12 else 8)
 
 
 def _strip_tiff(data: Data) -> Data:
     try:
         start, count, entry, offset = _directory(data)
-        kept = [place for place, tag, *_ in _tiff_tags(data) if tag in _TIFF_PIXELS]
+        kept = [position for position, tag, *_ in _tiff_tags(data) if tag in _TIFF_PIXELS]
         (entries,) = struct.unpack_from(count, data, start)
     except KeyError:  # another byte order or version
         return data
     size, first = struct.calcsize(entry), start + struct.calcsize(count)
     following = data[first + entries * size :][: struct.calcsize(offset)]
     stripped = bytearray(data)
-    directory = b"".join(data[place : place + size] for place in kept) + following
+    directory = b"".join(data[position : position + size] for position in kept) + following
     struct.pack_into(count, stripped, start, len(kept))
     stripped[first : first + len(directory)] = directory
     return stripped
 
 
 def _strip_jpeg(data: Data) -> Data:
-    """Without application segments and comments, but for Adobe's, which says how colours are."""
+    """Remove comments and application segments, except Adobe's, which states the colour model."""
     kept, at = [data[:2]], 2
     while data[at] == 0xFF and data[at + 1] != 0xDA:
         marker = data[at + 1]
@@ -181,7 +182,7 @@ def _strip_webp(data: Data) -> Data:
         end = at + 8 + length + length % 2
         chunk = bytearray(data[at:end])
         if kind == b"VP8X":
-            chunk[8] &= ~0x2C & 0xFF  # there is no ICC profile, no EXIF, no XMP
+            chunk[8] &= ~0x2C & 0xFF  # flags: no ICC profile, no EXIF, no XMP
         if kind not in (b"ICCP", b"EXIF", b"XMP "):
             kept += chunk
         at = end
@@ -189,6 +190,6 @@ def _strip_webp(data: Data) -> Data:
 
 
 def _strip_gif(data: Data) -> Data:
-    """Without comments and application extensions; the control of a picture says what is clear."""
+    """Remove comments and application extensions; keep graphic control (0xF9): transparency."""
     kept = [data[start:end] for label, start, end in gif_blocks(data) if label in (None, 0xF9)]
     return b"".join(kept)

@@ -1,1 +1,1 @@
-"""From the body of a request to its instances, and from their outputs to a response."""
+"""Read the body of a request into instances, and build a response from their predictions."""

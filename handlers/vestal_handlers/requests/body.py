@@ -15,7 +15,7 @@ try:
     import orjson
 
     _fast_loads = orjson.loads
-except ImportError:  # a worker without orjson uses the slower standard library
+except ImportError:  # the standard library is slower
     _fast_loads = json.loads
 
 _GZIP = 31  # zlib's window bits for a gzip header
@@ -31,10 +31,10 @@ def is_json(kind: str) -> bool:
 
 
 def decompress(data: bytes | bytearray, encoding: str, options: Options) -> bytes | bytearray:
-    """Undo `Content-Encoding`; TorchServe passes bodies on as they were sent.
+    """Decompress a body by its `Content-Encoding`; TorchServe does not.
 
     Raises:
-        InputError: 400 not gzip, 413 too large before or after, 415 another encoding.
+        InputError: 400 not gzip, 413 too large before or after decompression, 415 another encoding.
     """
     check_size(len(data), options)
     encoding = encoding.strip().lower()
@@ -42,15 +42,15 @@ def decompress(data: bytes | bytearray, encoding: str, options: Options) -> byte
         return data
     if encoding not in ("gzip", "x-gzip"):
         raise InputError(415, f"Content-Encoding {encoding[:40]!r} is unknown; send gzip, or none")
-    unpacker = zlib.decompressobj(_GZIP)
+    decompressor = zlib.decompressobj(_GZIP)
     try:
-        unpacked = unpacker.decompress(data, options.max_bytes + 1)
+        plain = decompressor.decompress(data, options.max_bytes + 1)
     except zlib.error:
-        unpacked = b""
-    check_size(len(unpacked), options)
-    if not unpacker.eof:
+        plain = b""
+    check_size(len(plain), options)
+    if not decompressor.eof:
         raise InputError(400, "Content-Encoding is gzip, but the body is not gzip or ends early")
-    return unpacked
+    return plain
 
 
 def check_size(size: int, options: Options) -> None:
@@ -64,7 +64,7 @@ def check_size(size: int, options: Options) -> None:
 def parse_json(data: bytes | bytearray, options: Options) -> Any:
     """Parse JSON of limited size, number of values and depth.
 
-    NaN and infinity pass, as they do if TorchServe parses the body; validation names their field.
+    NaN and infinity are accepted, as if TorchServe parses the body; validation refuses them later.
 
     Raises:
         InputError: 400 not JSON, 413 too large, too many values or too deep.
@@ -75,7 +75,7 @@ def parse_json(data: bytes | bytearray, options: Options) -> Any:
             f"JSON of {len(data):,} bytes, at most {options.max_json_bytes:,} "
             "(handler.max_json_bytes); send an image as the body itself",
         )
-    # Each value follows a comma or opens its array or object, so there are no more than this.
+    # An upper bound: each value but the first follows one of these characters.
     check_values(1 + sum(map(data.count, (b",", b"[", b"{"))), options)
     try:
         value = _fast_loads(data)
@@ -100,7 +100,7 @@ def check_values(count: int, options: Options) -> None:
 
 
 def check_depth(value: Any, options: Options) -> None:
-    """Raise InputError 413 for deeper nesting than `handler.max_depth`, or too many values."""
+    """Raise InputError 413 for JSON deeper than `handler.max_depth` or with too many values."""
     level = [value] if isinstance(value, dict | list) else []
     count = 1
     for _ in range(options.max_depth):

@@ -1,7 +1,7 @@
 """Decode text by the charset in its Content-Type, or else as UTF-8.
 
-TorchServe passes on the Content-Type of a request, but not the charset of a form's part, whose text
-must therefore be UTF-8.
+TorchServe passes on the Content-Type of a request, but not the charset of a part of a form, so
+parts must be UTF-8.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from encodings.aliases import aliases
 
 from vestal_handlers.errors import InputError
 
-# Python caches every codec name that it looks up, so only known names are looked up. These are not
-# charsets, or accept text that is not valid Unicode.
-_OTHERS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec"}
-_OTHERS |= {"zlib_codec", "mbcs", "utf_7"}
-_CODECS = set(aliases.values()) - _OTHERS
+# Python caches every codec name that it looks up, so only known names are looked up. The codecs
+# here are not charsets, or accept text that is not valid Unicode.
+_EXCLUDED = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec"}
+_EXCLUDED |= {"zlib_codec", "mbcs", "utf_7"}
+_CODECS = set(aliases.values()) - _EXCLUDED
 _BOM = "\ufeff"
 _MULTIPART = "multipart/"
 
@@ -35,7 +35,7 @@ def codec_of(content_type: str) -> str | None:
     name = header.get_param("charset", "")
     if not name:
         return None
-    # A tuple is a value encoded by RFC 2231, in a charset that would need a lookup as well.
+    # A tuple is a value encoded by RFC 2231, whose own charset would need a lookup.
     name = normalize_encoding(name).lower() if isinstance(name, str) else str(name)
     codec = aliases.get(name, name)
     if codec not in _CODECS:
@@ -47,10 +47,10 @@ def decode_text(data: bytes | bytearray, codec: str) -> str:
     """Return a text without its byte order mark.
 
     Args:
-        codec: the declared one, from `codec_of`.
+        codec: the codec of the declared charset, from `codec_of`.
 
     Raises:
-        InputError: 400 the declared charset does not fit.
+        InputError: 400 the bytes are not valid in the declared charset.
     """
     try:
         return bytes(data).decode(codec).removeprefix(_BOM)
@@ -76,8 +76,8 @@ def text_of(payload: bytes | bytearray, headers: Mapping[str, str], what: str) -
     """Return a payload's bytes as text.
 
     Args:
-        headers: of the request, their names in lower case.
-        what: names the text in a message: "the prompt".
+        headers: those of the request, with names in lower case.
+        what: names the text in messages: "the prompt".
 
     Raises:
         InputError: not UTF-8: 415 in a form, where a part may have another charset; 400 elsewhere.

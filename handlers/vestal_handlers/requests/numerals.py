@@ -1,11 +1,11 @@
-"""Numbers written as text, in forms and tables: those of JSON, and a few more notations."""
+"""Parse numbers in forms and tables: those of JSON, and a few more notations."""
 
 from __future__ import annotations
 
 import math
 import re
 
-# No underscores, no digits other than 0 to 9, no NaN, no infinity. Matching takes linear time.
+# No underscores, only the digits 0 to 9, no NaN, no infinity. Matching takes linear time.
 _NUMERAL = re.compile(r"\s*([+-]?)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 

@@ -31,7 +31,7 @@ _NUMBERS = {
     "FP64": np.float64,
 }
 
-_MAX_DIMENSIONS = 32  # of a tensor; NumPy has at most 64
+_MAX_DIMENSIONS = 32  # NumPy supports 64
 _MAX_ID = 256  # characters; the response repeats them
 
 
@@ -50,45 +50,45 @@ def is_v2(value: Any) -> bool:
     )
 
 
-def stated_row_count(document: dict[str, Any]) -> int:
-    """The number of rows in the shapes of a request, which is not parsed yet; 1 by default."""
+def announced_row_count(document: dict[str, Any]) -> int:
+    """The largest number of rows in the shapes of a request; 1 without a valid shape."""
     shapes = [tensor.get("shape") for tensor in document["inputs"]]
-    stated = [shape[0] for shape in shapes if isinstance(shape, list) and shape]
-    return max((count for count in stated if _is_size(count)), default=1)
+    counts = [shape[0] for shape in shapes if isinstance(shape, list) and shape]
+    return max((count for count in counts if _is_size(count)), default=1)
 
 
 def rows(document: dict[str, Any]) -> tuple[V2Request, list[Any]]:
-    """The rows of a request: values for one input, `{name: row}` for several.
+    """Return the rows of a request: values for one input, `{name: row}` for several.
 
     Raises:
         InputError: 422 a tensor whose shape, datatype and data are inconsistent.
     """
     if not document["inputs"]:
-        raise InputError(422, '"inputs" must hold at least one tensor')
+        raise InputError(422, '"inputs" must have at least one tensor')
     tensors = document["inputs"]
     columns = {str(tensor.get("name", "")): _rows(tensor, len(tensors) > 1) for tensor in tensors}
     if len(columns) != len(tensors):
-        raise InputError(422, "two inputs have the same name; give each its own")
+        raise InputError(422, "two inputs have the same name; use different names")
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
         raise InputError(422, f"the inputs have {sorted(lengths)} rows; all need the same number")
-    frame = V2Request(_id_of(document))
+    v2_request = V2Request(_id_of(document))
     if len(columns) == 1:
-        return frame, next(iter(columns.values()))
+        return v2_request, next(iter(columns.values()))
     names = list(columns)
-    return frame, [
+    return v2_request, [
         dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)
     ]
 
 
 def _id_of(document: dict[str, Any]) -> str | None:
-    identity = document.get("id")
-    if isinstance(identity, list | dict) or len(str(identity)) > _MAX_ID:
+    request_id = document.get("id")
+    if isinstance(request_id, list | dict) or len(str(request_id)) > _MAX_ID:
         raise InputError(422, f'"id" must be a string of at most {_MAX_ID} characters')
-    return None if identity is None else str(identity)
+    return None if request_id is None else str(request_id)
 
 
-def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
+def _rows(tensor: dict[str, Any], is_one_of_several: bool) -> list[Any]:
     name, kind = tensor.get("name"), tensor["datatype"]
     shape, data = tensor.get("shape"), tensor.get("data")
     what = f"input {str(name)[:40]!r}" if isinstance(name, str) else "an input"
@@ -100,7 +100,7 @@ def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
         )
     if not isinstance(shape, list) or not shape or not all(_is_size(size) for size in shape):
         raise InputError(422, f"{what}: shape must be a list of sizes, not {str(shape)[:60]}")
-    # [1000000, 0] holds no values, and would become a million empty lists.
+    # [1000000, 0] has no values, but would become a million empty lists.
     if 0 in shape[1:]:
         raise InputError(422, f"{what}: shape {shape} has no values; only the first size may be 0")
     if kind != "BYTES" and kind not in _NUMBERS:
@@ -121,11 +121,11 @@ def _rows(tensor: dict[str, Any], beside_others: bool) -> list[Any]:
         raise InputError(
             422, f"{what}: shape {shape} needs {math.prod(shape)} values, got {array.size}"
         )
-    found: list[Any] = array.reshape(shape).tolist()
-    # Clients write a column of texts, or one of several features, as [N, 1].
-    if (kind == "BYTES" or beside_others) and len(shape) == 2 and shape[1] == 1:
-        found = [row[0] for row in found]
-    return found
+    values: list[Any] = array.reshape(shape).tolist()
+    # Clients send a column of texts, or one of several features, as [N, 1].
+    if (kind == "BYTES" or is_one_of_several) and len(shape) == 2 and shape[1] == 1:
+        values = [row[0] for row in values]
+    return values
 
 
 def _is_size(size: Any) -> bool:
@@ -133,11 +133,11 @@ def _is_size(size: Any) -> bool:
 
 
 def response(
-    frame: V2Request, model: str, version: str, predictions: Sequence[Any]
+    v2_request: V2Request, model: str, version: str, predictions: Sequence[Any]
 ) -> dict[str, Any]:
-    """The scalar fields of the predictions as tensors of shape [N].
+    """Return the scalar fields of the predictions as tensors of shape [N].
 
-    Predictions that are not objects become one output, `output`.
+    Predictions that are not objects become one tensor, `output`.
     """
     columns: dict[str, list[Any]] = {}
     for prediction in predictions:
@@ -150,8 +150,8 @@ def response(
         for name, values in columns.items()
         if len(values) == len(predictions)
     ]
-    identity = {} if frame.id is None else {"id": frame.id}
-    return {"model_name": model, "model_version": version, **identity, "outputs": outputs}
+    request_id = {} if v2_request.id is None else {"id": v2_request.id}
+    return {"model_name": model, "model_version": version, **request_id, "outputs": outputs}
 
 
 def _datatype(values: list[Any]) -> str:

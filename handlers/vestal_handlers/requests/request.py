@@ -1,8 +1,8 @@
-"""Read a request as TorchServe passes it on: one instance for each input to predict.
+"""Read a request from TorchServe: one instance for each input to predict.
 
-TorchServe gives one dict per request: a raw body under "body" or "data", multipart and form fields
-under their names. Values are bytes, or already parsed (`decode_input_request=true`): str for text,
-any JSON value for JSON. The result is the same.
+TorchServe passes one dict per request: a raw body under "body" or "data", multipart and form fields
+under their names. Values are bytes or, with `decode_input_request=true`, already parsed: str for
+text, any JSON value for JSON. The result is the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vestal_handlers.requests.charsets import (
     text_or_bytes,
 )
 
-# Nothing else of a request reaches the headers of its response.
+# No other header of a request is repeated in the response.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -43,13 +43,13 @@ class BodySettings(Protocol):
     """How a handler reads bodies; see `TaskHooks`."""
 
     options: Any
-    rows: ClassVar[bool]
+    rows_are_instances: ClassVar[bool]
     json_bodies: ClassVar[bool]
 
 
 @dataclass(eq=False)
 class Instance:
-    """One input to predict, and its result.
+    """One input to predict and its result.
 
     Attributes:
         payload: bytes, str or a JSON value.
@@ -58,7 +58,7 @@ class Instance:
         output: the output of the model for the sample.
         prediction: the encoded output, or the explanation.
         body: the prediction as JSON.
-        error: why there is no prediction.
+        error: the reason why there is no prediction.
     """
 
     request: InferenceRequest
@@ -76,11 +76,11 @@ class InferenceRequest:
     """One HTTP request of a batch.
 
     Attributes:
-        headers: by name, in lower case.
+        headers: values by name in lower case.
         many: whether the response is a list of predictions.
-        v2: set if the request uses the Open Inference Protocol v2, as its response then does.
-        error: why the whole request failed.
-        size: bytes of its parts, decompressed.
+        v2: set if the request uses the Open Inference Protocol v2; so does its response then.
+        error: the reason why the whole request failed.
+        size: bytes of the decompressed parts.
     """
 
     index: int
@@ -92,17 +92,17 @@ class InferenceRequest:
     error: RequestFailure | None = None
     size: int = 0
 
-    def has_flag(self, what: str) -> bool:
+    def has_flag(self, name: str) -> bool:
         """Whether TorchServe marked this as a `describe` or `explain` request, by a header."""
-        return self.headers.get(what) == "True"
+        return self.headers.get(name) == "True"
 
     def echoed_headers(self) -> dict[str, str]:
-        found = {name: self.headers.get(name, "") for name in ECHOED_HEADERS}
-        return {name: _UNPRINTABLE.sub("", value)[:256] for name, value in found.items() if value}
+        values = {name: self.headers.get(name, "") for name in ECHOED_HEADERS}
+        return {name: _UNPRINTABLE.sub("", value)[:256] for name, value in values.items() if value}
 
 
 def pending_instances(requests: Iterable[InferenceRequest]) -> list[Instance]:
-    """Instances without an error; those of requests with few instances come first."""
+    """Instances without an error, those of requests with few instances first."""
     pending = [i for r in requests if not r.error for i in r.instances if not i.error]
     return sorted(pending, key=lambda instance: len(instance.request.instances))
 
@@ -117,9 +117,9 @@ def read_request(
     """Find the instances of one request; a request that cannot be read gets an `error`.
 
     Args:
-        row: one dict of the list that TorchServe gives to `handle`.
-        headers: of the request, and `{"content-type": ...}` under each field's name.
-        task: the handler, which determines how bodies are read.
+        row: one dict of the list that TorchServe passes to `handle`.
+        headers: those of the request, and `{"content-type": ...}` under the name of each field.
+        task: the handler, whose settings determine how bodies are read.
     """
     lowered = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     request = InferenceRequest(index, request_id, lowered)
@@ -146,7 +146,7 @@ def _read_form(
     headers: Mapping[str, Any],
     task: BodySettings,
 ) -> None:
-    """Read every file as an instance; fields without a file are one instance, an object."""
+    """Read each file as an instance, or the fields of a form without files as one object."""
     files = {name: value for name, value in row.items() if _part_type(headers, name)}
     fields = {name: value for name, value in row.items() if name not in files}
     _check_count(max(1, len(files)), task.options)
@@ -171,26 +171,26 @@ def _read_form(
         }
         if is_multipart(request.headers) and any(map(_is_bytes, texts.values())):
             raise charset_error("a field")
-        request.instances.append(Instance(request, _unwrapped(texts), form=True))
+        request.instances.append(Instance(request, _unwrap(texts), form=True))
 
 
 def _add(request: InferenceRequest, value: Any, task: BodySettings) -> None:
     """Add the instances of a value: one, or those of `{"instances": [...]}` or of v2 tensors.
 
-    They are counted before any of them is created.
+    Instances are counted before they are created.
     """
     if protocol_v2.is_v2(value):
-        _check_count(protocol_v2.stated_row_count(value), task.options)
+        _check_count(protocol_v2.announced_row_count(value), task.options)
         request.v2, payloads = protocol_v2.rows(value)
     elif isinstance(value, Mapping) and "instances" in value:
         payloads = value["instances"]
         if not isinstance(payloads, list) or not payloads:
             raise InputError(422, '"instances" must be a list of at least one instance')
         _check_count(len(request.instances) + len(payloads), task.options)
-        payloads = [_unwrapped(payload) for payload in payloads]
+        payloads = [_unwrap(payload) for payload in payloads]
     else:
-        value = _unwrapped(value)
-        if not (task.rows and isinstance(value, list) and value and _all_rows(value)):
+        value = _unwrap(value)
+        if not (task.rows_are_instances and isinstance(value, list) and value and _all_rows(value)):
             request.instances.append(Instance(request, value))
             return
         payloads = value
@@ -203,7 +203,7 @@ def _all_rows(values: list[Any]) -> bool:
     return all(isinstance(value, list | Mapping) for value in values)
 
 
-def _unwrapped(value: Any) -> Any:
+def _unwrap(value: Any) -> Any:
     return value["data"] if isinstance(value, Mapping) and set(value) == {"data"} else value
 
 
@@ -228,12 +228,12 @@ def _value(value: Any, kind: str, request: InferenceRequest, task: BodySettings)
     options, encoding = task.options, request.headers.get("content-encoding", "")
     is_text = kind.startswith("text/")
     if not _is_bytes(value):
-        # The server parsed it, so it was not compressed, whatever its header states.
+        # The server has parsed it, so it was not compressed, even if a header states so.
         decompress(b"", encoding, options)
         check_depth(value, options)
         check_text(value)
         if is_text and isinstance(value, str):
-            value = _text(value.encode(), request)  # the server decoded it as UTF-8
+            value = _text(value.encode(), request)  # the server has decoded it as UTF-8
         unparsed = task.json_bodies and isinstance(value, str) and not is_json(kind)
         return parse_json(value.encode(), options) if unparsed else value
     data = decompress(value, encoding, options)
@@ -246,7 +246,7 @@ def _value(value: Any, kind: str, request: InferenceRequest, task: BodySettings)
 
 
 def _codec(request: InferenceRequest) -> str | None:
-    """The codec of a body; the charset of a form is not that of its parts."""
+    """The codec of a body; None for a form, whose charset is not that of its parts."""
     multipart = is_multipart(request.headers)
     return None if multipart else codec_of(request.headers.get("content-type", ""))
 
@@ -254,7 +254,7 @@ def _codec(request: InferenceRequest) -> str | None:
 def _text(data: bytes | bytearray, request: InferenceRequest) -> str | bytes | bytearray:
     text = text_or_bytes(data, _codec(request))
     if isinstance(text, str) and "\0" in text and is_multipart(request.headers):
-        raise charset_error("the text")  # UTF-16 of ASCII, most likely
+        raise charset_error("the text")  # most likely ASCII in UTF-16
     return text
 
 

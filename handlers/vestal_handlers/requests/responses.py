@@ -33,7 +33,7 @@ class HandlerResponse:
 
 
 def to_json(value: Any) -> bytes:
-    """Raise ValueError for NaN and infinity, TypeError for values that JSON does not have."""
+    """Encode a value; raise ValueError for NaN and infinity, TypeError for other types."""
     # TorchServe would indent the JSON, allow NaN, and set no content type.
     return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
@@ -42,7 +42,7 @@ def response_to(request: InferenceRequest, model: str, version: str) -> HandlerR
     """Combine the predictions of a request's instances.
 
     Raises:
-        Failure: the first error, if every instance or a row of a v2 tensor failed.
+        RequestFailure: the first error, if every instance or a row of a v2 tensor failed.
     """
     instances = request.instances
     failed = [instance.error for instance in instances if instance.error]
@@ -64,14 +64,14 @@ def response_to(request: InferenceRequest, model: str, version: str) -> HandlerR
 
 
 def oversized(bodies: Sequence[bytes], limit: int) -> list[int]:
-    """Indices of the largest responses of a batch; the others have at most `limit` bytes."""
-    total, found = sum(map(len, bodies)), []
+    """Indices of the largest responses of a batch, without which it has at most `limit` bytes."""
+    total, indices = sum(map(len, bodies)), []
     for index in sorted(range(len(bodies)), key=lambda index: -len(bodies[index])):
         if total <= limit:
             break
-        found.append(index)
+        indices.append(index)
         total -= len(bodies[index])
-    return found
+    return indices
 
 
 def _in_json(instance: Instance) -> bytes:

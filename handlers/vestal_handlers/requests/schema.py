@@ -1,6 +1,6 @@
 """Check a JSON value against a small part of JSON Schema.
 
-The part, of draft 2020-12 (https://json-schema.org/draft/2020-12/json-schema-validation):
+The supported keywords of draft 2020-12 (https://json-schema.org/draft/2020-12/json-schema-validation):
 
     any value   type (one or a list), enum, anyOf
     number      minimum, maximum, exclusiveMinimum, exclusiveMaximum
@@ -8,9 +8,9 @@ The part, of draft 2020-12 (https://json-schema.org/draft/2020-12/json-schema-va
     array       prefixItems, items, minItems, maxItems
     object      properties, required, additionalProperties: false
 
-The result is that of a full validator, except that NaN and infinity, which JSON does not have but
-some parsers accept, are refused. A `title` in `prefixItems` is the name of the field. It replaces a
-validation library because archives must load where only TorchServe and torch are installed.
+The result is that of a full validator, except that NaN and infinity are refused, which some parsers
+accept. A `title` in `prefixItems` is the name of the field. No validation library is used, because
+archives must load where only TorchServe and torch are installed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def validate(value: Any, schema: Schema, what: str = "the input") -> None:
     """Check a JSON value, as `json.loads` returns it.
 
     Args:
-        what: names the value in a message about it as a whole.
+        what: names the value in messages.
 
     Raises:
         InputError: 422, with the field, the expected value and the value received.
@@ -66,10 +66,10 @@ def _problem(value: Any, schema: Schema, what: str, path: str) -> str | None:
     """A message about the first error in a value; None if it is valid."""
     kinds = _listed(schema.get("type", ()))
     if kinds and not any(_is(value, kind) for kind in kinds):
-        wanted = " or ".join(_NAMES[kind] for kind in kinds)
-        return f"{_where(what, path)} must be {wanted}, got {_shown(value)}"
+        expected = " or ".join(_NAMES[kind] for kind in kinds)
+        return f"{_where(what, path)} must be {expected}, got {shown(value)}"
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{_where(what, path)} must be a finite number, got {_shown(value)}"
+        return f"{_where(what, path)} must be a finite number, got {shown(value)}"
     if "enum" in schema and not any(_same(value, choice) for choice in schema["enum"]):
         return f"{_where(what, path)} must be {_one_of(value, schema['enum'])}"
     if "anyOf" in schema:
@@ -81,15 +81,15 @@ def _problem(value: Any, schema: Schema, what: str, path: str) -> str | None:
 
 
 def _any_of(value: Any, branches: Sequence[Schema], what: str, path: str) -> str | None:
-    """The error by the closest branch: the one of the value's type with most of its fields."""
-    fitting = [b for b in branches if _is_one(value, _listed(b.get("type", ())))]
-    if not fitting:
+    """The error of the closest branch: that of the value's type with the most matching fields."""
+    candidates = [b for b in branches if _is_one(value, _listed(b.get("type", ())))]
+    if not candidates:
         kinds = dict.fromkeys(_NAMES[k] for b in branches for k in _listed(b["type"]))
-        return f"{_where(what, path)} must be {' or '.join(kinds)}, got {_shown(value)}"
+        return f"{_where(what, path)} must be {' or '.join(kinds)}, got {shown(value)}"
     if isinstance(value, dict):
-        fitting.sort(key=lambda branch: -len(value.keys() & branch.get("properties", {}).keys()))
+        candidates.sort(key=lambda branch: -len(value.keys() & branch.get("properties", {}).keys()))
     problems = []
-    for branch in fitting:
+    for branch in candidates:
         problem = _problem(value, branch, what, path)
         if problem is None:
             return None
@@ -101,7 +101,7 @@ def _number(value: float, schema: Schema, what: str, path: str) -> str | None:
     for keyword, (words, fits) in _BOUNDS.items():
         if keyword in schema and not fits(value, schema[keyword]):
             limit = f"{words} {schema[keyword]:.8g}"
-            return f"{_where(what, path)} must be {limit}, got {_shown(value)}"
+            return f"{_where(what, path)} must be {limit}, got {shown(value)}"
     return None
 
 
@@ -116,24 +116,24 @@ def _array(value: list[Any], schema: Schema, what: str, path: str) -> str | None
     problem = _length(len(value), "Items", unit, schema, _where(what, path))
     if problem:
         return problem
-    for index, (item, of) in enumerate(zip(value, prefix, strict=False)):
-        problem = _problem(item, of, what, of.get("title") or f"{path}[{index}]")
+    for index, (item, item_schema) in enumerate(zip(value, prefix, strict=False)):
+        problem = _problem(item, item_schema, what, item_schema.get("title") or f"{path}[{index}]")
         if problem:
             return problem
     rest = schema.get("items")
     if rest:
-        plain = _plainly_fits(rest)
+        is_valid = _quick_test(rest)
         for index in range(len(prefix), len(value)):
-            # A quick test avoids the full check for each of thousands of values.
-            if not plain(value[index]):
+            # The quick test avoids the full check for most of thousands of values.
+            if not is_valid(value[index]):
                 problem = _problem(value[index], rest, what, f"{path}[{index}]")
                 if problem:
                     return problem
     return None
 
 
-def _plainly_fits(schema: Schema) -> Callable[[Any], bool]:
-    """A quick test: True if the value is valid, False if it needs the full check."""
+def _quick_test(schema: Schema) -> Callable[[Any], bool]:
+    """Return a test that is True for a valid value and False if the full check is needed."""
     if schema.get("type") != "number" or not schema.keys() <= {"type", "minimum", "maximum"}:
         return lambda value: False
     low, high = schema.get("minimum", -FLOAT32_MAX), schema.get("maximum", FLOAT32_MAX)
@@ -151,12 +151,12 @@ def _object(value: dict[str, Any], schema: Schema, what: str, path: str) -> str 
                 return f"{field} is unknown: {hint}the fields are {', '.join(properties)}"
     for name in schema.get("required", ()):
         if name not in value:
-            needed = ", ".join(schema["required"])
+            required = ", ".join(schema["required"])
             field = _where(what, _inside(path, name))
-            return f"{field} is missing: {_where(what, path)} needs {needed}"
-    for name, of in properties.items():
+            return f"{field} is missing: {_where(what, path)} needs {required}"
+    for name, field_schema in properties.items():
         if name in value:
-            problem = _problem(value[name], of, what, _inside(path, name))
+            problem = _problem(value[name], field_schema, what, _inside(path, name))
             if problem:
                 return problem
     return None
@@ -202,7 +202,7 @@ def _listed(kinds: str | Sequence[str]) -> Sequence[str]:
 
 
 def _same(value: Any, choice: Any) -> bool:
-    # True equals 1 in Python, but not in JSON.
+    # In Python, but not in JSON, True equals 1.
     return bool(value == choice) and isinstance(value, bool) == isinstance(choice, bool)
 
 
@@ -211,7 +211,7 @@ def _one_of(value: Any, choices: Sequence[Any]) -> str:
     near = difflib.get_close_matches(str(value)[:_SHOWN], names, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     more = ", ..." if len(names) > 10 else ""
-    return f"one of {', '.join(names[:10])}{more}, got {_shown(value)}{hint}"
+    return f"one of {', '.join(names[:10])}{more}, got {shown(value)}{hint}"
 
 
 def _where(what: str, path: str) -> str:
@@ -224,7 +224,8 @@ def _inside(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A JSON value in a message, shortened."""
     match value:
         case str():
             text = json.dumps(value[:_SHOWN], ensure_ascii=False)
@@ -233,7 +234,7 @@ def _shown(value: Any) -> str:
             return f"a list of {len(value)}"
         case dict():
             return "an object"
-        case int() if value.bit_length() > 100:  # bool and small ones: below
+        case int() if value.bit_length() > 100:  # small ones are shown below
             return "an integer of many digits"
         case float() if not math.isfinite(value):
             return str(json.dumps(value))

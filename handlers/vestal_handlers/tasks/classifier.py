@@ -1,4 +1,4 @@
-"""The shared part of all classifiers: outputs -> probabilities -> top-k labels; explanations."""
+"""The base of all classifiers: outputs -> probabilities -> top-k labels; explanations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 class ClassifierOptions(ExplainOptions):
     """
     Attributes:
-        top_k: how many classes a prediction lists; all, if the model has fewer.
+        top_k: the number of classes in a prediction; all classes if there are fewer.
         threshold: the label is null if the best probability is below it; None: never.
-        outputs: what the model returns; probabilities are not changed.
+        outputs: whether the model returns logits or probabilities, which are not changed.
     """
 
     top_k: int = number(3, at_least=1)
@@ -84,7 +84,7 @@ class Classifier(BatchHandler):
         The probability of the payload's "target" is explained, or else that of the best class.
 
         Raises:
-            InputError: 422, several classes have the target as their label.
+            InputError: 422, the target is the label of several classes.
         """
         prediction = self.encode(self.forward([sample])[0], instance)
         payload = instance.payload if isinstance(instance.payload, dict) else {}

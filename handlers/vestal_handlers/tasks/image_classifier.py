@@ -75,7 +75,7 @@ class ImageClassifier(Classifier):
         return self.transform.example_input()
 
     def check_request(self, request: InferenceRequest) -> None:
-        """Add up the pixels of several images in order; those beyond the limit get 413."""
+        """Add up the pixels of several images in order; images beyond the limit get 413."""
         super().check_request(request)
         if len(request.instances) == 1:
             return
@@ -100,7 +100,7 @@ class ImageClassifier(Classifier):
         The baseline is a black image.
         """
         blank = self.transform.example_input()
-        # For a transform that keeps the size of the image, one black pixel is repeated.
+        # If the transform keeps the size of the image, one black pixel is repeated.
         black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
         prediction, found = self.attribute(sample, black, instance)
         if _wants_png(instance):
@@ -117,7 +117,7 @@ class ImageClassifier(Classifier):
             "required": ["b64"],
             "additionalProperties": False,
         }
-        asking = {
+        with_options = {
             "type": "object",
             "properties": {
                 "data": {"anyOf": [text, named, PIXELS_SCHEMA]},
@@ -127,7 +127,7 @@ class ImageClassifier(Classifier):
             "required": ["data"],
             "additionalProperties": False,
         }
-        return {"anyOf": [text, named, PIXELS_SCHEMA, asking]}
+        return {"anyOf": [text, named, PIXELS_SCHEMA, with_options]}
 
     def example(self) -> dict[str, Any]:
         stream = BytesIO()
@@ -139,7 +139,7 @@ class ImageClassifier(Classifier):
         return {**super().limits(), **{name: getattr(self.options, name) for name in names}}
 
     def _pixels_of(self, instance: Instance) -> int:
-        """Pixels of an image, or of the transformed image if more; 0 if decoding will refuse it."""
+        """The pixels of the image, or of the transformed image if more; 0 if it is not valid."""
         payload = instance.payload
         payload = payload.get("data", payload) if isinstance(payload, dict) else payload
         if isinstance(payload, list):
@@ -155,7 +155,7 @@ class ImageClassifier(Classifier):
     def _image(self, instance: Instance) -> Tensor:
         payload = instance.payload
         if isinstance(payload, dict):
-            # An array is checked faster while it is read, so a string replaces it here.
+            # An array is checked faster while it is read; here, a string takes its place.
             text = {"data": ""} if isinstance(payload.get("data"), list) else {}
             validate({**payload, **text}, self.input_schema(), "the input")
             payload = payload.get("data", payload)
@@ -167,5 +167,5 @@ class ImageClassifier(Classifier):
 
 
 def _wants_png(instance: Instance) -> bool:
-    asked = instance.payload.get("format") if isinstance(instance.payload, dict) else None
-    return asked == "png" or (not asked and PNG in instance.request.headers.get("accept", ""))
+    name = instance.payload.get("format") if isinstance(instance.payload, dict) else None
+    return name == "png" or (not name and PNG in instance.request.headers.get("accept", ""))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.errors import InputError
-from vestal_handlers.model_files import load_module
+from vestal_handlers.model_files import load_transform
 from vestal_handlers.requests.numerals import number_in
 from vestal_handlers.requests.request import Instance
 from vestal_handlers.requests.schema import FLOAT32, validate
@@ -24,7 +24,7 @@ class RegressorOptions(ExplainOptions):
     Attributes:
         features: the names of the features, in the model's order.
         target: the name of the predicted value.
-        units: the units of the predicted value, part of every prediction.
+        units: the units of the predicted value, which every prediction contains.
     """
 
     features: list[str]
@@ -37,14 +37,12 @@ class Regressor(BatchHandler):
 
     options_type = RegressorOptions
     options: RegressorOptions
-    rows: ClassVar[bool] = True
+    rows_are_instances: ClassVar[bool] = True
     json_bodies: ClassVar[bool] = True
 
     def setup(self) -> None:
-        self.transform: Callable[[Tensor], Tensor] = (
-            load_module(self.model_dir, "transforms").transform
-            if (self.model_dir / "transforms.py").is_file()
-            else lambda row: row
+        self.transform: Callable[[Tensor], Tensor] = load_transform(
+            self.model_dir, default=lambda row: row
         )
 
     def example_input(self) -> Tensor:
@@ -68,9 +66,9 @@ class Regressor(BatchHandler):
         return {"prediction": output.float().item(), **units}
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
-        """The prediction with what each feature adds to it, in its units.
+        """Return the prediction and the contribution of each feature, in its units.
 
-        The baseline is 0 in the model's input: the mean row, if the transform standardizes.
+        The baseline is zero in the model's input: the mean row if the transform standardizes.
         """
         prediction = self.encode(self.forward([sample])[0], instance)
         if len(sample) != len(self.options.features):
@@ -126,6 +124,6 @@ class Regressor(BatchHandler):
 
 
 def _number_or_text(value: Any) -> Any:
-    """A form's numeral as a number; anything else unchanged, for validation to report."""
+    """Parse a number of a form; other values stay unchanged, and validation reports them."""
     number = number_in(value) if isinstance(value, str) else None
     return value if number is None else number

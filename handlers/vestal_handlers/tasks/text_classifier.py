@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.errors import InputError
-from vestal_handlers.model_files import load_module
+from vestal_handlers.model_files import load_transform
 from vestal_handlers.options import number
 from vestal_handlers.requests.charsets import text_of
 from vestal_handlers.requests.request import Instance
@@ -25,8 +25,8 @@ EXAMPLE = "for word in text.split():"
 class TextClassifierOptions(ClassifierOptions):
     """
     Attributes:
-        max_chars: characters of one text.
-        explain_words: how many words an explanation lists, the most important first.
+        max_chars: the maximum length of a text in characters.
+        explain_words: the number of words in an explanation, the most important first.
     """
 
     max_chars: int = number(100_000, at_least=1)
@@ -38,14 +38,11 @@ class TextClassifier(Classifier):
 
     options_type = TextClassifierOptions
     options: TextClassifierOptions
-    rows: ClassVar[bool] = True
+    rows_are_instances: ClassVar[bool] = True
 
     def setup(self) -> None:
         super().setup()
-        own = (self.model_dir / "transforms.py").is_file()
-        self.transform: TextTransform = (
-            load_module(self.model_dir, "transforms").transform if own else TextTransform()
-        )
+        self.transform: TextTransform = load_transform(self.model_dir, default=TextTransform())
 
     def example_input(self) -> Tensor:
         return self.transform.example_input()
@@ -58,9 +55,9 @@ class TextClassifier(Classifier):
         return self.transform(text)
 
     def explain(self, sample: Tensor, instance: Instance) -> dict[str, Any]:
-        """The prediction with what each word adds to it, or each value of a vector.
+        """Return the prediction and the contribution of each word, or of each value of a vector.
 
-        The baseline is the empty text. Words beyond `explain_words` are added up in `rest`.
+        The baseline is the empty text. `rest` is the sum for words beyond `explain_words`.
         """
         prediction, found = self.attribute(sample, self.transform.example_input(), instance)
         text, vector = self._text_or_vector(instance)
@@ -103,20 +100,20 @@ class TextClassifier(Classifier):
         return {**super().limits(), "max_chars": self.options.max_chars}
 
     def _text_or_vector(self, instance: Instance) -> tuple[str, list[float] | None]:
-        """The checked payload: a text and None, or an empty text and a vector."""
-        given = instance.payload
-        if isinstance(given, bytes | bytearray):
-            given = text_of(given, instance.request.headers, "the text")
-        text = given.get("text") if isinstance(given, dict) else given
+        """The validated payload: a text and None, or an empty text and a vector."""
+        payload = instance.payload
+        if isinstance(payload, bytes | bytearray):
+            payload = text_of(payload, instance.request.headers, "the text")
+        text = payload.get("text") if isinstance(payload, dict) else payload
         if isinstance(text, str) and len(text) > self.options.max_chars:
             raise InputError(
                 413,
                 f"a text of {len(text):,} characters, at most {self.options.max_chars:,} "
                 "(handler.max_chars)",
             )
-        validate(given, self.input_schema(), "the input")
+        validate(payload, self.input_schema(), "the input")
         if isinstance(text, str):
             if not text.strip():
                 raise InputError(422, "the text has no words, only whitespace")
             return text, None
-        return "", given["vector"] if isinstance(given, dict) else given
+        return "", payload["vector"] if isinstance(payload, dict) else payload

@@ -1,1 +1,1 @@
-"""Text: hashed words for classifiers, and generation with language models."""
+"""Hash words for text classifiers, and generate text with language models."""

@@ -1,11 +1,11 @@
-"""The decoding loop: sequences with their own parameters share a batch, a model and a cache.
+"""The decoding loop, in which sequences with their own parameters share a batch and a cache.
 
     add: prompts -> cache and next logits
     step: logits -> one token per row -> finished rows leave -> forward -> logits
 
-Rows are aligned on the right in the cache: a shorter one has masked padding on its left, and its
-positions count from its own first token. So the tokens of a row do not depend on its neighbours,
-and rows may join and leave between steps.
+Rows are aligned on the right in the cache: a shorter row has masked padding on its left, and its
+positions count from its own first token. Therefore the tokens of a row do not depend on the other
+rows, and rows may join and leave between steps.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class GeneratedSequence:
 
     Attributes:
         prompt: token ids, at least one.
-        max_new_tokens: the length at which it ends with reason "length", unless the model's context
-            ends it earlier.
+        max_new_tokens: the number of tokens after which it ends with reason "length", or earlier at
+            the end of the model's context.
         sampler: logits [V] to a token id; None: the most probable one.
         is_stopped: called with `tokens` after each token; True ends the row with reason "stop".
         tokens: the generated token ids, including the end-of-sequence token.
-        finish_reason: None while it runs.
-        error: why it failed and left the loop.
+        finish_reason: None until the sequence is finished.
+        error: the reason why it failed and left the loop.
     """
 
     prompt: Sequence[int]
@@ -65,14 +65,14 @@ class GenerationLoop:
     Args:
         model: a causal language model of transformers, in eval mode, with absolute or rotary
             positions (`position_ids`).
-        context: the most tokens of the model, prompt and generated together.
+        context: the maximum number of tokens, prompt and generated together.
         eos: the token ids that end a row.
     """
 
     def __init__(self, model: Any, context: int, eos: frozenset[int] = frozenset()) -> None:
         self.model, self.context, self.eos = model, context, eos
         self.rows: list[GeneratedSequence] = []
-        # With layers of the whole context; the type in transformers does not declare their keys.
+        # Any: the type in transformers does not declare the keys and values of its layers.
         self._cache: Any = DynamicCache()
         self._mask = torch.ones(0, 0, dtype=torch.long, device=model.device)  # [N, T]
         self._logits: Tensor | None = None  # [N, V] of the next token; None: to be computed
@@ -124,7 +124,7 @@ class GenerationLoop:
         self._logits = None
         finite = torch.isfinite(logits).all(dim=-1).tolist()
         best = logits.argmax(dim=-1).tolist()
-        given = []
+        generated = []
         for index, row in enumerate(self.rows):
             if not finite[index]:
                 row.error = HandlerError("the model's logits are not finite (NaN or infinity)")
@@ -132,9 +132,9 @@ class GenerationLoop:
             token = row.sampler(logits[index]) if row.sampler else best[index]
             row.tokens.append(token)
             row.finish_reason = self._finish_reason(row)
-            given.append((row, token))
+            generated.append((row, token))
         self._keep([index for index, row in enumerate(self.rows) if not row.done])
-        return given
+        return generated
 
     def remove(self, row: GeneratedSequence) -> None:
         """Remove a row before it is finished."""
@@ -171,7 +171,7 @@ class GenerationLoop:
         return logits
 
     def _keep(self, indices: list[int]) -> None:
-        """Keep only these rows, and the columns that they use."""
+        """Keep only these rows, and only the columns that they use."""
         if len(indices) == len(self.rows):
             return
         self.rows = [self.rows[index] for index in indices]
@@ -215,9 +215,9 @@ def generate(
     """Generate until every row is finished, in groups that fit the cache.
 
     Args:
-        max_cells: the most rows times tokens in the cache.
-        deadline: time.monotonic() after which rows end with reason "time" and their tokens so far;
-            rows that have not begun fail.
+        max_cells: the maximum of rows times tokens in the cache.
+        deadline: time.monotonic() after which rows end with reason "time" and the tokens that they
+            have; rows that have not begun fail.
     """
     sizes = [min(len(row.prompt) + row.max_new_tokens, context) for row in rows]
     for group in group_by_size(sizes, max_cells):
@@ -236,9 +236,9 @@ def generate(
 
 
 def group_by_size(sizes: Sequence[int], max_cells: int) -> Iterator[list[int]]:
-    """Group indices by size so that a group's length times its largest size fits `max_cells`.
+    """Group indices so that a group's length times its largest size is at most `max_cells`.
 
-    A size that exceeds the limit alone is its own group.
+    A size above the limit is a group of its own.
     """
     group: list[int] = []
     for index in sorted(range(len(sizes)), key=sizes.__getitem__):

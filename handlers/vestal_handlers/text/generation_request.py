@@ -1,4 +1,4 @@
-"""Requests for text generation: their schema and options, and the prompt."""
+"""Options and schema of text generation, and the prompt of a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vestal_handlers.text.language_model import LanguageModel
 from vestal_handlers.text.sampling import GREEDY_BELOW, Sampling
 
 # Fields that have no effect with "score".
-_GENERATES = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
+_GENERATION_FIELDS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class TextGeneratorOptions(Options):
     """
     Attributes:
         max_new_tokens: the default for a request.
-        max_new_tokens_limit: the most tokens that a request may set.
+        max_new_tokens_limit: the maximum that a request may set.
         max_prompt_tokens: tokens of one prompt; None: the model's context.
         max_prompt_chars: characters of one prompt, before it is tokenized.
         max_stop: stop strings of one request.
@@ -49,8 +49,8 @@ class Prompt:
     """A checked request: a sample of the text generator.
 
     Attributes:
-        tokens: ids, at least one.
-        dropped: how many were cut from the left; None if the request did not allow truncation.
+        tokens: token ids, at least one.
+        dropped: the number of tokens cut on the left; None if the request did not allow truncation.
         sampling: None: greedy.
     """
 
@@ -108,21 +108,21 @@ def read_prompt(
     if not isinstance(payload, Mapping):
         raise InputError(415, "expected a prompt: text, or an object with the field 'prompt'")
     schema = object_schema(options)
-    given = _from_form(payload, schema["properties"]) if form else dict(payload)
-    validate(given, schema, "the request")
-    score = given.get("score", False)
-    unused = [name for name in _GENERATES if score and name in given]
+    request = _from_form(payload, schema["properties"]) if form else dict(payload)
+    validate(request, schema, "the request")
+    score = request.get("score", False)
+    unused = [name for name in _GENERATION_FIELDS if score and name in request]
     if unused:
         raise InputError(
             422, f"field '{unused[0]}' has no effect with score, which generates no text; remove it"
         )
-    wanted = int(given.get("max_new_tokens", options.max_new_tokens))
-    tokens, dropped = _tokens(given, 0 if score else wanted, language, options)
-    stop = given.get("stop", [])
+    max_new_tokens = int(request.get("max_new_tokens", options.max_new_tokens))
+    tokens, dropped = _tokens(request, 0 if score else max_new_tokens, language, options)
+    stop = request.get("stop", [])
     return Prompt(
         tokens=tuple(tokens),
-        max_new_tokens=wanted,
-        sampling=_sampling(given),
+        max_new_tokens=max_new_tokens,
+        sampling=_sampling(request),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         score=score,
         dropped=dropped,
@@ -130,39 +130,39 @@ def read_prompt(
 
 
 def _from_form(fields: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """`"5"` where a number is wanted is 5, `"true"` where a boolean is; the rest is left as is."""
-    read = dict(fields)
+    """Parse the fields whose schema is a number or a boolean: `"5"` to 5, `"true"` to True."""
+    parsed = dict(fields)
     for name, value in fields.items():
         if properties.get(name, {}).get("type") in ("integer", "number", "boolean"):
             try:
-                read[name] = json.loads(value)
+                parsed[name] = json.loads(value)
             except (TypeError, ValueError, RecursionError):
-                continue  # validation names it
-    return read
+                continue  # validation reports the field
+    return parsed
 
 
-def _sampling(given: Mapping[str, Any]) -> Sampling | None:
-    """Greedy unless asked: a top_k or top_p without a temperature samples at temperature 1."""
-    asked = 1.0 if "top_k" in given or "top_p" in given else 0.0
-    temperature = float(given.get("temperature", asked))
+def _sampling(request: Mapping[str, Any]) -> Sampling | None:
+    """The sampling parameters, or None for greedy; top_k or top_p imply temperature 1."""
+    default = 1.0 if "top_k" in request or "top_p" in request else 0.0
+    temperature = float(request.get("temperature", default))
     if temperature < GREEDY_BELOW:
         return None
     return Sampling(
         temperature=temperature,
-        top_k=int(given.get("top_k", 0)),
-        top_p=float(given.get("top_p", 1)),
-        seed=int(given["seed"]) if "seed" in given else secrets.randbits(32),
+        top_k=int(request.get("top_k", 0)),
+        top_p=float(request.get("top_p", 1)),
+        seed=int(request["seed"]) if "seed" in request else secrets.randbits(32),
     )
 
 
 def _tokens(
-    given: Mapping[str, Any],
+    request: Mapping[str, Any],
     new_tokens: int,
     language: LanguageModel,
     options: TextGeneratorOptions,
 ) -> tuple[list[int], int | None]:
-    """The tokens of the prompt, and how many were cut from its left."""
-    text = given["prompt"]
+    """The tokens of the prompt, and the number of tokens that were cut on its left."""
+    text = request["prompt"]
     if len(text) > options.max_prompt_chars:
         raise InputError(
             413,
@@ -173,7 +173,7 @@ def _tokens(
     # The context needs room for at least one new token.
     limit = language.context - (1 if new_tokens else 0)
     limit = min(limit, options.max_prompt_tokens or limit)
-    if not given.get("truncate"):
+    if not request.get("truncate"):
         if len(tokens) > limit:
             raise InputError(
                 413,

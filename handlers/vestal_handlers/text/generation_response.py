@@ -1,4 +1,4 @@
-"""Turn the result for a prompt into a prediction: text, or the prompt's score."""
+"""Convert the result for a prompt to a prediction: generated text, or the prompt's score."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def prediction_of(output: GenerationOutput, language: LanguageModel) -> dict[str
         return {
             "tokens": [language.piece(token) for token in prompt.tokens],
             "token_ids": list(prompt.tokens),
-            # No token before the first one could predict it.
+            # The first token has no tokens before it.
             "logprobs": [None, *output.logprobs],
             **prediction,
         }
     if prompt.sampling:
         prediction["seed"] = prompt.sampling.seed
     text = language.text(row.tokens)
-    ends = [found for stop in prompt.stop if (found := text.find(stop)) >= 0]
+    ends = [end for stop in prompt.stop if (end := text.find(stop)) >= 0]
     return {
         "text": text[: min(ends, default=len(text))],
         "finish_reason": row.finish_reason,

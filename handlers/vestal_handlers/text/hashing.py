@@ -26,7 +26,7 @@ _LOW_32 = np.uint64(0xFFFFFFFF)
 
 @dataclass(frozen=True)
 class TextTransform:
-    """The whole preprocessing of a text classifier; `transforms.py` of a model creates it once.
+    """The preprocessing of a text classifier; the `transforms.py` of a model creates it.
 
     Attributes:
         size: the size of the vector.
@@ -62,14 +62,14 @@ class TextTransform:
         h(w1 ... wn) = (h(w1 ... wn-1) * K + crc(wn)) * K; its middle bits give the bucket.
         """
         crc = np.array([zlib.crc32(word.encode()) for word in words], dtype=np.uint64)
-        found, hashed = [], np.zeros(len(words), dtype=np.uint64)
+        buckets, hashed = [], np.zeros(len(words), dtype=np.uint64)
         for n in range(1, min(self.words, len(words)) + 1):
             last = crc[n - 1 :]
             hashed = (hashed[: len(last)] * _KNUTH + last) * _KNUTH & _LOW_32
-            # The low bits of a product depend only on low bits, so the high ones are mixed in.
+            # The low bits of a product depend only on low bits, so high bits are mixed in.
             mixed = hashed ^ (hashed >> np.uint64(15))
-            found.append((mixed % np.uint64(self.size)).astype(np.int64))
-        return found
+            buckets.append((mixed % np.uint64(self.size)).astype(np.int64))
+        return buckets
 
     def distribute(self, words: list[str], values: Tensor) -> list[float]:
         """Distribute the values of a vector, float32 [size], to the words; the sum is the same.
@@ -81,8 +81,8 @@ class TextTransform:
         counts = sum(np.bincount(p, minlength=self.size) for p in buckets)
         each = values.double().numpy() / np.maximum(counts, 1)
         shares = np.zeros(len(words))
-        for n, of_n in enumerate(buckets, start=1):
+        for n, numbers in enumerate(buckets, start=1):
             for offset in range(n):
-                shares[offset : offset + len(of_n)] += each[of_n] / n
-        found: list[float] = shares.tolist()
-        return found
+                shares[offset : offset + len(numbers)] += each[numbers] / n
+        distributed: list[float] = shares.tolist()
+        return distributed

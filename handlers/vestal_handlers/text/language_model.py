@@ -22,7 +22,7 @@ class LanguageModel:
 
     Attributes:
         model: a model of transformers, fp32, in eval mode.
-        context: the most tokens that it takes.
+        context: the maximum number of tokens.
         eos: the token ids that end a text.
         start: the first token of an empty text: the beginning-of-text token or, for models without
             one (GPT-2), the end-of-text token; None if there is neither.
@@ -38,10 +38,10 @@ class LanguageModel:
         """Token ids of a text, at least one; special tokens written in it are recognized.
 
         Raises:
-            InputError: 400 not Unicode, 422 no part of it is in the vocabulary.
+            InputError: 400 not Unicode, 422 no part of the text is in the vocabulary.
         """
         try:
-            # The tokenizer reports a lone surrogate only as "not a str".
+            # The tokenizer's own message for a lone surrogate is unclear.
             text.encode()
         except UnicodeEncodeError:
             raise InputError(400, "the prompt is not Unicode (lone surrogate)") from None
@@ -100,7 +100,7 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no {name} in {folder}, the folder of the weights")
-    # A worker's stderr is its log, where a progress bar takes a line for every step.
+    # In a worker's log, a progress bar would take one line per step.
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -111,7 +111,7 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
         output_loading_info=True,
     )
     model, report = loaded
-    # transformers fills missing weights with random values, and only warns.
+    # transformers only warns about missing weights, and fills them with random values.
     wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
     wrong.pop("unexpected_keys", None)
     if wrong:
@@ -140,7 +140,7 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
     )
 
 
-def _ids(given: int | list[int] | None, vocabulary: int) -> frozenset[int]:
-    """The special tokens that exist; a small model may keep the ids of a large one's config."""
-    ids = given if isinstance(given, list) else [given]
+def _ids(special: int | list[int] | None, vocabulary: int) -> frozenset[int]:
+    """The special tokens in the vocabulary; a small model's config may have ids of a larger one."""
+    ids = special if isinstance(special, list) else [special]
     return frozenset(token for token in ids if token is not None and 0 <= token < vocabulary)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-# Dividing by less than this leaves one token anyway (the same limit as in vLLM).
+# Below this temperature only one token is left (the same limit as in vLLM).
 GREEDY_BELOW = 1e-5
 
 
@@ -48,9 +48,9 @@ class Sampler:
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
     """The probabilities of the tokens, fp32 [V]; 0 for those that are filtered out."""
-    # The best logit becomes 0, so that no temperature makes the others infinite.
+    # The best logit becomes 0, so that the result is finite at every temperature.
     scores = ((logits - logits.max()) / sampling.temperature)[None]
-    # The filters of transformers do not use the previous tokens, so none are passed.
+    # The filters of transformers do not use the previous tokens.
     before = torch.empty(1, 0, dtype=torch.long)
     if 0 < sampling.top_k < logits.shape[-1]:
         scores = TopKLogitsWarper(sampling.top_k)(before, scores)

@@ -1,4 +1,4 @@
-"""Score a text: the log-probability of each token, given the tokens before it."""
+"""Score a text: the log-probability of each token after the tokens before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.text.generation import NOT_BEGUN, group_by_size
 
-# Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so a pass computes few.
+# Logits of a long text are large (1,024 x 50,257 in fp32: 206 MB), so each pass computes a part.
 TOKENS_AT_ONCE = 512
 
 
@@ -28,12 +28,12 @@ def score(
 
     Args:
         prompts: token ids, at least one each, within the model's context.
-        max_cells: the most rows times tokens in the cache.
+        max_cells: the maximum of rows times tokens in the cache.
         deadline: time.monotonic() after which unfinished prompts fail.
 
     Returns:
-        For each prompt one number fewer than it has tokens; a Failure where one is not finite, or
-        no time was left.
+        For each prompt one number fewer than it has tokens, or a RequestFailure if a number is not
+        finite or the deadline passed.
     """
     scores: list[list[float] | RequestFailure] = [[] for _ in prompts]
     for group in group_by_size([len(prompt) for prompt in prompts], max_cells):

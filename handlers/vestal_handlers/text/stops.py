@@ -11,20 +11,20 @@ REPLACEMENT = "\ufffd"
 class StopMatcher:
     """Called after each token with all tokens so far; decodes only the last few of them.
 
-    A text can be cut between whole characters: the part before the cut is not decoded again, and
-    only its end is kept, in which a stop string may begin. Some tokens before the cut are decoded
-    together with the new ones, as some tokenizers omit the space of a text's first token.
+    The text is cut after a complete character. The part before the cut is not decoded again; only
+    its end is kept, because a stop string may begin there. Some tokens before the cut are decoded
+    together with the new ones, because some tokenizers omit the space of the first token.
 
     Args:
-        strings: not empty, each of at least one character.
+        strings: at least one string, each of at least one character.
         decode: token ids to text, incomplete characters as U+FFFD.
     """
 
     def __init__(self, strings: Sequence[str], decode: Callable[[list[int]], str]) -> None:
         self._strings, self._decode = strings, decode
         self._kept = max(map(len, strings)) - 1
-        self._end = ""  # of the text before the cut
-        self._before = self._cut = 0  # tokens[_before:_cut] are decoded along
+        self._end = ""  # the end of the text before the cut
+        self._before = self._cut = 0  # tokens[_before:_cut] are decoded with the new ones
 
     def __call__(self, tokens: list[int]) -> bool:
         """Whether the text of these tokens contains a stop string; not called again after True."""
