@@ -111,12 +111,12 @@ def _check_content(artifact: Path) -> None:
 
 def _devices(artifact: Path) -> set[str]:
     """The device types of the weights, constants and values of a .pt2."""
-    found: set[str] = set()
+    types: set[str] = set()
     with zipfile.ZipFile(artifact) as content:
         for name in content.namelist():
             if name.endswith(".json"):
-                found.update(kind.decode() for kind in _DEVICE.findall(content.read(name)))
-    return found
+                types.update(kind.decode() for kind in _DEVICE.findall(content.read(name)))
+    return types
 
 
 @contextmanager

@@ -30,11 +30,11 @@ def choose_output(names: Sequence[str], output: str | int | None, artifact: str)
     if output in names:
         return str(output)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    found = f"{len(names)} outputs ({', '.join(names[:_SHOWN])}{more})"
+    outputs = f"{len(names)} outputs ({', '.join(names[:_SHOWN])}{more})"
     if output is not None:
-        raise ValueError(f"{artifact} has no output {output!r} (handler.output); it has {found}")
+        raise ValueError(f"{artifact} has no output {output!r} (handler.output); it has {outputs}")
     raise ValueError(
-        f"{artifact} has {found}, but only one is served. "
+        f"{artifact} has {outputs}, but only one is served. "
         f"Choose it with handler.output in model-config.yaml (output: {names[0]})"
     )
 

@@ -88,10 +88,10 @@ def _has_more_scans(data: bytes | bytearray, at: int, most: int) -> bool:
     """Whether more than `most` scans follow the position `at`, after the first scan's header."""
     # There may be tables between scans, so three markers count as one scan.
     for _ in range(3 * most):
-        found = _MARKER.search(data, at)
-        if not found or found[0][1] == _END:
+        marker = _MARKER.search(data, at)
+        if not marker or marker[0][1] == _END:
             return False
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return True
 
 

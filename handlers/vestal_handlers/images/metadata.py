@@ -72,8 +72,8 @@ def orientation_of(image: Image.Image, data: Data, kind: str | None) -> int:
 
 def _strip_png(data: Data) -> Data:
     view = memoryview(data)
-    kept = [view[start:end] for kind, start, end in png_chunks(data) if kind in _PNG_PIXELS]
-    return b"".join([view[: len(PNG_SIGNATURE)], *kept])
+    chunks = [view[start:end] for kind, start, end in png_chunks(data) if kind in _PNG_PIXELS]
+    return b"".join([view[: len(PNG_SIGNATURE)], *chunks])
 
 
 def _png_metadata(data: Data) -> tuple[Data, Data]:
@@ -146,29 +146,29 @@ def _tiff_tags(data: Data) -> Iterator[tuple[int, int, int, int, int]]:
 def _strip_tiff(data: Data) -> Data:
     try:
         start, count, entry, offset = _directory(data)
-        kept = [position for position, tag, *_ in _tiff_tags(data) if tag in _TIFF_PIXELS]
+        positions = [position for position, tag, *_ in _tiff_tags(data) if tag in _TIFF_PIXELS]
         (entries,) = struct.unpack_from(count, data, start)
     except KeyError:  # another byte order or version
         return data
     size, first = struct.calcsize(entry), start + struct.calcsize(count)
     following = data[first + entries * size :][: struct.calcsize(offset)]
     stripped = bytearray(data)
-    directory = b"".join(data[position : position + size] for position in kept) + following
-    struct.pack_into(count, stripped, start, len(kept))
+    directory = b"".join(data[position : position + size] for position in positions) + following
+    struct.pack_into(count, stripped, start, len(positions))
     stripped[first : first + len(directory)] = directory
     return stripped
 
 
 def _strip_jpeg(data: Data) -> Data:
     """Remove comments and application segments, except Adobe's, which states the colour model."""
-    kept, at = [data[:2]], 2
+    segments, at = [data[:2]], 2
     while data[at] == 0xFF and data[at + 1] != 0xDA:
         marker = data[at + 1]
         (length,) = struct.unpack_from("!H", data, at + 2)
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _is_adobe(data, at, length):
-            kept.append(data[at : at + 2 + length])
+            segments.append(data[at : at + 2 + length])
         at += 2 + length
-    return b"".join([*kept, data[at:]])
+    return b"".join([*segments, data[at:]])
 
 
 def _is_adobe(data: Data, at: int, length: int) -> bool:
@@ -176,7 +176,7 @@ def _is_adobe(data: Data, at: int, length: int) -> bool:
 
 
 def _strip_webp(data: Data) -> Data:
-    kept, at = bytearray(), 12
+    chunks, at = bytearray(), 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
         end = at + 8 + length + length % 2
@@ -184,12 +184,12 @@ def _strip_webp(data: Data) -> Data:
         if kind == b"VP8X":
             chunk[8] &= ~0x2C & 0xFF  # flags: no ICC profile, no EXIF, no XMP
         if kind not in (b"ICCP", b"EXIF", b"XMP "):
-            kept += chunk
+            chunks += chunk
         at = end
-    return b"RIFF" + struct.pack("<I", len(kept) + 4) + b"WEBP" + kept
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
 
 
 def _strip_gif(data: Data) -> Data:
     """Remove comments and application extensions; keep graphic control (0xF9): transparency."""
-    kept = [data[start:end] for label, start, end in gif_blocks(data) if label in (None, 0xF9)]
-    return b"".join(kept)
+    blocks = [data[start:end] for label, start, end in gif_blocks(data) if label in (None, 0xF9)]
+    return b"".join(blocks)

@@ -89,7 +89,7 @@ class Classifier(BatchHandler):
         prediction = self.encode(self.forward([sample])[0], instance)
         payload = instance.payload if isinstance(instance.payload, dict) else {}
         index = self._index_of(payload.get("target", prediction["index"]))
-        found = attribute(
+        attribution = attribute(
             self.engine,
             sample,
             baseline,
@@ -101,11 +101,11 @@ class Classifier(BatchHandler):
         explained = {
             "target": self.labels[index],
             "target_index": index,
-            "target_probability": found.score,
-            "baseline_probability": found.baseline_score,
-            "method": found.method,
+            "target_probability": attribution.score,
+            "baseline_probability": attribution.baseline_score,
+            "method": attribution.method,
         }
-        return {**prediction, **explained}, found
+        return {**prediction, **explained}, attribution
 
     def _index_of(self, target: str | float) -> int:
         """The index of a target: a label, or an index."""

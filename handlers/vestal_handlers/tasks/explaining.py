@@ -135,25 +135,25 @@ def attribute(
     if differentiable:
         steps = max(1, _VALUES_A_PASS // sum(map(Tensor.numel, inputs)))
         # Copies that require gradients: samples are shared, and captum warns if it must set this.
-        found = IntegratedGradients(forward).attribute(
+        attributions = IntegratedGradients(forward).attribute(
             tuple(each.clone().requires_grad_() for each in inputs),
             baselines,
             n_steps=n_steps,
             internal_batch_size=min(steps, n_steps),
         )
     else:
-        found = FeatureAblation(forward).attribute(
+        attributions = FeatureAblation(forward).attribute(
             inputs,
             baselines,
             feature_mask=_occlusion_groups(inputs, baselines),
             perturbations_per_eval=_OCCLUDED_A_PASS,
         )
-    if not all(torch.isfinite(each).all() for each in found):
+    if not all(torch.isfinite(each).all() for each in attributions):
         raise HandlerError("the attributions are not finite (NaN or infinity)")
     with torch.no_grad():
         both = (torch.cat(pair) for pair in zip(inputs, baselines, strict=True))
         at_input, at_baseline = forward(*both).tolist()
-    tensors = [each[0].detach().float().cpu() for each in found]
+    tensors = [each[0].detach().float().cpu() for each in attributions]
     values: Any = dict(zip(names, tensors, strict=True)) if names else tensors[0]
     return Attribution(
         values,

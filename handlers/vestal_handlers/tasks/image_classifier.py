@@ -102,11 +102,11 @@ class ImageClassifier(Classifier):
         blank = self.transform.example_input()
         # If the transform keeps the size of the image, one black pixel is repeated.
         black = blank if blank.shape == sample.shape else blank[:, :1, :1].expand_as(sample)
-        prediction, found = self.attribute(sample, black, instance)
+        prediction, attribution = self.attribute(sample, black, instance)
         if _wants_png(instance):
             picture = model_view(self.transform, self._image(instance))
-            return Media(heat_map(picture, found.values), PNG)
-        return {**prediction, "shape": list(sample.shape), "attributions": found.cells()}
+            return Media(heat_map(picture, attribution.values), PNG)
+        return {**prediction, "shape": list(sample.shape), "attributions": attribution.cells()}
 
     def input_schema(self) -> dict[str, Any]:
         """An image can also be the raw body or a file of a form; `format` is for explanations."""

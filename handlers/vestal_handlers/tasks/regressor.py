@@ -77,7 +77,7 @@ class Regressor(BatchHandler):
                 f"the transform of model {self.name} does not keep one value per feature, so "
                 "predictions cannot be explained",
             )
-        found = attribute(
+        attribution = attribute(
             self.engine,
             sample,
             torch.zeros_like(sample),
@@ -86,11 +86,11 @@ class Regressor(BatchHandler):
             n_steps=self.options.n_steps,
             deadline=self.deadline,
         )
-        names = zip(self.options.features, found.values.tolist(), strict=True)
+        names = zip(self.options.features, attribution.values.tolist(), strict=True)
         return {
             **prediction,
-            "baseline_prediction": found.baseline_score,
-            "method": found.method,
+            "baseline_prediction": attribution.baseline_score,
+            "method": attribution.method,
             "attributions": dict(names),
         }
 

@@ -59,13 +59,15 @@ class TextClassifier(Classifier):
 
         The baseline is the empty text. `rest` is the sum for words beyond `explain_words`.
         """
-        prediction, found = self.attribute(sample, self.transform.example_input(), instance)
+        prediction, attribution = self.attribute(sample, self.transform.example_input(), instance)
         text, vector = self._text_or_vector(instance)
         if vector is not None:
-            return {**prediction, "attributions": found.values.tolist()}
+            return {**prediction, "attributions": attribution.values.tolist()}
         words = self.transform.split(text)
         total: dict[str, float] = defaultdict(float)
-        for word, share in zip(words, self.transform.distribute(words, found.values), strict=True):
+        for word, share in zip(
+            words, self.transform.distribute(words, attribution.values), strict=True
+        ):
             total[word] += share
         count = Counter(words)
         ranked = sorted(total, key=lambda word: -abs(total[word]))

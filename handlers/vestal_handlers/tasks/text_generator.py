@@ -86,11 +86,11 @@ class TextGenerator(BatchHandler):
         outputs: dict[int, GenerationOutput | RequestFailure] = {
             i: row.error or GenerationOutput(samples[i], row) for i, row in rows.items()
         }
-        for i, found in zip(scored, logprobs, strict=True):
+        for i, result in zip(scored, logprobs, strict=True):
             outputs[i] = (
-                found
-                if isinstance(found, RequestFailure)
-                else GenerationOutput(samples[i], logprobs=found)
+                result
+                if isinstance(result, RequestFailure)
+                else GenerationOutput(samples[i], logprobs=result)
             )
         return [outputs[i] for i in range(len(samples))]
 

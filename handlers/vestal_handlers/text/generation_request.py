@@ -184,5 +184,5 @@ def _tokens(
         return tokens, None
     # Room for the new tokens, but at most half of the limit for the prompt.
     room = max(language.context - new_tokens, limit // 2, 1)
-    kept = tokens[-min(limit, room) :]
-    return kept, len(tokens) - len(kept)
+    tail = tokens[-min(limit, room) :]
+    return tail, len(tokens) - len(tail)

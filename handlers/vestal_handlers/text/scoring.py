@@ -37,12 +37,12 @@ def score(
     """
     scores: list[list[float] | RequestFailure] = [[] for _ in prompts]
     for group in group_by_size([len(prompt) for prompt in prompts], max_cells):
-        found = _score_together(model, [prompts[index] for index in group], deadline)
-        if found is None:
+        group_logprobs = _score_together(model, [prompts[index] for index in group], deadline)
+        if group_logprobs is None:
             for index in group:
                 scores[index] = HandlerError(NOT_BEGUN)
             continue
-        for index, row in zip(group, found.tolist(), strict=True):
+        for index, row in zip(group, group_logprobs.tolist(), strict=True):
             logprobs = row[: len(prompts[index]) - 1]
             finite = all(math.isfinite(logprob) for logprob in logprobs)
             scores[index] = logprobs if finite else HandlerError("a log-probability is not finite")
@@ -60,7 +60,7 @@ def _score_together(model: Any, prompts: Sequence[Sequence[int]], deadline: floa
     for index, prompt in enumerate(prompts):
         ids[index, : len(prompt)] = torch.tensor(prompt)
     ids = ids.to(model.device)
-    cache, found = DynamicCache(), []
+    cache, logprobs = DynamicCache(), []
     columns = max(1, TOKENS_AT_ONCE // len(prompts))
     for start in range(0, width - 1, columns):
         if time.monotonic() > deadline:
@@ -74,5 +74,5 @@ def _score_together(model: Any, prompts: Sequence[Sequence[int]], deadline: floa
         )
         logits = output.logits.float()
         targets = ids[:, start + 1 : end + 1, None]
-        found.append(logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(dim=-1))
-    return torch.cat(found, dim=1).cpu() if found else torch.empty(len(prompts), 0)
+        logprobs.append(logits.gather(-1, targets).squeeze(-1) - logits.logsumexp(dim=-1))
+    return torch.cat(logprobs, dim=1).cpu() if logprobs else torch.empty(len(prompts), 0)
