@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load test shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load quick test test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -35,8 +35,25 @@ load: $(STAMP)  ## run a short load test of the demo's model; report in demo/loa
 	@$(BIN)/python scripts/load.py
 
 # One thread per process: on two cores, two processes with two threads each wait for each other.
-test: lint type  ## run lint, type checks and all tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(CI),--durations=25)
+
+quick: lint type  ## run lint, type checks and the unit tests
+	@$(PYTEST) -m "not slow" tests/unit
+
+test: lint type docs  ## run lint, type checks, all tests but the slow ones, and build the site
+	@$(PYTEST) -m "not slow"
+
+test-all: lint type docs  ## run all tests
+	@$(PYTEST)
+
+docs: $(STAMP)  ## build the documentation site, in site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
+release: $(STAMP)  ## build wheel and sdist in dist/, check them, and try the wheel in an empty environment
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --out-dir dist
+	@$(BIN)/twine check --strict dist/*
+	@$(BIN)/python -m pytest -q tests/e2e/test_wheel.py
 
 # The tests must not depend on the path of the temporary folder, the terminal's width or their order.
 LONG := $(shell printf 'long%.0s' $$(seq 28))
@@ -95,4 +112,4 @@ wheel: $(STAMP)  ## build the package that users install, in dist/
 	@$(BIN)/uv build --quiet --wheel --out-dir dist
 
 clean:  ## remove everything that can be rebuilt, but not runs, archives or data
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vestal_handlers.base import BatchHandler
     from vestal_handlers.errors import InputError
-    from vestal_handlers.images.decoding import ImageTransform, read_image
+    from vestal_handlers.images.decoding import ImageTransform, bytes_of, read_image
     from vestal_handlers.options import OptionError, Options
     from vestal_handlers.requests.request import Instance
     from vestal_handlers.requests.responses import Media
@@ -39,6 +39,7 @@ __all__ = [
     "OptionError",
     "Options",
     "TextTransform",
+    "bytes_of",
     "read_image",
 ]
 
@@ -52,6 +53,7 @@ _EXPORTS = {
     "OptionError": "options",
     "Options": "options",
     "TextTransform": "text.hashing",
+    "bytes_of": "images.decoding",
     "read_image": "images.decoding",
 }
 

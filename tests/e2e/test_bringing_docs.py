@@ -1,4 +1,4 @@
-"""The blocks of docs/bring-your-own.md, run in order as a reader would."""
+"""The blocks of docs/guides/bring-your-weights.md, run in order as a reader would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from serving import serving, until
 
-PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "bring-your-weights.md"
 SECONDS = 240  # until a MobileNet has warmed up, 16 pictures of 224 x 224 at once
 
 

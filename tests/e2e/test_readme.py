@@ -1,4 +1,4 @@
-"""The blocks of README.md and docs/archives.md, run in order as a reader would."""
+"""The blocks of README.md and docs/concepts/archives.md, run in order as a reader would."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_readme_works_as_written(tmp_path):
             )
             assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
 
-        pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "archives.md"]
+        pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "concepts" / "archives.md"]
         ran = 0
         for language, text in [block for page in pages for block in blocks(page)]:
             if language == "python":
@@ -65,7 +65,8 @@ def test_the_readme_works_as_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{p.name}" for p in REPOSITORY.glob("docs/*.md"))]
+    "page",
+    ["README.md", *(str(page.relative_to(REPOSITORY)) for page in REPOSITORY.glob("docs/**/*.md"))],
 )
 def test_every_link_leads_somewhere(page):
     folder = (REPOSITORY / page).parent

@@ -97,7 +97,7 @@ def test_a_caller_learns_nothing_about_the_host(server, client):
 
 
 def test_what_answers_without_a_token(server):
-    """docs/server.md names these for load balancers and probes."""
+    """docs/guides/serve.md names these for load balancers and probes."""
     ready = server.ready()
     assert requests.get(f"{ready.inference}/ping", timeout=30).status_code == 400
     assert requests.get(f"{ready.inference}/ping", headers=server.token(), timeout=30).ok

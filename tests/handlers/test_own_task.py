@@ -1,4 +1,4 @@
-"""The handler in docs/handlers.md, in an archive."""
+"""The handler in docs/concepts/requests.md, in an archive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from vestal.inprocess import Input, LoadedArchive
 from vestal_handlers.base import BatchHandler
 
-PAGE = Path(__file__).parents[2] / "docs" / "handlers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "requests.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 

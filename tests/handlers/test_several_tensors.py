@@ -283,7 +283,7 @@ def block_of(page, text):
 
 
 def test_the_task_in_the_docs_predicts(models, tmp_path):
-    block = block_of("handlers.md", "class WeightedWords")
+    block = block_of("concepts/requests.md", "class WeightedWords")
     folder = write_pair(tmp_path, models.folder, "model.onnx", block)
     with LoadedArchive(folder) as loaded:
         good, bad = loaded.predict([as_json(row(1)), as_json({"ids": [1], "weights": [1]})])
@@ -295,5 +295,5 @@ def test_the_task_in_the_docs_predicts(models, tmp_path):
 def test_the_export_in_the_docs_runs(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"torch": torch, "model": models.module, **INPUTS}
-    exec(block_of("engines.md", "pair.pt2"), names)
+    exec(block_of("concepts/engines.md", "pair.pt2"), names)
     assert names["outputs"]["logits"].shape == (3, 3)

@@ -1,4 +1,4 @@
-"""docs/architecture.md shows the layers that import-linter checks."""
+"""docs/concepts/architecture.md shows the layers that import-linter checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROW = re.compile(r"^\| (\d+) \| `([\w.]+)` \| \S.* \|$", re.MULTILINE)
 def test_the_page_has_the_layers_of_the_contract(contract, heading):
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     layers = configuration["tool"]["importlinter"]["contracts"][contract]["layers"]
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    page = (ROOT / "docs" / "concepts" / "architecture.md").read_text("utf-8")
     section = re.split(r"^##+ ", page.split(f"### `{heading}`\n")[1], flags=re.MULTILINE)[0]
     rows = ROW.findall(section)
     drawn = [" | ".join(name for _, name in row) for _, row in groupby(rows, lambda row: row[0])]

@@ -384,7 +384,7 @@ def test_a_path_that_is_not_there_is_a_misuse(tmp_path):
 
 def test_every_code_stands_in_the_docs_and_is_found_somewhere():
     root = Path(__file__).parents[2]
-    docs = (root / "docs" / "checking.md").read_text()
+    docs = (root / "docs" / "guides" / "check.md").read_text()
     sources = "".join(
         path.read_text()
         for package in ("mar", "checking")

@@ -1,4 +1,4 @@
-"""Every block of docs/client.md runs, in order."""
+"""Every block of docs/guides/call.md runs, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from client_wire import Received, error, http
 
 from vestal.project import Project, ReadyFile
 
-PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "call.md"
 
 
 class Served(FakeTorchServe):

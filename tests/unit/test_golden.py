@@ -18,7 +18,7 @@ from vestal.project import Project
 from vestal.scaffold import create
 from vestal_handlers.requests.schema import validate
 
-DOCS = Path(__file__).parents[2] / "docs" / "handlers.md"
+DOCS = Path(__file__).parents[2] / "docs" / "concepts" / "requests.md"
 MODEL = """
 from torch import nn
 

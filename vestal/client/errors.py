@@ -111,7 +111,7 @@ class ClientError(VestalError):
 class InvalidInput(ClientError, UsageError, ValueError):
     """The input cannot be sent: no such file, a type that has no encoding, NaN in JSON."""
 
-    usual_hint = "docs/client.md lists the inputs that can be sent"
+    usual_hint = "docs/guides/call.md lists the inputs that can be sent"
 
 
 class InvalidAddress(ClientError, UsageError, ValueError):

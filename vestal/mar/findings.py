@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-# A code is for programs and for looking up (docs/checking.md has this table); it never changes.
+# A code is for programs and for looking up (docs/guides/check.md has this table); it never changes.
 CODES = {
     "unread": "a part of the archive that this check cannot read",
     "not-an-archive": "no zip, no .tar.gz and no folder of a model, or broken",

@@ -52,7 +52,7 @@ class Instance:
     """One input to predict and its result.
 
     Attributes:
-        payload: bytes, str or a JSON value.
+        payload: bytes or bytearray, str, or a JSON value.
         form: whether the payload was sent as form fields, so that its values are strings.
         sample: the decoded payload.
         output: the output of the model for the sample.

@@ -34,7 +34,7 @@ from vestal_handlers.text.stops import StopMatcher
 
 class TextGenerator(BatchHandler):
     """Generates `{"text", "finish_reason", "prompt_tokens", "completion_tokens"}`, or with "score"
-    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; see docs/text-generation.md."""
+    `{"tokens", "token_ids", "logprobs", "prompt_tokens"}`; see docs/guides/generate-text.md."""
 
     options_type = TextGeneratorOptions
     options: TextGeneratorOptions
