@@ -178,7 +178,7 @@ def test_the_example_in_the_docs_runs():
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return a.sum(1, keepdim=True) + b
 
-    page = Path(__file__).parents[2] / "docs" / "explanations.md"
+    page = Path(__file__).parents[2] / "docs" / "guides" / "explain.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     names = {"torch": torch, "engine": WithGradients(Sum())}
     exec(block, names)
