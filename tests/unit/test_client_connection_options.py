@@ -58,7 +58,7 @@ def test_headers_are_sent_with_the_ping_after_a_broken_connection(kind: type[Cli
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"Content-Type": "a/b"}, "sets Content-Type itself; it follows from the input"),
+        ({"Content-Type": "a/b"}, "sets Content-Type itself; it depends on the input"),
         ({"HOST": "h"}, "sets HOST itself"),
         ({"Content-Length": "1"}, "sets Content-Length itself"),
         ({"X-Correlation-Id": "1"}, "pass correlation_id= to each call"),

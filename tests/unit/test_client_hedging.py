@@ -23,7 +23,7 @@ from client_wire import (
 )
 
 from vestal import AsyncClient, Client, DeadlineExceeded, RequestRefused, UsageError, WorkerDied
-from vestal.client import hedging, response_history
+from vestal.client import hedging
 from vestal.client.prediction import Prediction
 from vestal.client.retry_state import RetryState
 
@@ -275,7 +275,7 @@ def test_two_copies_that_fail_together_are_one_failure(
 def test_copies_that_die_one_after_the_other_are_two_deaths(
     kind: type[Client], ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.retry.TOGETHER", 0.1)
+    monkeypatch.setattr("vestal.client.retry.SAME_DEATH", 0.1)
     first, second = threading.Event(), threading.Event()
     with (
         Losing((first, WORKER_DIED), (second, WORKER_DIED), THIRD) as server,
@@ -335,12 +335,12 @@ def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the
 def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = response_history.ResponseHistory()
+    known = hedging.ResponseHistory()
     assert known.allow_scout()
     assert not known.allow_scout()
-    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 0.0)
+    monkeypatch.setattr(hedging, "SCOUT_INTERVAL", 0.0)
     assert known.allow_scout()
-    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 5.0)
+    monkeypatch.setattr(hedging, "SCOUT_INTERVAL", 5.0)
     known.record(sent=time.monotonic())
     assert known.allow_scout()
 

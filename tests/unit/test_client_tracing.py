@@ -10,7 +10,7 @@ from client_both import both
 from client_wire import QUEUE_FULL, HTTPServer, Received, error, http
 
 from vestal import Client, InvalidInput, RequestRefused, UsageError
-from vestal.client.tracing import NO_SPAN, span
+from vestal.client.tracing import NO_SPAN, start_span
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
@@ -147,6 +147,6 @@ def test_a_span_without_a_tracer_has_no_header(monkeypatch: pytest.MonkeyPatch) 
     from opentelemetry import trace
 
     monkeypatch.setattr(trace, "get_tracer", trace.NoOpTracerProvider().get_tracer)
-    assert span("predict", "m", None).header() is None
+    assert start_span("predict", "m", None).traceparent() is None
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
-    assert span("predict", "m", None) is NO_SPAN
+    assert start_span("predict", "m", None) is NO_SPAN

@@ -141,8 +141,7 @@ def _advise(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> None:
     """Replace a hint for users of the client by one for users of the command line."""
     for one, error in zip(inputs, outcomes, strict=True):
         if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
-            hint = "The input was sent as text. To send a file, pass its path without --text"
-            error.details = error.details._replace(hint=hint)
+            error.hint = "The input was sent as text. To send a file, pass its path without --text"
 
 
 def _fact(sent: CliInput, actual: str | None, outcome: Outcome) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from vestal.client.errors import InvalidInput
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 """PNG's number for grey, RGB and RGBA, by channels."""
-COMPRESSION = 1
-"""zlib's fastest: an image travels faster than it compresses."""
+COMPRESSION = 1  # zlib's fastest: an image travels faster than it compresses
 
 
 def comes_from(value: Any, package: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vestal.client.errors import ErrorDetails, ServerFailed, UnknownMetric
+from vestal.client.errors import ServerFailed, UnknownMetric
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ServerMetrics:
             if label not in known:
                 raise UnknownMetric(
                     f"metric {name} has no label {label!r}",
-                    ErrorDetails(hint=_suggest(label, known, "Its labels are")),
+                    hint=_suggest(label, known, "Its labels are"),
                 )
         return tuple(sample for sample in samples if labels.items() <= sample.labels.items())
 
@@ -80,14 +80,14 @@ class ServerMetrics:
         if not self.names:
             return UnknownMetric(
                 f"there is no metric {name}: the server's metrics page is empty",
-                ErrorDetails(hint="It needs metrics_mode=prometheus in config.properties"),
+                hint="It needs metrics_mode=prometheus in config.properties",
             )
         parts = [name + part for part in _PARTS["histogram"] if name + part in self.names]
         if parts:
             message = f"{name} is a histogram or a summary and has no single value"
-            return UnknownMetric(message, ErrorDetails(hint=f"Use {', '.join(parts)}"))
+            return UnknownMetric(message, hint=f"Use {', '.join(parts)}")
         hint = _suggest(name, self.names, "The page has")
-        return UnknownMetric(f"the server has no metric {name}", ErrorDetails(hint=hint))
+        return UnknownMetric(f"the server has no metric {name}", hint=hint)
 
     @staticmethod
     def check_installed() -> None:
@@ -118,7 +118,7 @@ class ServerMetrics:
         except (IndexError, KeyError, ValueError) as error:
             raise ServerFailed(
                 f"the metrics page is not in Prometheus' text format, it begins {page[:40]!r}",
-                ErrorDetails(hint="Is it the metrics address (usually port 8082)?"),
+                hint="Is it the metrics address (usually port 8082)?",
             ) from error
 
 
