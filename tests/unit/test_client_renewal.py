@@ -223,7 +223,7 @@ def test_a_copy_whose_key_was_voided_early_has_expired(tmp_path: Path) -> None:
         client.predict("m", b"")
         server.writes = False
         server.make("inference")  # another key, in the server's own file
-        with pytest.raises(TokenExpired, match=r"it was good before.*or a copy"):
+        with pytest.raises(TokenExpired, match=r"it was valid before.*or a copy"):
             client.predict("m", b"")
 
 
@@ -361,7 +361,7 @@ def test_a_token_that_was_good_and_is_refused_has_expired() -> None:
     ):
         client.predict("m", b"")
         good.clear()
-        with pytest.raises(TokenExpired, match="it was good before") as caught:
+        with pytest.raises(TokenExpired, match="it was valid before") as caught:
             client.predict("m", b"")
         assert isinstance(caught.value, TokenError)
         assert "key_file.json" in str(caught.value.hint)

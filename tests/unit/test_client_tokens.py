@@ -90,7 +90,7 @@ def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Pat
 def test_without_a_token_none_is_sent_and_the_error_names_the_reason(kind: type[Client]) -> None:
     with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
-            TokenError, match="asks for a token, and this client has none"
+            TokenError, match="requires a token, and this client has none"
         ) as caught:
             client.predict("m", b"x")
         assert "authorization" not in server.received[0].headers
@@ -169,11 +169,11 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(
     ("text", "says"),
     [
         (None, "no key file at"),
-        (f'{{"inference": "{SECRET}', "is no JSON object"),
-        (f'["{SECRET}"]', "is no JSON object"),
+        (f'{{"inference": "{SECRET}', "is not a JSON object"),
+        (f'["{SECRET}"]', "is not a JSON object"),
         ("{}", "no inference key"),
         (f'{{"inference": "{SECRET}"}}', "no inference key"),
-        (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that no header can carry"),
+        (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that a header cannot have"),
     ],
 )
 def test_an_invalid_key_file_is_named(

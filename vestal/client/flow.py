@@ -62,7 +62,7 @@ def path(*parts: str | None) -> str:
     for part in parts:
         if part in ("", ".", "..") or not isinstance(part, (str, type(None))):
             raise UsageError(
-                f"{part!r} is not the name of a model or version: expected a str, not '', '.' or '..'"
+                f"{part!r} is not a name of a model or version: expected a str, not '', '.' or '..'"
             )
     return "".join("/" + quote(part, safe="") for part in parts if part is not None)
 
