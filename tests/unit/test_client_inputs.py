@@ -226,7 +226,7 @@ def test_an_input_that_cannot_be_sent_raises(tmp_path: Path) -> None:
         (None, "type NoneType cannot be sent: expected a path"),
         ({1, 2}, "type set cannot be sent"),
         (tmp_path, "Is a directory"),
-        ("\ud800", "no Unicode text"),
+        ("\ud800", "not valid Unicode"),
     ]:
         with pytest.raises(InvalidInput, match=says):
             encode(value)

@@ -8,7 +8,7 @@ Client.predict                       AsyncClient.predict
         │   ├─ hedging               second copies of a request that may be lost
         │   ├─ HTTPRequest           a step: the transport sends it
         │   ├─ classification        success, retry or final
-        │   └─ backoff, waiting_calls, suspect_gate, reachability
+        │   └─ backoff, waiting_calls, retry_state, reachability
         └─ prediction                response -> Prediction
     transport.Transport.run          carries out the steps in the calling thread
 management, readiness, draining, lifecycle and registering have further flows.

@@ -4,7 +4,7 @@ retried until the deadline  connection refused (`vestal.client.reachability`) or
                             whole request was sent; 503 ServiceUnavailable
                             (`vestal.client.waiting_calls`); 429, 502, 504
 retried once                "Worker died.", or a connection broken after the whole request was
-                            sent: this input may kill workers (`vestal.client.suspect_gate`)
+                            sent: this input may kill workers, so one retry at a time
 copied                      no response although the model usually responds much faster: the
                             server may have lost the request (`vestal.client.hedging`)
 retried after an outage     404 for a model that responded before (`vestal.client.retry_state`)

@@ -7,6 +7,10 @@ response. Beyond it calls wait, first come, first served, until their deadlines.
 Outages. A restarted TorchServe listens before its models are registered, and returns 404 until they
 are. So a 404 for a model that responded to this client before, or had a full queue, is retried if
 a connection has broken since; any other 404 is final.
+
+Suspects. TorchServe sends "Worker died." to every request of the batch, and the client cannot know
+which input was the cause. Retried together, they could share a batch again: the input would kill
+another worker, and the others would use up their only retry. So they are retried one at a time.
 """
 
 from __future__ import annotations
@@ -16,15 +20,18 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+from vestal.client.deadline import Deadline
+from vestal.client.flow import Flow, Pause
 from vestal.client.hedging import ResponseHistory
 from vestal.client.reachability import ReachedAddresses
-from vestal.client.suspect_gate import SuspectGate
 from vestal.client.waiting_calls import WaitingCalls
 
 FLOOR = 10.0  # retries per second that are always allowed
 RATIO = 0.2  # retries earned by each call that got a response
 SAVINGS = 100.0  # most retries that can be saved up
 OUTAGE = 120.0  # seconds after a broken connection within which a missing model may come back
+SLOT_POLL = 0.01  # seconds between two attempts to acquire the slot of a model
+SLOT_SECONDS = 30.0  # seconds that a call without a deadline waits for the slot
 
 
 class RetryBudget:
@@ -82,6 +89,30 @@ class Outages:
         """Whether a connection broke recently, and after the model last responded."""
         recent = time.monotonic() - self._broke < OUTAGE
         return recent and self._broke >= self._known.get(model, math.inf)
+
+
+class SuspectGate:
+    """One slot per model for retries after a worker's death; thread-safe."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Lock] = {}
+
+    def try_acquire(self, model: str) -> bool:
+        """Acquire the model's slot if it is free."""
+        return self._slots.setdefault(model, Lock()).acquire(blocking=False)
+
+    def acquire_slot(self, model: str, deadline: Deadline) -> Flow[bool]:
+        """Wait for the model's slot; False after half of the remaining time."""
+        left = deadline.remaining() / 2
+        end = deadline.elapsed + (SLOT_SECONDS if left == math.inf else left)
+        while not self.try_acquire(model):
+            if deadline.elapsed >= end:
+                return False
+            yield Pause(SLOT_POLL)
+        return True
+
+    def release_slot(self, model: str) -> None:
+        self._slots[model].release()
 
 
 class RetryState:
