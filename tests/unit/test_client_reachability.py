@@ -138,7 +138,7 @@ def test_a_wrong_port_of_a_reached_server_raises(
 
 def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
     reached = ReachedAddresses()
-    reached.add("http://a")
+    reached.connected.add("http://a")
     contact = ConnectionTracker(reached, "http://b")
     left = []
     for pong in (REFUSED, REFUSED, HTTPResponse(200, "", {}, b"")):
@@ -179,7 +179,7 @@ def test_https_at_a_port_without_tls_raises(kind: type[Client]) -> None:
     with (
         WireServer(refuses) as server,
         kind(server.url.replace("http:", "https:")) as client,
-        pytest.raises(ConnectionFailed, match="Does that port speak HTTPS"),
+        pytest.raises(ConnectionFailed, match="Does that port use HTTPS"),
     ):
         client.predict("m", b"x", timeout=20)
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Sequence
 
 import pytest
 from client_both import both
-from client_wire import QUEUE_FULL, WORKER_DIED, Connection, HTTPServer, WireServer, error, http
+from client_wire import QUEUE_FULL, WORKER_DIED, HTTPServer, http
 from client_wire import script as answers
 
 from vestal import (
     Client,
     ConnectionFailed,
-    DeadlineExceeded,
     NotFound,
     Overloaded,
     RequestRefused,
     ServerFailed,
-    TooLarge,
     VestalError,
     WorkerDied,
 )
@@ -213,24 +210,6 @@ def test_a_prediction_has_the_number_of_attempts(kind: type[Client]) -> None:
     assert [request.body for request in server.received] == [b"x"] * 3
 
 
-@both
-def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more(kind: type[Client]) -> None:
-    targets: list[str] = []
-
-    def resets(connection: Connection) -> None:
-        received = connection.receive()
-        assert received is not None
-        targets.append(received.target)
-        if received.path == "/ping":
-            connection.send(http(200, {"status": "Healthy"}, connection="close"))
-        else:
-            connection.reset()
-
-    with WireServer(resets) as server, kind(server.url) as client, pytest.raises(WorkerDied):
-        client.predict("m", b"x")
-    assert targets == ["/predictions/m", "/ping", "/predictions/m"]
-
-
 def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
     played = Played(CUT_LATE, FINE, call=PREDICT, pings=[CUT_LATE, REFUSED, CUT_LATE])
     assert played.response is FINE
@@ -274,28 +253,6 @@ def test_a_model_that_refused_a_request_is_known(refused: HTTPResponse) -> None:
     assert Played(REFUSED, unknown, FINE, call=PREDICT, retry_state=retry_state).response is FINE
 
 
-@both
-def test_a_missing_model_is_not_retried_because_a_call_timed_out(
-    kind: type[Client],
-) -> None:
-    def answers_then_is_silent(connection: Connection) -> None:
-        while (request := connection.receive()) is not None:
-            if request.body == b"slow":
-                connection.hang()
-            elif request.body == b"gone":
-                connection.send(error(404, "ModelNotFoundException", "Model not found: m"))
-            else:
-                connection.send(OK)
-
-    with WireServer(answers_then_is_silent) as server, kind(server.url) as client:
-        client.predict("m", b"x")
-        with pytest.raises(DeadlineExceeded):
-            client.predict("m", b"slow", timeout=0.2)
-        with pytest.raises(NotFound) as caught:
-            client.predict("m", b"gone", timeout=2)
-    assert caught.value.attempts == 1
-
-
 def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     retry_state = RetryState()
     Played(FINE, call=PREDICT, retry_state=retry_state)
@@ -304,34 +261,3 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     later = time.monotonic() + 121
     monkeypatch.setattr("vestal.client.retry_state.time.monotonic", lambda: later)
     assert not retry_state.outages.broke_since_known("m")
-
-
-@both
-def test_a_connection_that_breaks_while_sending_is_distinguished_from_one_that_breaks_later(
-    kind: type[Client],
-) -> None:
-    def resets_early(connection: Connection) -> None:
-        connection.sock.recv(1000)
-        connection.reset()
-
-    with WireServer(resets_early) as server, kind(server.url) as client:
-        with pytest.raises(ConnectionFailed, match="sending the request"):
-            client.predict("m", b"x" * 50_000_000)
-        assert server.connections == 3
-
-
-@both
-def test_a_response_before_the_end_of_the_upload_is_read(kind: type[Client]) -> None:
-    def refuses_early(connection: Connection) -> None:
-        connection.sock.recv(1000)
-        connection.send(error(413, "TooLarge", "too large"))
-        connection.sock.shutdown(socket.SHUT_WR)
-        while connection.sock.recv(65536):  # as TorchServe does, it takes the rest and drops it
-            pass
-
-    with (
-        WireServer(refuses_early) as server,
-        kind(server.url) as client,
-        pytest.raises(TooLarge, match="too large"),
-    ):
-        client.predict("m", b"x" * 50_000_000)

@@ -215,5 +215,5 @@ def test_what_travels_is_not_in_a_repr() -> None:
 
 
 def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give the one"):
+    with pytest.raises(UsageError, match="pass only one"):
         Client("http://127.0.0.1:1", token=SECRET, key_file=tmp_path)
