@@ -117,7 +117,9 @@ def test_retries_and_pauses_count_in_the_deadline(kind: type[Client]) -> None:
     with HTTPServer(script(QUEUE_FULL)) as server, kind(server.url) as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
-        assert caught.value.attempts == len(server.received) > 2
+        # The server may not have received the last attempt before the deadline.
+        assert caught.value.attempts - len(server.received) in (0, 1)
+        assert caught.value.attempts > 2
         assert caught.value.status == 503
         assert "has no worker" in str(caught.value)
 

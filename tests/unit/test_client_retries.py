@@ -14,6 +14,7 @@ from client_wire import script as answers
 from vestal import (
     Client,
     ConnectionFailed,
+    DeadlineExceeded,
     NotFound,
     Overloaded,
     RequestRefused,
@@ -261,3 +262,14 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     later = time.monotonic() + 121
     monkeypatch.setattr("vestal.client.retry_state.time.monotonic", lambda: later)
     assert not retry_state.outages.broke_since_known("m")
+
+
+def test_a_deadline_that_passes_before_the_next_attempt_names_the_last_failure() -> None:
+    context = CallContext(ADDRESSES, NoToken(), Deadline(0.2), RetryState())
+    flow = send(context, PREDICT)
+    flow.send(None)
+    assert isinstance(flow.send(HTTPResponse(502, "", {}, b"")), Pause)
+    time.sleep(0.2)
+    with pytest.raises(DeadlineExceeded, match="before it was sent again, 1 attempt") as caught:
+        flow.send(None)
+    assert isinstance(caught.value.__cause__, ServerFailed)

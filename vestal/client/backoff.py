@@ -69,8 +69,7 @@ class Backoff:
         """Return the seconds left for another attempt; raises if there are none."""
         left = self._deadline.remaining()
         if left < LAST_TRY:
-            error = self._errors.too_late("waiting to try again", self.attempts)
-            raise error from self._errors.last
+            raise self._errors.too_late("waiting to try again", self.attempts)
         until_given_up = self._connection.give_up_at - time.monotonic()
         if until_given_up <= 0:
             assert self._errors.last is not None

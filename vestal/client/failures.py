@@ -87,7 +87,10 @@ class CallErrors:
             **_server_details(last),
         )
 
-    def too_late(self, phase: str, attempts: int) -> errors.DeadlineExceeded:
+    def too_late(
+        self, phase: str, attempts: int, cause: BaseException | None = None
+    ) -> errors.DeadlineExceeded:
+        """Create the error of a call without time; its cause is the last failure."""
         if phase == "before it was sent" and attempts:
             phase += " again"
         last = f"; before that: {self.last.args[0]}" if self.last else ""
@@ -102,9 +105,10 @@ class CallErrors:
         if self._call.model is not None:
             served = self._call.model, self._call.version
             hint = self._context.retry_state.waiting_calls.states.get(served, hint)
-        return errors.DeadlineExceeded(
-            text, **self._details(attempts, hint), **_server_details(self.last)
-        )
+        details = {**self._details(attempts, hint), **_server_details(self.last)}
+        error = errors.DeadlineExceeded(text, **details)
+        error.__cause__ = self.last or cause
+        return error
 
     def token_refused(self, response: HTTPResponse, attempts: int) -> errors.TokenError:
         tokens, api = self._context.tokens, self._call.api

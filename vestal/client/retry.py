@@ -246,8 +246,7 @@ class Attempts:
     def _pause_after_failure(self, failure: TransportFailure) -> float:
         """Return the seconds to pause before the next attempt; raises if there is none."""
         if self.deadline.expired:
-            cause = self._errors.last or failure.error
-            raise self._errors.too_late(failure.phase, self.count) from cause
+            raise self._errors.too_late(failure.phase, self.count, failure.error)
         error = self._errors.from_transport_failure(failure, self.count)
         if failure.final:
             raise error
