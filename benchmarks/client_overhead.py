@@ -1,4 +1,4 @@
-"""What the client costs beside the bare libraries, and predict_many beside wrk; raw rows kept.
+"""Compare the client with bare requests and httpx, and predict_many with wrk.
 
     python -m benchmarks.client_overhead [--seconds 20] [--rounds 3] [--skip resnet18]
 

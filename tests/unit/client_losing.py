@@ -20,7 +20,7 @@ NEVER = b"never"
 class Losing(WireServer):
     """Answers any body at once, but the n-th request with the body "lost" by the n-th action.
 
-    An action is an answer, CUT or NEVER; where it is a pair, the answer waits for the event.
+    An action is a response, CUT or NEVER; or a pair of an event to wait for and a response.
     """
 
     def __init__(self, *actions: bytes | tuple[threading.Event, bytes]) -> None:

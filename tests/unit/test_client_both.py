@@ -76,16 +76,16 @@ def test_without_httpx_the_error_names_the_package(monkeypatch: pytest.MonkeyPat
 
 @both
 def test_progress_is_called_after_each_result(kind: type[Client]) -> None:
-    told: list[tuple[int, int | None]] = []
+    reported: list[tuple[int, int | None]] = []
     with HTTPServer(echo) as server, kind(server.url) as client:
-        client.predict_many("m", [b"a", b"bad", b"c"], progress=lambda *args: told.append(args))
-        assert told == [(1, 3), (2, 3), (3, 3)]
-        client.predict_many("m", (b for b in [b"a"]), progress=lambda *args: told.append(args))
-        assert told[3:] == [(1, None)]
+        client.predict_many("m", [b"a", b"bad", b"c"], progress=lambda *args: reported.append(args))
+        assert reported == [(1, 3), (2, 3), (3, 3)]
+        client.predict_many("m", (b for b in [b"a"]), progress=lambda *args: reported.append(args))
+        assert reported[3:] == [(1, None)]
 
 
 @both
-def test_a_progress_that_fails_ends_it_all(kind: type[Client]) -> None:
+def test_an_error_in_progress_ends_the_call(kind: type[Client]) -> None:
     def fail(done: int, total: int | None) -> None:
         raise RuntimeError("no more")
 
@@ -114,7 +114,7 @@ def test_pickled_a_client_is_its_configuration(kind: type[Client], tmp_path: Pat
     assert with_token._tokens.get("inference") == "t0ken"
 
 
-def test_an_error_is_pickled_with_its_facts() -> None:
+def test_an_error_is_pickled_with_its_details() -> None:
     with (
         HTTPServer(echo) as server,
         Client(server.url) as client,

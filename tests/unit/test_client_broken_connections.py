@@ -19,7 +19,7 @@ from vestal import (
 
 
 @both
-def test_a_break_on_the_wire_after_the_whole_request_is_tried_once_more(kind: type[Client]) -> None:
+def test_a_break_after_the_whole_request_is_retried_once(kind: type[Client]) -> None:
     targets: list[str] = []
 
     def resets(connection: Connection) -> None:

@@ -148,7 +148,7 @@ def _without_can(self: socket.socket, family: int, *args: int) -> None:
     socket.socket.__init__(self, family, *args)
 
 
-def test_an_address_that_swallows_packets_leaves_time_for_the_next(
+def test_an_address_that_never_responds_leaves_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with full_backlog() as swallows, HTTPServer(script(http(200, {}))) as server:

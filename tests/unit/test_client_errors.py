@@ -64,7 +64,7 @@ def test_a_status_becomes_its_error(answer: bytes, kind: type[ClientError]) -> N
     assert type(failed(answer)) is kind
 
 
-def test_an_error_carries_what_is_known() -> None:
+def test_an_error_has_the_details_of_the_response() -> None:
     caught = failed(
         http(400, {"code": 400, "type": "InputError", "message": "no image", "request_id": "r"})
     )

@@ -74,7 +74,7 @@ def test_closed_in_one_event_loop_it_serves_in_another() -> None:
         assert [asyncio.run(call()) for _ in range(2)] == [1, 2]
 
 
-def test_one_that_never_called_can_be_closed() -> None:
+def test_an_unused_client_can_be_closed() -> None:
     async def close() -> None:
         await AsyncClient("http://127.0.0.1:1").close()
 

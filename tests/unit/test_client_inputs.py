@@ -72,7 +72,7 @@ def test_a_text_that_is_no_path_is_known(text: object) -> None:
 
 
 @pytest.mark.parametrize("value", [b"raw", bytearray(b"raw"), memoryview(b"raw")])
-def test_bytes_go_as_they_are(value: object) -> None:
+def test_bytes_are_sent_unchanged(value: object) -> None:
     assert encode(value).body == b"raw"
     assert encode(value).content_type == "application/octet-stream"
 
@@ -95,7 +95,7 @@ def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
 def test_an_input_that_cannot_be_sent_raises(tmp_path: Path) -> None:
     circle: list[Any] = []
     circle.append(circle)
-    for value, says in [
+    for value, message in [
         (float("nan"), "JSON"),
         (np.array([np.inf]), "JSON"),
         ({"x": object()}, "it holds a object"),
@@ -105,7 +105,7 @@ def test_an_input_that_cannot_be_sent_raises(tmp_path: Path) -> None:
         (tmp_path, "Is a directory"),
         ("\ud800", "not valid Unicode"),
     ]:
-        with pytest.raises(InvalidInput, match=says):
+        with pytest.raises(InvalidInput, match=message):
             encode(value)
 
 
@@ -128,7 +128,7 @@ assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_what_takes_long_is_known(tmp_path: Path) -> None:
+def test_inputs_that_take_long_to_encode_are_recognized(tmp_path: Path) -> None:
     slow = [tmp_path, io.BytesIO(), Image.new("L", (1, 1)), np.zeros(3), torch.zeros(3)]
     slow += [{"a": {"b": np.zeros(3)}}, [torch.zeros(3)], ({"a": [np.zeros(3)]},)]
     assert all(takes_long(value) for value in slow)
@@ -138,7 +138,7 @@ def test_what_takes_long_is_known(tmp_path: Path) -> None:
     assert not any(takes_long(value) for value in quick)
 
 
-def test_what_may_hang_is_known(tmp_path: Path) -> None:
+def test_inputs_that_may_hang_are_recognized(tmp_path: Path) -> None:
     pipe, file = tmp_path / "pipe.png", tmp_path / "file.png"
     os.mkfifo(pipe)
     file.touch()

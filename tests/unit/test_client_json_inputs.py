@@ -80,7 +80,7 @@ def test_a_pandas_row_is_sent_by_name_and_a_table_as_instances() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         (pd.DataFrame([[1, 2, 3]], columns=["bmi", "bp", "bmi"]), r"several columns .*\(bmi\)"),
         (pd.DataFrame([[1, 2]], columns=[1, "1"]), r"several columns .*\(1\)"),
@@ -102,8 +102,8 @@ def test_a_pandas_row_is_sent_by_name_and_a_table_as_instances() -> None:
         (pd.Series({"at": pd.NaT}), "it holds a pandas"),
     ],
 )
-def test_a_value_that_json_would_drop_is_refused_by_name(value: Any, says: str) -> None:
-    with pytest.raises(InvalidInput, match=says):
+def test_a_value_that_json_would_drop_is_refused_by_name(value: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         encode(value)
 
 
@@ -122,12 +122,12 @@ def test_the_rows_of_a_table_with_two_columns_of_one_name_are_refused() -> None:
         (float("nan"), "the value is nan"),
     ],
 )
-def test_a_number_that_json_has_not_is_named_by_its_place(value: Any, place: str) -> None:
+def test_the_error_for_nan_or_infinity_names_its_place(value: Any, place: str) -> None:
     with pytest.raises(InvalidInput, match=f"{place}; JSON has neither NaN nor infinity"):
         encode(value)
 
 
-def test_keys_that_are_no_strings_are_sent_where_they_stay_apart() -> None:
+def test_keys_other_than_strings_are_sent_if_they_stay_distinct() -> None:
     assert json.loads(encode({1: "a", "2": {None: "b"}}).body) == {"1": "a", "2": {"null": "b"}}
     assert json.loads(encode(pd.Series([1.5, 2.5])).body) == {"0": 1.5, "1": 2.5}
 

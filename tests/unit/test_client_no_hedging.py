@@ -68,7 +68,7 @@ def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
     assert known.allow_scout()
 
 
-def test_what_is_known_is_kept_apart_for_each_operation_model_and_version() -> None:
+def test_each_operation_model_and_version_has_its_own_history() -> None:
     retry_state = RetryState()
     retry_state.history("/predictions/m/1.0").record(sent=5.0)
     assert retry_state.history("/predictions/m/1.0").has_later_response(4.0)

@@ -54,7 +54,7 @@ def test_no_proxy_for_this_machine(
         *(("10.0.0.1", False), ("localhost.example", False), ("example", False), ("", False)),
     ],
 )
-def test_which_hosts_are_this_machine(host: str, own: bool) -> None:
+def test_loopback_hosts_are_recognized(host: str, own: bool) -> None:
     assert is_loopback(host) is own
 
 

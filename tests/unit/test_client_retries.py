@@ -103,7 +103,7 @@ def test_a_server_that_was_reached_is_tried_until_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("outcome", [DIED, CUT_LATE])
-def test_what_may_be_the_inputs_fault_is_tried_once_more(
+def test_a_failure_that_the_input_may_cause_is_retried_once(
     outcome: HTTPResponse | TransportFailure,
 ) -> None:
     assert Played(outcome, FINE, call=PREDICT).response is FINE
@@ -114,13 +114,13 @@ def test_what_may_be_the_inputs_fault_is_tried_once_more(
     assert "This input may kill the worker" in str(played.error)
 
 
-def test_a_died_worker_and_a_late_break_share_the_one_retry() -> None:
+def test_a_dead_worker_and_a_late_break_share_the_single_retry() -> None:
     played = Played(DIED, CUT_LATE, FINE, call=PREDICT)
     assert isinstance(played.error, WorkerDied)
     assert len(played.requests) == 2
 
 
-def test_other_retries_do_not_use_up_the_one() -> None:
+def test_other_retries_do_not_use_up_the_single_retry() -> None:
     assert Played(BUSY, DIED, BUSY, REFUSED, FINE, call=PREDICT).response is FINE
 
 
@@ -152,7 +152,7 @@ def test_a_final_response_is_never_retried(response: HTTPResponse) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 507])
-def test_our_handlers_verdict_is_final_whatever_its_status(status: int) -> None:
+def test_a_response_of_a_vestal_handler_is_final_whatever_its_status(status: int) -> None:
     by_header = HTTPResponse(status, "", {"x-model-name": "m"}, b'{"message": "Worker died."}')
     by_body = HTTPResponse(status, "", {}, b'{"message": "Worker died.", "request_id": "1"}')
     for response in (by_header, by_body):
@@ -160,7 +160,7 @@ def test_our_handlers_verdict_is_final_whatever_its_status(status: int) -> None:
 
 
 @pytest.mark.parametrize("outcome", [CUT_LATE, DIED, HTTPResponse(502, "", {}, b"")])
-def test_what_may_have_been_done_is_not_done_twice(
+def test_a_request_that_the_server_may_have_executed_is_not_repeated(
     outcome: HTTPResponse | TransportFailure,
 ) -> None:
     played = Played(outcome, FINE, call=REGISTER)
@@ -168,7 +168,7 @@ def test_what_may_have_been_done_is_not_done_twice(
     assert len(played.requests) == 1
 
 
-def test_what_cannot_get_better_is_not_tried_again() -> None:
+def test_a_final_transport_failure_is_not_retried() -> None:
     unknown = TransportFailure("connecting", OSError("no such name"), sent=False, final=True)
     played = Played(unknown, call=PREDICT)
     assert isinstance(played.error, ConnectionFailed)
@@ -211,7 +211,7 @@ def test_a_prediction_has_the_number_of_attempts(kind: type[Client]) -> None:
     assert [request.body for request in server.received] == [b"x"] * 3
 
 
-def test_the_one_retry_after_a_break_waits_for_a_sign_of_life() -> None:
+def test_the_single_retry_after_a_break_waits_for_a_ping() -> None:
     played = Played(CUT_LATE, FINE, call=PREDICT, pings=[CUT_LATE, REFUSED, CUT_LATE])
     assert played.response is FINE
     assert (len(played.requests), played.pings) == (2, 4)

@@ -82,7 +82,7 @@ def test_an_error_names_the_correlation(kind: type[Client]) -> None:
         {"traceparent": PARENT + "\n"},
     ],
 )
-def test_what_is_no_header_is_refused_by_name(wrong: dict[str, str]) -> None:
+def test_an_invalid_trace_header_is_refused_by_name(wrong: dict[str, str]) -> None:
     [name] = wrong
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match=name):
         client.predict("m", b"x", **wrong)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vestal.cli.arguments import RequestTimeout, ServedModel, Url, Version
+from vestal.cli.arguments import RequestTimeout, ServedModel, Texts, Url, Version
 from vestal.cli.inputs import CliInput, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, count_of, err, out, print_json
@@ -34,9 +34,7 @@ def predict(
             help="Files or folders; each row of a table (.csv, .jsonl) is an input.",
         ),
     ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
-    ] = None,
+    text: Texts = None,
     row: Annotated[
         list[str] | None,
         typer.Option(
