@@ -1,4 +1,4 @@
-"""Compare the client with bare requests and httpx, and predict_many with wrk.
+"""Cost of the client compared with the bare libraries, and of predict_many with wrk; raw rows kept.
 
     python -m benchmarks.client_overhead [--seconds 20] [--rounds 3] [--skip resnet18]
 

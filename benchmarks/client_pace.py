@@ -121,7 +121,7 @@ def caller(arguments: Sequence[str]) -> None:
     print(json.dumps({"burst": burst, "steady": steady}[name](*rest)))
 
 
-# The rest runs in the process of the server.
+# The rest runs next to the server.
 
 
 def start_caller(tree: Path, *what: object) -> subprocess.Popen[str]:

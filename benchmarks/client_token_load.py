@@ -84,7 +84,7 @@ class TokenLoad:
             "seconds": round(seconds, 1),
             "calls": sum(each["calls"] for each in results),
             "failed": len(failed),
-            "failures_results": failed[:5],
+            "failures_said": failed[:5],
             "attempts": dict(attempts),
             "renewals": renewals,
             "renewals_a_minute": round(60 * renewals / seconds, 2),
