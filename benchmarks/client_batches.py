@@ -1,4 +1,4 @@
-"""Workers killed while they gather a batch: TorchServe never answers what they have gathered.
+"""Workers killed while they gather a batch: TorchServe never responds to those requests.
 
 Each setting is a number of callers, a batch size and a client; every few seconds a worker of two
 that is READY is killed. A lone caller, and as many callers as a batch holds, never see a later

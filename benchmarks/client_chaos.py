@@ -48,7 +48,7 @@ def kills(server: Torchserve, seconds: float, every: float) -> tuple[dict[str, A
 
 
 def killer(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
-    """An input makes the worker exit, beside 15 callers whose inputs do not."""
+    """An input makes the worker exit while 15 other callers send harmless ones."""
     lost = []
     with server.client(timeout=60) as client, Load(client, "echo", 15) as load:
         for _ in range(times):
@@ -152,8 +152,8 @@ def prepare(server: Torchserve) -> list[str]:
 
 
 def failures(name: str, result: dict[str, Any]) -> list[str]:
-    """What the issue asks for and a run did not show."""
-    wanted: dict[str, Callable[[], dict[str, object]]] = {
+    """Return the expectations that a run did not meet."""
+    expected: dict[str, Callable[[], dict[str, object]]] = {
         "kills": lambda: {"errors": {}},
         "batches": lambda: {"failed": 0},
         "healthy": lambda: {"copies": min(result["copies"], 0.01 * calls_of(result))},
@@ -162,7 +162,7 @@ def failures(name: str, result: dict[str, Any]) -> list[str]:
         "drains": lambda: {"errors": {}, "slow": 0},
         "tokens": lambda: {"failed": 0},
     }
-    found = [f"{k} is {result[k]}, not {v}" for k, v in wanted[name]().items() if result[k] != v]
+    found = [f"{k} is {result[k]}, not {v}" for k, v in expected[name]().items() if result[k] != v]
     if name == "killer" and (max(result["lost_workers"]) > 2 or not result["blamed_rightly"]):
         found.append(f"lost workers: {result['lost_workers']}")
     if name == "restart" and result["latest_after_deadline_ms"] > 1000 * LATE:

@@ -30,7 +30,7 @@ class Row:
 
 @dataclass
 class Load:
-    """Calls a model from many threads until it is told to stop, and remembers every call."""
+    """Calls a model from many threads until it is stopped, and records every call."""
 
     client: Client
     model: str

@@ -1,4 +1,4 @@
-"""What the client costs beside the bare libraries, and predict_many beside wrk; raw rows kept.
+"""Cost of the client compared with the bare libraries, and of predict_many with wrk; raw rows kept.
 
     python -m benchmarks.client_overhead [--seconds 20] [--rounds 3] [--skip resnet18]
 

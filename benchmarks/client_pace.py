@@ -36,7 +36,7 @@ QUEUE = 10
 PROCESSES, CALLERS = 4, 25
 
 
-# A caller is a process of its own, whose PYTHONPATH says which client it measures.
+# A caller is a process of its own, whose PYTHONPATH selects the client that it measures.
 
 
 def all_processes_are_ready() -> None:
@@ -121,7 +121,7 @@ def caller(arguments: Sequence[str]) -> None:
     print(json.dumps({"burst": burst, "steady": steady}[name](*rest)))
 
 
-# The rest runs beside the server.
+# The rest runs next to the server.
 
 
 def start_caller(tree: Path, *what: object) -> subprocess.Popen[str]:

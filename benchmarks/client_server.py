@@ -145,7 +145,7 @@ def torchserve(*, token_minutes: int = 60) -> Iterator[Torchserve]:
 
 
 def kill_a_worker(client: Client, model: str) -> int | None:
-    """kill -9 of one worker that is READY; its process id, None where none is."""
+    """Kill one READY worker; return its process id, None without one."""
     for worker in client.describe(model).ready_workers:
         if worker.pid is not None:
             os.kill(worker.pid, signal.SIGKILL)

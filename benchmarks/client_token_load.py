@@ -68,21 +68,21 @@ class TokenLoad:
         if self.result:
             return
         seconds = self.seconds
-        said = []
+        results = []
         for process in self._processes:
             out, _ = process.communicate("stop\n", timeout=60)
-            said.append(json.loads(out.splitlines()[-1]))
+            results.append(json.loads(out.splitlines()[-1]))
         self._stop.set()
         self._watcher.join()
         attempts: collections.Counter[str] = collections.Counter()
-        for each in said:
+        for each in results:
             attempts.update(each["attempts"])
-        failed = [text for each in said for text in each["failed"]]
+        failed = [text for each in results for text in each["failed"]]
         renewals = len(self._keys) - 1
         self.result = {
             "processes": self._count,
             "seconds": round(seconds, 1),
-            "calls": sum(each["calls"] for each in said),
+            "calls": sum(each["calls"] for each in results),
             "failed": len(failed),
             "failures_said": failed[:5],
             "attempts": dict(attempts),

@@ -1,4 +1,4 @@
-"""One request, asked of a handler in this process and of a server: are the answers the same?"""
+"""Check that a handler in this process and a server send the same response."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def ask_server(
 def plain(body: bytes) -> Any:
     """JSON without the ids that are another each time; other bytes as they are."""
     try:
-        said = json.loads(body)
+        decoded = json.loads(body)
     except ValueError:
         return body
-    for one in [said, *said.get("predictions", [])]:
+    for one in [decoded, *decoded.get("predictions", [])]:
         one.pop("request_id", None)
-    return said
+    return decoded
 
 
 def assert_same(name: object, ours: Answer, theirs: tuple[int, Mapping[str, str], bytes]) -> None:
@@ -57,7 +57,7 @@ def assert_same(name: object, ours: Answer, theirs: tuple[int, Mapping[str, str]
         own = {key for key in lower if key.startswith("x-") and key != "x-request-id"}
         assert own | {"content-type"} & lower.keys() <= ours.headers.keys(), name
     else:
-        assert "x-model-name" not in lower, f"{name}: the server's handler was asked"
+        assert "x-model-name" not in lower, f"{name}: the server's handler received the request"
         assert bool(ours.body) == bool(body), name
         if body:
             assert plain(ours.body)["type"] == plain(body)["type"], name

@@ -111,7 +111,7 @@ def client(server: ReadyFile) -> Iterator[Client]:
 
 
 class Load:
-    """Calls a model from 8 threads until it is told to stop, and remembers every outcome."""
+    """Calls a model from 8 threads until the end of the block, and records every outcome."""
 
     def __init__(self, client: Client, model: str) -> None:
         self.outcomes: list[object] = []
@@ -138,8 +138,8 @@ class Load:
 
     def more(self, count: int) -> None:
         """Waits until so many more calls have ended."""
-        wanted, end = len(self.outcomes) + count, time.monotonic() + 60
-        while len(self.outcomes) < wanted:
+        needed, end = len(self.outcomes) + count, time.monotonic() + 60
+        while len(self.outcomes) < needed:
             assert time.monotonic() < end, "calls hang"
             time.sleep(0.01)
 
@@ -176,7 +176,7 @@ def test_the_asynchronous_client_gets_a_response_too(server: ReadyFile) -> None:
 
 
 def test_a_fake_server_sends_the_errors_of_torchserve(client: Client, server: ReadyFile) -> None:
-    def told(caller: Client) -> list[tuple[object, ...]]:
+    def errors_of(caller: Client) -> list[tuple[object, ...]]:
         calls: list[Callable[[], object]] = [
             lambda: caller.predict("nobody", b"x"),
             lambda: caller.predict("echo", b"x", version="9.0"),
@@ -197,7 +197,7 @@ def test_a_fake_server_sends_the_errors_of_torchserve(client: Client, server: Re
     with FakeServer() as fake, fake.client() as caller:
         fake.answer("echo", {})
         fake.store("echo", {})
-        assert told(caller) == told(client)
+        assert errors_of(caller) == errors_of(client)
         ours, theirs = (c.describe("echo", "1.0").raw.keys() for c in (caller, client))
         assert set(ours) <= set(theirs)
 

@@ -33,8 +33,8 @@ def handle(data, context):
     return [json.dumps({"version": "1.0"}).encode() for _ in data]
 """
 BAD = {
-    "crashes": (GOOD.replace("PREDICT", "os._exit(1)"), "does not answer its sample input.bin"),
-    "raises": (GOOD.replace("PREDICT", "raise ValueError"), "does not answer its sample input.bin"),
+    "crashes": (GOOD.replace("PREDICT", "os._exit(1)"), "fails its sample input.bin"),
+    "raises": (GOOD.replace("PREDICT", "raise ValueError"), "fails its sample input.bin"),
     "wrong": (
         GOOD.replace("PREDICT", 'return [b\'{"version": "0.9"}\']'),
         'answer.version is "0.9", expected "1.0"',
@@ -107,7 +107,7 @@ def test_an_archive_without_a_sample_that_dies_of_every_request_is_removed(
     project: Project, client: Client
 ) -> None:
     archive(project.model_store, "dies", "import os\ndef handle(d, c):\n    d and os._exit(1)\n")
-    with pytest.raises(NotReady, match="lost 2 processes before it answered"):
+    with pytest.raises(NotReady, match="lost 2 processes before its first response"):
         client.register("dies-1.0.mar")
     assert served(client) == KNOWN
 

@@ -1,4 +1,4 @@
-"""Tests that hold for both clients: the asynchronous one behind blocking calls of its names."""
+"""Run a test with both clients; `Blocking` wraps the asynchronous one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Blocking:
             await last
             await self._loop.shutdown_asyncgens()
             await self._loop.shutdown_default_executor()
-            await asyncio.sleep(0.01)  # what was closed is closed in the loop's next rounds
+            await asyncio.sleep(0.01)  # the loop closes connections in its next rounds
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

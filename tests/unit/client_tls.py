@@ -1,37 +1,30 @@
-"""A self-made certificate and an HTTPS server for the client's tests."""
+"""Certificates and an HTTPS server for the client's tests."""
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+import trustme
 from client_wire import Connection, WireServer, http
 
 
-def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
-    """Write `cert.pem` and `key.pem` for a host into a folder; skips without openssl."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
+def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path, Path]:
+    """Write a certificate for a host, its key and the CA bundle that it is valid with."""
     folder.mkdir(exist_ok=True)
-    command = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name}"
-    extension = f"subjectAltName=DNS:{name}"
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        ["openssl", *command.split(), "-addext", extension, *files],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder / "cert.pem", folder / "key.pem"
+    authority = trustme.CA()
+    certificate = authority.issue_cert(name, common_name=name)
+    cert, key, bundle = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(bundle)
+    return cert, key, bundle
 
 
 def server_context(cert: Path, key: Path, *, client_ca: Path | None = None) -> ssl.SSLContext:
-    """`client_ca`: require a client certificate that it signed."""
+    """`client_ca`: require a client certificate that this authority signed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     if client_ca is not None:

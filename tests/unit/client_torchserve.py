@@ -1,4 +1,4 @@
-"""The part of TorchServe's management API that the client's tests need, as it really answers."""
+"""The part of TorchServe's management API that the client's tests need, with its real responses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ready(number: str = "1.0", workers: int = 1, **options: Any) -> Version:
 
 
 class FakeTorchServe(HTTPServer):
-    """`models[name]` holds its versions; the first one is the default until `defaults` says."""
+    """`models[name]` holds its versions; the default is the first one, or that in `defaults`."""
 
     def __init__(self, **models: list[Version]) -> None:
         super().__init__(self._respond)
@@ -59,12 +59,12 @@ class FakeTorchServe(HTTPServer):
         self.defaults: dict[str, str] = {}
         self.store: dict[str, tuple[str, Version]] = {}
         self.page = 2
-        self.said: list[str] = []
+        self.changes: list[str] = []
 
     def _respond(self, request: Received) -> bytes:
         parts = request.path.strip("/").split("/")[1:]
         if request.method != "GET":
-            self.said.append(f"{request.method} {request.target}")
+            self.changes.append(f"{request.method} {request.target}")
         if not parts:
             return self._list(request) if request.method == "GET" else self._register(request)
         versions = self.models.get(parts[0])
@@ -72,10 +72,10 @@ class FakeTorchServe(HTTPServer):
             return error(404, "ModelNotFoundException", f"Model not found: {parts[0]}")
         if parts[1:] == ["all"]:
             return http(200, [version.document(parts[0]) for version in versions])
-        wanted = parts[1] if len(parts) > 1 else self._default(parts[0])
-        version = next((each for each in versions if each.number == wanted), None)
+        requested = parts[1] if len(parts) > 1 else self._default(parts[0])
+        version = next((each for each in versions if each.number == requested), None)
         if version is None:
-            return error(404, "ModelVersionNotFoundException", f"Model version: {wanted}")
+            return error(404, "ModelVersionNotFoundException", f"Model version: {requested}")
         if request.method == "DELETE":
             versions.remove(version)
         elif parts[2:] == ["set-default"]:

@@ -1,4 +1,4 @@
-"""A server of raw sockets for the client's tests: it says and does what a test tells it to."""
+"""A server on raw sockets for the client's tests, whose behaviour each test defines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Connection:
         self._buffer = b""
 
     def receive(self) -> Received | None:
-        """The next whole request, None where the client has gone."""
+        """Return the next whole request; None if the client has disconnected."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._fill():
                 return None
@@ -62,14 +62,14 @@ class Connection:
         self.sock.sendall(data)
 
     def trickle(self, data: bytes, seconds: float = 0.05) -> None:
-        """One byte at a time."""
+        """Send one byte at a time."""
         for byte in data:
             self.send(bytes([byte]))
             if self.closing.wait(seconds):
                 return
 
     def hang(self) -> None:
-        """Until the test is over."""
+        """Block until the end of the test."""
         self.closing.wait()
 
     def reset(self) -> None:
@@ -83,7 +83,7 @@ class Connection:
 
 
 class WireServer:
-    """Each connection is given to `behave` in a thread of its own."""
+    """Calls `behave` with each connection, in a thread of its own."""
 
     def __init__(self, behave: Callable[[Connection], None]) -> None:
         self._behave = behave
@@ -124,7 +124,7 @@ class WireServer:
         try:
             self._behave(Connection(sock, number, self._closing))
         except OSError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             sock.close()
 
@@ -140,7 +140,7 @@ class WireServer:
 
 
 class HTTPServer(WireServer):
-    """Answers requests over kept connections with what `answer` returns, and remembers them."""
+    """Responds with the result of `answer` and records the requests."""
 
     def __init__(self, answer: Callable[[Received], bytes]) -> None:
         super().__init__(self._converse)
@@ -157,7 +157,7 @@ class HTTPServer(WireServer):
 
 
 def script(*answers: bytes) -> Callable[[Received], bytes]:
-    """One answer after the other; the last one again and again."""
+    """Return the responses in order; repeat the last one."""
     left = list(answers)
 
     def answer(_: Received) -> bytes:
@@ -167,7 +167,7 @@ def script(*answers: bytes) -> Callable[[Received], bytes]:
 
 
 def http(status: int = 200, body: object = b"", **headers: str) -> bytes:
-    """An answer; a body that is no bytes goes as JSON, and errors close as TorchServe's do."""
+    """A response; other bodies than bytes are JSON; errors close the connection."""
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
         headers.setdefault("content_type", "application/json")

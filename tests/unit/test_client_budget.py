@@ -15,9 +15,8 @@ from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
 from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse, Pause
 from vestal.client.retry import send
-from vestal.client.retry_state import FLOOR, RATIO, SAVINGS, RetryBudget, RetryState
+from vestal.client.retry_state import FLOOR, RATIO, SAVINGS, RetryBudget, RetryState, SuspectGate
 from vestal.client.settings import Addresses
-from vestal.client.suspect_gate import SuspectGate
 from vestal.client.tokens import NoToken
 
 
@@ -179,7 +178,7 @@ def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
 
 
 def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.suspect_gate.PATIENCE", 0.05)
+    monkeypatch.setattr("vestal.client.retry_state.SLOT_SECONDS", 0.05)
     retry_state = RetryState()
     assert retry_state.suspect_gate.try_acquire("m")
     context = CallContext(

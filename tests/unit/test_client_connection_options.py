@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from client_both import Blocking, both
 from client_tls import https_server, make_certificate, server_context
 from client_torchserve import FakeTorchServe, ready
 from client_wire import WORKER_DIED, HTTPServer, http, script
+from cryptography.hazmat.primitives import serialization
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.exceptions import InsecureRequestWarning
 
@@ -58,7 +58,7 @@ def test_headers_are_sent_with_the_ping_after_a_broken_connection(kind: type[Cli
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
-        ({"Content-Type": "a/b"}, "sets Content-Type itself; it follows from the input"),
+        ({"Content-Type": "a/b"}, "sets Content-Type itself; it depends on the input"),
         ({"HOST": "h"}, "sets HOST itself"),
         ({"Content-Length": "1"}, "sets Content-Length itself"),
         ({"X-Correlation-Id": "1"}, "pass correlation_id= to each call"),
@@ -102,9 +102,9 @@ def test_header_values_are_never_shown(kind: type[Client]) -> None:
 
 @both
 def test_verify_takes_a_ca_bundle(kind: type[Client], tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
+    cert, key, bundle = make_certificate(tmp_path)
     with https_server(server_context(cert, key)) as url:
-        with kind(url, verify=cert, timeout=5) as client:
+        with kind(url, verify=bundle, timeout=5) as client:
             assert client.predict("m", b"x").value == {"client": None}
         with (
             kind(url, timeout=5) as client,
@@ -114,7 +114,7 @@ def test_verify_takes_a_ca_bundle(kind: type[Client], tmp_path: Path) -> None:
 
 
 def test_verify_false_accepts_any_certificate_with_the_warning_of_urllib3(tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path, "another-host")
+    cert, key, _ = make_certificate(tmp_path, "another-host")
     with https_server(server_context(cert, key)) as url:
         with (
             Client(url, verify=False, timeout=5) as client,
@@ -128,13 +128,13 @@ def test_verify_false_accepts_any_certificate_with_the_warning_of_urllib3(tmp_pa
 @both
 @pytest.mark.parametrize("joined", [False, True], ids=["two files", "one file"])
 def test_a_client_certificate_is_sent(kind: type[Client], joined: bool, tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path / "server")
-    own_cert, own_key = make_certificate(tmp_path / "client", "caller-7")
+    cert, key, bundle = make_certificate(tmp_path / "server")
+    own_cert, own_key, own_bundle = make_certificate(tmp_path / "client", "caller-7")
     both_in_one = tmp_path / "both.pem"
     both_in_one.write_bytes(own_cert.read_bytes() + own_key.read_bytes())
     own: Any = both_in_one if joined else (own_cert, own_key)
-    with https_server(server_context(cert, key, client_ca=own_cert)) as url:
-        with kind(url, verify=cert, cert=own, timeout=5) as client:
+    with https_server(server_context(cert, key, client_ca=own_bundle)) as url:
+        with kind(url, verify=bundle, cert=own, timeout=5) as client:
             assert client.predict("m", b"x").value == {"client": "caller-7"}
             restored = pickle.loads(pickle.dumps(client if kind is Client else client._client))
         assert repr(restored._options).startswith("<0 headers, verify=")
@@ -161,10 +161,15 @@ def test_invalid_options_are_refused(kind: Any, options: dict[str, Any], message
 
 
 def test_an_encrypted_key_is_refused_without_a_prompt(tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
+    cert, key, _ = make_certificate(tmp_path)
     locked = tmp_path / "locked.pem"
-    command = ["openssl", "rsa", "-aes128", "-passout", "pass:x", "-in", key, "-out", locked]
-    subprocess.run(command, check=True, capture_output=True)
+    locked.write_bytes(
+        serialization.load_pem_private_key(key.read_bytes(), password=None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.BestAvailableEncryption(b"x"),
+        )
+    )
     with pytest.raises(UsageError, match="not a usable certificate and key"):
         Client("http://127.0.0.1:1", cert=(cert, locked))
 
@@ -198,7 +203,7 @@ def test_a_requests_adapter_sends_the_requests_of_a_client() -> None:
     refused.__cause__ = ConnectionRefusedError(111, "refused")
     adapter = Canned(503, refused, 200)
     with Client("https://server.invalid", token="t0ken", transport=adapter) as client:
-        client._retry_state.reached.add("https://server.invalid")
+        client._retry_state.reached.connected.add("https://server.invalid")
         prediction = client.predict("m", b"png")
     assert (prediction.value, prediction.attempts) == ({"label": "7"}, 3)
     sent = adapter.sent[-1]

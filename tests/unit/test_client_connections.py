@@ -110,7 +110,7 @@ def test_many_send_the_rows_of_a_table(kind: type[Client]) -> None:
 
 
 @both
-def test_many_survive_an_input_that_raises_whatever_it_likes(kind: type[Client]) -> None:
+def test_an_input_that_raises_any_error_does_not_stop_the_others(kind: type[Client]) -> None:
     class Broken:
         def read(self) -> bytes:
             raise RuntimeError("out of paper")
@@ -126,21 +126,21 @@ def test_many_survive_an_input_that_raises_whatever_it_likes(kind: type[Client])
 
 
 @both
-def test_many_tell_their_progress_one_by_one_while_an_input_is_waited_for(
+def test_progress_is_reported_while_an_input_is_awaited(
     kind: type[Client],
 ) -> None:
-    told: list[int] = []
+    reported: list[int] = []
 
     def inputs() -> Iterator[bytes]:
         yield from [b"x"] * 20
         if kind is Client:  # an event loop reads the inputs itself
-            until(lambda: len(told) == 20)
+            until(lambda: len(reported) == 20)
 
     with HTTPServer(echo) as server, kind(server.url) as client:
         client.predict_many(
-            "m", inputs(), concurrency=8, progress=lambda done, _: told.append(done)
+            "m", inputs(), concurrency=8, progress=lambda done, _: reported.append(done)
         )
-    assert told == list(range(1, 21))
+    assert reported == list(range(1, 21))
 
 
 @both

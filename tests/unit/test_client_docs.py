@@ -54,7 +54,7 @@ def test_the_page_runs(
     printed = capsys.readouterr().out
     assert printed.startswith("7 1.0 ")
     assert "404 ModelNotFoundException client.models() lists the served versions" in printed
-    assert server.said[-2:] == [
+    assert server.changes[-2:] == [
         "DELETE /models/mnist/1.0",
         "PUT /models/mnist?min_worker=2&max_worker=2&synchronous=false",
     ]

@@ -110,7 +110,7 @@ with Client(sys.argv[1], timeout=5) as client:
     client.predict("m", b"parent")
     transport, state = client._transport, client._retry_state
     queues = [route.pool.pool for route in transport._adapter.routes.values()]
-    locks = [transport._lock, state.budget._lock, state.suspect_gate._lock]
+    locks = [transport._lock, state.budget._lock, state.waiting_calls._lock]
     locks += [queue.mutex for queue in queues if hasattr(queue, "mutex")]
     held, over = threading.Event(), threading.Event()
 

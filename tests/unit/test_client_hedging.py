@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,73 +9,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from client_both import both
+from client_losing import CUT, NEVER, Losing
 from client_wire import (
     BAD_TOKEN,
     QUEUE_FULL,
     WORKER_DIED,
-    Connection,
-    Received,
-    WireServer,
     error,
     http,
     until,
 )
 
-from vestal import AsyncClient, Client, DeadlineExceeded, RequestRefused, UsageError, WorkerDied
-from vestal.client import hedging, response_history
+from vestal import Client, DeadlineExceeded, RequestRefused, WorkerDied
+from vestal.client import hedging
 from vestal.client.prediction import Prediction
-from vestal.client.retry_state import RetryState
 
 FIRST, SECOND, THIRD = http(body="first"), http(body="second"), http(body="third")
-CUT = b"cut"
-NEVER = b"never"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hedging, "SHORTEST_WAIT", 0.15)
     monkeypatch.setattr(hedging, "POLL", 0.02)
-
-
-class Losing(WireServer):
-    """Answers any body at once, but the n-th request with the body "lost" by the n-th action.
-
-    An action is an answer, CUT or NEVER; where it is a pair, the answer waits for the event.
-    """
-
-    def __init__(self, *actions: bytes | tuple[threading.Event, bytes]) -> None:
-        super().__init__(self._converse)
-        self._actions = actions
-        self._lock = threading.Lock()
-        self.seen = 0
-        self.targets: list[str] = []
-
-    def _converse(self, connection: Connection) -> None:
-        while (received := connection.receive()) is not None:
-            self.targets.append(received.path)
-            action = self._action(received)
-            if action == CUT:
-                connection.reset()
-                return
-            if action == NEVER:
-                connection.hang()
-                return
-            connection.send(action)
-            if b"connection: close" in action:
-                return
-
-    def _action(self, received: Received) -> bytes:
-        if received.body != b"lost":
-            return http(body="other")
-        with self._lock:
-            action = self._actions[min(self.seen, len(self._actions) - 1)]
-            self.seen += 1
-        if isinstance(action, tuple):
-            event, action = action
-            while not event.wait(0.05):
-                if self._closing.is_set():
-                    return NEVER
-        return action
 
 
 @pytest.fixture
@@ -150,21 +103,6 @@ def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
 
 
 @both
-def test_nothing_is_sent_twice_while_it_takes_no_longer_than_others_do(kind: type[Client]) -> None:
-    def slow(connection: Connection) -> None:
-        while (received := connection.receive()) is not None:
-            seen.append(received.body)
-            time.sleep(float(received.body))
-            connection.send(FIRST)
-
-    seen: list[bytes] = []
-    with WireServer(slow) as server, kind(server.url) as client:
-        for body in (b"0.2", b"0.2", b"0.7"):  # of the last one's deadline more than half
-            assert client.predict("m", body, timeout=1).attempts == 1
-    assert seen == [b"0.2", b"0.2", b"0.7"]
-
-
-@both
 def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: Ask) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
         began = time.monotonic()
@@ -172,22 +110,6 @@ def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: A
             ask(client, timeout=1.5).result()
         assert time.monotonic() - began < 2.2
         assert 2 <= server.seen <= 1 + hedging.MOST_COPIES
-
-
-@both
-def test_a_response_that_is_being_received_is_not_lost(kind: type[Client]) -> None:
-    def trickles(connection: Connection) -> None:
-        connections.append(connection)
-        while connection.receive() is not None:
-            connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
-            connection.trickle(b"x" * 10, 0.001 if len(connections) == 1 else 0.1)
-            connections.append(connection)
-
-    connections: list[Connection] = []
-    with WireServer(trickles) as server, kind(server.url) as client:
-        for _ in range(2):
-            assert client.predict("m", b"x").attempts == 1
-        assert server.connections == 1
 
 
 FAILURES = {
@@ -275,7 +197,7 @@ def test_two_copies_that_fail_together_are_one_failure(
 def test_copies_that_die_one_after_the_other_are_two_deaths(
     kind: type[Client], ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vestal.client.retry.TOGETHER", 0.1)
+    monkeypatch.setattr("vestal.client.retry.SAME_DEATH", 0.1)
     first, second = threading.Event(), threading.Event()
     with (
         Losing((first, WORKER_DIED), (second, WORKER_DIED), THIRD) as server,
@@ -332,40 +254,6 @@ def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the
     assert values == ["second"] + ["third"] * 7
 
 
-def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = response_history.ResponseHistory()
-    assert known.allow_scout()
-    assert not known.allow_scout()
-    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 0.0)
-    assert known.allow_scout()
-    monkeypatch.setattr(response_history, "SCOUT_INTERVAL", 5.0)
-    known.record(sent=time.monotonic())
-    assert known.allow_scout()
-
-
-def test_what_is_known_is_kept_apart_for_each_operation_model_and_version() -> None:
-    retry_state = RetryState()
-    retry_state.history("/predictions/m/1.0").record(sent=5.0)
-    assert retry_state.history("/predictions/m/1.0").has_later_response(4.0)
-    for other in ("/predictions/m/2.0", "/predictions/m", "/explanations/m/1.0"):
-        assert not retry_state.history(other).has_later_response(4.0)
-
-
-@both
-def test_a_slow_explanation_is_no_lost_prediction(kind: type[Client]) -> None:
-    def answer(connection: Connection) -> None:
-        while (received := connection.receive()) is not None:
-            time.sleep(0.5 if received.path.startswith("/explanations") else 0)
-            connection.send(FIRST)
-
-    with WireServer(answer) as server, kind(server.url) as client:
-        assert client.predict("m", b"x").attempts == 1
-        assert client.explain("m", b"x").attempts == 1
-        assert server.connections == 1
-
-
 @both
 def test_a_copy_draws_on_the_budget_of_retries(kind: type[Client], ask: Ask) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
@@ -384,11 +272,3 @@ def test_without_hedging_nothing_is_sent_twice(kind: type[Client], ask: Ask) -> 
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             ask(client, timeout=0.8).result()
         assert server.seen == 1
-
-
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_pickled_client_keeps_its_hedging(kind: type[Client]) -> None:
-    for hedge in (True, False):
-        assert pickle.loads(pickle.dumps(kind("http://h:1", hedge=hedge)))._policy.hedge is hedge
-    with pytest.raises(UsageError, match="hedge is 'no': expected True or False"):
-        kind("http://h:1", hedge="no")  # type: ignore[arg-type]

@@ -126,6 +126,6 @@ def test_a_description_with_other_types_is_no_torchserve(
     with (
         FakeTorchServe(m=[version]) as server,
         kind(management=server.url) as client,
-        pytest.raises(ServerFailed, match="did not answer as TorchServe's management API does"),
+        pytest.raises(ServerFailed, match="did not respond as TorchServe's management API does"),
     ):
         client.wait_ready("m", timeout=5)

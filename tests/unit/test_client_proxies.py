@@ -54,7 +54,7 @@ def test_no_proxy_for_this_machine(
         *(("10.0.0.1", False), ("localhost.example", False), ("example", False), ("", False)),
     ],
 )
-def test_which_hosts_are_this_machine(host: str, own: bool) -> None:
+def test_loopback_hosts_are_recognized(host: str, own: bool) -> None:
     assert is_loopback(host) is own
 
 
@@ -106,7 +106,7 @@ def test_every_kind_of_error_names_the_proxy(
         with kind("http://a.test", management="http://b.test") as client:
             with pytest.raises(ServerFailed, match=f"b.test {through}"):
                 client.models()
-            with pytest.raises(Exception, match=f"a.test {through} asks for a token"):
+            with pytest.raises(Exception, match=f"a.test {through} requires a token"):
                 client.predict("m", b"x")
     with HTTPServer(script(http(502, b""))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)

@@ -55,7 +55,7 @@ def test_a_wrong_port_raises_after_about_three_seconds(kind: type[Client], nobod
 
 @both
 @pytest.mark.parametrize("call", ["models", "describe", "register", "metrics_text"])
-def test_so_does_every_other_method(
+def test_every_other_method_raises_at_a_wrong_port(
     kind: type[Client], nobody: str, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = {"describe": ["m"], "register": ["m-1.0.mar"]}.get(call, [])
@@ -138,7 +138,7 @@ def test_a_wrong_port_of_a_reached_server_raises(
 
 def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
     reached = ReachedAddresses()
-    reached.add("http://a")
+    reached.connected.add("http://a")
     contact = ConnectionTracker(reached, "http://b")
     left = []
     for pong in (REFUSED, REFUSED, HTTPResponse(200, "", {}, b"")):
@@ -179,12 +179,12 @@ def test_https_at_a_port_without_tls_raises(kind: type[Client]) -> None:
     with (
         WireServer(refuses) as server,
         kind(server.url.replace("http:", "https:")) as client,
-        pytest.raises(ConnectionFailed, match="Does that port speak HTTPS"),
+        pytest.raises(ConnectionFailed, match="Does that port use HTTPS"),
     ):
         client.predict("m", b"x", timeout=20)
 
 
-def test_a_command_says_it_once(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_prints_the_error_once(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "vestal", "predict", "m", "--url", nobody]
     done = subprocess.run(
         [*command, "--text", "a", "--text", "b"], capture_output=True, text=True, timeout=60

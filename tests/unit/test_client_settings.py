@@ -261,7 +261,10 @@ def test_an_address_may_have_a_prefix_and_a_slash() -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", 3])
 def test_an_invalid_name_is_refused(name: str) -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="no name"):
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(UsageError, match="is not a name of a model"),
+    ):
         client.predict(name, b"x")
 
 

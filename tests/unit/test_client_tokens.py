@@ -90,7 +90,7 @@ def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Pat
 def test_without_a_token_none_is_sent_and_the_error_names_the_reason(kind: type[Client]) -> None:
     with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
-            TokenError, match="asks for a token, and this client has none"
+            TokenError, match="requires a token, and this client has none"
         ) as caught:
             client.predict("m", b"x")
         assert "authorization" not in server.received[0].headers
@@ -166,32 +166,32 @@ def test_a_key_file_that_is_being_written_leaves_the_old_key(
 
 @both
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (None, "no key file at"),
-        (f'{{"inference": "{SECRET}', "is no JSON object"),
-        (f'["{SECRET}"]', "is no JSON object"),
+        (f'{{"inference": "{SECRET}', "is not a JSON object"),
+        (f'["{SECRET}"]', "is not a JSON object"),
         ("{}", "no inference key"),
         (f'{{"inference": "{SECRET}"}}', "no inference key"),
-        (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that no header can carry"),
+        (f'{{"inference": {{"key": "{SECRET} \\n x"}}}}', "characters that a header cannot have"),
     ],
 )
 def test_an_invalid_key_file_is_named(
-    kind: type[Client], tmp_path: Path, text: str | None, says: str
+    kind: type[Client], tmp_path: Path, text: str | None, message: str
 ) -> None:
     keys = tmp_path / "key_file.json"
     if text is not None:
         keys.write_text(text)
     with (
         kind("http://127.0.0.1:1", key_file=keys) as client,
-        pytest.raises(TokenError, match=says) as caught,
+        pytest.raises(TokenError, match=message) as caught,
     ):
         client.predict("m", b"x")
     assert str(keys) in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
-def test_a_token_is_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_token_never_appears_in_logs_or_errors(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with TokenServer("other") as server, Client(server.url, token=SECRET) as client:
         with pytest.raises(TokenError) as caught:
@@ -204,7 +204,7 @@ def test_a_token_is_nowhere_to_be_seen(caplog: pytest.LogCaptureFixture) -> None
     assert "the argument token" in str(caught.value)
 
 
-def test_what_travels_is_not_in_a_repr() -> None:
+def test_reprs_show_neither_bodies_nor_tokens() -> None:
     headers = {"Authorization": f"Bearer {SECRET}"}
     call = ApiCall("inference", "POST", "/predictions/m", body=SECRET.encode(), headers=headers)
     request = HTTPRequest("POST", "http://h:1", "/predictions/m", headers, SECRET.encode())
@@ -214,6 +214,6 @@ def test_what_travels_is_not_in_a_repr() -> None:
     assert repr(response) == "<200 OK, 12 bytes>"
 
 
-def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give the one"):
+def test_token_and_key_file_cannot_be_combined(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pass only one"):
         Client("http://127.0.0.1:1", token=SECRET, key_file=tmp_path)

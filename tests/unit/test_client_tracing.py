@@ -10,7 +10,7 @@ from client_both import both
 from client_wire import QUEUE_FULL, HTTPServer, Received, error, http
 
 from vestal import Client, InvalidInput, RequestRefused, UsageError
-from vestal.client.tracing import NO_SPAN, span
+from vestal.client.tracing import NO_SPAN, start_span
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
@@ -82,7 +82,7 @@ def test_an_error_names_the_correlation(kind: type[Client]) -> None:
         {"traceparent": PARENT + "\n"},
     ],
 )
-def test_what_is_no_header_is_refused_by_name(wrong: dict[str, str]) -> None:
+def test_an_invalid_trace_header_is_refused_by_name(wrong: dict[str, str]) -> None:
     [name] = wrong
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match=name):
         client.predict("m", b"x", **wrong)
@@ -147,6 +147,6 @@ def test_a_span_without_a_tracer_has_no_header(monkeypatch: pytest.MonkeyPatch) 
     from opentelemetry import trace
 
     monkeypatch.setattr(trace, "get_tracer", trace.NoOpTracerProvider().get_tracer)
-    assert span("predict", "m", None).header() is None
+    assert start_span("predict", "m", None).traceparent() is None
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
-    assert span("predict", "m", None) is NO_SPAN
+    assert start_span("predict", "m", None) is NO_SPAN

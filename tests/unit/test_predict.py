@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vestal.cli import predict
 from vestal.cli.inputs import fitted, gather
-from vestal.client.errors import ErrorDetails, RequestRefused
+from vestal.client.errors import RequestRefused
 from vestal.client.flow import HTTPResponse
 from vestal.client.prediction import Prediction
 from vestal.client.tracing import Trace
@@ -137,7 +137,7 @@ def test_a_true_label_that_was_never_predicted_counts():
     )
     labels = [str(number) for number in range(10)]
     assert predict.known_labels(Described({"labels": labels}), "m", None, [one]) == set(labels)
-    refused = RequestRefused("no management here", ErrorDetails(status=403))
+    refused = RequestRefused("no management here", status=403)
     for silent in (Described(None), Described({"pid": 1}), Described(refused)):
         assert predict.known_labels(silent, "m", None, [one]) == {"1"}
     number = prediction('{"prediction": 1.5}')
@@ -146,7 +146,7 @@ def test_a_true_label_that_was_never_predicted_counts():
 
 def test_a_number_is_printed_with_its_units(printed):
     inputs = gather([], [], ["bmi=25", "bmi=x"])
-    error = RequestRefused("422: field 'bmi' must be a number", ErrorDetails(status=422))
+    error = RequestRefused("422: field 'bmi' must be a number", status=422)
     predict._print(
         inputs, [None, None], [prediction('{"prediction": 151.25, "units": "mm"}'), error]
     )

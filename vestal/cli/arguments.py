@@ -10,14 +10,11 @@ import typer
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name of a model (mnist) or its folder.")
 ]
-Archive = Annotated[
-    str,
-    typer.Argument(
-        metavar="ARCHIVE",
-        help="Path of an archive (.mar or unpacked folder), or its name in the model store: "
-        "mnist-1.0, or mnist if there is one version.",
-    ),
-]
+ARCHIVE_HELP = (
+    "Path of an archive (.mar or unpacked folder), or its name in the model store: mnist-1.0, or "
+    "mnist if there is one version."
+)
+Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help=ARCHIVE_HELP)]
 ModelOrArchive = Annotated[
     str,
     typer.Argument(
@@ -35,6 +32,9 @@ Version = Annotated[
         help="Version of the archive or served model, such as 1.0. Default: the only or "
         "the default one."
     ),
+]
+Texts = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
 ]
 Url = Annotated[
     str | None, typer.Option(help="Base URL of the server. Default: the server of this project.")

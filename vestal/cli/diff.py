@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vestal.cli.arguments import ARCHIVE_HELP
 from vestal.cli.output import Json, count_of, out, print_json
 from vestal.cli.progress import new_bar
 
@@ -30,14 +31,7 @@ _SECTIONS = {
 
 
 def diff(
-    before: Annotated[
-        str,
-        typer.Argument(
-            metavar="A",
-            help="Path of an archive, or its name in the model store: mnist-1.0, or mnist if there "
-            "is one version.",
-        ),
-    ],
+    before: Annotated[str, typer.Argument(metavar="A", help=ARCHIVE_HELP)],
     after: Annotated[
         str, typer.Argument(metavar="B", help="Archive to compare with A, named in the same way.")
     ],

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vestal.cli.arguments import Data, ModelOrArchive, RequestTimeout, Version, Weights
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, err, out, print_json, print_warning
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
 from vestal.runs import shown
@@ -72,7 +72,7 @@ def evaluate(
         name, _ = found.recipe.dataset(dataset or known)
         splits = found.recipe.splits(name, data)
         if shared := shared_labels(splits.labels or ()):
-            err.print(Text(f"warning: {shared}", style="yellow"), soft_wrap=True)
+            print_warning(shared)
         with progress_bar(f"Evaluating {found.name}", len(splits.test)) as progress:
             measured = measure(
                 found.recipe,

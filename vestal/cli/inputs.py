@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.batch.fields import Fields
+from vestal.cli.output import shortened
 from vestal.errors import UsageError
 from vestal.files.folders import files_in
 from vestal.files.tables import Table, is_table, read_table
@@ -107,7 +108,9 @@ def fitted(inputs: Sequence[CliInput], schema: Mapping[str, Any]) -> list[CliInp
 def _fitted(row: CliInput, value: str | dict[str, Any]) -> CliInput:
     if isinstance(value, str) or set(value) == {"text"}:
         text = value if isinstance(value, str) else str(value["text"])
-        return replace(row, value=value, shown=_short(text), fact={**row.fact, "text": text})
+        return replace(
+            row, value=value, shown=shortened(text, SHORT), fact={**row.fact, "text": text}
+        )
     return replace(row, value=value, shown=_short_row(value), fact={**row.fact, "columns": value})
 
 
@@ -124,7 +127,7 @@ def _of_file(file: Path) -> list[CliInput]:
 
 
 def _of_text(text: str) -> CliInput:
-    return CliInput(text, _short(text), {"text": text})
+    return CliInput(text, shortened(text, SHORT), {"text": text})
 
 
 def _of_row(text: str) -> CliInput:
@@ -143,10 +146,5 @@ def _number_or_text(text: str) -> float | str:
     return text if number is None else number
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHORT else f"{line[: SHORT - 1]}…"
-
-
 def _short_row(row: Mapping[str, Any]) -> str:
-    return _short(", ".join(f"{name}={value}" for name, value in row.items()))
+    return shortened(", ".join(f"{name}={value}" for name, value in row.items()), SHORT)

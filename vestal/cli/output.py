@@ -8,6 +8,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 UNWRAPPED = 10_000
 """Width of output that does not go to a terminal."""
@@ -32,6 +33,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 def count_of(number: int, noun: str) -> str:
     """`1 input`, `2,000 inputs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on stderr."""
+    err.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text in one line of at most `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def print_json(value: Any) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from vestal.cli.arguments import Engine, Model, Precision, Weights
-from vestal.cli.output import Json, count_of, err, out, print_json
+from vestal.cli.output import Json, count_of, err, out, print_json, print_warning
 from vestal.errors import UsageError
 from vestal.files.text import lines_of, read_text
 
@@ -64,7 +64,7 @@ def pack(
             force=force,
         )
     for warning in packed.warnings:
-        err.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        print_warning(warning)
     if as_json:
         print_json({**vars(packed), "archive": str(packed.archive)})
         return

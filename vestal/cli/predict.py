@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from vestal.cli.arguments import RequestTimeout, ServedModel, Url, Version
+from vestal.cli.arguments import RequestTimeout, ServedModel, Texts, Url, Version
 from vestal.cli.inputs import CliInput, fitted, gather
 from vestal.cli.labels import actual_labels
 from vestal.cli.output import Json, count_of, err, out, print_json
@@ -34,9 +34,7 @@ def predict(
             help="Files or folders; each row of a table (.csv, .jsonl) is an input.",
         ),
     ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
-    ] = None,
+    text: Texts = None,
     row: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,8 +139,7 @@ def _advise(inputs: Sequence[CliInput], outcomes: Sequence[Outcome]) -> None:
     """Replace a hint for users of the client by one for users of the command line."""
     for one, error in zip(inputs, outcomes, strict=True):
         if isinstance(error, ClientError) and is_refusal(error) and looks_like_path(one.value):
-            hint = "The input was sent as text. To send a file, pass its path without --text"
-            error.details = error.details._replace(hint=hint)
+            error.hint = "The input was sent as text. To send a file, pass its path without --text"
 
 
 def _fact(sent: CliInput, actual: str | None, outcome: Outcome) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from vestal.cli.arguments import Engine, ModelOrArchive, Precision, Version, Weights
+from vestal.cli.arguments import Engine, ModelOrArchive, Precision, Texts, Version, Weights
 from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
@@ -33,9 +33,7 @@ def run(
             help="Files or folders; each row of a table (.csv, .jsonl) is an input; - is stdin.",
         ),
     ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Text to send; repeat for several.")
-    ] = None,
+    text: Texts = None,
     body: Annotated[
         list[str] | None,
         typer.Option(metavar="JSON", help="JSON to send as a request's body; repeat for several."),

@@ -12,6 +12,7 @@ from typing import Any
 
 from vestal.batch.fields import Fields
 from vestal.cli.inputs import expand
+from vestal.cli.output import shortened
 from vestal.client.encoding import BYTES, JSON, TEXT
 from vestal.errors import UsageError
 from vestal.files.tables import Table, is_table, read_table
@@ -19,6 +20,7 @@ from vestal.inprocess.frontend import Sent
 from vestal.recipes.request_body import content_type_of
 
 STDIN = "-"
+SHORT = 40  # characters of a text in the name of its request
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class RunInputs:
                 bodies.append(read_table(path))
                 continue
             bodies += [(str(f), _body(f), content_type_of(f)) for f in expand([path])]
-        bodies += [(_short(text), text.encode(), TEXT) for text in self.texts]
-        bodies += [(_short(text), _json(text), JSON) for text in self.bodies]
+        bodies += [(shortened(text, SHORT), text.encode(), TEXT) for text in self.texts]
+        bodies += [(shortened(text, SHORT), _json(text), JSON) for text in self.bodies]
         return [
             TableInputs(one, headers)
             if isinstance(one, Table)
@@ -121,8 +123,8 @@ def _json(text: str) -> bytes:
         json.loads(text)
     except ValueError as error:
         raise UsageError(
-            f"--body {_short(text)} is not JSON ({error}): a string needs its own quotes, as in "
-            "--body '\"a text\"'; to send invalid JSON, use a file or - (stdin)"
+            f"--body {shortened(text, SHORT)} is not JSON ({error}): a string needs its own "
+            "quotes, as in --body '\"a text\"'; to send invalid JSON, use a file or - (stdin)"
         ) from None
     return text.encode()
 
@@ -132,8 +134,3 @@ def _header(line: str) -> tuple[str, str]:
     if not colon or not name.strip() or not line.isprintable():
         raise UsageError(f"--header {line!r}: expected 'NAME: VALUE'")
     return name.strip(), value.strip()
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 40 else f"{line[:37]}..."

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from vestal.cli.arguments import Data, Dataset, Model
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.output import Json, err, out, print_json, print_warning
 from vestal.errors import UsageError
 from vestal.project import Project
 
@@ -92,7 +91,7 @@ def train(
         )
         run = training.train(project, model, settings, out_)
     if shared := shared_labels(run.labels or ()):
-        err.print(Text(f"warning: {shared}", style="yellow"), soft_wrap=True)
+        print_warning(shared)
     if as_json:
         print_json({**vars(run), "folder": str(run.folder)})
         return

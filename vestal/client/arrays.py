@@ -1,8 +1,8 @@
-"""Arrays, tensors and tables as JSON or PNG, by their own methods: nothing is imported for them.
+"""Convert arrays, tensors and tables to JSON or PNG without importing their packages.
 
-An array of uint8 is an image where its shape is one: H x W, H x W x 1, 3 or 4 of numpy, H x W or
-1, 3 or 4 x H x W of torch. It goes as PNG, whose pixels are exact and which every image handler
-reads; all other arrays go as JSON.
+A uint8 array is an image if its shape is H x W or H x W x C (numpy), H x W or C x H x W (torch),
+with C = 1, 3 or 4. Images are sent as PNG, which keeps the pixels and which every image handler
+reads; other arrays are sent as JSON.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from vestal.client.errors import InvalidInput
 
 _COLOR_TYPES = {1: 0, 3: 2, 4: 6}
 """PNG's number for grey, RGB and RGBA, by channels."""
-COMPRESSION = 1
-"""zlib's fastest: an image travels faster than it compresses."""
+COMPRESSION = 1  # zlib's fastest level: sending an image is faster than compressing it well
 
 
 def comes_from(value: Any, package: str) -> bool:
-    """Whether the package defines its type or a base class of it. Imports nothing."""
+    """Whether the package defines the type of a value, or a base class of it."""
     return any(
         kind.__module__ == package or kind.__module__.startswith(package + ".")
         for kind in type(value).__mro__
@@ -29,9 +28,9 @@ def comes_from(value: Any, package: str) -> bool:
 
 
 def is_image(value: Any) -> bool:
-    """Whether it is an array or a tensor with the dtype and shape of an image."""
+    """Whether a value is an array or a tensor with the dtype and shape of an image."""
     if hasattr(value, "mask"):
-        return False  # a masked array: PNG would show what is under the mask
+        return False  # a masked array: PNG would show the masked pixels
     if str(getattr(value, "dtype", None)) not in ("uint8", "torch.uint8") or 0 in value.shape:
         return False
     shape = tuple(value.shape)
@@ -48,7 +47,7 @@ def png(image: Any) -> bytes:
         image = image.contiguous().numpy()
     height, width = image.shape[:2]
     channels = image.shape[2] if image.ndim == 3 else 1
-    # Each row begins with its filter: none.
+    # Each row begins with the number of its filter; 0 is no filter.
     rows = b"".join(b"\0" + row.tobytes() for row in image)
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPES[channels], 0, 0, 0)
     return (
@@ -63,7 +62,7 @@ def plain(value: Any) -> Any:
     """Convert an array, a tensor, a pandas row or a table to JSON values.
 
     A pandas row (Series) is an object by name, a table (DataFrame) `{"instances": [row, ...]}`.
-    Raises TypeError for anything else, InvalidInput where two columns have one name.
+    Raises TypeError for any other value, InvalidInput if two columns have the same name.
     """
     if comes_from(value, "torch"):
         return value.detach().cpu().tolist()
@@ -88,7 +87,7 @@ def records(table: Any) -> list[dict[str, Any]]:
 
 
 def _check_labels(labels: Any, what: str) -> None:
-    """Raise InvalidInput where labels are no names, or where two of them have one name in JSON."""
+    """Raise InvalidInput if a label cannot be a name, or two labels have the same name in JSON."""
     names = Counter(map(str, labels))
     several = [name for name, count in names.items() if count > 1]
     if several:
@@ -100,7 +99,7 @@ def _check_labels(labels: Any, what: str) -> None:
     if other:
         raise InvalidInput(
             f"the {what} {other[0]!r} of the input is a {type_name(other[0])}: expected a str or a "
-            "number; rename it (of a MultiIndex, join the levels)"
+            "number; rename it (for a MultiIndex, join the levels)"
         )
 
 

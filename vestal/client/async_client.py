@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vestal.client import inference, lifecycle, management, readiness
 from vestal.client.base import BaseClient
 from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
 from vestal.client.errors import ClientError
+from vestal.client.flow import Flow
 from vestal.client.inference import InferenceCall
 from vestal.client.registering import UNDO_SECONDS, Registration
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from vestal.client.metrics import ServerMetrics
     from vestal.client.prediction import Prediction
 
+T = TypeVar("T")
+
 
 class AsyncClient(BaseClient):
     """`Client` for asyncio: its methods are coroutines; use it with `async with`.
 
     Needs httpx: `pip install 'vestal[async]'`. Takes the arguments of `Client`; `transport` is an
-    httpx transport. Each event loop gets its own connections: call `close` in each of them.
+    httpx transport. Each event loop has its own connections: call `close` in each of them.
     Cancelling a call ends it at once. A thread reads files and encodes images and arrays.
     """
 
@@ -36,6 +39,12 @@ class AsyncClient(BaseClient):
         from vestal.client.async_transport import AsyncTransport
 
         self._transport = AsyncTransport(self._addresses.known(), self._proxies, self._options)
+
+    async def _run(
+        self, flow: Callable[..., Flow[T]], timeout: Timeout, *served: str | None, **options: Any
+    ) -> T:
+        context = self._begin(timeout, flow.__name__, *served)
+        return await self._transport.run(flow(context, *served, **options), context)
 
     async def predict(
         self,
@@ -48,8 +57,8 @@ class AsyncClient(BaseClient):
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
         """Same as `Client.predict`."""
-        asked = InferenceCall("predict", model, version, correlation_id, traceparent)
-        return await self._infer(asked, input, timeout)
+        call = InferenceCall("predict", model, version, correlation_id, traceparent)
+        return await self._infer(call, timeout, input)
 
     async def predict_many(
         self,
@@ -67,15 +76,8 @@ class AsyncClient(BaseClient):
         from vestal.client.async_bulk import run_bulk  # imports asyncio
 
         job = BulkJob(inputs, concurrency, progress)
-        predict = partial(
-            self.predict,
-            model,
-            version=version,
-            correlation_id=correlation_id,
-            traceparent=traceparent,
-            timeout=timeout,
-        )
-        await run_bulk(job, predict)
+        call = InferenceCall("predict", model, version, correlation_id, traceparent)
+        await run_bulk(job, partial(self._infer, call, timeout))
         return job.results()
 
     def iter_predictions(
@@ -93,15 +95,8 @@ class AsyncClient(BaseClient):
         from vestal.client.async_bulk import async_input_iterator, async_prediction_stream
 
         source, limit = async_input_iterator(inputs), check_concurrency(concurrency)
-        predict = partial(
-            self.predict,
-            model,
-            version=version,
-            correlation_id=correlation_id,
-            traceparent=traceparent,
-            timeout=timeout,
-        )
-        return async_prediction_stream(source, limit, predict)
+        call = InferenceCall("predict", model, version, correlation_id, traceparent)
+        return async_prediction_stream(source, limit, partial(self._infer, call, timeout))
 
     async def explain(
         self,
@@ -114,42 +109,32 @@ class AsyncClient(BaseClient):
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
         """Same as `Client.explain`."""
-        asked = InferenceCall("explain", model, version, correlation_id, traceparent)
-        return await self._infer(asked, input, timeout)
+        call = InferenceCall("explain", model, version, correlation_id, traceparent)
+        return await self._infer(call, timeout, input)
 
-    async def _infer(self, asked: InferenceCall, value: Any, timeout: Timeout) -> Prediction:
-        context = self._begin(
-            timeout, asked.operation, asked.model, asked.version, traceparent=asked.traceparent
-        )
-        return await self._transport.run(inference.infer(context, asked, value), context)
+    async def _infer(self, call: InferenceCall, timeout: Timeout, value: Any) -> Prediction:
+        context = self._begin(timeout, call.operation, call.model, call.version, call.traceparent)
+        return await self._transport.run(inference.infer(context, call, value), context)
 
     async def ready(
-        self,
-        model: str | None = None,
-        version: str | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
+        self, model: str | None = None, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> bool:
         """Same as `Client.ready`."""
-        context = self._begin(timeout, "ready", model, version)
-        return await self._transport.run(readiness.ready(context, model, version), context)
+        return await self._run(readiness.ready, timeout, model, version)
 
     async def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
         """Same as `Client.wait_ready`."""
-        context = self._begin(timeout, "wait_ready", model, version)
-        return await self._transport.run(readiness.wait_ready(context, model, version), context)
+        return await self._run(readiness.wait_ready, timeout, model, version)
 
     async def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
         """Same as `Client.models`."""
-        context = self._begin(timeout, "models", None)
-        return await self._transport.run(management.models(context), context)
+        return await self._run(management.models, timeout)
 
     async def versions(self, model: str, *, timeout: Timeout = DEFAULT) -> list[ModelDescription]:
         """Same as `Client.versions`."""
-        context = self._begin(timeout, "versions", model)
-        return await self._transport.run(management.versions(context, model), context)
+        return await self._run(management.versions, timeout, model)
 
     async def describe(
         self,
@@ -160,9 +145,7 @@ class AsyncClient(BaseClient):
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
         """Same as `Client.describe`."""
-        context = self._begin(timeout, "describe", model, version)
-        flow = management.describe(context, model, version, customized=customized)
-        return await self._transport.run(flow, context)
+        return await self._run(management.describe, timeout, model, version, customized=customized)
 
     async def register(
         self,
@@ -173,43 +156,32 @@ class AsyncClient(BaseClient):
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
         """Same as `Client.register`."""
-        context = self._begin(timeout, "register", None)
+        context = self._begin(timeout, "register")
         registration = Registration(context, archive, model, workers)
         try:
             return await self._transport.run(registration.flow(), context)
-        except GeneratorExit:  # nothing can be awaited any more
+        except GeneratorExit:  # the event loop runs this coroutine no more
             raise
         except BaseException as error:  # a cancelled task too
-            undoing = self._begin(UNDO_SECONDS, "unregister", None)
-            flow = registration.undo(undoing, error)
-            await self._transport.run_shielded(flow, undoing)
+            undoing = self._begin(UNDO_SECONDS, "unregister")
+            await self._transport.run_shielded(registration.undo(undoing, error), undoing)
             raise
 
     async def scale(
-        self,
-        model: str,
-        workers: int,
-        version: str | None = None,
-        *,
-        timeout: Timeout = DEFAULT,
+        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> None:
         """Same as `Client.scale`."""
-        context = self._begin(timeout, "scale", model, version)
-        await self._transport.run(lifecycle.scale(context, model, workers, version), context)
+        await self._run(lifecycle.scale, timeout, model, version, workers=workers)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Same as `Client.set_default`."""
-        context = self._begin(timeout, "set_default", model, version)
-        await self._transport.run(management.set_default(context, model, version), context)
+        await self._run(management.set_default, timeout, model, version)
 
     async def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
         """Same as `Client.unregister`."""
-        context = self._begin(timeout, "unregister", model, version)
-        await self._transport.run(
-            lifecycle.unregister(context, model, version, drained=drain), context
-        )
+        await self._run(lifecycle.unregister, timeout, model, version, drained=drain)
 
     async def metrics(self, *, timeout: Timeout = DEFAULT) -> ServerMetrics:
         """Same as `Client.metrics`."""
@@ -220,8 +192,7 @@ class AsyncClient(BaseClient):
 
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """Same as `Client.metrics_text`."""
-        context = self._begin(timeout, "metrics", None)
-        return await self._transport.run(management.metrics_page(context), context)
+        return await self._run(management.metrics, timeout)
 
     async def close(self) -> None:
         """Same as `Client.close`."""

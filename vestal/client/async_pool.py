@@ -8,10 +8,9 @@ import ssl
 from asyncio import ensure_future
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from vestal.client.connection_options import ConnectionOptions
+from vestal.client.connection_options import ConnectionOptions, ca_context
 from vestal.client.deadline import Deadline
 from vestal.client.flow import WAITING
 from vestal.errors import UsageError
@@ -26,14 +25,14 @@ except ImportError:
 CONNECTIONS = 256
 """Most connections to one address in each event loop, opened one by one as calls need them.
 
-More would reach the usual limit of 1,024 open files; further calls wait for a free connection.
+More could reach the usual limit of 1,024 open files. Further calls wait for a free connection.
 """
 PIECE = 65536
-"""Bytes of an upload sent at a time; with more, a broken connection is noticed too late."""
+"""Bytes of an upload per write; with larger writes, a broken connection is noticed too late."""
 
 
 class Upload(httpx.AsyncByteStream):
-    """A request body, its progress, and the connection opened for it."""
+    """A request body, the progress of its request, and the connection opened for it."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -47,13 +46,8 @@ class Upload(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.phase = "sending the request"
-        if len(self._body) <= PIECE:
-            if self._body:
-                yield self._body
-        else:
-            with memoryview(self._body) as body:
-                for start in range(0, len(body), PIECE):
-                    yield bytes(body[start : start + PIECE])
+        for start in range(0, len(self._body), PIECE):
+            yield self._body[start : start + PIECE]  # no copy if this is the whole body
         self.sent = True
         self.phase = WAITING
 
@@ -61,8 +55,8 @@ class Upload(httpx.AsyncByteStream):
 class Pool:
     """The httpx clients of one event loop, each for one request at a time.
 
-    httpcore's pool iterates over all connections several times per request, which with 32 of them
-    costs more than the request. This pool reuses the connection that was used last.
+    With 32 connections, httpcore's pool takes longer than the request, because it iterates over all
+    of them several times. This pool takes the connection that was used last.
     """
 
     def __init__(
@@ -93,13 +87,12 @@ class Pool:
             self._free[base].release()
             raise UsageError("this client is closed; create a new one")
         idle = self._idle[base]
-        return idle.pop() if idle else self._new_client(base)
-
-    def _new_client(self, base: str) -> httpx.AsyncClient:
+        if idle:
+            return idle.pop()
         return new_client(self._trusted, self._proxies.get(base), self._transport)
 
     async def give_back(self, base: str, client: httpx.AsyncClient) -> None:
-        """Return a client after a whole response; otherwise its connection cannot be reused."""
+        """Return a client that has read a whole response."""
         if self._closed:
             await client.aclose()
         else:
@@ -110,7 +103,7 @@ class Pool:
         """Close a client after an incomplete exchange, even if the task is cancelled."""
 
         async def close() -> None:
-            # httpcore loses a connection that is cancelled during its TLS handshake.
+            # If the TLS handshake is cancelled, httpcore does not close the connection.
             try:
                 if upload.connection is not None:
                     await upload.connection.aclose()
@@ -132,7 +125,7 @@ class Pool:
 
 
 class _Borrowed(httpx.AsyncBaseTransport):
-    """A caller's transport, which outlives the httpx clients that share it."""
+    """A caller's transport, which the httpx clients share and do not close."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -167,26 +160,18 @@ def new_client(
 
 
 def trust(secure: bool, options: ConnectionOptions) -> ssl.SSLContext:
-    """Make the TLS context: the same CA bundles as requests; an empty one if not `secure`."""
+    """Make the TLS context, with the CA bundles of requests; an empty one if not `secure`."""
     if not secure:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context = _context(options.verify)
+    bundle = options.verify
+    if bundle is True:
+        named = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+        bundle = next(filter(None, named), True)
+    if isinstance(bundle, str):
+        context = ca_context(bundle)
+    else:
+        context = httpx.create_ssl_context(verify=bundle)
     if options.cert is not None:
         paths = options.cert if isinstance(options.cert, tuple) else (options.cert,)
         context.load_cert_chain(*paths)
     return context
-
-
-def _context(verify: bool | str) -> ssl.SSLContext:
-    if verify is False:
-        return httpx.create_ssl_context(verify=False)
-    if isinstance(verify, str):
-        if Path(verify).is_dir():
-            return ssl.create_default_context(capath=verify)
-        return ssl.create_default_context(cafile=verify)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        if bundle := os.environ.get(name):
-            if Path(bundle).is_dir():
-                return ssl.create_default_context(capath=bundle)
-            return ssl.create_default_context(cafile=bundle)
-    return httpx.create_ssl_context()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from vestal.client.async_pool import Pool, Upload, check_transport, httpx, new_client, trust
-from vestal.client.base import CallContext, finish
+from vestal.client.base import CallContext, running
 from vestal.client.connection_options import ConnectionOptions
 from vestal.client.deadline import Deadline
 from vestal.client.flow import (
@@ -23,37 +23,33 @@ from vestal.client.flow import (
     HTTPRequest,
     HTTPResponse,
     Outcome,
-    Pause,
+    Step,
     TransportFailure,
-    Wait,
     transport_failure,
 )
 
 T = TypeVar("T")
 
-LOOK = 0.5  # seconds between two checks whether the request is sent
+SENDING_POLL = 0.5  # seconds between two checks whether the first request has been sent
 
 
 class AsyncTransport:
     """Each event loop, and a child process after a fork, gets its own connections."""
 
     def __init__(
-        self,
-        addresses: tuple[str, ...],
-        proxies: Mapping[str, str],
-        options: ConnectionOptions,
+        self, addresses: tuple[str, ...], proxies: Mapping[str, str], options: ConnectionOptions
     ) -> None:
         self._secure = any(address.startswith("https:") for address in addresses)
         self._options = options
         accepts = any(name.lower() == "accept" for name in options.headers)
         self._headers = {**({} if accepts else {"Accept": "*/*"}), **options.headers}
         self._transport = check_transport(options.transport)
-        # One for all connections: httpx takes 5 ms to create one.
+        # All connections share one: httpx takes 5 ms to create it.
         self._trusted: ssl.SSLContext | None = trust(self._secure, options)
         try:
             for address in addresses:
                 _url(address)
-                # It raises for a proxy that httpx cannot use.
+                # Raises for a proxy that httpx cannot use.
                 new_client(self._trusted, proxies.get(address), self._transport)
         except httpx.InvalidURL as error:
             raise ValueError(str(error)) from error
@@ -63,30 +59,34 @@ class AsyncTransport:
         self._background: set[asyncio.Future[Any]] = set()
 
     async def run(self, flow: Flow[T], context: CallContext) -> T:
-        """Carry out a call's steps in this task and return its result."""
+        """Carry out the steps of a call in this task and return its result."""
         outcome: Any = None
-        error: BaseException | None = None
-        try:
+        with running(flow, context):
             while True:
-                step = flow.send(outcome)
-                if isinstance(step, HTTPRequest):
-                    outcome = await self.send(step, context.deadline.within(step.limit))
-                elif isinstance(step, Pause):
-                    await asyncio.sleep(min(step.seconds, context.deadline.remaining()))
-                    outcome = None
-                elif isinstance(step, Wait):
-                    await _wait(step, context.deadline)
-                    outcome = None
-                else:
-                    outcome = await _work(step, context.deadline)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            finish(flow, context, error)
+                try:
+                    step = flow.send(outcome)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                outcome = await self._carry_out(step, context.deadline)
+
+    async def _carry_out(self, step: Step, deadline: Deadline) -> Any:
+        if isinstance(step, HTTPRequest):
+            return await self.send(step, deadline.within(step.limit))
+        if isinstance(step, BlockingIO):
+            try:
+                async with asyncio.timeout(deadline.timeout()):
+                    if step.may_hang:
+                        return await asyncio.wrap_future(step.start())
+                    return await asyncio.to_thread(step.do)
+            except TimeoutError:
+                return TOO_LATE
+        seconds = min(step.seconds, deadline.remaining())
+        if step.future is None:
+            await asyncio.sleep(seconds)
+        else:
+            await asyncio.wait([asyncio.wrap_future(step.future)], timeout=seconds)
+        return None
 
     async def run_shielded(self, flow: Flow[T], context: CallContext) -> T:
         """Same as `run`, but continue in the background if the caller is cancelled."""
@@ -103,7 +103,7 @@ class AsyncTransport:
         racing = {ensure_future(self._exchange(request, upload, deadline))}
         try:
             while True:
-                step = request.hedging.next() if upload.phase == WAITING else LOOK
+                step = request.hedging.next() if upload.phase == WAITING else SENDING_POLL
                 if isinstance(step, HTTPRequest):
                     racing.add(ensure_future(self._exchange(step, Upload(step.body), deadline)))
                     continue
@@ -145,7 +145,7 @@ class AsyncTransport:
         return pool
 
     def after_fork(self) -> None:
-        """Keep the parent's connections, since collecting them would close them."""
+        """Keep the parent's connections: garbage collection would close them."""
         self._inherited += [self._pools, self._trusted]
         self._pools = WeakKeyDictionary()
         self._trusted = None  # another thread of the parent may hold its locks
@@ -173,8 +173,8 @@ async def _send(
         async with asyncio.timeout(deadline.timeout()):
             response = await client.send(
                 httpx.Request(
-                    method=request.method,
-                    url=url,
+                    request.method,
+                    url,
                     headers=headers,
                     stream=upload,
                     extensions={"trace": upload.trace},
@@ -190,25 +190,10 @@ async def _send(
         return transport_failure("connecting", error, sent=False)
     except (httpx.HTTPError, OSError) as error:
         return transport_failure(upload.phase, error, upload.sent)
-    # httpx keeps the names in lower case; several values of one name are joined by commas.
+    # httpx converts the names to lower case and joins several values of a name by commas.
     return HTTPResponse(
         response.status_code, response.reason_phrase, dict(response.headers), body, sent
     )
-
-
-async def _wait(wait: Wait, deadline: Deadline) -> None:
-    seconds = min(wait.seconds, deadline.remaining())
-    await asyncio.wait([asyncio.wrap_future(wait.future)], timeout=seconds)
-
-
-async def _work(work: BlockingIO, deadline: Deadline) -> Any:
-    try:
-        async with asyncio.timeout(deadline.timeout()):
-            if work.may_hang:
-                return await asyncio.wrap_future(work.start())
-            return await asyncio.to_thread(work.do)
-    except TimeoutError:
-        return TOO_LATE
 
 
 _url = lru_cache(maxsize=256)(httpx.URL)

@@ -1,6 +1,6 @@
 """Pauses between the attempts of one call.
 
-A pause is random (full jitter), honours the server's Retry-After, draws on the client's retry
+A pause is random (full jitter), at least the server's Retry-After, draws on the client's retry
 budget (`vestal.client.retry_state`) and ends before the deadline.
 """
 
@@ -19,20 +19,19 @@ from vestal.client.reachability import ConnectionTracker
 BASE, FACTOR, CAP = 0.1, 2.0, 2.0
 """Seconds: the n-th pause is uniform between 0 and min(CAP, BASE * FACTOR**n)."""
 LAST_TRY = 0.02
-"""Seconds: with less than this left, another attempt would end at the deadline without result."""
-WITHOUT_DEADLINE = 10
-"""Attempts of a call without a deadline."""
+"""With fewer seconds left, another attempt would end at the deadline without a result."""
+WITHOUT_DEADLINE = 10  # attempts of a call without a deadline
 BUDGET_POLL = 0.25
-"""Seconds until a call whose deadline is nearer than its place in the budget asks again."""
+"""Seconds between two checks of a budget that allows no retry before the deadline."""
 
 
 def jittered(failures: int) -> float:
-    """Return the seconds to pause after so many failures (1 or more)."""
+    """Return the seconds to pause after this number of failures (1 or more)."""
     return random.uniform(0, min(CAP, BASE * FACTOR ** min(failures - 1, 30)))
 
 
 class Backoff:
-    """`attempts`: of the call so far, for its errors and pauses."""
+    """Computes the pauses of one call. `attempts`: their number so far."""
 
     def __init__(
         self, context: CallContext, connection: ConnectionTracker, errors: CallErrors
@@ -48,8 +47,8 @@ class Backoff:
     ) -> float:
         """Return the seconds to pause; raises the error if no further attempt is possible.
 
-        `server_pause`: seconds of the server's Retry-After. `failures`: failures in a row, where
-        that is not the number of attempts.
+        `server_pause`: seconds of the server's Retry-After. `failures`: consecutive failures, by
+        default the number of attempts.
         """
         self._errors.last = error
         failures = failures or self.attempts
@@ -70,8 +69,7 @@ class Backoff:
         """Return the seconds left for another attempt; raises if there are none."""
         left = self._deadline.remaining()
         if left < LAST_TRY:
-            error = self._errors.too_late("waiting to try again", self.attempts)
-            raise error from self._errors.last
+            raise self._errors.too_late("waiting to try again", self.attempts)
         until_given_up = self._connection.give_up_at - time.monotonic()
         if until_given_up <= 0:
             assert self._errors.last is not None
@@ -79,13 +77,13 @@ class Backoff:
         return min(left, until_given_up)
 
     def wait(self, seconds: float) -> Flow[None]:
-        """Pause, and wait for the client's budget; raises if no time would be left."""
+        """Pause, and wait for the client's budget; raises if the deadline is too near."""
         budget = self._context.retry_state.budget
         while (delay := budget.spend(self.time_left())) is None:
             yield Pause(BUDGET_POLL)
         try:
             if delay or seconds:
                 yield Pause(max(delay, seconds))
-        except BaseException:  # the call was cancelled: another call may use its retry
+        except BaseException:  # the call was cancelled, so another call may use its retry
             budget.refund()
             raise

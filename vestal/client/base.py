@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
@@ -12,8 +13,10 @@ from vestal.client.connection_options import (
     Cert,
     ConnectionOptions,
     Verify,
-    check_options,
+    check_cert,
+    check_headers,
     check_retries,
+    check_verify,
 )
 from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
 from vestal.client.errors import ClientError, InvalidAddress
@@ -23,7 +26,7 @@ from vestal.client.reachability import ReachedAddresses
 from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses, resolve
 from vestal.client.tokens import Tokens
-from vestal.client.tracing import NO_SPAN, Span, span
+from vestal.client.tracing import NO_SPAN, Span, start_span
 from vestal.errors import UsageError
 
 T = TypeVar("T")
@@ -35,7 +38,7 @@ class _Transport(Protocol):
 
 
 class Policy(NamedTuple):
-    """`timeout`: seconds, None for no deadline. `retries`: None for as many as it allows."""
+    """`timeout`: seconds, None for no deadline. `retries`: None for no limit but the deadline."""
 
     timeout: float | None
     retries: int | None
@@ -43,14 +46,13 @@ class Policy(NamedTuple):
 
 
 class CallContext(NamedTuple):
-    """What all requests of one call share.
+    """The state that all requests of one call share.
 
-    `hedge`: a request that may be lost gets a second copy.
-    `retrying`: False for a question about this moment (is it ready?), which is never retried.
-    `retries`: the most retries of one request; None: as many as the deadline allows.
+    `hedge`: send a second copy of a request that the server may have lost.
+    `retries`: most retries of one request; None: the deadline is the only limit.
     `secrets`: header values that must not appear in errors.
     `model`, `version`: of the call, for its errors.
-    `proxies`: the proxy of each address that is called through one.
+    `proxies`: the proxy of each address that has one.
     """
 
     addresses: Addresses
@@ -58,7 +60,6 @@ class CallContext(NamedTuple):
     deadline: Deadline
     retry_state: RetryState
     span: Span = NO_SPAN
-    retrying: bool = True
     hedge: bool = True
     retries: int | None = None
     secrets: tuple[str, ...] = ()
@@ -67,7 +68,8 @@ class CallContext(NamedTuple):
     proxies: Mapping[str, str] = MappingProxyType({})
 
     def without_retries(self) -> CallContext:
-        return self._replace(retrying=False)
+        """For a question about the present state, such as whether a model is ready."""
+        return self._replace(retries=0)
 
     def place(self, address: str) -> str:
         """Return an address for an error message, with its proxy."""
@@ -75,20 +77,28 @@ class CallContext(NamedTuple):
         return f"{address} through the proxy {without_credentials(proxy)}" if proxy else address
 
 
-def finish(flow: Flow[T], context: CallContext, error: BaseException | None) -> None:
-    """End a call: close its flow, which releases what it holds, and its span.
+@contextmanager
+def running(flow: Flow[T], context: CallContext) -> Iterator[None]:
+    """At the end of a call, close its flow, which releases its resources, and end its span.
 
-    An error without model or version gets the call's.
+    An error without a model or version gets that of the call.
     """
-    flow.close()
-    if isinstance(error, ClientError) and error.model in (None, context.model):
-        version = error.version or context.version
-        error.details = error.details._replace(model=context.model, version=version)
-    context.span.end(error)
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        flow.close()
+        if isinstance(failure, ClientError) and failure.model in (None, context.model):
+            failure.model = context.model
+            failure.version = failure.version or context.version
+        context.span.end(failure)
 
 
 class BaseClient:
-    """Configuration of a client. A pickled client is its configuration, without connections."""
+    """Configuration of a client. Pickling a client keeps its configuration, not its connections."""
 
     _transport: _Transport
 
@@ -112,24 +122,27 @@ class BaseClient:
             raise UsageError(f"hedge is {hedge!r}: expected True or False")
         policy = Policy(check(timeout), check_retries(retries), hedge and transport is None)
         addresses, tokens = resolve(url, management, metrics, key_file, token)
-        options = check_options(headers, verify, cert, transport, tokens)
-        self._configure(addresses, tokens, policy, options)
+        options = ConnectionOptions(
+            check_headers(headers, tokens), check_verify(verify), check_cert(cert), transport
+        )
+        self.__setstate__((addresses, tokens, policy, options))
 
-    def _configure(
-        self, addresses: Addresses, tokens: Tokens, policy: Policy, options: ConnectionOptions
-    ) -> None:
-        self._addresses, self._tokens = addresses, tokens
-        self._policy, self._options = policy, options
-        # The server of a ready file was up once: connections that it refuses are an outage.
-        self._retry_state = RetryState(ReachedAddresses(addresses.known() if addresses.own else ()))
+    def __getstate__(self) -> tuple[Addresses, Tokens, Policy, ConnectionOptions]:
+        return self._addresses, self._tokens, self._policy, self._options
+
+    def __setstate__(self, state: tuple[Addresses, Tokens, Policy, ConnectionOptions]) -> None:
+        self._addresses, self._tokens, self._policy, self._options = state
+        addresses = self._addresses.known()
+        # The server that wrote the ready file was up: if it refuses a connection, it is restarting.
+        self._retry_state = RetryState(ReachedAddresses(addresses if self._addresses.own else ()))
         try:
-            direct = addresses.own or options.transport is not None
-            self._proxies = {} if direct else find_proxies(addresses.known())
+            direct = self._addresses.own or self._options.transport is not None
+            self._proxies = {} if direct else find_proxies(addresses)
             self._open()
         except (ImportError, OSError, ValueError) as error:
-            # Raised by the libraries for values that they read from the environment.
+            # The libraries raise these for values that they read from the environment.
             raise InvalidAddress(
-                f"no client can be made for {' '.join(addresses.known())}: {error}. Check the "
+                f"no client can be made for {' '.join(addresses)}: {error}. Check the "
                 "proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) and the CA bundle "
                 "(REQUESTS_CA_BUNDLE, SSL_CERT_FILE) of the environment"
             ) from error
@@ -143,15 +156,6 @@ class BaseClient:
         self._retry_state.reset()
         self._transport.after_fork()
 
-    def __reduce__(self) -> tuple[Callable[..., BaseClient], tuple[Any, ...]]:
-        return _restore, (
-            type(self),
-            self._addresses,
-            self._tokens,
-            self._policy,
-            self._options,
-        )
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {' '.join(self._addresses.known())}, {self._tokens!r}>"
 
@@ -159,25 +163,23 @@ class BaseClient:
         self,
         timeout: Timeout,
         operation: str,
-        model: str | None,
+        model: str | None = None,
         version: str | None = None,
-        *,
         traceparent: str | None = None,
     ) -> CallContext:
         seconds = self._policy.timeout if isinstance(timeout, UseClientTimeout) else timeout
-        deadline = Deadline(seconds)
         return CallContext(
             addresses=self._addresses,
             tokens=self._tokens,
-            deadline=deadline,
+            deadline=Deadline(seconds),
             retry_state=self._retry_state,
-            proxies=self._proxies,
-            span=span(operation, model, traceparent),
+            span=start_span(operation, model, traceparent),
             hedge=self._policy.hedge,
             retries=self._policy.retries,
             secrets=tuple(self._options.headers.values()),
             model=model,
             version=version,
+            proxies=self._proxies,
         )
 
 
@@ -191,15 +193,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _restore(
-    kind: type[BaseClient],
-    addresses: Addresses,
-    tokens: Tokens,
-    policy: Policy,
-    options: ConnectionOptions,
-) -> BaseClient:
-    client = kind.__new__(kind)
-    client._configure(addresses, tokens, policy, options)
-    return client

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
-from threading import Lock, Semaphore
+from threading import Event, Lock, Semaphore
 from typing import TYPE_CHECKING, Any
 
 from vestal.client.arrays import comes_from, records, type_name
@@ -19,13 +19,12 @@ from vestal.errors import UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from queue import SimpleQueue
 
     from vestal.client.prediction import Prediction
 
 Predict = Callable[[Any], "Prediction"]
 Progress = Callable[[int, int | None], object]
-"""Called with the number of results so far and of all inputs (None: not known)."""
+"""Called with the number of results so far and the number of inputs (None: unknown)."""
 _SINGLE_INPUTS = (str, bytes, bytearray, memoryview, dict, os.PathLike)
 
 
@@ -91,54 +90,38 @@ def prediction_stream(
     """Yield the results in order; a thread reads `inputs`, at most `concurrency` ahead."""
     from queue import SimpleQueue
 
-    reader = _Reader(inputs, concurrency, predict, SimpleQueue())
-    reading = BlockingIO(reader.run, may_hang=True).start()
+    results: SimpleQueue[Future[Prediction | ClientError] | None] = SimpleQueue()
+    free_slots, stopped = Semaphore(concurrency), Event()
+
+    def read() -> None:
+        try:
+            free_slots.acquire()
+            for value in inputs:
+                if stopped.is_set():
+                    return
+                work = partial(_result, predict, value)
+                results.put(BlockingIO(work, may_hang=True).start())
+                free_slots.acquire()
+                if stopped.is_set():
+                    return
+        finally:
+            results.put(None)
+
+    reading = BlockingIO(read, may_hang=True).start()
     try:
-        while (result := reader.results.get()) is not None:
+        while (result := results.get()) is not None:
             yield result.result()
-            reader.free_slots.release()
+            free_slots.release()
         reading.result()  # raises the error of `inputs`
     finally:
-        reader.stop()
-
-
-class _Reader:
-    def __init__(
-        self,
-        inputs: Iterator[Any],
-        concurrency: int,
-        predict: Predict,
-        results: SimpleQueue[Future[Prediction | ClientError] | None],
-    ) -> None:
-        self._inputs, self._predict = inputs, predict
-        self.results = results
-        self.free_slots = Semaphore(concurrency)
-        self._stopped = False
-
-    def run(self) -> None:
-        try:
-            while True:
-                self.free_slots.acquire()
-                if self._stopped:
-                    return
-                value = next(self._inputs, self)
-                if value is self or self._stopped:
-                    return
-                self.results.put(
-                    BlockingIO(partial(_result, self._predict, value), may_hang=True).start()
-                )
-        finally:
-            self.results.put(None)
-
-    def stop(self) -> None:
-        self._stopped = True
-        self.free_slots.release()
+        stopped.set()
+        free_slots.release()
 
 
 def check_concurrency(concurrency: object) -> int:
     """Raises UsageError unless it is a whole number of 1 or more."""
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise UsageError(f"concurrency is {concurrency!r}: expected a whole number from 1 on")
+        raise UsageError(f"concurrency is {concurrency!r}: expected a whole number of 1 or more")
     return concurrency
 
 

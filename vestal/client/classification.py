@@ -11,22 +11,22 @@ from vestal.client.flow import HTTPResponse
 
 
 class Verdict(Enum):
-    """What to do with a response."""
+    """How the client treats a response."""
 
     SUCCESS = auto()
     RETRY = auto()
-    """The server did nothing: retried until the deadline."""
+    """The server has not processed the request: retry until the deadline."""
     RETRY_ONCE = auto()
-    """The worker died, perhaps of this input: retried once."""
+    """The worker died, and this input may be the cause: retry once."""
     NOT_FOUND = auto()
-    """TorchServe has no such model, or not yet."""
+    """TorchServe does not have the model, or not yet."""
     TOKEN = auto()
-    """The token was refused."""
+    """The server refused the token."""
     FINAL = auto()
 
 
 def classify(response: HTTPResponse) -> Verdict:
-    """Only responses that do not come from a handler are worth a retry."""
+    """Classify a response; only those that no handler sent are worth a retry."""
     if response.status < 300:
         return Verdict.SUCCESS
     kind, message, _ = error_body(response)
@@ -37,11 +37,12 @@ def classify(response: HTTPResponse) -> Verdict:
     if response.status == 404 and kind.endswith("NotFoundException"):
         return Verdict.NOT_FOUND
     if kind == "IllegalStateException" and message == "Deque full":
-        return Verdict.RETRY  # scaling a version with a full queue, which TorchServe cannot notify
+        # TorchServe puts a request to scale a version into its queue.
+        return Verdict.RETRY
     if response.status in (500, 507) and message.strip() == "Worker died.":
         return Verdict.RETRY_ONCE
     if response.status == 503:
-        # If the handler raised, it is 503 InternalServerException, "Prediction failed".
+        # The type is InternalServerException if the handler raised an error.
         return Verdict.RETRY if kind in ("", "ServiceUnavailableException") else Verdict.FINAL
     return Verdict.RETRY if response.status in (429, 502, 504) else Verdict.FINAL
 
@@ -49,21 +50,18 @@ def classify(response: HTTPResponse) -> Verdict:
 def is_queue_full_or_without_workers(response: HTTPResponse) -> bool:
     """Whether it is TorchServe's 503 for a full queue, which is the same for no workers."""
     kind, _, _ = error_body(response)
-    return (
-        response.status == 503
-        and kind == "ServiceUnavailableException"
-        and "retry-after" not in response.headers
-    )
+    is_busy = response.status == 503 and kind == "ServiceUnavailableException"
+    return is_busy and "retry-after" not in response.headers
 
 
 def from_handler(response: HTTPResponse) -> bool:
-    """Whether a Vestal handler sent it: they name their model, and the request in errors."""
+    """Whether a Vestal handler sent it, which names its model, and in errors the request."""
     body = response.json()
     return "x-model-name" in response.headers or (isinstance(body, dict) and "request_id" in body)
 
 
 def error_body(response: HTTPResponse) -> tuple[str, str, str | None]:
-    """Return `type`, `message` and request id; the text of any other body is its message."""
+    """Return `type`, `message` and request id; the message of any other body is its text."""
     request_id = response.headers.get("x-request-id")
     body: Any = response.json()
     if isinstance(body, dict):
@@ -76,9 +74,7 @@ def error_body(response: HTTPResponse) -> tuple[str, str, str | None]:
 
 def retry_after(response: HTTPResponse) -> float | None:
     """Return the seconds of Retry-After; a date is compared with the server's own clock."""
-    header = response.headers.get("retry-after")
-    if header is None:
-        return None
+    header = response.headers.get("retry-after", "")
     try:
         seconds = float(header)
     except ValueError:

@@ -1,9 +1,10 @@
-"""Send through the requests adapter that a caller passes as `transport=`."""
+"""Send requests through the requests adapter that a caller passes as `transport=`."""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 
 import requests
 from requests.adapters import BaseAdapter
@@ -22,7 +23,7 @@ from vestal.errors import UsageError
 
 
 class AdapterTransport:
-    """One adapter for all addresses. Its timeout counts for each of its socket operations."""
+    """One adapter for all addresses. The timeout applies to each of its socket operations."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         if not isinstance(options.transport, BaseAdapter):
@@ -33,10 +34,11 @@ class AdapterTransport:
         self._adapter = options.transport
         self._verify, self._cert = options.verify, options.cert
 
-    def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
-        """Send once; never raises for a network error."""
+    def send(self, request: HTTPRequest, headers: Mapping[str, str], deadline: Deadline) -> Outcome:
+        """Send once, with the caller's headers; never raises for a network error."""
+        merged = {**headers, **request.headers}
         prepared = requests.Request(
-            request.method, request.url, headers=dict(request.headers), data=request.body or None
+            request.method, request.url, headers=merged, data=request.body or None
         ).prepare()
         sent = time.monotonic()
         try:
@@ -52,11 +54,10 @@ class AdapterTransport:
             never_sent = isinstance(error, requests.ConnectTimeout) or isinstance(
                 root_of(error), (ConnectionRefusedError, socket.gaierror)
             )
-            return transport_failure(
-                "connecting" if never_sent else WAITING, error, sent=not never_sent
-            )
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return HTTPResponse(response.status_code, response.reason or "", headers, body, sent)
+            phase = "connecting" if never_sent else WAITING
+            return transport_failure(phase, error, sent=not never_sent)
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return HTTPResponse(response.status_code, response.reason or "", received, body, sent)
 
     def close(self) -> None:
         self._adapter.close()

@@ -1,4 +1,4 @@
-"""The total time of a call."""
+"""The time limit of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vestal.errors import UsageError
 
 
 class UseClientTimeout(Enum):
-    """The type of `DEFAULT`. None would mean: no deadline."""
+    """The type of `DEFAULT`, since None means no deadline."""
 
     DEFAULT = "the client's own timeout"
 
@@ -27,7 +27,7 @@ Timeout = float | None | Literal[UseClientTimeout.DEFAULT]
 
 
 LONGEST = 1e6
-"""Seconds, 11 days: a socket's timeout cannot be much longer; beyond it there is no deadline."""
+"""Seconds (11 days): a longer timeout counts as no deadline, since sockets have a limit."""
 
 
 class Deadline:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 READY = "READY"
-"""A worker's status when it serves. In any other state, loading included, it is UNLOADING."""
+"""The status of a worker that serves. In other states, even while it loads, it is UNLOADING."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Worker:
 class ModelDescription:
     """The current state of one version.
 
-    `queue_pending`: requests in the queue, without those in a worker. `queue_remaining`: free
-    places in the queue. `max_batch_delay` in milliseconds, `response_timeout` in seconds.
+    `queue_pending`: requests that wait in the queue. `queue_remaining`: free places in the
+    queue. `max_batch_delay` in milliseconds, `response_timeout` in seconds.
     `customized`: the handler's own description, if requested. `raw`: TorchServe's whole response.
     """
 

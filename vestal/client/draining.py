@@ -1,12 +1,12 @@
-"""Waits until a version is idle: an empty queue, and no batch in a worker.
+"""Wait until a version is idle: its queue is empty, and no worker processes a batch.
 
-TorchServe counts what is queued, not what a worker has in work, and unregistering kills the workers
-at once. A describe with `customized=true` goes through one worker, behind what that one is doing: a
-fence. With several workers an idle one takes every fence, however busy its neighbour is. So as many
-different workers must answer as are READY, while no process is replaced. Vestal's handlers put a
-random id of their process in the description (`"worker"`; archives packed by 0.1 their `"pid"`). If
-a handler gives none, several workers are known to be idle only after `responseTimeout`, when
-TorchServe has killed whatever is still at work.
+TorchServe reports the queue of a version, but not what its workers process, and unregistering kills
+them. A describe with `customized=true` waits for a worker until it has finished its batch. With
+several workers it always goes to an idle one, however busy the others are. So as many different
+workers must respond as are READY, while no process is replaced. Vestal's handlers put a random id
+of their process into the description (`"worker"`; archives packed by 0.1: `"pid"`). With other
+handlers, several workers are known to be idle only after `responseTimeout`, when TorchServe has
+killed the busy ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from vestal.client.base import CallContext
-from vestal.client.errors import DeadlineExceeded, ErrorDetails
+from vestal.client.errors import DeadlineExceeded
 from vestal.client.flow import Flow
 from vestal.client.management import describe, probe
 from vestal.client.readiness import pause
@@ -23,8 +23,7 @@ from vestal.client.readiness import pause
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
 
-POLL = 0.05
-"""Seconds between two checks."""
+POLL = 0.05  # seconds between two checks
 
 
 def drain(context: CallContext, model: str, version: str) -> Flow[None]:
@@ -49,7 +48,7 @@ def drain(context: CallContext, model: str, version: str) -> Flow[None]:
             continue
         if quiet_since is None:
             quiet_since = time.monotonic()
-        # A worker that is not READY has no requests: they got a response when it died.
+        # A worker that is not READY has no requests: TorchServe responded to them when it died.
         quiet = time.monotonic() - quiet_since
         if len(idle) >= len(ready) or quiet > description.response_timeout:
             return
@@ -59,8 +58,8 @@ def drain(context: CallContext, model: str, version: str) -> Flow[None]:
             idle.add(worker)
             continue
         if responded and worker is None:
-            _check_provable(context, description, quiet)
-        yield from pause(context, POLL, _state(description, "a worker that is still at work"))
+            _check_time(context, description, quiet)
+        yield from pause(context, POLL, _state(description, "a worker that is busy"))
 
 
 def worker_that_described(description: Any, processes: set[int]) -> int | str | None:
@@ -79,24 +78,22 @@ def worker_that_described(description: Any, processes: set[int]) -> int | str | 
     return next(iter(processes)) if len(processes) == 1 else None
 
 
-def _check_provable(context: CallContext, description: ModelDescription, quiet: float) -> None:
-    """Raise at once if the deadline cannot be met."""
-    needed = description.response_timeout - quiet
-    if needed < context.deadline.remaining():
+def _check_time(context: CallContext, description: ModelDescription, quiet: float) -> None:
+    """Raise DeadlineExceeded now if the deadline is before the end of responseTimeout."""
+    needed, left = description.response_timeout - quiet, context.deadline.remaining()
+    if needed < left:
         return
     raise DeadlineExceeded(
         f"{description.name} {description.version} has {len(description.workers)} workers, and its "
-        f"handler does not say which one answers: idle is certain only {needed:.0f} s from now "
-        f"(responseTimeout), {context.deadline.remaining():.0f} s are left",
-        ErrorDetails(
-            model=description.name,
-            version=description.version,
-            hint="Give a longer timeout=, or drain=False if nobody uses it; a handler whose "
-            'description holds {"worker": ID}, with a random ID made as it loads, is drained as '
-            "soon as it is idle",
-        ),
+        f"handler does not identify the one that responds: they are known to be idle only after "
+        f"responseTimeout, in {needed:.0f} s, but only {left:.0f} s are left",
+        model=description.name,
+        version=description.version,
+        hint="Pass a longer timeout=, or drain=False if nobody calls the version. To drain as soon "
+        'as it is idle, the handler\'s description needs {"worker": ID}, with a random ID made '
+        "when the handler loads",
     )
 
 
-def _state(description: ModelDescription, what: str) -> str:
-    return f"{description.name} {description.version} is not idle: it has {what}"
+def _state(description: ModelDescription, reason: str) -> str:
+    return f"{description.name} {description.version} is not idle: it has {reason}"

@@ -1,17 +1,17 @@
 """Encode an input as a request body.
 
 Path                            the file's bytes; content type by its suffix
-str                             text/plain, also where a file has that name
+str                             text/plain, even if a file has that name
 bytes, bytearray, memoryview    unchanged
-file object                     what is left to read, as a file
-PIL image                       PNG with its EXIF orientation; TIFF where PNG has no such mode
+file object                     the bytes from its position to its end
+PIL image                       PNG with its EXIF orientation; TIFF if PNG does not have its mode
 array or tensor of an image     PNG (uint8 of an image's shape: see `vestal.client.arrays`)
 other array or tensor           JSON: {"data": nested lists}
 pandas row, table               JSON: {"column": value}; {"instances": [row, ...]}
 dict, list, tuple, number       JSON; arrays and tensors inside it as nested lists, bytes and the
                                 files of Paths as base64
 
-A str is never a file name, so a service that forwards its users' texts cannot send its own files.
+A str is never a file name: a service that forwards the texts of its users never sends its files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IMAGES = {
 }
 CONTENT_TYPES = {**IMAGES, ".json": JSON, ".txt": TEXT}
 
-# One line that begins as an absolute or relative path does, or ends in a suffix.
+# One line that begins like an absolute or relative path, or ends in a suffix.
 _PATH_LIKE = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[/\\].+|.*[^\s./\\]\.[A-Za-z]\w{0,7}")
 _LONGEST_PATH = 1024
 
@@ -80,7 +80,7 @@ def encode(value: Any) -> Payload:
 
 
 def takes_long(value: Any) -> bool:
-    """Whether encoding it reads a file, or takes long enough to block an event loop."""
+    """Whether encoding a value reads a file, or takes long enough to block an event loop."""
     if isinstance(value, (bytes, str)):
         return False
     is_file = isinstance(value, Path) or callable(getattr(value, "read", None))
@@ -89,7 +89,7 @@ def takes_long(value: Any) -> bool:
 
 def _holds_arrays(value: Any, depth: int = 4) -> bool:
     if isinstance(value, (dict, list, tuple)):
-        # A few items are enough: checking all of them would take long, too.
+        # Check only a few items: checking all of them would take long, too.
         items = islice(value.values() if isinstance(value, dict) else value, 8)
         return depth > 0 and any(_holds_arrays(each, depth - 1) for each in items)
     if isinstance(value, Path):
@@ -98,7 +98,7 @@ def _holds_arrays(value: Any, depth: int = 4) -> bool:
 
 
 def may_hang(value: Any) -> bool:
-    """Whether encoding it may read from a pipe or a socket, which may never end."""
+    """Whether encoding a value may read from a pipe or a socket, which may never end."""
     if isinstance(value, Path):
         return not value.is_file()
     in_memory = isinstance(value, (io.BytesIO, io.StringIO)) or comes_from(value, "PIL")
@@ -106,7 +106,7 @@ def may_hang(value: Any) -> bool:
 
 
 def looks_like_path(value: Any) -> bool:
-    """Return whether an input is a text that its caller may have meant as a file name."""
+    """Whether an input is a str that the caller may have intended as a file name."""
     short = isinstance(value, str) and len(value) <= _LONGEST_PATH and value.isprintable()
     return short and _PATH_LIKE.fullmatch(value.strip()) is not None
 
@@ -115,7 +115,7 @@ def _text(text: str) -> Payload:
     try:
         return Payload(text.encode(), TEXT)
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"the input text is no Unicode text: {error}") from None
+        raise InvalidInput(f"the input text is not valid Unicode: {error}") from None
 
 
 def _stream(file: IO[Any]) -> Payload:
@@ -129,5 +129,5 @@ def _stream(file: IO[Any]) -> Payload:
         text = _text(body)
         return Payload(text.body, CONTENT_TYPES.get(suffix, text.content_type))
     if not isinstance(body, (bytes, bytearray)):
-        raise InvalidInput(f"the input's read() gave {type_name(body)}: expected bytes or str")
+        raise InvalidInput(f"the input's read() returned {type_name(body)}: expected bytes or str")
     return Payload(bytes(body), CONTENT_TYPES.get(suffix, BYTES))

@@ -1,12 +1,12 @@
-"""The steps of a call, without I/O of their own.
+"""The steps of a call, which perform no I/O.
 
 A flow is a generator of steps. A transport runs it:
 
-    flow yields     HTTPRequest                        Pause, Wait    BlockingIO
-    transport sends HTTPResponse or TransportFailure   None           the function's result
+    flow yields      HTTPRequest                        Pause    BlockingIO
+    transport sends  HTTPResponse or TransportFailure   None     the function's result
 
-All rules (retries, tokens, readiness, draining) are flows, so they are written once for the
-blocking and the asynchronous client.
+Retries, tokens, readiness and draining are flows, so the blocking and the asynchronous client
+share them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Callable, Generator, Mapping
 from threading import Thread
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from vestal.client.tokens import Api
@@ -27,18 +27,20 @@ from vestal.errors import UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from vestal.client.hedging import HedgingPolicy
+
 T = TypeVar("T")
 
 WAITING = "waiting for the answer"
-"""The phase after the request was sent, in which a server may have lost it."""
+"""The phase after the request was sent, in which the server may have lost it."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class ApiCall(NamedTuple):
-    """A request before it has an address and a token.
+    """A request without its address and token.
 
-    `repeatable`: it may be sent again even if the server may have acted on it.
+    `repeatable`: it may be sent again although the server may have acted on it.
     """
 
     api: Api
@@ -56,21 +58,35 @@ class ApiCall(NamedTuple):
 
 
 def path(*parts: str | None) -> str:
-    """Return `/models/mnist/1.0` from its parts, quoted; None parts are left out."""
+    """Return `/models/mnist/1.0` from its parts, quoted; skip parts that are None."""
     for part in parts:
         if part in ("", ".", "..") or not isinstance(part, (str, type(None))):
-            raise UsageError(f"{part!r} is no name of a model or version: expected a text")
+            raise UsageError(
+                f"{part!r} is not a name of a model or version: expected a str, not '', '.' or '..'"
+            )
     return "".join("/" + quote(part, safe="") for part in parts if part is not None)
 
 
-class Hedging(Protocol):
-    """Decides about second copies of a request, for the transport."""
-
-    def next(self) -> HTTPRequest | float:
-        """Return a copy to send now, or the seconds until the next check."""
-
-    def settles(self, outcome: HTTPResponse | TransportFailure) -> bool:
-        """Whether it ends the exchange although another copy is in flight."""
+def management_call(
+    method: str,
+    model: str,
+    version: str | None,
+    *more: str,
+    query: Mapping[str, str] = _NOTHING,
+    headers: Mapping[str, str] = _NOTHING,
+    repeatable: bool = True,
+) -> ApiCall:
+    """Return a call of `/models/MODEL/VERSION` of the management API."""
+    return ApiCall(
+        "management",
+        method,
+        path("models", model, version, *more),
+        query,
+        headers=headers,
+        model=model,
+        version=version,
+        repeatable=repeatable,
+    )
 
 
 class HTTPRequest(NamedTuple):
@@ -87,7 +103,7 @@ class HTTPRequest(NamedTuple):
     headers: Mapping[str, str]
     body: bytes = b""
     limit: float | None = None
-    hedging: Hedging | None = None
+    hedging: HedgingPolicy | None = None
 
     @property
     def url(self) -> str:
@@ -98,22 +114,16 @@ class HTTPRequest(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Wait for so many seconds, at most until the deadline."""
+    """Wait `seconds`, or until another call completes `future`, or until the deadline."""
 
     seconds: float
-
-
-class Wait(NamedTuple):
-    """Wait for a future that another call completes, at most `seconds` or until the deadline."""
-
-    future: Future[None]
-    seconds: float
+    future: Future[None] | None = None
 
 
 class BlockingIO(NamedTuple):
-    """Work that would block an event loop: read a file, compress an image.
+    """A function that would block an event loop: read a file, compress an image.
 
-    `may_hang`: it may read from a pipe or a socket that never ends. If the deadline comes first,
+    `may_hang`: it may read from a pipe or a socket without an end. If the deadline passes first,
     the result is `TOO_LATE`.
     """
 
@@ -125,7 +135,7 @@ class BlockingIO(NamedTuple):
         from concurrent.futures import Future
 
         future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # nobody can cancel it from here on
+        future.set_running_or_notify_cancel()  # it cannot be cancelled any more
 
         def run() -> None:
             try:
@@ -156,12 +166,11 @@ class HTTPResponse(NamedTuple):
         return f"<{self.status} {self.reason}, {len(self.body)} bytes>"
 
     def without(self, token: str | None) -> HTTPResponse:
-        """Return it with the token replaced by ***; TorchServe's tokens have 8 letters."""
+        """Replace a token of at least 6 characters by ***; TorchServe's have 8 letters."""
         if token is None or len(token) < 6:
             return self
         return self._replace(
-            reason=self.reason.replace(token, "***"),
-            body=self.body.replace(token.encode(), b"***"),
+            reason=self.reason.replace(token, "***"), body=self.body.replace(token.encode(), b"***")
         )
 
     def json(self) -> Any:
@@ -179,8 +188,8 @@ class TransportFailure(NamedTuple):
     """No whole response was received.
 
     `phase`: where it failed ("connecting", "sending the request", ...).
-    `sent`: the whole request had been handed to the network.
-    `final`: a retry cannot help (a name that does not resolve, a certificate).
+    `sent`: the whole request was sent.
+    `final`: retrying cannot help (an unknown host name, an untrusted certificate).
     """
 
     phase: str
@@ -200,25 +209,26 @@ def transport_failure(phase: str, error: BaseException, sent: bool) -> Transport
     """Convert an error of urllib3, requests or httpx."""
     root = root_of(error)
     unresolved = isinstance(root, socket.gaierror) and root.errno != socket.EAI_AGAIN
-    # A TLS server that is killed ends without an alert, whatever its certificate.
-    gone = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-    untrusted = isinstance(root, ssl.SSLError) and not gone
-    # urllib3 passes on what Python raises for a body of 10**18 bytes, or of less than none.
-    absurd = isinstance(root, (MemoryError, OverflowError, ValueError)) and root is error
-    return TransportFailure(phase, root, sent, final=unresolved or untrusted or absurd)
+    # A TLS server that is killed closes its connections without an alert.
+    closed = isinstance(root, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    untrusted = isinstance(root, ssl.SSLError) and not closed
+    # Python's own errors for a Content-Length of 10**18 or of less than 0.
+    invalid = isinstance(root, (MemoryError, OverflowError, ValueError)) and root is error
+    return TransportFailure(phase, root, sent, final=unresolved or untrusted or invalid)
 
 
 Outcome = HTTPResponse | TransportFailure
 
-Flow = Generator[HTTPRequest | Pause | Wait | BlockingIO, Any, T]
+Step = HTTPRequest | Pause | BlockingIO
+Flow = Generator[Step, Any, T]
 
 
 def root_of(error: BaseException) -> BaseException:
-    """Return the operating system's error that the libraries wrapped, else the error itself."""
+    """Return the operating system's error inside a library's error, else the error itself."""
     inner: BaseException | None = error
     root = error
     while inner is not None:
-        # The errors of requests and httpx are or look like OSErrors, with less information.
+        # Some errors of requests and httpx are OSErrors without an errno.
         if isinstance(inner, OSError) and type(inner).__module__ in ("builtins", "socket", "ssl"):
             root = inner
         if isinstance(inner, BaseExceptionGroup):

@@ -1,22 +1,24 @@
 """Second copies of a request that the server may have lost.
 
-A TorchServe whose worker dies while it gathers a batch never responds to the requests it has
-gathered (WorkerThread is interrupted in pollBatch). The client cannot tell such a request from a
-slow one, so it sends a copy when the request has waited much longer than the recent responses of
-that model and version took: `MEDIAN_FACTOR` times their median and `SLOWEST_FACTOR` times the
-slowest (or half of the request's time, if that is less). Without any recent response, the copy is
-sent after half of the request's time, and after `WITHOUT_HISTORY` seconds at the earliest.
+If a TorchServe worker dies while it collects a batch, the requests it has collected never get a
+response (WorkerThread is interrupted in pollBatch). The client cannot tell a lost request from a
+slow one, so it sends a copy when the request has waited much longer than recent responses of that
+model and version took: `MEDIAN_FACTOR` times their median and `SLOWEST_FACTOR` times the slowest
+(or half of the request's time, if that is less). Without recent responses, it sends the copy after
+half of the request's time, at the earliest after `WITHOUT_HISTORY` seconds.
 
-In an outage every request waits that long. So while no later request has a response, only one copy
-is sent every few seconds, a scout; its response shows that the other requests were overtaken.
-Every copy draws on the retry budget.
+In an outage every request waits that long. So while no later request has a response, the client
+sends only one copy every few seconds, a scout; its response shows that the other requests were
+overtaken. Every copy draws on the retry budget.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from statistics import median
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from vestal.client.classification import Verdict, classify
@@ -24,20 +26,51 @@ from vestal.client.deadline import LONGEST
 from vestal.client.flow import HTTPRequest, HTTPResponse, Outcome
 
 if TYPE_CHECKING:
-    from vestal.client.response_history import ResponseHistory
     from vestal.client.retry import Attempts
 
-SHORTEST_WAIT = 1.0
-"""Seconds before the first copy, or half of the request's time if that is less."""
+SHORTEST_WAIT = 1.0  # seconds before the first copy, or half of the request's time if that is less
 WITHOUT_HISTORY = 5.0
 """Seconds before the first copy for a model and version without recent responses."""
 MEDIAN_FACTOR, SLOWEST_FACTOR = 4.0, 2.0
-POLL = 0.5
-"""Seconds between two checks whether to send a copy."""
-MOST_COPIES = 3
-"""Copies in flight at once, in addition to the first request."""
-PATIENCE = 60.0
-"""Seconds that count as half of the time of a call without a deadline."""
+POLL = 0.5  # seconds between two checks whether to send a copy
+MOST_COPIES = 3  # copies in flight at once, in addition to the first request
+PATIENCE = 60.0  # seconds that count as half of the time of a call without a deadline
+REMEMBERED = 100  # responses remembered for each operation, model and version
+SCOUT_INTERVAL = 5.0  # seconds between two scouts, unless the first one gets a response
+
+
+class ResponseHistory:
+    """The responses of one operation, model and version; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._last_sent = 0.0
+        self._scouted = -SCOUT_INTERVAL
+
+    def record(self, sent: float) -> None:
+        """Record a response that arrived now; `sent`: monotonic time of its request."""
+        with self._lock:
+            self._seconds.append(time.monotonic() - sent)
+            self._last_sent = max(self._last_sent, sent)
+
+    def has_later_response(self, sent: float) -> bool:
+        """Whether a request that was sent after `sent` has a response."""
+        return self._last_sent > sent
+
+    def durations(self) -> list[float]:
+        """Return the seconds that recent responses took, shortest first."""
+        with self._lock:
+            return sorted(self._seconds)
+
+    def allow_scout(self) -> bool:
+        """Whether a copy may be sent although no later request has a response."""
+        with self._lock:
+            now = time.monotonic()
+            if self._last_sent < self._scouted and now - self._scouted < SCOUT_INTERVAL:
+                return False
+            self._scouted = now
+            return True
 
 
 class HedgingPolicy:
@@ -66,7 +99,7 @@ class HedgingPolicy:
             due = max(MEDIAN_FACTOR * usual, min(SLOWEST_FACTOR * durations[-1], self._half))
         overtaken = self._history.has_later_response(self._sent)
         if self._attempt.retried_once and not overtaken:
-            # The input may kill the worker that is starting: each copy could cost another one.
+            # The input may kill workers: each copy could kill another one.
             due = max(due, self._half)
         if now - self._sent < due:
             return min(POLL, self._sent + due - now)
@@ -86,8 +119,8 @@ class HedgingPolicy:
     def settles(self, outcome: Outcome) -> bool:
         """Whether this outcome ends the attempt although another copy is in flight.
 
-        A successful response does, and a refusal of this input. Any other outcome concerns only
-        this copy: the other one may still succeed.
+        A success does, and a refusal of this input. After another outcome, another copy may still
+        succeed.
         """
         if self._attempt.deadline.expired:
             return True

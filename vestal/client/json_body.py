@@ -1,4 +1,4 @@
-"""An input as JSON in which no value is lost: two equal names would keep one of two values."""
+"""Encode an input as JSON; refuse one whose names repeat, since JSON keeps one of their values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def json_body(value: Any) -> bytes:
     """Return a value as JSON: arrays as nested lists, bytes and files as base64.
 
     Raises:
-        InvalidInput: JSON cannot hold it (an object, NaN), or two names in it become one.
+        InvalidInput: JSON cannot hold it (an object, NaN), or two keys have the same name in JSON.
     """
     try:
         text = json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
@@ -55,7 +55,7 @@ def _content(path: Path) -> bytes:
 
 
 def _check_names(value: Any) -> None:
-    """Raise InvalidInput where two keys of a dict have the same name in JSON, as 1 and "1" do."""
+    """Raise InvalidInput if two keys of a dict have the same name in JSON, as 1 and "1" do."""
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -82,7 +82,7 @@ def _check_keys(value: Mapping[Any, Any]) -> None:
 
 
 def _not_finite(value: Any, place: str = "") -> str | None:
-    """Return where the first NaN or infinity is, as `instances[3]['bmi'] is nan`."""
+    """Return the place of the first NaN or infinity: `instances[3]['bmi'] is nan`."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{place or 'the value'} is {value}"
     if isinstance(value, Mapping):

@@ -6,29 +6,26 @@ from urllib.parse import urlsplit
 
 from vestal.client.base import CallContext
 from vestal.client.draining import drain
-from vestal.client.errors import Conflict, ErrorDetails
-from vestal.client.flow import ApiCall, Flow, path
+from vestal.client.errors import Conflict
+from vestal.client.flow import Flow, management_call
 from vestal.client.management import describe, model_versions
 from vestal.client.readiness import POLL, LostProcesses, pause
 from vestal.client.retry import send
 from vestal.errors import UsageError
 
 
-def scale(context: CallContext, model: str, workers: int, version: str | None) -> Flow[None]:
-    """Set the number of workers and wait until exactly so many are READY."""
+def scale(context: CallContext, model: str, version: str | None, *, workers: int) -> Flow[None]:
+    """Set the number of workers and wait until exactly this number is READY."""
     count = worker_count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
-    target = path("models", model, version)
-    yield from send(
-        context, ApiCall("management", "PUT", target, query, model=model, version=version)
-    )
+    yield from send(context, management_call("PUT", model, version, query=query))
     lost = LostProcesses()
     while True:
         description = yield from describe(context, model, version)
         ready = len(description.ready_workers)
         if ready == len(description.workers) == count:
             return
-        lost.look(description)
+        lost.check(description)
         state = f"{model} {description.version}: {ready} of {count} workers READY"
         yield from pause(context, POLL, state)
 
@@ -41,25 +38,19 @@ def unregister(context: CallContext, model: str, version: str, *, drained: bool)
         raise Conflict(
             f"{model} {version} is the default version, which TorchServe does not remove (403) "
             f"while others are served ({others})",
-            ErrorDetails(
-                model=model,
-                version=version,
-                hint="Make another version the default first: client.set_default(model, version)",
-            ),
+            model=model,
+            version=version,
+            hint="Make another version the default first: client.set_default(model, version)",
         )
     if drained:
         yield from drain(context, model, version)
-    target = path("models", model, version)
-    yield from send(
-        context,
-        ApiCall("management", "DELETE", target, model=model, version=version, repeatable=False),
-    )
+    yield from send(context, management_call("DELETE", model, version, repeatable=False))
 
 
 def archive_name(archive: str) -> str:
     """Check a file name of the model store; raises UsageError for a URL or a path.
 
-    TorchServe deletes the archive of a model that was registered by URL when it is unregistered.
+    When TorchServe unregisters a model that was registered by URL, it deletes the archive.
     """
     if not archive or urlsplit(archive).scheme or "/" in archive or "\\" in archive:
         raise UsageError(
@@ -70,7 +61,7 @@ def archive_name(archive: str) -> str:
 
 
 def worker_count(workers: object) -> int:
-    """Check a number of workers; raises UsageError unless it is 0 or more."""
+    """Check a number of workers; raises UsageError unless it is a whole number of 0 or more."""
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise UsageError(f"workers is {workers!r}: expected a number of 0 or more")
     return workers

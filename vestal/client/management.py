@@ -6,23 +6,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vestal.client.base import CallContext
-from vestal.client.errors import ErrorDetails, NotFound, Overloaded, ServerFailed
-from vestal.client.flow import ApiCall, Flow, HTTPResponse, path
+from vestal.client.errors import NotFound, Overloaded, ServerFailed
+from vestal.client.flow import ApiCall, Flow, HTTPResponse, management_call
 from vestal.client.retry import send
 
-if TYPE_CHECKING:  # a service that only predicts needs none of these
+if TYPE_CHECKING:  # a service that only predicts needs neither
     from vestal.client.descriptions import ModelDescription, ModelInfo
 
 T = TypeVar("T")
 
 SAMPLE_HEADER = "x-vestal-sample"
-"""Requests the packed sample from a Vestal handler, starting at this position."""
-PAGE = 100
-"""Models per page, as the server's default."""
+"""Requests the packed sample from a Vestal handler, from this position on."""
+PAGE = 100  # models per page, as the server's default
+CUSTOMIZED = {"customized": "true"}
+"""Query for a description that includes the handler's own."""
 
 
 def models(context: CallContext) -> Flow[list[ModelInfo]]:
-    """List all versions of all models, by name, then in the server's order."""
+    """List all versions of all models: models by name, versions in the server's order."""
     found: list[ModelInfo] = []
     for name in (yield from _names(context)):
         try:
@@ -49,7 +50,7 @@ def _page(raw: Any) -> tuple[list[str], str | None]:
 
 
 def model_versions(context: CallContext, model: str) -> Flow[list[ModelInfo]]:
-    """List the versions of a model. The list of all models has only the default versions."""
+    """List the versions of a model; TorchServe's list of models has only default versions."""
     from vestal.client.descriptions import ModelInfo
 
     everything = yield from versions(context, model)
@@ -60,26 +61,16 @@ def model_versions(context: CallContext, model: str) -> Flow[list[ModelInfo]]:
 
 
 def versions(context: CallContext, model: str) -> Flow[list[ModelDescription]]:
-    call = ApiCall("management", "GET", path("models", model, "all"), model=model)
+    """Describe every version of a model."""
+    call = management_call("GET", model, "all")._replace(version=None)
     return _parsed(context, (yield from send(context, call)), _descriptions)
 
 
 def describe(
-    context: CallContext,
-    model: str,
-    version: str | None,
-    *,
-    customized: bool = False,
+    context: CallContext, model: str, version: str | None, *, customized: bool = False
 ) -> Flow[ModelDescription]:
     """Describe one version. `customized` includes its handler, which waits for a free worker."""
-    call = ApiCall(
-        "management",
-        "GET",
-        path("models", model, version),
-        {"customized": "true"} if customized else {},
-        model=model,
-        version=version,
-    )
+    call = management_call("GET", model, version, query=CUSTOMIZED if customized else {})
     return _parsed(context, (yield from send(context, call)), _descriptions)[0]
 
 
@@ -90,7 +81,7 @@ def probe(context: CallContext, model: str, version: str | None) -> Flow[tuple[b
     except Overloaded:
         return False, None  # no worker, or a full queue
     except ServerFailed as error:
-        # 503: the handler raised, as a plain handler does without a describe: its worker is up.
+        # 503: the handler raised an error, as one without a `describe` does: its worker is up.
         # "Worker died." and a missed responseTimeout have other statuses.
         return error.status == 503, None
     return True, description.customized
@@ -103,25 +94,18 @@ def sample_text(context: CallContext, model: str, version: str | None) -> Flow[s
     """
     text, length = "", 1
     while len(text) < length:
-        call = ApiCall(
-            "management",
-            "GET",
-            path("models", model, version),
-            {"customized": "true"},
-            headers={SAMPLE_HEADER: str(len(text))},
-            model=model,
-            version=version,
-        )
+        headers = {SAMPLE_HEADER: str(len(text))}
+        call = management_call("GET", model, version, query=CUSTOMIZED, headers=headers)
         try:
             response = yield from send(context, call)
         except ServerFailed as error:
             if error.status == 503 and not isinstance(error, Overloaded):
                 return None  # a handler that does not describe itself
             raise
-        said = _parsed(context, response, _descriptions)[0].customized
-        if not isinstance(said, dict) or said.get("sample") is None:
+        customized = _parsed(context, response, _descriptions)[0].customized
+        if not isinstance(customized, dict) or customized.get("sample") is None:
             return None
-        piece, length = _piece(said["sample"])
+        piece, length = _piece(customized["sample"])
         if not piece:
             raise ServerFailed(f"{model} {version} sent an incomplete sample")
         text += piece
@@ -139,17 +123,12 @@ def _piece(sample: Any) -> tuple[str, int]:
 
 
 def set_default(context: CallContext, model: str, version: str) -> Flow[None]:
-    call = ApiCall(
-        "management",
-        "PUT",
-        path("models", model, version, "set-default"),
-        model=model,
-        version=version,
-    )
-    yield from send(context, call)
+    """Make a version the default version of its model."""
+    yield from send(context, management_call("PUT", model, version, "set-default"))
 
 
-def metrics_page(context: CallContext) -> Flow[str]:
+def metrics(context: CallContext) -> Flow[str]:
+    """Return the Prometheus page."""
     response = yield from send(context, ApiCall("metrics", "GET", "/metrics"))
     return response.body.decode("utf-8", "replace")
 
@@ -168,8 +147,7 @@ def _parsed(context: CallContext, response: HTTPResponse, parse: Callable[[Any],
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         place = context.place(context.addresses.of("management"))
         raise ServerFailed(
-            f"{place} did not answer as TorchServe's management API does",
-            ErrorDetails(
-                status=response.status, hint="Is it the management address (usually port 8081)?"
-            ),
+            f"{place} did not respond as TorchServe's management API does",
+            status=response.status,
+            hint="Is it the management address (usually port 8081)?",
         ) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vestal.client.errors import ErrorDetails, ServerFailed, UnknownMetric
+from vestal.client.errors import ServerFailed, UnknownMetric
 from vestal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _PARTS = {"histogram": ("_count", "_sum", "_bucket"), "summary": ("_count", "_sum")}
 _OWN_LABELS = ("model_name", "model_version", "hostname", "type", "le")
-"""Labels of TorchServe's ts_... and Vestal's vestal_... metrics without samples yet."""
+"""Labels of the metrics ts_... (TorchServe) and vestal_... that have no samples yet."""
 
 
 @dataclass(frozen=True)
 class MetricSample:
     """One line of the page: `ts_inference_requests_total{model_name="mnist"} 7`.
 
-    TorchServe writes the label of the host as `hostname` or `Hostname`; here it is `hostname`.
+    The label of the host is always `hostname`, although TorchServe also writes `Hostname`.
     """
 
     name: str
@@ -35,8 +35,8 @@ class MetricSample:
 class ServerMetrics:
     """Every sample of a page, in its order.
 
-    `names`: every name that `find` and `total` take, with the name of its samples. A metric
-    without samples yet is among them.
+    `names`: maps each name that `find` and `total` accept to the name of its samples; includes
+    metrics without samples.
     """
 
     samples: tuple[MetricSample, ...]
@@ -49,10 +49,9 @@ class ServerMetrics:
         return len(self.samples)
 
     def find(self, name: str, /, **labels: str) -> tuple[MetricSample, ...]:
-        """The samples of that name whose labels have these values, if there are any yet.
+        """Return the samples of a metric whose labels have these values.
 
-        Raises UnknownMetric for a metric that the server does not have, and for a label that the
-        metric does not have.
+        Raises UnknownMetric if the server does not have the metric, or the metric not the label.
         """
         if name not in self.names:
             raise self._unknown(name)
@@ -65,14 +64,14 @@ class ServerMetrics:
             if label not in known:
                 raise UnknownMetric(
                     f"metric {name} has no label {label!r}",
-                    ErrorDetails(hint=_suggest(label, known, "Its labels are")),
+                    hint=_suggest(label, known, "Its labels are"),
                 )
         return tuple(sample for sample in samples if labels.items() <= sample.labels.items())
 
     def total(self, name: str, /, **labels: str) -> float:
-        """The sum of what `find` finds; 0 if the metric has no samples yet.
+        """Return the sum of the samples that `find` returns; 0 without samples.
 
-        `metrics.total("ts_inference_requests_total", model_name="mnist")`. Raises as `find`.
+        `metrics.total("ts_inference_requests_total", model_name="mnist")`. Raises UnknownMetric.
         """
         return sum(sample.value for sample in self.find(name, **labels))
 
@@ -80,18 +79,18 @@ class ServerMetrics:
         if not self.names:
             return UnknownMetric(
                 f"there is no metric {name}: the server's metrics page is empty",
-                ErrorDetails(hint="It needs metrics_mode=prometheus in config.properties"),
+                hint="It needs metrics_mode=prometheus in config.properties",
             )
         parts = [name + part for part in _PARTS["histogram"] if name + part in self.names]
         if parts:
             message = f"{name} is a histogram or a summary and has no single value"
-            return UnknownMetric(message, ErrorDetails(hint=f"Use {', '.join(parts)}"))
+            return UnknownMetric(message, hint=f"Use {', '.join(parts)}")
         hint = _suggest(name, self.names, "The page has")
-        return UnknownMetric(f"the server has no metric {name}", ErrorDetails(hint=hint))
+        return UnknownMetric(f"the server has no metric {name}", hint=hint)
 
     @staticmethod
     def check_installed() -> None:
-        """Raises UsageError where prometheus_client is missing."""
+        """Raises UsageError if prometheus_client is not installed."""
         if find_spec("prometheus_client") is None:
             raise UsageError(
                 "client.metrics() needs prometheus_client, which is not installed: "
@@ -100,7 +99,7 @@ class ServerMetrics:
 
     @classmethod
     def parse(cls, page: str) -> ServerMetrics:
-        """Reads a page in Prometheus' text format; raises ServerFailed where it is none."""
+        """Parse a page in Prometheus' text format; raises ServerFailed for any other text."""
         from prometheus_client.parser import text_string_to_metric_families
 
         try:
@@ -118,7 +117,7 @@ class ServerMetrics:
         except (IndexError, KeyError, ValueError) as error:
             raise ServerFailed(
                 f"the metrics page is not in Prometheus' text format, it begins {page[:40]!r}",
-                ErrorDetails(hint="Is it the metrics address (usually port 8082)?"),
+                hint="Is it the metrics address (usually port 8082)?",
             ) from error
 
 
@@ -139,7 +138,7 @@ def _label(name: str) -> str:
     return "hostname" if name == "Hostname" else name
 
 
-def _suggest(name: str, known: Iterable[str], those: str) -> str:
+def _suggest(name: str, known: Iterable[str], list_of: str) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3) or [n for n in names if name in n][:3]
-    return f"Did you mean {' or '.join(near)}?" if near else f"{those} {', '.join(names)}"
+    return f"Did you mean {' or '.join(near)}?" if near else f"{list_of} {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""The result of `predict` and `explain`: a Python value and the facts of its call."""
+"""The result of `predict` and `explain`: a Python value and the details of its call."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ class Prediction:
     `value`: the decoded response: None, bool, int, float, str, bytes, list or dict.
     `model`: as requested. `version`: the version that responded, None if the handler does not
     send it (Vestal's handlers do). `request_id`: TorchServe's id of the request, also in its logs.
-    `latency`: seconds of the whole call, retries included. `attempts`: how often the request was
-    sent. `correlation_id`, `traceparent`: as sent, or as the handler returned them.
+    `latency`: seconds of the whole call, retries included. `attempts`: number of attempts to send
+    the request. `correlation_id`, `traceparent`: as sent, or as the handler returned them.
 
     `prediction[key]`, `in`, `len`, iteration and truth are those of `value`. Two predictions are
-    equal if all their attributes are; a prediction never equals a bare value, so compare
-    `prediction.value`.
+    equal if all their attributes are. To compare a prediction with a value, use `prediction.value`.
     """
 
     value: Any
@@ -36,30 +35,27 @@ class Prediction:
     traceparent: str = field(repr=False)
 
     def __getitem__(self, key: Any) -> Any:
-        if not hasattr(self.value, "__getitem__"):
-            raise TypeError(f"{self._describe_value()} has no items; use prediction.value")
-        return self.value[key]
+        return self._value_with("__getitem__", "has no items")[key]
 
     def __contains__(self, item: object) -> bool:
-        if not hasattr(self.value, "__contains__"):
-            raise TypeError(f"{self._describe_value()} has no items; use prediction.value")
-        return item in self.value
+        return item in self._value_with("__contains__", "has no items")
 
     def __iter__(self) -> Iterator[Any]:
-        if not hasattr(self.value, "__iter__"):
-            raise TypeError(f"{self._describe_value()} is not iterable; use prediction.value")
-        return iter(self.value)
+        return iter(self._value_with("__iter__", "is not iterable"))
 
     def __len__(self) -> int:
-        if not hasattr(self.value, "__len__"):
-            raise TypeError(f"{self._describe_value()} has no length; use prediction.value")
-        return len(self.value)
+        return len(self._value_with("__len__", "has no length"))
 
     def __bool__(self) -> bool:
         return bool(self.value)
 
-    def _describe_value(self) -> str:
-        return f"the prediction of {self.model} is of type {type(self.value).__name__} and"
+    def _value_with(self, method: str, otherwise: str) -> Any:
+        if not hasattr(self.value, method):
+            raise TypeError(
+                f"the prediction of {self.model} is of type {type(self.value).__name__} and "
+                f"{otherwise}; use prediction.value"
+            )
+        return self.value
 
     @classmethod
     def from_reply(

@@ -1,6 +1,6 @@
 """Proxies of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as in requests.
 
-Loopback addresses have none.
+Loopback addresses are called without a proxy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def find_proxies(addresses: Iterable[str]) -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is a loopback name or address."""
+    """Whether a host is a loopback name or address."""
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -48,7 +48,9 @@ def without_credentials(proxy: str) -> str:
     except ValueError:
         host, port, scheme = None, None, ""
     if not host or scheme not in SCHEMES:
-        # The URL is not shown: it may hold a password.
-        raise ValueError(f"the proxy's URL is not one of {', '.join(SCHEMES)} with host and port")
+        # The message does not show the URL, which may hold a password.
+        raise ValueError(
+            f"the proxy's URL does not have host, port and one of the schemes {', '.join(SCHEMES)}"
+        )
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host}{f':{port}' if port is not None else ''}"

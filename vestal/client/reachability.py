@@ -1,8 +1,8 @@
-"""Which addresses a client has reached, and for how long an address has refused connections.
+"""Addresses that a client has reached, and the seconds for which an address refuses connections.
 
-A refused connection means a wrong address, or a server that is down for a moment. For an address
-that responded before it is the latter, and retried until the deadline. For an address that never
-responded, the client gives up after a few seconds.
+A refused connection means that the address is wrong, or that the server is down for a moment. If
+the address responded before, the server is down, and the call is retried until its deadline. At an
+address that never responded, the client gives up after a few seconds.
 """
 
 from __future__ import annotations
@@ -11,51 +11,27 @@ import math
 import time
 from collections.abc import Iterable
 
-from vestal.client.flow import (
-    Flow,
-    HTTPRequest,
-    HTTPResponse,
-    Outcome,
-    TransportFailure,
-)
+from vestal.client.flow import Flow, HTTPRequest, HTTPResponse, Outcome, TransportFailure
 
-PING = 5.0
-"""Time limit of a ping, in seconds."""
-GIVE_UP = 3.0
-"""Seconds after which a call gives up on an address that was never reached."""
+PING = 5.0  # time limit of a ping, in seconds
+GIVE_UP = 3.0  # seconds after which a call gives up on an address that was never reached
 AT_ONCE = 1.0
-"""Seconds after a call gave up within which others do so at their first refused connection."""
+"""For so many seconds after a call gave up, other calls give up at the first refused connection."""
 
 
 class ReachedAddresses:
-    """The addresses of one client. Needs no lock: assignments are atomic."""
+    """The reached addresses of one client. Needs no lock, since assignments are atomic."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        self._reached = set(known)
-        self._spoke_http = set(known)
+        self.connected = set(known)
+        """Addresses that accepted a connection."""
+        self.responded = set(known)
+        """Addresses that sent an HTTP response."""
         self._given_up: dict[str, float] = {}
 
-    def add(self, address: str) -> None:
-        """Record that the address responded, or at least accepted a connection."""
-        self._reached.add(address)
-
-    def has(self, address: str) -> bool:
-        return address in self._reached
-
-    def add_http(self, address: str) -> None:
-        """Record that the address sent an HTTP response."""
-        self._spoke_http.add(address)
-
-    def has_http(self, address: str) -> bool:
-        return address in self._spoke_http
-
-    def any(self) -> str | None:
-        """Return an address of the server that was reached."""
-        return next(iter(self._reached), None)
-
     def patience(self, address: str, refused_since: float) -> float:
-        """Return the seconds until a call gives up: 0 for now, infinite once it was reached."""
-        if address in self._reached:
+        """Return the seconds until a call gives up: 0 for now, infinite for a reached address."""
+        if address in self.connected:
             return math.inf
         now = time.monotonic()
         left = refused_since + GIVE_UP - now
@@ -79,19 +55,20 @@ class ConnectionTracker:
         if isinstance(outcome, TransportFailure) and outcome.phase == "connecting":
             return
         self.give_up_at = math.inf
-        self._reached.add(self._address)
+        self._reached.connected.add(self._address)
         if isinstance(outcome, HTTPResponse):
-            self._reached.add_http(self._address)
+            self._reached.responded.add(self._address)
 
     def refused(self) -> Flow[float]:
         """Return the seconds until the call gives up, after a refused connection."""
         if self._refused_since is None:
             self._refused_since = time.monotonic()
-        other = None if self._reached.has(self._address) else self._reached.any()
+        connected = self._reached.connected
+        other = None if self._address in connected else next(iter(connected), None)
         if other is not None and isinstance(
             (yield HTTPRequest("GET", other, "/ping", {}, limit=PING)), TransportFailure
         ):
-            # The whole server is down for a moment, whatever this address is.
+            # The whole server is down for a moment, so this says nothing about the address.
             self._refused_since = time.monotonic()
         left = self._reached.patience(self._address, self._refused_since)
         self.give_up_at = time.monotonic() + left
@@ -100,4 +77,4 @@ class ConnectionTracker:
     def accepts_connections_only(self, failure: TransportFailure) -> bool:
         """Whether the connection was closed at an address that never sent an HTTP response."""
         timed_out = isinstance(failure.error, TimeoutError)
-        return not (failure.refused or timed_out or self._reached.has_http(self._address))
+        return not (failure.refused or timed_out or self._address in self._reached.responded)

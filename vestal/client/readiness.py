@@ -1,7 +1,7 @@
-"""Flows that check and wait until a version is ready: every worker READY, and one responds.
+"""Flows that check or wait until a version is ready: every worker is READY, and one responds.
 
-Neither is enough alone: TorchServe's /ping is Healthy in any state of its models, a model that
-failed to load accepts requests and never responds, and a worker can be READY and stuck.
+Neither is sufficient alone. TorchServe's /ping is Healthy whatever the state of its models; a model
+that failed to load accepts requests and never responds; and a READY worker can be stuck.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
     DeadlineExceeded,
-    ErrorDetails,
     NotFound,
     NotReady,
     Overloaded,
@@ -29,14 +28,13 @@ from vestal.errors import UsageError
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
 
-POLL = 0.1
-"""Seconds between two checks."""
+POLL = 0.1  # seconds between two checks
 LOST_PROCESSES = 2
-"""A worker that lost this many processes before its first response will not load."""
+"""A worker that loses more processes than this before its first response does not load."""
 
-_LOG = "The model's log has the reason"
-_NEVER_ANSWERS = (
-    f"{_LOG}. While it is registered, it takes requests that it never answers: "
+_SEE_LOG = "See the model's log"
+_NEVER_RESPONDS = (
+    f"{_SEE_LOG}. While the version is registered, it accepts requests and never responds: "
     "client.unregister(model, version, drain=False)"
 )
 
@@ -44,62 +42,55 @@ _NEVER_ANSWERS = (
 def ready(context: CallContext, model: str | None, version: str | None) -> Flow[bool]:
     """Whether one version, or every served version, is ready; without retries."""
     if model is None and version is not None:
-        raise UsageError(f"version {version!r} was given without a model")
+        raise UsageError(f"version {version!r} was passed without a model")
     context = context.without_retries()
     try:
         if model is not None:
-            return (yield from _answers(context, model, version))
+            return (yield from _responds(context, model, version))
         for info in (yield from models(context)):
-            if not (yield from _answers(context, info.name, info.version)):
+            if not (yield from _responds(context, info.name, info.version)):
                 return False
     except ClientError as error:
-        if isinstance(error, DeadlineExceeded) or _not_yet(context, error):
+        if isinstance(error, DeadlineExceeded) or _is_temporary(context, error):
             return False
         raise
     return True
 
 
-def _not_yet(context: CallContext, error: ClientError) -> bool:
-    """Whether the error may end by itself: no server, no such model, nothing behind a proxy."""
+def _is_temporary(context: CallContext, error: ClientError) -> bool:
+    """Whether waiting may help: no server, no such model, or no server behind a proxy."""
     if isinstance(error, TokenError):
         # TorchServe writes its key file when it starts.
         return isinstance(context.tokens, KeyFile) and not context.tokens.path.exists()
     return isinstance(error, (ConnectionFailed, NotFound, Overloaded)) or error.status in (502, 504)
 
 
-def _answers(context: CallContext, model: str, version: str | None) -> Flow[bool]:
+def _responds(context: CallContext, model: str, version: str | None) -> Flow[bool]:
     description = yield from describe(context, model, version)
-    if not description.ready:
-        return False
-    answered, _ = yield from probe(context, model, version)
-    return answered
+    return description.ready and (yield from probe(context, model, version))[0]
 
 
 def wait_ready(
     context: CallContext, model: str, version: str | None, *, registered: bool = False
 ) -> Flow[ModelDescription]:
-    """Wait until a version is ready; `registered`: by this call, so it must exist.
+    """Wait until a version is ready; `registered`: this call registered it, so it must exist.
 
     Raises NotReady if its workers die while they load it, DeadlineExceeded.
     """
-    lost = LostProcesses(_LOG) if registered else LostProcesses()
+    lost = LostProcesses(_SEE_LOG) if registered else LostProcesses()
     context = context.without_retries()
     while True:
-        state: str
         cause: ClientError | None = None
         try:
             description = yield from describe(context, model, version)
-            if description.ready:
-                answered, _ = yield from probe(context, model, version)
-                if answered:
-                    return description
-            lost.look(description, silent=description.ready)
-            up, wanted = len(description.ready_workers), max(1, description.min_workers)
-            state = f"{up} of {wanted} workers READY"
-            if description.ready:
-                state += ", but none of them answered"
+            if description.ready and (yield from probe(context, model, version))[0]:
+                return description
+            lost.check(description, silent=description.ready)
+            up, expected = len(description.ready_workers), max(1, description.min_workers)
+            silent = ", but none of them responded" if description.ready else ""
+            state = f"{up} of {expected} workers READY{silent}"
         except ClientError as error:
-            if not _not_yet(context, error) or (registered and isinstance(error, NotFound)):
+            if not _is_temporary(context, error) or (registered and isinstance(error, NotFound)):
                 raise
             state, cause = str(error.args[0]), error
         yield from pause(context, POLL, f"{name_prefix(model, version)}not ready: {state}", cause)
@@ -112,11 +103,9 @@ def pause(
     if context.deadline.remaining() <= seconds:
         raise DeadlineExceeded(
             f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
-            ErrorDetails(
-                model=context.model,
-                version=context.version,
-                hint="Give it more with timeout=, or see the model's log",
-            ),
+            model=context.model,
+            version=context.version,
+            hint="Pass a longer timeout=, or see the model's log",
         ) from cause
     yield Pause(seconds)
 
@@ -124,15 +113,15 @@ def pause(
 class LostProcesses:
     """Counts the processes of each worker before its first response.
 
-    TorchServe restarts a worker that died, for five minutes if it was loading; only the process id
-    shows it.
+    TorchServe restarts a worker that died, for five minutes if it was loading its model, and
+    reports only the new process id.
     """
 
-    def __init__(self, hint: str = _NEVER_ANSWERS) -> None:
+    def __init__(self, hint: str = _NEVER_RESPONDS) -> None:
         self._hint = hint
         self._pids: defaultdict[str, set[int]] = defaultdict(set)
 
-    def look(self, description: ModelDescription, *, silent: bool = False) -> None:
+    def check(self, description: ModelDescription, *, silent: bool = False) -> None:
         """Raises NotReady if a worker keeps dying. `silent`: READY workers did not respond."""
         for worker in description.workers:
             pids = self._pids[worker.id]
@@ -143,10 +132,8 @@ class LostProcesses:
             if len(pids) > LOST_PROCESSES:
                 raise NotReady(
                     f"{description.name} {description.version} does not load: worker {worker.id} "
-                    f"lost {LOST_PROCESSES} processes before it answered",
-                    ErrorDetails(
-                        model=description.name,
-                        version=description.version,
-                        hint=self._hint,
-                    ),
+                    f"lost {LOST_PROCESSES} processes before its first response",
+                    model=description.name,
+                    version=description.version,
+                    hint=self._hint,
                 )

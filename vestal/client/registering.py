@@ -1,20 +1,19 @@
-"""Register a version, verify it, and remove it again if that fails.
+"""Register a version, verify it, and unregister it again if that fails.
 
-Verified means: every worker is READY, one of them answers, and the version answers the sample that
-was packed into its archive as it was packed. The sample comes from the archive itself where this
-client can read the server's model store, else from the version's handler. An archive without a
-sample (not packed by Vestal), or registered with 0 workers, is verified as far as it can be.
+A version is verified when every worker is READY, one of them responds, and the version's prediction
+for the sample in its archive is the packed one. The sample is read from the archive if this client
+can read the server's model store, else requested from the handler. The sample is not checked for an
+archive without one (not packed by Vestal), and nothing is checked with 0 workers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vestal.client.base import CallContext
 from vestal.client.errors import (
     ClientError,
     ConnectionFailed,
-    ErrorDetails,
     NotFound,
     NotReady,
     RequestRefused,
@@ -32,14 +31,13 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelInfo
     from vestal.mar.sample import Sample
 
-UNDO_SECONDS = 15.0
-"""Time limit for removing a version, even after the call's own deadline."""
+UNDO_SECONDS = 15.0  # time limit for unregistering a version, even after the call's own deadline
 LATE_SECONDS = 5.0
-"""TorchServe unpacks an archive whose caller has gone, and registers it then."""
+"""Seconds in which TorchServe may still register an archive whose caller has disconnected."""
 
 
 class Registration:
-    """Registers one archive: `flow`, and `undo` if it does not finish."""
+    """Registers one archive: `flow`, and `undo` if it fails."""
 
     def __init__(self, context: CallContext, archive: str, model: str | None, workers: int) -> None:
         self._context = context
@@ -58,7 +56,8 @@ class Registration:
         if not new:
             raise ServerFailed(
                 f"{self._archive} was registered, but no new version of it is served",
-                ErrorDetails(model=self._model, hint="Was it unregistered at the same time?"),
+                model=self._model,
+                hint="Was it unregistered at the same time?",
             )
         name, version = min(new)
         if (yield from describe(context, name, version)).min_workers > 0:
@@ -70,7 +69,7 @@ class Registration:
         query = {
             "url": self._archive,
             "initial_workers": str(self._workers),
-            # Synchronously, TorchServe would unzip and wait on a thread that inference needs.
+            # Synchronously, TorchServe would block a thread that inference needs.
             "synchronous": "false",
         }
         if self._model is not None:
@@ -80,24 +79,23 @@ class Registration:
         try:
             yield from send(context, call)
         except (RequestRefused, TokenError):
-            self._sent = False  # what is served there is not ours
+            self._sent = False  # this call has registered nothing
             raise
         self._accepted = True
 
     def undo(self, context: CallContext, error: BaseException) -> Flow[None]:
-        """Remove the version that `flow` registered; the error's hint tells the result."""
+        """Unregister the version that `flow` registered, and add the result to the error's hint."""
         if not self._sent:
             return
         try:
             result = yield from self._remove(context)
         except ClientError as failure:
             result = (
-                f"{self._archive} may still be registered, because removing it failed too "
+                f"{self._archive} may still be registered, because unregistering it failed too "
                 f"({failure.args[0]}): see client.models()"
             )
         if result and isinstance(error, ClientError):
-            hint = f"{error.hint}. {result}" if error.hint else result
-            error.details = error.details._replace(hint=hint)
+            error.hint = f"{error.hint}. {result}" if error.hint else result
 
     def _remove(self, context: CallContext) -> Flow[str | None]:
         new = yield from self._find_new(context)
@@ -110,7 +108,7 @@ class Registration:
         served = yield from model_versions(context, name)
         others = [info.version for info in served if info.version != version]
         if others and any(info.default and info.version == version for info in served):
-            yield from set_default(context, name, (yield from _fittest(context, name, others)))
+            yield from set_default(context, name, (yield from _new_default(context, name, others)))
         yield from unregister(context, name, version, drained=False)
         return f"{name} {version} was unregistered again"
 
@@ -133,8 +131,8 @@ class Registration:
         return {(info.name, info.version): info for info in served if info.archive == self._archive}
 
 
-def _fittest(context: CallContext, name: str, versions: list[str]) -> Flow[str]:
-    """Choose the new default version: a ready one, if there is one."""
+def _new_default(context: CallContext, name: str, versions: list[str]) -> Flow[str]:
+    """Choose the new default version: the first that is ready, or the first of all."""
     for version in versions:
         if (yield from describe(context, name, version)).ready:
             return version
@@ -142,12 +140,12 @@ def _fittest(context: CallContext, name: str, versions: list[str]) -> Flow[str]:
 
 
 def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow[None]:
-    """Sends the packed sample as a prediction; raises NotReady where its answer is not the packed
-    one."""
+    """Send the packed sample; raises NotReady unless its prediction is the packed one."""
     from vestal.mar.sample import matches, value_of
 
-    known = ErrorDetails(name, version, hint="Pack it again, or see the model's log for the reason")
-    sample = yield from _sample(context, archive, known)
+    hint = "Pack it again, or see the model's log for the reason"
+    details: dict[str, Any] = {"model": name, "version": version, "hint": hint}
+    sample = yield from _sample(context, archive, details)
     if sample is None:
         return
     call = ApiCall(
@@ -158,27 +156,28 @@ def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow
         headers={"Content-Type": sample.content_type},
         model=name,
         version=version,
-        repeatable=False,  # a version that dies of its sample need not die twice
+        repeatable=False,  # a sample that kills a worker would kill the next one too
     )
     try:
         response: HTTPResponse = yield from send(context, call)
     except (ConnectionFailed, RequestRefused, ServerFailed) as error:
-        details = error.details._replace(model=name, version=version, hint=known.hint)
-        raise NotReady(
-            f"{name} {version} does not answer its sample {sample.name}: {error.args[0]}", details
-        ) from error
+        text = f"{name} {version} fails its sample {sample.name}: {error.args[0]}"
+        failure = NotReady(text, **details)
+        failure.status, failure.request_id = error.status, error.request_id
+        failure.server_type, failure.server_message = error.server_type, error.server_message
+        raise failure from error
     value = value_of(response.body, response.headers.get("content-type", ""))
     difference = matches(sample.answer, value, sample.tolerance)
     if difference is not None:
         raise NotReady(
-            f"{name} {version} answers its sample {sample.name} differently than when it was "
+            f"{name} {version} predicts its sample {sample.name} differently than when it was "
             f"packed: {difference}",
-            known,
+            **details,
         )
 
 
-def _sample(context: CallContext, archive: str, known: ErrorDetails) -> Flow[Sample | None]:
-    """The sample in the archive, from the store or from the handler; None where it has none."""
+def _sample(context: CallContext, archive: str, details: dict[str, Any]) -> Flow[Sample | None]:
+    """Return the archive's sample, from the store or from the handler; None without one."""
     from vestal.errors import VestalError
     from vestal.mar.sample import Sample, parse_sample, read_sample
 
@@ -191,14 +190,13 @@ def _sample(context: CallContext, archive: str, known: ErrorDetails) -> Flow[Sam
 
     found = yield BlockingIO(read, may_hang=False)
     if isinstance(found, VestalError):
-        raise NotReady(str(found), known)
+        raise NotReady(str(found), **details)
     if isinstance(found, Sample):
         return found
-    assert known.model is not None
-    text = yield from sample_text(context, known.model, known.version)
+    text = yield from sample_text(context, details["model"], details["version"])
     try:
         return None if text is None else parse_sample(text)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise NotReady(
-            f"the sample that {archive} was packed with is invalid: {error}", known
+            f"the sample that {archive} was packed with is invalid: {error}", **details
         ) from None

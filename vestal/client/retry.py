@@ -1,18 +1,17 @@
-"""Send one call as often as it is worth it, within its deadline.
+"""Send one call, with retries and second copies, within its deadline.
 
 retried until the deadline  connection refused (`vestal.client.reachability`) or broken before the
                             whole request was sent; 503 ServiceUnavailable
                             (`vestal.client.waiting_calls`); 429, 502, 504
 retried once                "Worker died.", or a connection broken after the whole request was
-                            sent: the input may be what kills the worker
-                            (`vestal.client.suspect_gate`)
+                            sent: this input may kill workers, so one retry at a time
 copied                      no response although the model usually responds much faster: the
                             server may have lost the request (`vestal.client.hedging`)
 retried after an outage     404 for a model that responded before (`vestal.client.retry_state`)
 never retried               a handler's response, any other status
 
-Before the retry after a broken connection the server must respond to a ping: a TorchServe that is
-being stopped resets connections for a while, whatever the input.
+A TorchServe that is stopping resets connections for a while, whatever the input. So after a broken
+connection the client sends pings, and retries once the server responds to one.
 
 Every retry draws on the client's budget (`vestal.client.backoff`), except for a renewed token.
 """
@@ -36,15 +35,14 @@ from vestal.client.classification import (
 from vestal.client.errors import ClientError, TokenError
 from vestal.client.failures import CallErrors
 from vestal.client.flow import ApiCall, Flow, HTTPRequest, HTTPResponse, Outcome, TransportFailure
-from vestal.client.hedging import HedgingPolicy
+from vestal.client.hedging import HedgingPolicy, ResponseHistory
 from vestal.client.reachability import GIVE_UP, PING, ConnectionTracker
-from vestal.client.response_history import ResponseHistory
 from vestal.client.waiting_calls import ServedVersion, wait_in_line
 
-BROKEN_WHILE_SENDING = 3
-"""A server or proxy that resets this many uploads will not accept the next one either."""
-TOGETHER = 1.0
-"""Seconds within which copies of a request die by one worker's death: a new one takes longer."""
+BROKEN_WHILE_SENDING = 3  # after so many uploads that the server or proxy resets, the call fails
+SAME_DEATH = 1.0
+"""Seconds within which the failures of two copies count as the death of one worker; a new worker
+takes longer to start."""
 
 
 def send(context: CallContext, call: ApiCall) -> Flow[HTTPResponse]:
@@ -64,7 +62,7 @@ class Attempts:
         self.retried_once = False
         self._renewed_tokens = 0
         self._sent_secrets: set[str] = set(context.secrets)
-        self._copy_error: ClientError | None = None  # of a copy whose worker died
+        self._copy_error: ClientError | None = None  # from a copy whose worker died
         self._copy_died_at = 0.0
         self._ping_needed = False
         self._refused_tokens: set[str | None] = set()
@@ -114,22 +112,19 @@ class Attempts:
 
     def _send(self, token: str | None) -> Flow[Outcome]:
         self._copy_error = None
-        model = self.call.model
-        if not self.retried_once or model is None:
+        gate = self.context.retry_state.suspect_gate
+        model = self.call.model if self.retried_once else None
+        acquired = model is not None and (yield from gate.acquire_slot(model, self.deadline))
+        try:
             outcome: Outcome = yield self._with_hedging(self._request(token))
             return outcome
-        gate = self.context.retry_state.suspect_gate
-        acquired = yield from gate.acquire_slot(model, self.deadline)
-        try:
-            outcome = yield self._with_hedging(self._request(token))
-            return outcome
         finally:
-            if acquired:
+            if model is not None and acquired:
                 gate.release_slot(model)
 
     def _recover(self, failure: TransportFailure) -> Flow[None]:
         """Wait before the next attempt; raises if there is none."""
-        if not self.deadline.expired:  # otherwise it tells nothing about the server
+        if not self.deadline.expired:  # the deadline also breaks connections
             self.context.retry_state.outages.record_break()
         seconds = self._pause_after_failure(failure)
         if failure.refused and (left := (yield from self._connection.refused())) < math.inf:
@@ -139,11 +134,9 @@ class Attempts:
 
     def _replace_token(self, response: HTTPResponse, refused: str | None) -> Flow[None]:
         """Find a token that was not refused yet; raises TokenError."""
-        self._refused_tokens.add(refused)
-        found = yield from renewal.find_other_token(
-            self.context, self.call.api, self._refused_tokens
-        )
-        if not found:
+        api, known = self.call.api, self._refused_tokens
+        known.add(refused)
+        if not (yield from renewal.find_other_token(self.context, api, known)):
             raise self._errors.token_refused(response, self.count)
         self._renewed_tokens += 1
 
@@ -177,7 +170,7 @@ class Attempts:
 
     def _with_hedging(self, request: HTTPRequest) -> HTTPRequest:
         history = self._history()
-        if history is None or not (self.context.hedge and self.context.retrying):
+        if history is None or not self.context.hedge:
             return request
         return request._replace(hedging=HedgingPolicy(self, history))
 
@@ -220,10 +213,8 @@ class Attempts:
             if self._served is not None and verdict is Verdict.FINAL:
                 self.context.retry_state.waiting_calls.record_response(self._served)
             raise error
-        if not self.context.retrying:
-            raise error
         if verdict is Verdict.RETRY_ONCE or self._copy_error:
-            if self._copy_error and time.monotonic() - self._copy_died_at > TOGETHER:
+            if self._copy_error and time.monotonic() - self._copy_died_at > SAME_DEATH:
                 self._use_single_retry(self._copy_error)  # another worker died before
             self._use_single_retry(self._copy_error or error)
         elif response.status in (502, 504) and not self.call.repeatable:
@@ -249,21 +240,19 @@ class Attempts:
 
     def _may_come_back(self) -> bool:
         """Whether the model may be missing only because the server has just been restarted."""
-        if self._served is None or not self.context.retrying:
-            return False
-        return self.context.retry_state.outages.broke_since_known(self._served[0])
+        outages = self.context.retry_state.outages
+        return self._served is not None and outages.broke_since_known(self._served[0])
 
     def _pause_after_failure(self, failure: TransportFailure) -> float:
         """Return the seconds to pause before the next attempt; raises if there is none."""
         if self.deadline.expired:
-            cause = self._errors.last or failure.error
-            raise self._errors.too_late(failure.phase, self.count) from cause
+            raise self._errors.too_late(failure.phase, self.count, failure.error)
         error = self._errors.from_transport_failure(failure, self.count)
-        if failure.final or not self.context.retrying:
+        if failure.final:
             raise error
         if failure.sent:
             if not self.call.repeatable:
-                hint = "The server may have acted on it; check before you try again"
+                hint = "The server may have acted on the request; check before you send it again"
                 raise self._errors.from_transport_failure(failure, self.count, hint)
             self._use_single_retry(self._copy_error or error)
             self._ping_needed = True
@@ -275,14 +264,14 @@ class Attempts:
                 hint = "The input may be too large for the server (max_request_size) or a proxy"
                 raise self._errors.from_transport_failure(failure, self.count, hint)
         if not self._has_retries_left:
-            if failure.refused and not self.context.retry_state.reached.has(self.base):
+            if failure.refused and self.base not in self.context.retry_state.reached.connected:
                 raise self._errors.never_reached(failure, self.count)
             raise error
         return self._backoff.pause_after(error)
 
     @property
     def _has_retries_left(self) -> bool:
-        """Whether `retries` allows another attempt; a renewed token costs none."""
+        """Whether `retries` allows another attempt; a renewed token does not count."""
         limit = self.context.retries
         return limit is None or self.count - 1 - self._renewed_tokens < limit
 

@@ -1,36 +1,37 @@
-"""What all calls of a client share about retries.
+"""The state of retries that all calls of a client share.
 
 Budget. A client that retries every call multiplies the load of a server that is down. So retries
-draw on a budget: `FLOOR` of them per second in any case, and `RATIO` for each call that got a
-response. Beyond it calls wait, first come, first served, while their deadlines last.
+draw on a budget: at least `FLOOR` retries per second, and `RATIO` more for each call that gets a
+response. Beyond it calls wait, first come, first served, until their deadlines.
 
 Outages. A restarted TorchServe listens before its models are registered, and returns 404 until they
-are. A 404 for a model that responded to this client before, or had a full queue, is therefore
-retried if a connection has broken since; any other 404 is final.
+are. So a 404 for a model that responded to this client before, or had a full queue, is retried if
+a connection has broken since; any other 404 is final.
 
-The state also holds the suspect gate (`vestal.client.suspect_gate`), the calls that wait for a full
-queue (`vestal.client.waiting_calls`) and the response histories (`vestal.client.response_history`).
+Suspects. TorchServe sends "Worker died." to every request of the batch, and the client cannot know
+which input was the cause. Retried together, they could share a batch again: the input would kill
+another worker, and the others would use up their only retry. So they are retried one at a time.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from threading import Lock
 
+from vestal.client.deadline import Deadline
+from vestal.client.flow import Flow, Pause
+from vestal.client.hedging import ResponseHistory
 from vestal.client.reachability import ReachedAddresses
-from vestal.client.response_history import ResponseHistory
-from vestal.client.suspect_gate import SuspectGate
 from vestal.client.waiting_calls import WaitingCalls
 
-FLOOR = 10.0
-"""Retries per second that are always allowed."""
-RATIO = 0.2
-"""Retries earned by each call that got a response."""
-SAVINGS = 100.0
-"""Most retries that can be saved up."""
-OUTAGE = 120.0
-"""Seconds after a broken connection within which a missing model may come back."""
+FLOOR = 10.0  # retries per second that are always allowed
+RATIO = 0.2  # retries earned by each call that got a response
+SAVINGS = 100.0  # most retries that can be saved up
+OUTAGE = 120.0  # seconds after a broken connection within which a missing model may come back
+SLOT_POLL = 0.01  # seconds between two attempts to acquire the slot of a model
+SLOT_SECONDS = 30.0  # seconds that a call without a deadline waits for the slot
 
 
 class RetryBudget:
@@ -85,10 +86,33 @@ class Outages:
         self._broke = time.monotonic()
 
     def broke_since_known(self, model: str) -> bool:
-        """Whether a connection broke lately, and after the model last responded."""
-        known = self._known.get(model)
-        lately = time.monotonic() - self._broke < OUTAGE
-        return lately and known is not None and self._broke >= known
+        """Whether a connection broke recently, and after the model last responded."""
+        recent = time.monotonic() - self._broke < OUTAGE
+        return recent and self._broke >= self._known.get(model, math.inf)
+
+
+class SuspectGate:
+    """One slot per model for retries after a worker's death; thread-safe."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Lock] = {}
+
+    def try_acquire(self, model: str) -> bool:
+        """Acquire the model's slot if it is free."""
+        return self._slots.setdefault(model, Lock()).acquire(blocking=False)
+
+    def acquire_slot(self, model: str, deadline: Deadline) -> Flow[bool]:
+        """Wait for the model's slot; False after half of the remaining time."""
+        left = deadline.remaining() / 2
+        end = deadline.elapsed + (SLOT_SECONDS if left == math.inf else left)
+        while not self.try_acquire(model):
+            if deadline.elapsed >= end:
+                return False
+            yield Pause(SLOT_POLL)
+        return True
+
+    def release_slot(self, model: str) -> None:
+        self._slots[model].release()
 
 
 class RetryState:
@@ -99,7 +123,7 @@ class RetryState:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew after a fork, when another thread of the parent may hold the locks."""
+        """Replace all state after a fork: another thread of the parent may hold the locks."""
         self.budget = RetryBudget()
         self.waiting_calls = WaitingCalls(self.budget)
         self.outages = Outages()
@@ -107,5 +131,5 @@ class RetryState:
         self._history: dict[str, ResponseHistory] = {}
 
     def history(self, path: str) -> ResponseHistory:
-        """Return the history of a path, which names operation, model and, if given, version."""
+        """Return the history of a path: of an operation, a model and, if requested, a version."""
         return self._history.get(path) or self._history.setdefault(path, ResponseHistory())

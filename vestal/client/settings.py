@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from vestal.client.errors import ConnectionFailed, ErrorDetails, InvalidAddress, NoAddress
+from vestal.client.errors import ConnectionFailed, InvalidAddress, NoAddress
 from vestal.client.tokens import Api, FixedToken, KeyFile, NoToken, Tokens
 from vestal.errors import UsageError, VestalError
 
@@ -22,13 +22,13 @@ TOKEN_VARIABLE = "VESTAL_TOKEN"  # noqa: S105  the variable's name
 
 _EXAMPLE = "http://127.0.0.1:8080"
 _PRINTABLE = re.compile(r"[\x21-\x7e]*")
-_START = ErrorDetails(hint="`vestal serve` starts one here. For another server, pass its address")
+_START = "`vestal serve` starts one here. For another server, pass its address"
 
 
 class Addresses(NamedTuple):
-    """Base addresses without a trailing slash; None if the client has none.
+    """Base addresses without a trailing slash; None if the client does not have it.
 
-    `own`: they come from the ready file, so the server runs on this machine.
+    `own`: they are from the ready file, so the server runs on this machine.
     """
 
     inference: str | None
@@ -43,7 +43,7 @@ class Addresses(NamedTuple):
             argument = "url" if api == "inference" else api
             raise NoAddress(
                 f"this call needs the {api} address, and this client has none",
-                ErrorDetails(hint=f'Pass it: Client({argument}="http://host:port")'),
+                hint=f'Pass it: Client({argument}="http://host:port")',
             )
         return address
 
@@ -60,10 +60,10 @@ def resolve(
 ) -> tuple[Addresses, Tokens]:
     """Resolve the arguments, then VESTAL_TOKEN; without an address, read the ready file."""
     if token is not None and key_file is not None:
-        raise UsageError("token and key_file were both given: give the one that should be used")
+        raise UsageError("token and key_file were both passed; pass only one of them")
     ready = None
     if url is None and management is None and metrics is None:
-        from vestal.project import Project  # not needed by those who name their server
+        from vestal.project import Project  # not needed with an address
 
         ready = read_ready_file(Project.here().ready_file)
         url, management, metrics = ready.inference, ready.management, ready.metrics
@@ -100,10 +100,10 @@ def read_ready_file(path: Path) -> ReadyFile:
         ready = ReadyFile.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise _not_ready(path) from None
-    if not _alive(ready.pid):
+    if not _is_running(ready.pid):
         raise ConnectionFailed(
-            f"no server runs here: the one of {path} (process {ready.pid}) has ended",
-            _START,
+            f"no server runs here: the server of {path} (process {ready.pid}) has ended",
+            hint=_START,
         )
     if ready.key_file is not None:
         # A relative path starts at the project's folder.
@@ -117,7 +117,7 @@ def phase_near(ready_file: Path) -> Phase | None:
 
     try:
         phase = Phase(**json.loads(ready_file.with_name(PHASE_FILE).read_text(encoding="utf-8")))
-        return phase if _alive(phase.pid) else None
+        return phase if _is_running(phase.pid) else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -125,21 +125,23 @@ def phase_near(ready_file: Path) -> Phase | None:
 def _not_ready(ready_file: Path) -> ConnectionFailed:
     phase = phase_near(ready_file)
     if phase is None:
-        return ConnectionFailed(f"no server runs here: there is no {ready_file}", _START)
+        text = f"no server runs here: there is no {ready_file}"
+        return ConnectionFailed(text, hint=_START)
     since = time.strftime("%H:%M:%S", time.localtime(phase.since))
+    hint = "Try again when `vestal serve` prints Ready"
+    if phase.phase != "starting":
+        hint = "Start another one with `vestal serve` when it has ended"
     return ConnectionFailed(
         f"the server of this project is {phase.phase} (since {since}, process {phase.pid})",
-        ErrorDetails(
-            hint="Try again when `vestal serve` prints Ready"
-            if phase.phase == "starting"
-            else "`vestal serve` starts another one when it has ended"
-        ),
+        hint=hint,
     )
 
 
 def model_store_of(addresses: Addresses, tokens: Tokens) -> Path | None:
-    """Return the server's model store if its ready file is on this machine: beside the key file,
-    or in the project of the current folder."""
+    """Return the server's model store if its ready file is on this machine.
+
+    The ready file is in the folder of the key file, or in the project of the current folder.
+    """
     from vestal.project import Project, ReadyFile
 
     here = Project.here().ready_file
@@ -155,26 +157,24 @@ def model_store_of(addresses: Addresses, tokens: Tokens) -> Path | None:
     return None
 
 
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass  # it runs as another user
+    return pid > 0
 
 
 def _address(name: str, address: str | None) -> str | None:
-    """Without a trailing slash; raises InvalidAddress."""
+    """Return an address without a trailing slash; raises InvalidAddress."""
     if address is None:
         return None
     if not isinstance(address, str):
         raise InvalidAddress(f"{name} is {address!r}: expected a str such as {_EXAMPLE}")
     if wrong := _what_is_wrong(address):
-        # Not shown if it may hold a password.
+        # The message does not show an address that may hold a password.
         shown = name if "@" in address else f"{name} is {address!r}"
         raise InvalidAddress(f"{shown}: {wrong}")
     return address.rstrip("/")

@@ -1,8 +1,8 @@
-"""Connections whose socket operations all end at the call's deadline.
+"""Connections whose socket operations end at the deadline of the call.
 
-A timeout of requests restarts with every operation, so it never ends a response of one byte per
-second. Here each operation gets what is left of the whole call. The deadline belongs to the thread
-of the call, since a connection outlives many calls.
+The timeout of requests starts anew with each operation, so it does not end a response of one byte
+per second. Here the timeout of each operation is the time that the call has left. The deadline
+is stored per thread, since many calls share a connection.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from vestal.client.flow import WAITING
 class Exchange:
     """The progress of one request."""
 
-    __slots__ = ("deadline", "look", "look_at", "phase", "sent")
+    __slots__ = ("check", "check_at", "deadline", "phase", "sent")
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.phase = "connecting"
         self.sent = False
-        # Called at `look_at` (on the deadline's clock) while waiting for the response; returns the
-        # seconds until the next call, or raises to end the wait.
-        self.look: Callable[[], float] | None = None
-        self.look_at = math.inf
+        # Called `check_at` seconds after the call began, while the response is awaited. Returns
+        # the seconds until its next call, or raises an error to end the wait.
+        self.check: Callable[[], float] | None = None
+        self.check_at = math.inf
 
     def timeout(self) -> float | None:
         """Return the seconds left for a socket operation; raises TimeoutError if none are."""
@@ -46,13 +46,13 @@ class Exchange:
         return left
 
 
-# A context variable separates threads, and gevent's greenlets too (Locust uses them).
+# A context variable also separates the greenlets of gevent, which Locust uses.
 _current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
 def exchange(deadline: Deadline) -> Iterator[Exchange]:
-    """Inside the block, socket operations of this thread end at the deadline."""
+    """Inside the block, the socket operations of this thread end at the deadline."""
     current = Exchange(deadline)
     token = _current.set(current)
     try:
@@ -62,7 +62,7 @@ def exchange(deadline: Deadline) -> Iterator[Exchange]:
 
 
 class _Timed:
-    """Sets the socket's timeout to the call's remaining time before each operation."""
+    """Sets the timeout of the socket to the time that the call has left, before each operation."""
 
     def _set_timeout(self, share: float = 1.0) -> None:
         current = _current.get()
@@ -78,14 +78,14 @@ class _Timed:
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         count: int
         current = _current.get()
-        while current is not None and current.look is not None and current.phase == WAITING:
-            until = max(0.001, current.look_at - current.deadline.elapsed)
+        while current is not None and current.check is not None and current.phase == WAITING:
+            until = max(0.001, current.check_at - current.deadline.elapsed)
             left = current.timeout()
             self.settimeout(until if left is None else min(until, left))  # type: ignore[attr-defined]
             try:
                 count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
             except TimeoutError:
-                current.look_at = current.deadline.elapsed + current.look()
+                current.check_at = current.deadline.elapsed + current.check()
             else:
                 return count
         self._set_timeout()
@@ -98,7 +98,7 @@ class _Timed:
         return count
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
-        # A plain socket's timeout covers all of sendall; a TLS socket's sendall is many sends.
+        # A plain socket applies its timeout to the whole of sendall; a TLS socket calls send.
         self._set_timeout()
         super().sendall(*args, **kwargs)  # type: ignore[misc]
 
@@ -114,16 +114,16 @@ class DeadlineSSLSocket(_Timed, ssl.SSLSocket):
 
 
 def ssl_context(verified: bool = True) -> ssl.SSLContext:
-    """Make a context whose sockets keep the deadline, also behind a proxy."""
+    """Make a context whose sockets obey the deadline, also through a proxy."""
     context = create_urllib3_context()
     if not verified:
-        context.check_hostname = False  # urllib3 then sets CERT_NONE, which it would forbid
+        context.check_hostname = False  # or urllib3 could not set CERT_NONE
     context.sslsocket_class = DeadlineSSLSocket
     return context
 
 
 class _Connection:
-    """Connects within the deadline to one of a name's addresses, and records its progress."""
+    """Connects to one of the addresses of its host within the deadline; records the progress."""
 
     def _new_conn(self) -> socket.socket:
         host, port = self._dns_host, self.port  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ class _Connection:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(found):
             try:
-                # Fails if the kernel lacks the address family: IPv6 in many containers.
+                # Fails if the kernel does not have the address family: IPv6 in many containers.
                 connection = DeadlineSocket(family, kind, protocol)
             except OSError as error:
                 failure = error
@@ -139,7 +139,7 @@ class _Connection:
             try:
                 for option in self.socket_options or ():  # type: ignore[attr-defined]
                     connection.setsockopt(*option)
-                # An address that drops packets must leave time for the next ones.
+                # An address that does not respond must leave time for the next ones.
                 connection._set_timeout(share=1 / (len(found) - number))
                 connection.connect(address)
             except OSError as error:
@@ -166,9 +166,9 @@ class _Connection:
 
 
 class _Idle(LifoQueue[Any]):
-    """Idle connections without a lock, which a fork could leave locked in the child.
+    """Idle connections, without a lock: a fork can copy a locked lock to the child.
 
-    urllib3 empties the pool at exit, so the child could not exit.
+    urllib3 empties the pool when the process exits, so the child could not exit.
     """
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:

@@ -1,8 +1,8 @@
 """Sources of tokens: an argument, VESTAL_TOKEN, or TorchServe's key file.
 
-TorchServe writes `key_file.json` at every start, with one key for inference and one for management;
-each is valid for 60 minutes unless `token_expiration_min` is set. `vestal.client.renewal` renews
-keys. No token is ever part of a repr, a log line or an error message.
+When it starts, TorchServe writes `key_file.json` with one key for inference and one for management,
+each valid for 60 minutes or `token_expiration_min`. `vestal.client.renewal` renews the keys.
+Tokens never appear in a repr, a log line or an error message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vestal.client.errors import ErrorDetails, TokenError
+from vestal.client.errors import TokenError
 
 Api = Literal["inference", "management", "metrics"]
 """TorchServe's three APIs, each with its own address."""
@@ -35,7 +35,7 @@ class Tokens(ABC):
     def get(self, api: Api) -> str | None:
         """Return the token to send, or None. Raises TokenError if it cannot be read."""
 
-    def accepted(self, api: Api) -> None:  # noqa: B027  most need not know
+    def accepted(self, api: Api) -> None:  # noqa: B027  optional
         """Record that the server accepted the token."""
 
     def expired(self, api: Api) -> str | None:
@@ -57,7 +57,7 @@ class NoToken(Tokens):
 
 
 class FixedToken(Tokens):
-    """One token for inference and management alike."""
+    """The same token for inference and management."""
 
     def __init__(self, token: str, origin: str) -> None:
         self.origin = origin
@@ -73,14 +73,14 @@ class FixedToken(Tokens):
     def expired(self, api: Api) -> str | None:
         if api not in self._was_good:
             return None
-        return "it was good before: it has expired, or another one was made"
+        return "it was valid before: it has expired, or was replaced by a new one"
 
 
 class KeyFile(Tokens):
     """TorchServe's key file, read again whenever it changes.
 
-    `renewable`: False once the token API did not renew these keys.
-    `resting_until`: monotonic time before which no renewal is tried.
+    `renewable`: False after the token API did not renew these keys.
+    `no_renewal_before`: monotonic time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class KeyFile(Tokens):
         self._made: dict[str, float] = {}
         self._was_good: dict[Api, str] = {}
         self.renewable = True
-        self.resting_until = 0.0
+        self.no_renewal_before = 0.0
 
     def __reduce__(self) -> tuple[type[KeyFile], tuple[Path]]:
         return KeyFile, (self.path,)
@@ -105,9 +105,7 @@ class KeyFile(Tokens):
         if not isinstance(token, str):
             raise TokenError(
                 f"the {self.origin} has no {api} key",
-                ErrorDetails(
-                    hint="It must be the key_file.json that TorchServe wrote at its start"
-                ),
+                hint="It must be the key_file.json that TorchServe wrote at its start",
             )
         return _checked(token, self.origin)
 
@@ -123,12 +121,11 @@ class KeyFile(Tokens):
         return None if end is None else end - time.time()
 
     def is_new(self, api: Api) -> bool:
-        """Whether the key changed a moment ago. Then it is not about to expire, even if this
-        machine's clock is ahead of the server's."""
+        """Whether the key has just changed, so it is valid whatever the clock of this machine."""
         return time.monotonic() - self._made.get(api, -math.inf) < NEW
 
     def reload(self) -> None:
-        """Read the file even if its time stamp is the same, as after two fast writes."""
+        """Read the file even if its time stamp is the same, as after two quick writes."""
         self._stamp = None
         self._refresh()
 
@@ -144,7 +141,7 @@ class KeyFile(Tokens):
         if self.has_ended(api):
             return f"it expired at {self._entry(api)['expiration time']}"
         if self._was_good.get(api) == self._entry(api).get("key"):
-            return "it was good before: another one was made, which this file does not hold"
+            return "it was valid before: it was replaced by a new one, which is not in this file"
         return None
 
     def _entry(self, api: str) -> dict[str, Any]:
@@ -152,7 +149,7 @@ class KeyFile(Tokens):
         return entry if isinstance(entry, dict) else {}
 
     def _refresh(self) -> None:
-        # Without a lock: concurrent reads give the same result, and a fork could leave it locked.
+        # Without a lock, which a fork could copy locked: concurrent reads have the same result.
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -162,12 +159,12 @@ class KeyFile(Tokens):
             if not isinstance(keys, dict):
                 raise ValueError("not a JSON object")
         except (OSError, RecursionError, ValueError) as error:
-            # TorchServe writes its key file in place: the previous keys stay until it is complete.
+            # TorchServe writes the file in place: keep the previous keys until it is complete.
             if self._keys:
                 return
             raise _unreadable(self.path, error) from None
         if keys != self._keys:
-            self.renewable, self.resting_until = True, 0.0
+            self.renewable, self.no_renewal_before = True, 0.0
         before, self._keys, self._stamp = self._keys, keys, stamp
         for api in keys:
             if before and before.get(api) != keys[api]:
@@ -192,10 +189,10 @@ def _unreadable(path: Path, error: Exception) -> TokenError:
     if isinstance(error, FileNotFoundError):
         return TokenError(
             f"no key file at {path}",
-            ErrorDetails(hint="TorchServe writes it at its start into its working directory"),
+            hint="TorchServe writes it at its start into its working directory",
         )
-    # The text of a ValueError from json may quote the file, which holds the keys.
-    reason = error.strerror if isinstance(error, OSError) else "it is no JSON object"
+    # The message of a ValueError from json may quote the keys.
+    reason = error.strerror if isinstance(error, OSError) else "it is not a JSON object"
     return TokenError(f"the key file {path} cannot be read: {reason}")
 
 
@@ -203,9 +200,9 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def _checked(token: str, origin: str) -> str:
-    """Raise for characters that no header can carry, before a library quotes the token."""
+    """Raise TokenError for an invalid header value, before a library quotes the token."""
     if not _SENDABLE.fullmatch(token):
         raise TokenError(
-            f"the token from {origin} is empty, or has characters that no header can carry"
+            f"the token from {origin} is empty or has characters that a header cannot have"
         )
     return token

@@ -1,15 +1,14 @@
 """The transport of `Client`: send requests through urllib3's pools, within a deadline.
 
-requests reads proxies and certificates from the environment, so its adapter creates the pools, one
-per address. Requests then go directly to their pool: preparing them as requests does would cost
-more than sending them.
+An adapter of requests creates the pools, one per address, because it knows the proxies and
+certificates of the environment. Each request then goes directly to its pool: preparing it with
+requests would cost more than sending it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, ProxyManager, Retry
 from urllib3.exceptions import HTTPError
 
-from vestal.client.base import CallContext, finish
+from vestal.client.base import CallContext, running
 from vestal.client.connection_options import ConnectionOptions
 from vestal.client.custom_transport import AdapterTransport
 from vestal.client.deadline import Deadline
@@ -26,12 +25,10 @@ from vestal.client.flow import (
     TOO_LATE,
     BlockingIO,
     Flow,
-    Hedging,
     HTTPRequest,
     HTTPResponse,
     Outcome,
-    Pause,
-    Wait,
+    Step,
     transport_failure,
 )
 from vestal.client.sockets import POOLS, exchange, ssl_context
@@ -40,18 +37,18 @@ from vestal.errors import UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from vestal.client.hedging import HedgingPolicy
+
 T = TypeVar("T")
 
-CONNECTIONS = 256
-"""Idle connections kept for each address; opened one by one, as calls need them."""
+CONNECTIONS = 256  # idle connections kept for each address; opened one by one, as calls need them
 CLOSED = "this client is closed; create a new one"
 _NO_RETRIES = Retry(False)
-ANSWERED = 0.05
-"""Seconds between two checks for the response to a copy of a request."""
+COPY_POLL = 0.05  # seconds between two checks for the response to a copy of a request
 
 
 class _Route(NamedTuple):
-    """`prefix`: the path of the address; the whole address if an HTTP proxy forwards it."""
+    """`prefix`: the path of the address; the whole address for an HTTP proxy."""
 
     pool: HTTPConnectionPool
     prefix: str
@@ -82,7 +79,7 @@ class _Adapter(HTTPAdapter):
         if proxy.lower().startswith("https:"):
             kwargs["proxy_ssl_context"] = ssl_context()
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if isinstance(manager, ProxyManager):  # that of SOCKS has its own pools
+        if isinstance(manager, ProxyManager):  # the manager of a SOCKS proxy has its own pools
             manager.pool_classes_by_scheme = POOLS
         return manager
 
@@ -91,16 +88,13 @@ class Transport:
     """Thread-safe. A child process gets its own connections after a fork."""
 
     def __init__(
-        self,
-        addresses: tuple[str, ...],
-        proxies: Mapping[str, str],
-        options: ConnectionOptions,
+        self, addresses: tuple[str, ...], proxies: Mapping[str, str], options: ConnectionOptions
     ) -> None:
         self._headers = options.headers
         self._custom = None if options.transport is None else AdapterTransport(options)
         verify = None if options.verify is True else options.verify
-        # A requests Session would read proxies and .netrc for every request, and a .netrc entry
-        # would replace the token; so the environment is read once, here.
+        # Read the environment once: a Session would read it for every request, and an entry in
+        # .netrc would replace the token.
         with requests.Session() as session:
             self._environment: dict[str, Mapping[str, Any]] = {
                 address: {
@@ -115,38 +109,40 @@ class Transport:
         self._lock = Lock()
 
     def run(self, flow: Flow[T], context: CallContext) -> T:
-        """Carry out a call's steps in this thread and return its result."""
+        """Carry out the steps of a call in this thread and return its result."""
         outcome: Any = None
-        error: BaseException | None = None
-        try:
+        with running(flow, context):
             while True:
-                step = flow.send(outcome)
-                if isinstance(step, HTTPRequest):
-                    outcome = self.send(step, context.deadline.within(step.limit))
-                elif isinstance(step, Pause):
-                    time.sleep(min(step.seconds, context.deadline.remaining()))
-                    outcome = None
-                elif isinstance(step, Wait):
-                    _wait(step, context.deadline)
-                    outcome = None
-                else:
-                    outcome = _work(step, context.deadline)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            finish(flow, context, error)
+                try:
+                    step = flow.send(outcome)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                outcome = self._carry_out(step, context.deadline)
+
+    def _carry_out(self, step: Step, deadline: Deadline) -> Any:
+        if isinstance(step, HTTPRequest):
+            return self.send(step, deadline.within(step.limit))
+        if isinstance(step, BlockingIO) and not step.may_hang:
+            return step.do()
+        try:
+            if isinstance(step, BlockingIO):
+                return step.start().result(deadline.timeout())
+            seconds = min(step.seconds, deadline.remaining())
+            if step.future is None:
+                time.sleep(seconds)
+            else:
+                step.future.result(seconds)
+        except TimeoutError:
+            return TOO_LATE
+        return None
 
     def send(self, request: HTTPRequest, deadline: Deadline) -> Outcome:
         """Send a request and its second copies; never raises for a network error."""
         if self._custom is not None:
             if self._closed:
                 raise UsageError(CLOSED)
-            merged = request._replace(headers={**self._headers, **request.headers})
-            return self._custom.send(merged, deadline)
+            return self._custom.send(request, self._headers, deadline)
         if request.hedging is None:
             return self._exchange(request, deadline)
         race = _Race(request.hedging, lambda copy: self._exchange(copy, deadline))
@@ -159,8 +155,8 @@ class Transport:
         sent = time.monotonic()
         with exchange(deadline) as current:
             if race is not None:
-                current.look = race.look
-                current.look_at = deadline.elapsed + race.look()
+                current.check = race.check
+                current.check_at = deadline.elapsed + race.check()
             try:
                 response = pool.urlopen(
                     request.method,
@@ -183,7 +179,7 @@ class Transport:
 
     def _open(self) -> _Adapter:
         adapter = self._adapter
-        if adapter is None:  # closed, or in a child process
+        if adapter is None:  # the client is closed, or this is a child process
             with self._lock:
                 if self._closed:
                     raise UsageError(CLOSED)
@@ -191,7 +187,7 @@ class Transport:
         return adapter
 
     def after_fork(self) -> None:
-        """Keep the parent's connections, since collecting them would close them."""
+        """Keep the parent's connections: garbage collection would close them."""
         self._inherited.append(self._adapter)
         self._adapter = None
         self._lock = Lock()
@@ -207,63 +203,50 @@ class Transport:
             self._custom.close()
 
 
-class _Overtaken(OSError):
-    """A copy has settled the exchange, so the wait for the first request ends."""
+class _Settled(OSError):
+    """The response to a copy counts, so the wait for the first request ends."""
 
 
 class _Race:
-    """A request and its second copies, each in its own thread."""
+    """A request and its second copies, each copy in its own thread."""
 
-    def __init__(self, copies: Hedging, send: Callable[[HTTPRequest], Outcome]) -> None:
-        self._hedging, self._send = copies, send
-        self._on_their_way: list[Future[Any]] = []
+    def __init__(self, hedging: HedgingPolicy, send: Callable[[HTTPRequest], Outcome]) -> None:
+        self._hedging, self._send = hedging, send
+        self._in_flight: list[Future[Outcome]] = []
         self._settled: Outcome | None = None
 
-    def look(self) -> float:
-        """Return the seconds until the next check; raises _Overtaken."""
-        for copy in [copy for copy in self._on_their_way if copy.done()]:
-            self._on_their_way.remove(copy)
-            outcome = copy.result()
+    def check(self) -> float:
+        """Return the seconds until the next check; raises _Settled."""
+        for copy in [copy for copy in self._in_flight if copy.done()]:
+            outcome = self._take(copy)
             if self._hedging.settles(outcome):
                 self._settled = outcome
-                raise _Overtaken
+                raise _Settled
         return self._next()
 
     def _next(self) -> float:
         step = self._hedging.next()
         if isinstance(step, HTTPRequest):
-            self._on_their_way.append(BlockingIO(lambda: self._send(step), may_hang=True).start())
-            return ANSWERED
-        return min(ANSWERED, step) if self._on_their_way else step
+            self._in_flight.append(BlockingIO(lambda: self._send(step), may_hang=True).start())
+            return COPY_POLL
+        return min(COPY_POLL, step) if self._in_flight else step
+
+    def _take(self, copy: Future[Outcome]) -> Outcome:
+        self._in_flight.remove(copy)
+        return copy.result()
 
     def outcome(self, outcome: Outcome, deadline: Deadline) -> Outcome:
         """Return the outcome that counts; `outcome`: of the first request."""
-        if self._settled is not None or not self._on_their_way:
+        if self._settled is not None or not self._in_flight:
             return self._settled or outcome
         from concurrent.futures import FIRST_COMPLETED, wait
 
-        while self._on_their_way and not self._hedging.settles(outcome):
-            done: set[Future[Any]] = set()
+        while self._in_flight and not self._hedging.settles(outcome):
+            done: set[Future[Outcome]] = set()
             while not done:
                 if deadline.expired:
                     return outcome
                 pause = min(self._next(), deadline.remaining())
-                done, _ = wait(self._on_their_way, pause, FIRST_COMPLETED)
-            copy = done.pop()
-            self._on_their_way.remove(copy)
-            outcome = copy.result()
+                done, _ = wait(self._in_flight, pause, FIRST_COMPLETED)
+            outcome = self._take(done.pop())
         return outcome
-
-
-def _wait(wait: Wait, deadline: Deadline) -> None:
-    with suppress(TimeoutError):
-        wait.future.result(min(wait.seconds, deadline.remaining()))
-
-
-def _work(work: BlockingIO, deadline: Deadline) -> Any:
-    if not work.may_hang:
-        return work.do()
-    try:
-        return work.start().result(deadline.timeout())
-    except TimeoutError:
-        return TOO_LATE

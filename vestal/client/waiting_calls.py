@@ -1,10 +1,9 @@
 """Calls that wait for a place in a model's full queue, oldest first.
 
-TorchServe sends 503 with the same text if a version's queue is full and if it has no worker; only
-its other responses tell the two apart. Each response of a version frees a place in its queue, so
-each lets one waiting call retry: a burst is served at the server's own rate, with at most one retry
-per response. While there is no response (no worker, an outage), calls retry only as the retry
-budget allows (`vestal.client.retry_state`).
+TorchServe sends the same 503 for a full queue and for a version without workers. Each response of a
+version frees a place in its queue, so each response lets one waiting call retry: the client sends
+a burst at the server's own rate, with at most one retry per response. Without any response (no
+worker, an outage), calls retry as the retry budget allows (`vestal.client.retry_state`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from vestal.client.errors import ClientError
-from vestal.client.flow import Flow, Wait
+from vestal.client.flow import Flow, Pause
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -28,18 +27,15 @@ if TYPE_CHECKING:
 ServedVersion = tuple[str, str | None]
 """A model and its version; None: the default version."""
 
-POLLS = 50
-"""How often per second the waiting calls check the budget, all together."""
-POLL = 0.1, 2.0
-"""Seconds between two checks of one call: at least, at most."""
+POLLS = 50  # checks of the budget per second, by all waiting calls together
+POLL = 0.1, 2.0  # minimum and maximum of the seconds between two checks of one call
 SILENCE = 2.0
-"""Seconds without a response after which the client asks the management API for the reason."""
-DESCRIBE_TIMEOUT = 2.0
-"""Time limit for that, in seconds."""
+"""Seconds without a response after which the client requests the version's description."""
+DESCRIBE_TIMEOUT = 2.0  # time limit of that request, in seconds
 
 
 class WaitingCall:
-    """One waiting call. `rest_until`: before that monotonic time only a response releases it."""
+    """One waiting call. `rest_until`: until that monotonic time, only a response releases it."""
 
     __slots__ = ("began", "released", "rest_until")
 
@@ -49,7 +45,7 @@ class WaitingCall:
         self.began = began
         self.rest_until = rest_until
         self.released: Future[None] = Future()
-        self.released.set_running_or_notify_cancel()  # nobody can cancel it from here on
+        self.released.set_running_or_notify_cancel()  # it cannot be cancelled any more
 
 
 class WaitingCalls:
@@ -61,7 +57,7 @@ class WaitingCalls:
         self._calls: defaultdict[ServedVersion, list[WaitingCall]] = defaultdict(list)
         self._last_response: dict[ServedVersion, float] = {}
         self.states: dict[ServedVersion, str] = {}
-        """What the management API reported about versions that sent no responses."""
+        """Descriptions of versions that sent no responses, for errors."""
 
     def enter(self, served: ServedVersion, began: float, rest: float) -> WaitingCall:
         """`began`: when the call began; `rest`: seconds until the budget may release it."""
@@ -127,7 +123,7 @@ def wait_in_line(
             time_left()
             if context.addresses.management is not None and calls.is_silent(served):
                 yield from _find_reason(context, served)
-            yield Wait(call.released, seconds)
+            yield Pause(seconds, call.released)
             seconds = calls.poll_budget(served)
     except BaseException:  # out of time, or the call was cancelled
         calls.leave(served, call)
@@ -135,14 +131,14 @@ def wait_in_line(
 
 
 def _find_reason(context: CallContext, served: ServedVersion) -> Flow[None]:
-    from vestal.client.management import describe  # which sends its requests through `retry`
+    from vestal.client.management import describe  # a circular import at the top of the module
 
     deadline = context.deadline.within(DESCRIBE_TIMEOUT)
     limited = context.without_retries()._replace(deadline=deadline)
     try:
         version = yield from describe(limited, *served)
     except ClientError:
-        return  # the error then has the server's own text
+        return  # the error then has the message of the server's 503
     name = f"{version.name} {version.version}"
     if not version.workers:
         state = f'{name} has 0 workers; client.scale("{version.name}", 1) starts one'
