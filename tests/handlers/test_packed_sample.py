@@ -29,7 +29,7 @@ def asked(loaded, position):
 
 def test_the_pieces_make_the_sample(folder, monkeypatch):
     sample = Sample(bytes(range(256)) * 10, "x/y", "input.bin", {"label": "ü"}, 0.5)
-    monkeypatch.setattr(packed_sample, "PIECE", 1000)
+    monkeypatch.setattr(packed_sample, "PART_LENGTH", 1000)
     with LoadedArchive(folder) as loaded:
         assert asked(loaded, "0").json() == {}
         sample.write(folder)

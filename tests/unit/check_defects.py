@@ -10,7 +10,7 @@ import zipfile
 import zlib
 
 import torch
-from check_archives import BILL, HANDLER, Net, ours, saved, stock
+from check_archives import BILL, Net, ours, saved, stock
 from check_archives import torchscript as as_torchscript
 from check_planting import (
     CONFIG_FILE,
@@ -33,7 +33,6 @@ from check_planting import (
 )
 
 TWO = "class One:\n    pass\n\n\nclass Two:\n    pass\n"
-SPY = "class H:\n    def __init__(self, size):\n        pass\n\n    def initialize(self, c): ...\n"
 HANDLE = "def handle(data, context):\n    return data\n"
 # What pickletools stops at and Python unpickles: nothing is seen of the call behind it.
 HIDDEN = b"I0x1\n0" + pickle.dumps(Evil(), 0)
@@ -42,16 +41,6 @@ UNREAD = {
     "one in a zip": ("more.pt2", zip_of(**{"data.pkl": HIDDEN})),
     "a compressed one": ("extra.pkl.gz", gzip.compress(pickle.dumps(Evil()))),
     "a compressed joblib file": ("extra.joblib", zlib.compress(pickle.dumps(Evil()))),
-}
-# The helper module that was not packed, and how its import is written.
-FORGOTTEN = {
-    "a helper module was forgotten": f"import my_tools\n\n\n{HANDLE}",
-    "a helper of a class's initialize was": "class H:\n    def initialize(self, context):\n"
-    "        import my_tools\n\n    def handle(self, data, context): ...\n",
-    "a helper was, beside a fallback of another error": "try:\n    import my_tools\n"
-    f"except* KeyError:\n    pass\n\n\n{HANDLE}",
-    "a helper of a branch's else was": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
-    f"    import yours\nelse:\n    import my_tools\n\n\n{HANDLE}",
 }
 
 DEFECTS = [
@@ -103,32 +92,6 @@ DEFECTS = [
     Defect("handler-classes", "the handler defines two classes", text("handler.py", TWO)),
     Defect("handler-classes", "the handler defines none", text("handler.py", "x = 1\n")),
     Defect(
-        "handler-classes",
-        "an alias makes it two",
-        text("handler.py", HANDLER + "\n\nMine = Handler\n"),
-    ),
-    Defect(
-        "handler-classes",
-        "a named tuple makes it two",
-        text(
-            "handler.py",
-            f"from collections import namedtuple\n{HANDLER}\n\nP = namedtuple('P', 'x')\n",
-        ),
-    ),
-    Defect(
-        "handler-classes",
-        "an if may make it two",
-        text("handler.py", f"{HANDLER}\n\nif __debug__:\n    class More:\n        pass\n"),
-        ours,
-        "warning",
-    ),
-    Defect(
-        "handler-methods",
-        "its function takes one argument",
-        foreign_handler("def handle(data):\n    return data\n"),
-        plain,
-    ),
-    Defect(
         "handler-methods",
         "its function is a coroutine",
         foreign_handler(f"async {HANDLE}"),
@@ -142,30 +105,6 @@ DEFECTS = [
             "    async def handle(self, data, context): ...\n"
         ),
         plain,
-    ),
-    Defect(
-        "handler-methods",
-        "its class lacks initialize",
-        foreign_handler("class H:\n    def handle(self, data, context):\n        return data\n"),
-        plain,
-    ),
-    Defect(
-        "handler-methods",
-        "its class needs an argument",
-        foreign_handler(f"{SPY}    def handle(self, data, context): ...\n"),
-        plain,
-    ),
-    Defect(
-        "model-classes",
-        "the model file has a second class",
-        lambda draft: draft.change("net.py", "class Net", "class Helper:\n    pass\n\n\nclass Net"),
-        stock,
-    ),
-    Defect(
-        "model-classes",
-        "its class needs an argument",
-        lambda draft: draft.change("net.py", "__init__(self)", "__init__(self, classes)"),
-        stock,
     ),
     # imports
     Defect(
@@ -195,14 +134,12 @@ DEFECTS = [
         plain,
         "warning",
     ),
-    *(
-        Defect("import-missing", sentence, foreign_handler(source), plain)
-        for sentence, source in FORGOTTEN.items()
-    ),
     Defect(
-        "import-undeclared",
-        "a package that the bill does not name",
-        lambda draft: draft.change("transforms.py", "import torch\n", "import sklearn, torch\n"),
+        "import-missing",
+        "a helper module was forgotten",
+        foreign_handler(f"import my_tools\n\n\n{HANDLE}"),
+        plain,
+        "warning",
     ),
     # model-config.yaml
     Defect("config-misspelt", "batch_size for batchSize", setting("batchSize", "batch_size")),

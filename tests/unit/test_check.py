@@ -20,9 +20,8 @@ from vestal.checking import CODES, Severity, check, checker
 from vestal.checking.checker import is_ours
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
-from vestal.mar.index import enter, sha256_of, updating
-from vestal.mar.manifest import read_manifest
-from vestal.mar.store import model_of
+from vestal.mar.index import add_entry, sha256_of, updating
+from vestal.mar.manifest import parse_manifest, read_manifest
 from vestal.project import Project
 from vestal.server.spec import read_spec
 
@@ -312,6 +311,7 @@ def test_a_base_that_this_vestal_does_not_know_is_an_import_that_is_missing(tmp_
 def test_what_a_step_did_not_expect_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
     def broken(*_):
         raise IndexError("no such thing")
+        yield
 
     monkeypatch.setattr(checker, "check_labels", broken)
     draft = ours()
@@ -373,12 +373,12 @@ def test_an_archive_is_ours_by_its_bytes(tmp_path):
     archive = simple(HANDLE).write(tmp_path / "somewhere.mar")
     assert not is_ours(project, archive)
     with updating(project.model_store) as index:
-        enter(index, "simple-1.0.mar", sha256=sha256_of(archive))
+        add_entry(index, "simple-1.0.mar", sha256=sha256_of(archive))
     assert is_ours(project, archive)
 
 
 def test_a_path_that_is_not_there_is_a_misuse(tmp_path):
-    with pytest.raises(UsageError, match=r"no archive .*none\.mar: give"):
+    with pytest.raises(UsageError, match=r"no archive .*none\.mar: pass"):
         check(tmp_path / "none.mar")
 
 
@@ -404,7 +404,7 @@ def test_a_version_that_is_no_text_is_the_text_that_torchserve_makes_of_it(
     draft.manifest["model"]["modelVersion"] = given
     archive = draft.write(tmp_path / "a.mar")
     assert not check(archive).failed
-    assert model_of(archive)[1] == read_spec(archive).version == version
+    assert read_manifest(archive).version == read_spec(archive).version == version
 
 
 @pytest.mark.parametrize("key", ["handler", "serializedFile"])
@@ -418,13 +418,13 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path, key):
 
 
 def test_the_literal_of_a_number_is_kept():
-    assert read_manifest('{"model": {"modelVersion": 1.10}}')["model"]["modelVersion"] == "1.10"
+    assert parse_manifest('{"model": {"modelVersion": 1.10}}').version == "1.10"
 
 
 def test_an_archive_with_backslashes_runs_nowhere(tmp_path):
     draft = simple("from tools.util import X\n\n\ndef handle(data, context):\n    return data\n")
     draft.files |= {"tools\\util.py": b"X = 1\n", "tools\\__init__.py": b""}
-    with pytest.raises(UsageError, match="a backslash in a name"):
+    with pytest.raises(UsageError, match="the name contains a backslash"):
         LoadedArchive(draft.write(tmp_path / "a.mar"))
 
 
