@@ -18,7 +18,7 @@ from vestal.checking import CODES, check, checker
 from vestal.checking.checker import is_ours
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
-from vestal.mar.index import add_entry, sha256_of, updating
+from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.project import Project
 
 
@@ -135,7 +135,7 @@ def test_an_archive_is_ours_by_its_sha256(tmp_path):
     project.model_store.mkdir()
     archive = simple(HANDLE).write(tmp_path / "somewhere.mar")
     assert not is_ours(project, archive)
-    with updating(project.model_store) as index:
+    with update_index(project.model_store) as index:
         add_entry(index, "simple-1.0.mar", sha256=sha256_of(archive))
     assert is_ours(project, archive)
 

@@ -10,7 +10,7 @@ import yaml
 
 from vestal.inprocess import LoadedArchive
 from vestal.mar.manifest import read_manifest, read_settings
-from vestal.mar.unpacking import unpacked
+from vestal.mar.unpacking import unpack_archive
 from vestal.runs import stays_inside
 
 
@@ -21,7 +21,7 @@ def loaded(archive: Path) -> Iterator[LoadedArchive]:
     Raises:
         VestalError: it does not load.
     """
-    with unpacked(archive) as folder:
+    with unpack_archive(archive) as folder:
         if not archive.is_dir():
             _alone(folder)
         # Warm for one: every size of batch would take longer to warm up than to run.

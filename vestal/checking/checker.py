@@ -28,7 +28,7 @@ from vestal.mar.findings import Check, Finding, Findings, Severity, collect, has
 from vestal.mar.index import read_index, sha256_of
 from vestal.mar.manifest import Manifest
 from vestal.mar.names import is_junk
-from vestal.mar.opening import Contents, opened
+from vestal.mar.opening import Contents, open_archive
 from vestal.project import Project
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def check(
     if not archive.exists():
         raise UsageError(f"no archive {archive}: pass a .mar, a .tar.gz or a folder")
     ran = False
-    with opened(archive) as (contents, findings):
+    with open_archive(archive) as (contents, findings):
         if contents is not None:
             static, parts = collect(_read_all(contents))
             findings += static

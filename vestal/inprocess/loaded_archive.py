@@ -19,7 +19,7 @@ from vestal.inprocess.module_scope import ModuleScope
 from vestal.inprocess.quick_imports import quick_imports
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.manifest import Manifest, batch_size_of, read_manifest, read_settings
-from vestal.mar.unpacking import unpacked
+from vestal.mar.unpacking import unpack_archive
 
 
 class LoadedArchive:
@@ -51,7 +51,7 @@ class LoadedArchive:
         self.times: Times | None = None
         self._decode = decode
         with ExitStack() as opened:
-            self.folder = opened.enter_context(unpacked(archive)).absolute()
+            self.folder = opened.enter_context(unpack_archive(archive)).absolute()
             self.manifest = read_manifest(self.folder, source=archive, handler_required=True)
             if batch_size is None:
                 batch_size = batch_size_of(read_settings(self.folder, self.manifest))

@@ -45,7 +45,7 @@ def read_index(store: Path) -> Index:
 
 
 @contextmanager
-def updating(store: Path) -> Iterator[Index]:
+def update_index(store: Path) -> Iterator[Index]:
     """The entries, locked against other processes; changes are written at the end, atomically.
 
     Raises:

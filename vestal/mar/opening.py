@@ -51,7 +51,7 @@ class Contents:
 
 
 @contextmanager
-def opened(archive: Path) -> Iterator[tuple[Contents | None, list[Finding]]]:
+def open_archive(archive: Path) -> Iterator[tuple[Contents | None, list[Finding]]]:
     """The files of an archive, and what is wrong with its container.
 
     There are no files if the archive is unsafe or cannot be unpacked.

@@ -131,12 +131,12 @@ def value_of(body: bytes, content_type: str) -> Any:
         return {"b64": base64.b64encode(body).decode(), "content_type": content_type}
 
 
-def rounded(answer: Any) -> Any:
+def round_numbers(answer: Any) -> Any:
     """A JSON value with its numbers rounded to DIGITS significant digits."""
     if isinstance(answer, Mapping):
-        return {key: rounded(value) for key, value in answer.items()}
+        return {key: round_numbers(value) for key, value in answer.items()}
     if _is_list(answer):
-        return [rounded(value) for value in answer]
+        return [round_numbers(value) for value in answer]
     return float(f"{answer:.{DIGITS}g}") if isinstance(answer, float) else answer
 
 

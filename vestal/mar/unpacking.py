@@ -9,7 +9,7 @@ from pathlib import Path
 from vestal.errors import UsageError
 from vestal.mar.findings import Severity
 from vestal.mar.layout import MANIFEST, served_folder
-from vestal.mar.opening import opened
+from vestal.mar.opening import open_archive
 
 
 def is_unpacked(folder: Path) -> bool:
@@ -18,7 +18,7 @@ def is_unpacked(folder: Path) -> bool:
 
 
 @contextmanager
-def unpacked(archive: Path) -> Iterator[Path]:
+def unpack_archive(archive: Path) -> Iterator[Path]:
     """The folder itself, or the temporary one of a .mar or a .tar.gz, checked as it is unpacked.
 
     Raises:
@@ -27,7 +27,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
     if archive.is_dir():
         yield served_folder(archive)
         return
-    with opened(archive) as (contents, findings):
+    with open_archive(archive) as (contents, findings):
         if contents is None:
             errors = [each for each in findings if each.severity is Severity.ERROR]
             reason = "; ".join(f"{each.where} {each.meaning}".strip() for each in errors)
