@@ -88,7 +88,7 @@ DEFECTS = [
     Defect("duplicate-name", "a folder has the name of a file", member("handler.py/", b"")),
     # sources
     Defect("syntax", "a file does not compile", text("transforms.py", "def transform(:\n")),
-    Defect("syntax", "a return outside of a function", text("handler.py", "return 1\n")),
+    Defect("syntax", "nonlocal outside of a function", text("handler.py", "nonlocal x\n")),
     Defect("handler-classes", "the handler defines two classes", text("handler.py", TWO)),
     Defect("handler-classes", "the handler defines no class", text("handler.py", "x = 1\n")),
     Defect(

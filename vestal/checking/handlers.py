@@ -82,7 +82,7 @@ def _check_entry_point(
     entry = manifest.handler_function
     try:
         table = symtable.symtable(source, file, "exec")  # type: ignore[arg-type]
-    except SyntaxError as error:  # such as a return outside of a function
+    except SyntaxError as error:  # such as nonlocal outside of a function
         meaning = f"Python cannot compile it: {error.msg}"
         yield Finding.error("syntax", f"{file}:{error.lineno}", meaning, "correct it")
         return
