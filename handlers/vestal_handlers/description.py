@@ -25,10 +25,10 @@ def describe_handler(handler: Any) -> dict[str, Any]:
 
 
 def describe_or_sample(handler: Any, request: InferenceRequest) -> dict[str, Any]:
-    """Return the description, or a piece of the packed sample if a header requests it."""
+    """Return the description, or a part of the packed sample if a header requests it."""
     position = request.headers.get(packed_sample.HEADER)
     if position is None:
         description: dict[str, Any] = handler.describe()
         return description
-    piece = packed_sample.piece(handler.model_dir, position)
-    return {} if piece is None else {"sample": piece}
+    part = packed_sample.read_part(handler.model_dir, position)
+    return {} if part is None else {"sample": part}

@@ -10,12 +10,12 @@ from typing import Any
 from vestal_handlers.errors import InputError
 
 HEADER = "x-vestal-sample"
-"""The header with a position in the text, as the size of a worker's response is limited."""
-PIECE = 1 << 20
+"""The request header with a position in the text: a worker's response has a limited size."""
+PART_LENGTH = 1 << 20
 """Characters in one response; TorchServe kills a worker whose response is too large."""
 
 
-def piece(folder: Path, position: str) -> dict[str, Any] | None:
+def read_part(folder: Path, position: str) -> dict[str, Any] | None:
     """`{"text": ..., "length": ...}`: a part of the sample as JSON, and the length of the whole.
 
     The JSON is `sample/sample.json` with the bytes of its input in base64. None if the archive has
@@ -33,4 +33,4 @@ def piece(folder: Path, position: str) -> dict[str, Any] | None:
     body = (place / description["input"]).read_bytes()
     text = json.dumps({**description, "base64": base64.b64encode(body).decode()})
     start = int(position)
-    return {"text": text[start : start + PIECE], "length": len(text)}
+    return {"text": text[start : start + PART_LENGTH], "length": len(text)}

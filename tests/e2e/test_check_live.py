@@ -1,4 +1,4 @@
-"""What `vestal check` says, against a TorchServe of stock defaults."""
+"""The findings of `vestal check`, compared with a TorchServe with default settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 
 import pytest
 import requests
-from check_archives import foreign_archives, simple
+from check_archives import simple
+from check_foreign import foreign_archives
 from PIL import Image
 from serving import plain_torchserve
 
@@ -28,7 +29,7 @@ ZOO = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simp
 
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("run", [False, True], ids=["read", "run"])
-def test_nothing_is_found_in_an_archive_of_the_zoo(zoo_project, name, run):
+def test_archives_of_the_zoo_have_no_findings(zoo_project, name, run):
     report = check(zoo_project.model_store / f"{name}-1.0.mar", run=run)
     assert (report.findings, report.ran) == ((), run)
 
@@ -60,10 +61,10 @@ def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignore
     names = [f"{path.stem}={path.name}" for path in sorted(store.iterdir())]
     with plain_torchserve(root, store, *names) as (address, caller):
         for name in ("eager", "script", "module", "ignored", "junk"):
-            asked = requests.post(
+            response = requests.post(
                 f"{address}/predictions/{name}", data=image.getvalue(), headers=caller, timeout=30
             )
-            assert asked.status_code == 200, (name, asked.text)
+            assert response.status_code == 200, (name, response.text)
         addresses = dict(
             line.split("=", 1) for line in (root / "ports.properties").read_text().splitlines()
         )

@@ -175,7 +175,7 @@ def vestal_archive(store: Path, label: str) -> None:
     manifest = {"modelName": "ours", "modelVersion": "1.0", "handler": "handler.py"}
     manifest["serializedFile"] = "model.pt"
     # More than one response carries.
-    padding = "x" * (packed_sample.PIECE + 1000)
+    padding = "x" * (packed_sample.PART_LENGTH + 1000)
     sample = {"input": "input.txt", "content_type": "text/plain", "answer": {"label": "7"}}
     with zipfile.ZipFile(store / "ours-1.0.mar", "w") as content:
         content.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": manifest}))

@@ -1,4 +1,4 @@
-"""A client that verifies a version gets the archive's sample from its handler, piece by piece."""
+"""A client that verifies a version reads the sample from the handler, part by part."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def folder(tmp_path_factory):
     return folder
 
 
-def asked(loaded, position):
+def request_part(loaded, position):
     return ask(loaded, Input({}, {"describe": "True", packed_sample.HEADER: position}))
 
 
-def test_the_pieces_make_the_sample(folder, monkeypatch):
+def test_the_parts_form_the_sample(folder, monkeypatch):
     sample = Sample(bytes(range(256)) * 10, "x/y", "input.bin", {"label": "ü"}, 0.5)
-    monkeypatch.setattr(packed_sample, "PIECE", 1000)
+    monkeypatch.setattr(packed_sample, "PART_LENGTH", 1000)
     with LoadedArchive(folder) as loaded:
-        assert asked(loaded, "0").json() == {}
+        assert request_part(loaded, "0").json() == {}
         sample.write(folder)
         text, length = "", 1
         while len(text) < length:
-            piece = asked(loaded, str(len(text))).json()["sample"]
-            assert 0 < len(piece["text"]) <= 1000
-            text, length = text + piece["text"], piece["length"]
+            part = request_part(loaded, str(len(text))).json()["sample"]
+            assert 0 < len(part["text"]) <= 1000
+            text, length = text + part["text"], part["length"]
     assert parse_sample(text) == sample
 
 
 @pytest.mark.parametrize("position", ["-1", "x", "", "9" * 5000])
-def test_a_position_that_is_no_number_is_refused(folder, position):
+def test_a_position_that_is_not_a_number_is_rejected(folder, position):
     with LoadedArchive(folder) as loaded:
-        assert asked(loaded, position).status == 400
+        assert request_part(loaded, position).status == 400
 
 
-def test_the_description_itself_carries_no_sample(folder, monkeypatch):
+def test_the_description_does_not_contain_the_sample(folder, monkeypatch):
     monkeypatch.setattr(BatchHandler, "describe", lambda self: {"plain": True})
     with LoadedArchive(folder) as loaded:
         assert ask(loaded, Input({}, {"describe": "True"})).json() == {"plain": True}

@@ -173,15 +173,15 @@ def test_torchserves_own_image_classifier(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "kind", "message"),
     [
-        (lambda folder: (folder / MANIFEST).unlink(), UsageError, "is no archive"),
-        (lambda folder: (folder / MANIFEST).write_text("{}"), UsageError, "model.handler"),
+        (lambda folder: (folder / MANIFEST).unlink(), UsageError, "is not a model archive"),
+        (lambda folder: (folder / MANIFEST).write_text("{}"), UsageError, "no object named model"),
         (lambda folder: (folder / "handler.py").unlink(), VestalError, "does not load"),
         (lambda folder: (folder / "handler.py").write_text("1/0"), VestalError, "division by zero"),
         (lambda folder: (folder / "model.pt").unlink(), VestalError, "model.pt"),
         (
             lambda folder: (folder / "model-config.yaml").write_text("batchSize: many"),
             VestalError,
-            "model-config.yaml cannot be read",
+            "batchSize is 'many' in model-config.yaml",
         ),
     ],
 )

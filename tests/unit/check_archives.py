@@ -1,13 +1,10 @@
-"""Archives to check: a good one of ours, by hand, and good ones of torch-model-archiver."""
+"""Archives to check, written without vestal pack or torch-model-archiver."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import subprocess
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -21,7 +18,9 @@ import torch
 from torch import nn
 
 import vestal_handlers
+from vestal.checking import Severity, check
 
+HANDLE = "def handle(data, context):\n    return data\n"
 BILL = "bill-of-materials.json"
 PNG = bytes.fromhex(  # 1 x 1, grey
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -60,8 +59,6 @@ from vestal_handlers.tasks.image_classifier import ImageClassifier
 class Handler(ImageClassifier):
     pass
 """
-# TorchServe's image_classifier answers with five classes, so a model must have five.
-ANIMALS = ("cat", "dog", "hen", "cow", "pig")
 STOCK_MODEL = """
 import torch
 
@@ -77,7 +74,7 @@ class Net(torch.nn.Module):
 
 
 class Net(nn.Module):
-    """STOCK_MODEL's, for its weights."""
+    """The class of STOCK_MODEL, for its weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,10 +86,10 @@ class Net(nn.Module):
 
 @dataclass
 class Draft:
-    """An archive before it is written; a test plants its defect here.
+    """An archive before it is written; tests plant their defects in it.
 
     Attributes:
-        late: writes into the open zip, after everything else.
+        late: functions that write into the open zip after everything else.
     """
 
     files: dict[str, bytes]
@@ -109,7 +106,7 @@ class Draft:
         self.text(name, text.replace(old, new))
 
     def seal(self) -> None:
-        """Writes the bill: what changes later is no longer what was packed."""
+        """Write the bill; files that change later no longer match it."""
         if self.bill is not None and BILL not in self.files:
             sums = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
             self.text(BILL, json.dumps({**self.bill, "files": sums}))
@@ -204,7 +201,7 @@ def ours() -> Draft:
 
 
 def simple(handler: str) -> Draft:
-    """An archive that Vestal did not make, of one file: a handler that needs no weights."""
+    """An archive that Vestal did not pack, with one file: a handler without weights."""
     return Draft(
         files={"my_handler.py": handler.encode()},
         manifest={
@@ -232,7 +229,7 @@ def stock(handler: str = "image_classifier") -> Draft:
 
 
 def saved(value: Any, **options: Any) -> bytes:
-    """What torch.save writes."""
+    """The bytes that torch.save writes."""
     stream = BytesIO()
     torch.save(value, stream, **options)
     return stream.getvalue()
@@ -246,59 +243,7 @@ def torchscript(module: nn.Module) -> bytes:
     return stream.getvalue()
 
 
-def model_archiver(folder: Path, name: str, *arguments: str | Path) -> Path:
-    """What the command torch-model-archiver makes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [
-            str(Path(sys.executable).with_name("torch-model-archiver")),
-            *("--model-name", name, "--version", "1.0", "--export-path", str(folder)),
-            *map(str, arguments),
-        ],
-        check=True,
-        env={**os.environ, "TMPDIR": str(folder)},  # it deletes <tmp>/<name>
-    )
-    (made,) = (path for path in folder.iterdir() if path.name.startswith(f"{name}."))
-    return made
-
-
-def foreign_archives(folder: Path) -> dict[str, Path]:
-    """Archives of plain torch-model-archiver that serve; each takes an image or any body."""
-    source = folder / "source"
-    source.mkdir(parents=True)
-    (source / "net.py").write_text(STOCK_MODEL)
-    (source / "net.pth").write_bytes(saved(Net().state_dict()))
-    (source / "script.pt").write_bytes(torchscript(Net()))
-    (source / "index_to_name.json").write_text(
-        json.dumps({str(number): [f"n{number}", name] for number, name in enumerate(ANIMALS)})
-    )
-    (source / "config.yaml").write_text("minWorkers: 1\nmaxWorkers: 1\n")
-    (source / "own.yaml").write_text("batchSize: 2\nmy_own: {size: 3}\n")
-    (source / "length_handler.py").write_text(
-        "import json\nimport length_tools\n\n\ndef handle(data, context):\n"
-        "    return [json.dumps(length_tools.length(row)) for row in data] if data else None\n"
-    )
-    (source / "length_tools.py").write_text(
-        'def length(row):\n    return len(row.get("body") or row.get("data"))\n'
-    )
-    (source / "mean_handler.py").write_text(
-        "from ts.torch_handler.image_classifier import ImageClassifier\n\n\n"
-        "class Mean(ImageClassifier):\n    topk = 1\n"
-    )
-    eager = ("--model-file", source / "net.py", "--serialized-file", source / "net.pth")
-    one = ("--config-file", source / "config.yaml")
-    script = ("--serialized-file", source / "script.pt")
-    labels = ("--extra-files", source / "index_to_name.json")
-    config = (*labels, "--config-file", source / "own.yaml")
-    tools = ("--extra-files", source / "length_tools.py")
-    made = {
-        "eager": (*eager, *labels, *one, "--handler", "image_classifier"),
-        "script": (*script, *labels, *one, "--handler", "image_classifier"),
-        "module": (*tools, *one, "--handler", source / "length_handler.py"),
-        "derived": (*script, *config, "--handler", source / "mean_handler.py"),
-        "tar": (*script, *labels, "--handler", "image_classifier", "--archive-format", "tgz"),
-        "entry": (*tools, "--handler", f"{source / 'length_handler'}:handle"),
-    }
-    return {
-        name: model_archiver(folder / name, name, *arguments) for name, arguments in made.items()
-    }
+def codes_in(archive: Path) -> list[tuple[str, str]]:
+    """Severity and code of every finding except notes."""
+    findings = check(archive).findings
+    return [(f.severity, f.code) for f in findings if f.severity != Severity.NOTE]

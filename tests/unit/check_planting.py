@@ -17,7 +17,7 @@ CONFIG_FILE = "model-config.yaml"
 
 
 class Evil:
-    """What it says when it is unpickled."""
+    """Its pickle runs a command."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("echo unpickled",)
@@ -36,7 +36,7 @@ class Defect:
 
 
 def member(name: str, data: bytes = b"x", mode: int = 0, method: int = zipfile.ZIP_STORED) -> Any:
-    """Plants a member as it is, whatever its name."""
+    """Plant a member without checking its name."""
 
     def plant(draft: Draft) -> None:
         info = zipfile.ZipInfo(name)
@@ -47,7 +47,7 @@ def member(name: str, data: bytes = b"x", mode: int = 0, method: int = zipfile.Z
 
 
 def nul_member(name: str, behind: str) -> Any:
-    """Plants a member whose name goes on behind a NUL, where Python's reader does not look."""
+    """Plant a member whose name continues after a NUL, where zipfile cuts it."""
 
     def plant(draft: Draft) -> None:
         def write(archive: zipfile.ZipFile) -> None:
@@ -73,7 +73,7 @@ def data(name: str, content: bytes) -> Callable[[Draft], object]:
 
 
 def model(**keys: Any) -> Callable[[Draft], object]:
-    """Changes the manifest's model; None takes a key out."""
+    """Change the manifest's model; None removes a key."""
 
     def plant(draft: Draft) -> None:
         assert draft.manifest is not None

@@ -1,4 +1,4 @@
-"""The child process: what only shows when an archive is loaded."""
+"""The trial run in a child process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vestal.checking import check
 LOADS = (
     "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"
 )
-# What an archive's code might write where the child reports: no step is known, the last is cut.
+# Invalid lines that an archive's code might write into the report; the last one is cut off.
 CUT_SHORT = '[1]\n{"failed": "nothing"}\n{"failed": 7}\n{"st'
 HELPED = """
 def handle(data, context):
@@ -37,15 +37,15 @@ def found_in(draft: Draft, folder: Path, **limits: float) -> dict[str, str]:
 
 
 def loading(line: str) -> Draft:
-    """A handler that does this while it is loaded."""
+    """An archive whose handler runs this line while it is loaded."""
     return simple(LOADS.replace("{}", line) + "    return data\n")
 
 
-def test_a_good_archive_loads_and_gives_its_golden_answer(tmp_path):
+def test_a_good_archive_loads_and_predicts_its_sample(tmp_path):
     assert found_in(ours(), tmp_path) == {}
 
 
-def test_weights_of_another_architecture_are_found(tmp_path):
+def test_weights_of_another_architecture_are_an_error(tmp_path):
     draft = ours()
     draft.files["model.pth"] = saved({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)})
     found = found_in(draft, tmp_path)
@@ -53,7 +53,7 @@ def test_weights_of_another_architecture_are_found(tmp_path):
     assert "1.weight" in found["weights-mismatch"]
 
 
-def test_another_golden_answer_and_another_machine_are_found(tmp_path):
+def test_another_prediction_and_another_machine_are_reported(tmp_path):
     draft = ours()
     weights = {"1.weight": torch.zeros(2, 64), "1.bias": torch.tensor([1.0, 0.0])}
     draft.files["model.pth"] = saved(weights)
@@ -64,7 +64,7 @@ def test_another_golden_answer_and_another_machine_are_found(tmp_path):
     assert "probability" in found["answer-differs"]
 
 
-def test_a_sample_that_its_handler_refuses_is_found(tmp_path):
+def test_a_sample_that_its_handler_rejects_is_an_error(tmp_path):
     draft = ours()
     draft.files["sample/input.png"] = b"no image"
     found = found_in(draft, tmp_path)
@@ -73,7 +73,7 @@ def test_a_sample_that_its_handler_refuses_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "limits", "code", "says"),
+    ("line", "limits", "code", "meaning"),
     [
         ("raise ValueError('no\x07 such\\nmodel')", {}, "load-failed", "ValueError: no"),
         ("os.kill(os.getpid(), 11)", {}, "crash", "signal SIGSEGV while the handler was loaded"),
@@ -88,13 +88,13 @@ def test_a_sample_that_its_handler_refuses_is_found(tmp_path):
         ("bytearray(1 << 34)", {"memory": 4 << 30}, "memory", "MemoryError"),
     ],
 )
-def test_how_a_load_ends_badly_is_said(tmp_path, line, limits, code, says):
+def test_a_failed_load_is_explained(tmp_path, line, limits, code, meaning):
     found = found_in(loading(line), tmp_path, **limits)
     assert found.keys() == {code}
-    assert re.search(says, found[code])
+    assert re.search(meaning, found[code])
 
 
-def test_a_handler_may_import_and_open_late_what_is_in_its_folder(tmp_path):
+def test_a_handler_may_import_and_open_files_of_its_folder_late(tmp_path):
     draft = loading("pass")
     draft.text("my_handler.py", "WORDS = open('words.txt').read()\n\n\n" + HELPED)
     draft.text("words.txt", "one")
@@ -105,7 +105,7 @@ def test_a_handler_may_import_and_open_late_what_is_in_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("session", [False, True], ids=["its session", "a session of its own"])
-def test_what_an_archive_starts_does_not_outlive_it(tmp_path, session):
+def test_processes_that_an_archive_starts_are_killed(tmp_path, session):
     note = tmp_path / "pid"
     start = (
         f"import subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session={session}); "
@@ -116,8 +116,8 @@ def test_what_an_archive_starts_does_not_outlive_it(tmp_path, session):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_lower_limit_of_the_shell_is_kept(tmp_path, monkeypatch):
-    """`ulimit -d`: no process may raise a hard limit."""
+def test_a_lower_limit_of_the_shell_applies(tmp_path, monkeypatch):
+    """`ulimit -d`: a process cannot raise a hard limit."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (3 << 30, 3 << 30))
     found = found_in(loading("bytearray(7 << 29)"), tmp_path, memory=8 << 30)
     assert found.keys() == {"memory"}
@@ -131,15 +131,17 @@ def test_an_archive_with_errors_is_not_run(tmp_path):
     assert [f.code for f in report.findings] == ["config-misspelt"]
 
 
-def test_the_command_speaks_json_and_exits_by_what_it_found(tmp_path):
-    bad = simple("def handle(data):\n    return data\n").write(tmp_path / "bad[red].mar")
+def test_the_command_prints_json_and_its_exit_code_depends_on_errors(tmp_path):
+    bad = simple("async def handle(data, context):\n    return data\n").write(
+        tmp_path / "bad[red].mar"
+    )
     good = simple("def handle(data, context):\n    return data\n").write(tmp_path / "good.mar")
     program = (
         "import typer\nfrom vestal.cli.check import check\n"
         "app = typer.Typer()\napp.command()(check)\napp()\n"
     )
 
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", program, *arguments],
             capture_output=True,
@@ -148,19 +150,19 @@ def test_the_command_speaks_json_and_exits_by_what_it_found(tmp_path):
             check=False,
         )
 
-    both = ask("--json", str(bad), str(good))
+    both = run("--json", str(bad), str(good))
     reports = json.loads(both.stdout)
     assert (both.returncode, [report["ok"] for report in reports]) == (1, [False, True])
     assert reports[0]["findings"][0]["code"] == "handler-methods"
     assert not reports[0]["ran"]
-    table = ask(str(bad), str(good))
+    table = run(str(bad), str(good))
     assert "bad[red].mar  1 error, 1 note (read, not run)" in table.stdout
     assert "handler-methods" in table.stdout
-    assert ask(str(good)).returncode == 0
-    some = ask("--json", "nowhere.mar", str(good))
+    assert run(str(good)).returncode == 0
+    some = run("--json", "nowhere.mar", str(good))
     assert [report["ok"] for report in json.loads(some.stdout)] == [True]
     assert some.returncode != 0
     assert "no archive nowhere.mar" in some.stderr
-    endless = ask("--memory", "inf", str(good))
+    endless = run("--memory", "inf", str(good))
     assert endless.returncode != 0
     assert "--memory inf" in endless.stderr

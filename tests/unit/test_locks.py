@@ -12,7 +12,7 @@ import pytest
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.files.locks import FileLock
-from vestal.mar.index import updating
+from vestal.mar.index import update_index
 from vestal.project import Project
 from vestal.runs import locked
 from vestal.server.lock import lock
@@ -23,7 +23,7 @@ import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 
-from vestal.mar.index import updating
+from vestal.mar.index import update_index
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project
@@ -34,7 +34,7 @@ root = Path(sys.argv[1])
 with ExitStack() as stack:
     stack.enter_context(Journal(root / "out.csv.journal", {}))
     stack.enter_context(locked(root / "run"))
-    stack.enter_context(updating(root / "model_store"))
+    stack.enter_context(update_index(root / "model_store"))
     assert stack.enter_context(renewal._lock(root / "key_file.json"))
     served = lock(Project(root))
     child = os.fork()
@@ -62,9 +62,9 @@ def test_no_lock_of_a_killed_process_is_held_by_its_child(killed):
     with Journal(killed / "out.csv.journal", {}), locked(killed / "run"):
         pass
     store = FileLock(killed / "model_store")
-    assert store.acquire()  # at once, where updating() waits
+    assert store.acquire()  # at once, where update_index() waits
     store.release()
-    with updating(killed / "model_store"), renewal._lock(killed / "key_file.json") as held:
+    with update_index(killed / "model_store"), renewal._lock(killed / "key_file.json") as held:
         assert held
     lock(Project(killed)).release()
 

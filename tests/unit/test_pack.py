@@ -19,7 +19,7 @@ from vestal.archive.pack import _revision, find_weights, pack
 from vestal.checking import check
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
-from vestal.mar.index import enter, read_index, sha256_of, updating
+from vestal.mar.index import add_entry, read_index, sha256_of, update_index
 from vestal.mar.sample import matches, read_sample
 from vestal.models import find_model
 from vestal.project import Project
@@ -154,18 +154,18 @@ def test_of_two_packs_at_once_under_one_version_one_is_refused(trained_project, 
 @pytest.mark.parametrize("content", ["", "[]", '{"a.mar": 1}', "{"])
 def test_an_index_that_is_none_is_named_before_anything_is_replaced(tmp_path, content):
     (tmp_path / "index.json").write_text(content)
-    with pytest.raises(VestalError, match=r"index\.json cannot be read"), updating(tmp_path):
+    with pytest.raises(VestalError, match=r"index\.json cannot be read"), update_index(tmp_path):
         pytest.fail("the archive would be replaced here")
     assert (tmp_path / "index.json").read_text() == content
 
 
 def test_bytes_that_are_known_keep_their_entry():
     index = {}
-    enter(index, "a.mar", sha256="1", machine="one")
+    add_entry(index, "a.mar", sha256="1", machine="one")
     before = index["a.mar"]
-    enter(index, "a.mar", sha256="1", machine="two")
+    add_entry(index, "a.mar", sha256="1", machine="two")
     assert index["a.mar"] is before
-    enter(index, "a.mar", sha256="2", machine="two")
+    add_entry(index, "a.mar", sha256="2", machine="two")
     assert index["a.mar"]["machine"] == "two"
 
 
@@ -192,9 +192,7 @@ def test_a_folder_may_have_a_comma_in_its_name(tmp_path, weights):
 
 
 def test_a_precision_that_there_is_none_of_is_refused(tmp_path, weights):
-    with pytest.raises(
-        UsageError, match="no precision 'int8': the precisions are fp32, fp16, bf16"
-    ):
+    with pytest.raises(UsageError, match="unknown precision 'int8': pass one of fp32, fp16, bf16"):
         pack(Project(tmp_path), "mnist", version="1.0", weights=weights, precision="int8")
 
 
@@ -208,8 +206,8 @@ def test_the_index_says_where_an_archive_came_from(trained_project):
 
 def test_the_index_keeps_every_entry_under_parallel_packs(tmp_path):
     def record(number):
-        with updating(tmp_path) as index:
-            enter(index, f"m-{number}.mar", sha256=str(number))
+        with update_index(tmp_path) as index:
+            add_entry(index, f"m-{number}.mar", sha256=str(number))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(record, range(40)))

@@ -22,7 +22,8 @@ from vestal.inprocess.frontend import Batch, Frontend, Sent
 from vestal.inprocess.messages import Answer, RefusedRequest
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.layout import MANIFEST
-from vestal.mar.store import find_archive, model_of
+from vestal.mar.manifest import read_manifest
+from vestal.mar.store import find_archive
 from vestal.models import find_model
 from vestal.project import Project
 
@@ -148,14 +149,15 @@ def test_an_archive_may_be_nested_in_a_folder(tmp_path):
     write_folder(tmp_path / "outer" / "inner")
     assert find_target(project, "outer").archive == tmp_path / "outer"
     assert find_archive(project, "outer") == tmp_path / "outer"
-    assert model_of(tmp_path / "outer")[:2] == ("m", "1.0")
+    manifest = read_manifest(tmp_path / "outer")
+    assert (manifest.name, manifest.version) == ("m", "1.0")
 
 
 def test_a_version_that_differs_from_the_archive_is_refused(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "m-1.0")
     assert find_target(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
-    with pytest.raises(UsageError, match=r"is of version 1\.0, and --version says 9\.9"):
+    with pytest.raises(UsageError, match=r"has version 1\.0, which contradicts --version 9\.9"):
         find_target(project, "m-1.0", version="9.9")
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.files.storage import check_room, check_told, problem, scratch_folder, whole, write_text
+from vestal.files.storage import (
+    check_room,
+    problem,
+    raise_if_disk_full,
+    scratch_folder,
+    whole,
+    write_text,
+)
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -119,8 +126,8 @@ def test_a_library_that_only_logs_a_full_disk_is_noticed(small_disk: Path) -> No
 def test_a_process_that_failed_on_a_full_disk_is_understood(small_disk: Path) -> None:
     told = "OSError: [Errno 28] No space left on device"
     with pytest.raises(VestalError, match=rf"no space left in {small_disk}\."):
-        check_told(told, small_disk)
-    check_told("ValueError: other", small_disk)
+        raise_if_disk_full(told, small_disk)
+    raise_if_disk_full("ValueError: other", small_disk)
 
 
 @ROOT

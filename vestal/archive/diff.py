@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vestal.errors import VestalError
 from vestal.mar.index import sha256_of
 from vestal.mar.layout import BILL, MANIFEST
+from vestal.mar.manifest import Manifest, read_manifest, read_settings
 
 _MISSING = object()
 
@@ -87,9 +87,9 @@ def _same(old: Path, new: Path) -> bool:
     return old.stat().st_size == new.stat().st_size and sha256_of(old) == sha256_of(new)
 
 
-def _facts(manifest: Mapping[str, Any], bill: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(manifest: Manifest, bill: Mapping[str, Any]) -> dict[str, Any]:
     said = ("model", "version", "task", "engine", "precision", "artifact", "built_on")
-    model = manifest.get("model") or {}
+    model = manifest.model()
     return {
         "manifest": {key: value for key, value in model.items() if key != "modelVersion"},
         **{key: bill[key] for key in said if key in bill},
@@ -98,18 +98,17 @@ def _facts(manifest: Mapping[str, Any], bill: Mapping[str, Any]) -> dict[str, An
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    name = (_manifest(folder).get("model") or {}).get("configFile")
-    if not name or not (folder / name).is_file():
-        return {}
     try:
-        found = yaml.safe_load((folder / name).read_text("utf-8"))
-    except (ValueError, yaml.YAMLError):
-        return {}  # as a file it is compared all the same
-    return found if isinstance(found, dict) else {}
+        return read_settings(folder, _manifest(folder))
+    except VestalError:
+        return {}  # the file itself is still compared
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    return _read(folder / MANIFEST)
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return read_manifest(folder)
+    except VestalError:
+        return Manifest()
 
 
 def _read(file: Path) -> dict[str, Any]:

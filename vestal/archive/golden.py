@@ -17,7 +17,7 @@ from vestal.mar.sample import (
     TOLERANCES,
     Sample,
     matches,
-    rounded,
+    round_numbers,
     tolerance_of,
     value_of,
 )
@@ -80,7 +80,7 @@ def add_golden(
             why = "its handler defines no example(), and refuses one made from its input_schema()"
             return Golden(own or precision, why)
         again = _answer(loaded, asked)
-    right = rounded(answer)
+    right = round_numbers(answer)
     if folder != reference:
         with load_staged(folder, run.model, batch_size=1) as loaded:
             own = _precision_of(loaded)

@@ -23,7 +23,7 @@ from vestal.archive.golden import add_golden
 from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.files.storage import scratch_folder
-from vestal.mar.index import enter, sha256_of, updating
+from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
 from vestal.mar.sample import tolerance_of
 from vestal.models import NAME, find_model, handler_options
@@ -136,7 +136,7 @@ def pack(
         }
         target = store / f"{name}-{version}.mar"
         # Another pack of this version waits, and then finds this one's archive.
-        with updating(store) as index:
+        with update_index(store) as index:
             before = sha256_of(target) if target.exists() else None
             if before not in (None, sha256) and not force:
                 raise VestalError(
@@ -149,7 +149,7 @@ def pack(
                 # An entry of other bytes says nothing of these.
                 replaced = known if known.get("sha256") == before else {"sha256": before}
                 fresh.replace(target)
-            enter(index, target.name, **facts)
+            add_entry(index, target.name, **facts)
     source = str(run.folder)
     if run.folder == scratch / "brought":
         source = str(weights) if (Path(str(weights)) / RECORD).is_file() else run.dataset

@@ -1,121 +1,137 @@
-"""What a Python source defines, read from its syntax tree: nothing is imported."""
+"""Parse Python sources and follow the imports of an archive, without importing anything."""
 
 from __future__ import annotations
 
 import ast
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import PurePosixPath
 
-# What makes a class without a class statement; its __module__ is the caller's.
-_MAKERS = {"namedtuple", "NamedTuple", "TypedDict", "make_dataclass", "Enum", "IntEnum", "StrEnum"}
-_BODIES = ("body", "orelse", "finalbody")
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass
-class Module:
-    """The names that a module has once it is imported, as far as its source tells.
-
-    Attributes:
-        classes: names bound to classes defined here; an alias counts, as it does for TorchServe.
-        uncertain: those of `classes` that stand in an if, a try or a loop.
-        stars: it imports `*`, so it may have any name.
-        imported: a name bound by `from module import name` -> (module, name).
-    """
-
-    classes: dict[str, ast.ClassDef | None] = field(default_factory=dict)
-    uncertain: set[str] = field(default_factory=set)
-    functions: dict[str, Function] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
-    imported: dict[str, tuple[str, str]] = field(default_factory=dict)
-    stars: bool = False
-
-
-# Python 3.11 counts the depth of a tree for all threads together, and fails where they mix.
+# Installed wherever a worker runs: TorchServe and torch, with everything that they require.
+WORKER = {"ts", "torch", "numpy", "yaml", "PIL", "psutil", "packaging"}
+BASE = WORKER | {
+    *("functorch", "torchgen", "typing_extensions", "filelock", "fsspec", "jinja2", "markupsafe"),
+    *("mpmath", "networkx", "sympy", "setuptools", "pkg_resources", "triton", "wheel"),
+}
+_SUFFIXES = {".py", ".pyc", ".so", ".pyd"}
+# Python 3.11 counts the depth of a tree for all threads together, and fails if several parse.
 _PARSING = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Import:
+    """An import of `module`, an absolute dotted name; "" if it leads out of the archive."""
+
+    file: str
+    line: int
+    module: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+
 def parse(source: bytes) -> ast.Module:
-    """Raises SyntaxError for what Python does not compile; `lineno` says where."""
+    """The syntax tree; raises SyntaxError, with `lineno`, for code that does not compile."""
     with _PARSING, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an archive's own odd escapes
+        warnings.simplefilter("ignore")  # invalid escapes in the archive's code
         try:
             return ast.parse(source)
         except (ValueError, RecursionError, MemoryError) as error:
             raise SyntaxError(str(error) or "it is nested too deeply") from None
 
 
-def describe(tree: ast.Module) -> Module:
-    """What the module of this tree has at its top level."""
-    module = Module()
-    for statement, certain in _statements(tree.body):
-        _take(statement, certain, module)
-    return module
+def imports_in(file: str, nodes: Iterable[ast.AST]) -> Iterator[Import]:
+    """The imports among the nodes of a file's syntax tree."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            yield Import(file, node.lineno, _absolute(file, node), names)
 
 
-def _statements(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, bool]]:
-    """Statements that run at import, also inside compound ones; `certain`: run in any case."""
-    # A list, not a recursion: a chain of a thousand elif is a thousand levels deep.
-    waiting = [(statement, True) for statement in reversed(body)]
+def loaded_by_name(trees: Mapping[str, ast.Module], engine: str | None) -> set[str]:
+    """The files that our handlers import by name: their engine, and those in the archive's root."""
+    return {name for name in trees if "/" not in name} | {f"vestal_handlers/engines/{engine}.py"}
+
+
+def follow_imports(
+    trees: Mapping[str, ast.Module], roots: Iterable[str], names: Iterable[str] = ()
+) -> tuple[list[Import], list[Import]]:
+    """The imports that certainly run when the files `roots` are imported.
+
+    Those inside a function or a compound statement (`try`, `if`) may fail or never run, so they are
+    ignored.
+
+    Args:
+        trees: syntax trees by member.
+        names: all members; compiled modules have no syntax tree.
+
+    Returns:
+        Imports from outside the archive, and imports of the archive's own modules that are missing.
+    """
+    modules = _modules({*names, *trees})
+    # A folder that contains a module is a package, with or without __init__.py.
+    packages = {
+        module.rsplit(".", depth)[0] for module in modules for depth in range(module.count(".") + 1)
+    }
+    outside: list[Import] = []
+    missing: list[Import] = []
+    waiting, reached = sorted(roots), set[str]()
     while waiting:
-        statement, certain = waiting.pop()
-        yield statement, certain
-        if isinstance(statement, Function | ast.ClassDef):
+        file = waiting.pop()
+        if file in reached or file not in trees:
             continue
-        # A with's body always runs.
-        inner = certain and isinstance(statement, ast.With)
-        nested = [(each, inner) for name in _BODIES for each in getattr(statement, name, [])]
-        for branch in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
-            nested += [(each, False) for each in branch.body]
-        waiting += reversed(nested)
+        reached.add(file)
+        for found in imports_in(file, trees[file].body):
+            if found.module and _is_outside(found.package, modules, packages):
+                outside.append(found)
+                continue
+            if found.module not in packages:
+                missing.append(found)
+            steps = found.module.split(".")
+            prefixes = [".".join(steps[: depth + 1]) for depth in range(len(steps))]
+            imported = [*prefixes, *(f"{found.module}.{name}" for name in found.names)]
+            waiting += [modules[name] for name in imported if name in modules]
+    return outside, missing
 
 
-def _take(statement: ast.stmt, certain: bool, module: Module) -> None:
-    if isinstance(statement, ast.ClassDef):
-        _bind_class(statement.name, statement, certain, module)
-    elif isinstance(statement, Function):
-        module.functions[statement.name] = statement
-        module.names.add(statement.name)
-    elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        for target in targets:
-            for node in ast.walk(target):
-                if isinstance(node, ast.Name):
-                    _assign(node.id, statement.value, certain, module)
-    elif isinstance(statement, ast.Import):
-        module.names.update(a.asname or a.name.partition(".")[0] for a in statement.names)
-    elif isinstance(statement, ast.ImportFrom):
-        for alias in statement.names:
-            module.stars |= alias.name == "*"
-            name = alias.asname or alias.name
-            module.names.add(name)
-            module.imported[name] = ("." * statement.level + (statement.module or ""), alias.name)
-    elif isinstance(statement, ast.Delete):
-        for node in statement.targets:
-            if isinstance(node, ast.Name):
-                module.classes.pop(node.id, None)
-                module.names.discard(node.id)
+def is_installed(package: str) -> bool:
+    """Whether this Python finds a top-level package, without importing it."""
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        return True
 
 
-def _assign(name: str, value: ast.expr, certain: bool, module: Module) -> None:
-    module.names.add(name)
-    module.classes.pop(name, None)
-    if isinstance(value, ast.Name) and value.id in module.classes:
-        _bind_class(name, module.classes[value.id], certain, module)
-    elif isinstance(value, ast.Call):
-        called = value.func
-        maker = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-        if maker in _MAKERS or (maker == "type" and len(value.args) == 3):
-            _bind_class(name, None, certain, module)
+def _is_outside(package: str, modules: Mapping[str, str], packages: set[str]) -> bool:
+    if package not in packages:
+        return True
+    # An installed package has precedence over a folder without __init__.py.
+    return package not in modules and is_installed(package)
 
 
-def _bind_class(name: str, node: ast.ClassDef | None, certain: bool, module: Module) -> None:
-    module.classes[name] = node
-    module.names.add(name)
-    if certain:
-        module.uncertain.discard(name)
-    else:
-        module.uncertain.add(name)
+def _modules(names: Iterable[str]) -> dict[str, str]:
+    """Dotted module name -> member, for every module in an archive."""
+    modules = {}
+    for name in names:
+        path = PurePosixPath(name)
+        stem = path.name.partition(".")[0]  # ext.cpython-312-x86_64-linux-gnu.so is ext
+        parts = path.parts[:-1] if stem == "__init__" else (*path.parts[:-1], stem)
+        if path.suffix in _SUFFIXES and parts and all(part.isidentifier() for part in parts):
+            modules[".".join(parts)] = name
+    return modules
+
+
+def _absolute(file: str, node: ast.ImportFrom) -> str:
+    if node.level == 0:
+        return node.module or ""
+    package = PurePosixPath(file).parts[:-1]
+    base = package[: len(package) - node.level + 1] if node.level <= len(package) else ()
+    return ".".join([*base, node.module or ""]).strip(".") if base else ""

@@ -16,11 +16,11 @@ import yaml
 
 import vestal_handlers
 from vestal.archive.convert import artifact_for
-from vestal.archive.imports import BASE, follow, loaded_by_name
-from vestal.archive.sources import parse
+from vestal.archive.sources import BASE, follow_imports, imports_in, loaded_by_name, parse
 from vestal.errors import UsageError
 from vestal.mar.index import sha256_of
 from vestal.mar.layout import BILL, CONFIG, HANDLER, MANIFEST
+from vestal.mar.manifest import Manifest, read_manifest
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.runs import Run
@@ -76,16 +76,7 @@ def stage(
         home / CONFIG, folder / CONFIG, {k: v for k, v in options.items() if v is not None}
     )
     _write_handler(home, folder, run.task)
-    manifest = folder / MANIFEST
-    manifest.parent.mkdir()
-    model = {
-        "modelName": name,
-        "modelVersion": version,
-        "handler": HANDLER,
-        "serializedFile": artifact,
-        "configFile": CONFIG,
-    }
-    manifest.write_text(json.dumps({"model": model}), "utf-8")
+    Manifest(name, version, HANDLER, serialized_file=artifact, config_file=CONFIG).write(folder)
     return artifact
 
 
@@ -110,7 +101,7 @@ def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None
 
 def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:
     """Writes the bill of materials of a staged folder: where it comes from, and what it needs."""
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))["model"]
+    manifest = read_manifest(folder)
     files = {
         file.relative_to(folder).as_posix(): sha256_of(file)
         for file in sorted(folder.rglob("*"))
@@ -118,8 +109,8 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
     }
     bill = {
         "format": 1,
-        "model": manifest["modelName"],
-        "version": manifest["modelVersion"],
+        "model": manifest.name,
+        "version": manifest.version,
         "task": run.task,
         "engine": engine,
         "precision": precision,
@@ -149,27 +140,18 @@ def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, s
         file.relative_to(folder).as_posix(): parse(file.read_bytes())
         for file in sorted(folder.rglob("*.py"))
     }
-    # What `vestal check` asks for, and whatever the model's own files import.
-    outside, _ = follow(trees, loaded_by_name(trees, engine))
-    needed = {said.top for said in outside if not said.guarded} - BASE
-    own = [trees[name] for name in (HANDLER, *run.support) if name in trees]
-    needed |= _imports(own) - {name.split("/")[0].removesuffix(".py") for name in trees} - {"ts"}
+    # What is certainly imported, and whatever else the model's own files import.
+    outside, _ = follow_imports(trees, loaded_by_name(trees, engine))
+    needed = {each.package for each in outside} - BASE
+    modules = {name.split("/")[0].removesuffix(".py") for name in trees}
+    for name in (HANDLER, *run.support):
+        if name in trees:
+            imports = imports_in(name, ast.walk(trees[name]))
+            needed |= {each.package for each in imports} - modules - {"ts", ""}
     distributions = packages_distributions()
     for module in sorted(needed - set(sys.stdlib_module_names)):
         names += [name.lower() for name in distributions.get(module, [])]
     return _versions(names)
-
-
-def _imports(trees: Sequence[ast.Module]) -> set[str]:
-    """The top-level packages that these files import, wherever in them."""
-    found = set()
-    for tree in trees:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.partition(".")[0])
-    return found
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from vestal.inprocess import LoadedArchive
-from vestal.mar.layout import MANIFEST
-from vestal.mar.unpacking import unpacked
+from vestal.mar.manifest import read_manifest, read_settings
+from vestal.mar.unpacking import unpack_archive
 from vestal.runs import stays_inside
 
 
@@ -22,7 +21,7 @@ def loaded(archive: Path) -> Iterator[LoadedArchive]:
     Raises:
         VestalError: it does not load.
     """
-    with unpacked(archive) as folder:
+    with unpack_archive(archive) as folder:
         if not archive.is_dir():
             _alone(folder)
         # Warm for one: every size of batch would take longer to warm up than to run.
@@ -32,9 +31,8 @@ def loaded(archive: Path) -> Iterator[LoadedArchive]:
 
 def _alone(folder: Path) -> None:
     """As a server's worker it would take its share of the cores only."""
-    name = json.loads((folder / MANIFEST).read_text("utf-8"))["model"].get("configFile")
-    if name:
-        config = yaml.safe_load((folder / name).read_text("utf-8"))
-        if isinstance(config, dict) and stays_inside(folder, name):
-            text = yaml.safe_dump({**config, "minWorkers": 1, "maxWorkers": 1}, sort_keys=False)
-            (folder / name).write_text(text, "utf-8")
+    manifest = read_manifest(folder)
+    name, settings = manifest.config_file, read_settings(folder, manifest)
+    if name and settings and stays_inside(folder, name):
+        text = yaml.safe_dump({**settings, "minWorkers": 1, "maxWorkers": 1}, sort_keys=False)
+        (folder / name).write_text(text, "utf-8")

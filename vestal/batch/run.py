@@ -21,7 +21,7 @@ from vestal.batch.reading import reading
 from vestal.batch.tables import check_format, write
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Answer, Input, LoadedArchive
-from vestal.mar.store import config_of, model_of
+from vestal.mar.manifest import batch_size_of, read_manifest, read_settings
 from vestal_handlers.device import sha256_of
 
 # Called with the number of rows done, of those failed, and of all.
@@ -87,16 +87,16 @@ def run(
     check_format(out)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already. Choose another --out, or pass --overwrite")
-    name, version, _ = model_of(archive)
+    manifest = read_manifest(archive)
     journal_file = out.with_name(f"{out.name}.journal")
     items = find_inputs(given, leave_out=(out, journal_file))
-    size = batch_size or int(config_of(archive).get("batchSize") or 1)
+    size = batch_size or batch_size_of(read_settings(archive, manifest))
     about = {"archive": sha256_of(archive), "inputs": items.fingerprint}
     with Journal(journal_file, about) as journal:
         found = Summary(
             archive=str(archive),
-            model=name,
-            version=version,
+            model=manifest.name,
+            version=manifest.version,
             out=str(out),
             rows=len(items),
             before=len(journal.done),

@@ -1,10 +1,10 @@
-"""`vestal check`: what is wrong with an archive, found before TorchServe finds it.
+"""`vestal check`: find errors in an archive before TorchServe loads it.
 
-    opening -> manifest, sources, imports, config, pickles, weights, bill -> run
+    opening -> manifest, handler, labels, sample, pickles, weights, imports, config -> trial run
 
-`opening` judges a zip's directory, a tar's headers or a folder, and only then unpacks; everything
-after it reads files and runs nothing of the archive. `running` loads the archive in a child
-process (`child`) with a time and a memory limit.
+`vestal.mar.opening` checks a zip's directory, a tar's headers or a folder, and only then unpacks.
+The checks after it only read files. `running` loads the archive in a child process, with a time and
+a memory limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`bill-of-materials.json`: what an archive was made of, against what it holds."""
+"""`bill-of-materials.json`: what an archive was packed from, compared with its content."""
 
 from __future__ import annotations
 
@@ -7,80 +7,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vestal.mar.findings import Findings, short
+from vestal.mar.findings import Check, Finding, short_repr
 from vestal.mar.index import sha256_of
 from vestal.mar.layout import BILL
 from vestal.mar.opening import Contents
 
 FORMAT = 1
-_TODO = "pack it again with vestal pack"
+_REPACK = "pack it again with vestal pack"
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What the checks use of a bill: packages by distribution name, sha256 by member.
+    """The parts of a bill that are checked; `files`: sha256 by member."""
 
-    `packages`: with the optional ones, which an import may name too.
-    """
-
-    packages: Mapping[str, str]
     files: Mapping[str, str]
     engine: str | None
     artifact: str | None
     built_on: Mapping[str, str]
 
 
-def read_bill(contents: Contents, found: Findings) -> Bill | None:
-    """The bill; None where there is none, or none to go by."""
+def read_bill(contents: Contents) -> Check[Bill | None]:
+    """Read the bill; None if there is none, or it cannot be read."""
     if BILL not in contents:
-        found.note(
+        yield Finding.note(
             "no-bill",
             "",
-            "no bill-of-materials.json: what it needs and what was packed cannot be compared",
-            "vestal pack writes one; other archives have none, and serve all the same",
+            "it has no bill-of-materials.json, so its content cannot be compared with what was "
+            "packed",
+            "nothing: only vestal pack writes one, and the archive can be served without it",
         )
         return None
     try:
-        given = json.loads(contents.text(BILL))
-        if given["format"] != FORMAT:
-            raise ValueError(f"format {short(given['format'], 40)}, and this Vestal knows {FORMAT}")
+        bill = json.loads(contents.text(BILL))
+        if bill["format"] != FORMAT:
+            raise ValueError(f"its format is {short_repr(bill['format'], 40)}, expected {FORMAT}")
         return Bill(
-            packages={**_texts(given, "packages"), **_texts({"optional": {}, **given}, "optional")},
-            files=_texts(given, "files"),
-            engine=_text(given, "engine"),
-            artifact=_text(given, "artifact"),
-            built_on=_texts(given, "built_on"),
+            files=_strings(bill, "files"),
+            engine=_string(bill, "engine"),
+            artifact=_string(bill, "artifact"),
+            built_on=_strings(bill, "built_on"),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        found.error("bad-bill", BILL, f"it cannot be read: {what}", _TODO)
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        yield Finding.error("bad-bill", BILL, f"it cannot be read: {reason}", _REPACK)
         return None
 
 
-def check_files(contents: Contents, bill: Bill, found: Findings) -> None:
-    """Every file must be the one that was packed, and none may have come or gone."""
-    held = {name for name in contents.names if name != BILL and not name.startswith("MAR-INF/")}
-    for name in sorted(held | bill.files.keys()):
-        if name not in held:
-            what = "the bill of materials names it, and it is not in the archive"
+def check_files(contents: Contents, bill: Bill) -> Check[None]:
+    """Compare every file with the one that was packed."""
+    names = {name for name in contents.names if name != BILL and not name.startswith("MAR-INF/")}
+    for name in sorted(names | bill.files.keys()):
+        if name not in names:
+            meaning = "the bill of materials lists it, but it is not in the archive"
         elif name not in bill.files:
-            what = "the bill of materials does not name it: it came after packing"
+            meaning = "the bill of materials does not list it: it was added after packing"
         elif (actual := sha256_of(contents.path(name))) != bill.files[name].lower():
-            what = f"its sha256 is {actual[:12]}, and {bill.files[name][:12]} was packed"
+            meaning = f"its sha256 is {actual[:12]}, but {bill.files[name][:12]} was packed"
         else:
             continue
-        found.error("bill-mismatch", name, what, _TODO)
+        yield Finding.error("bill-mismatch", name, meaning, _REPACK)
 
 
-def _text(given: Mapping[str, Any], key: str) -> str | None:
-    value = given.get(key)
+def _string(bill: Mapping[str, Any], key: str) -> str | None:
+    value = bill.get(key)
     if not isinstance(value, str | None):
-        raise ValueError(f"{key} is {short(value)}, expected a text")
+        raise ValueError(f"{key} is {short_repr(value)}, expected a string")
     return value
 
 
-def _texts(given: Mapping[str, Any], key: str) -> Mapping[str, str]:
-    value = given[key]
+def _strings(bill: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    value = bill[key]
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError(f"{key} must be an object of texts")
+        raise ValueError(f"{key} must be an object of strings")
     return value

@@ -1,43 +1,42 @@
-"""One archive, all checks, in the order in which TorchServe would meet their subjects."""
+"""Run all checks of an archive, in the order in which TorchServe would meet the problems."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from vestal.archive.sources import parse
 from vestal.checking import running
 from vestal.checking.bill import Bill, check_files, read_bill
 from vestal.checking.config import check_config, read_config
-from vestal.checking.handlers import Handler, check_handler, check_model_file
-from vestal.checking.manifest import Manifest, read_manifest
+from vestal.checking.handlers import Handler, check_handler
+from vestal.checking.imports import check_imports, check_shadowing
+from vestal.checking.manifest import check_manifest
 from vestal.checking.options import check_options
-from vestal.checking.packages import check_imports
 from vestal.checking.pickles import check_pickles
 from vestal.checking.weights import (
     check_built_on,
     check_labels,
+    check_native_code,
     check_sample,
     check_weights,
 )
 from vestal.errors import UsageError
-from vestal.mar.findings import Finding, Findings
+from vestal.mar.findings import Check, Finding, Findings, Severity, collect, has_errors
 from vestal.mar.index import read_index, sha256_of
+from vestal.mar.manifest import Manifest
 from vestal.mar.names import is_junk
-from vestal.mar.opening import Contents, opened
+from vestal.mar.opening import Contents, open_archive
 from vestal.project import Project
 
-P = ParamSpec("P")
 T = TypeVar("T")
-Settings = tuple[Handler, dict[str, Any], str]  # whose, what, and the member that says it
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in an archive; `ran`: it was also loaded, in a process of its own."""
+    """The findings in an archive; `ran`: it was also loaded, in a process of its own."""
 
     archive: Path
     findings: tuple[Finding, ...]
@@ -45,7 +44,17 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        return Findings(list(self.findings)).failed
+        return has_errors(self.findings)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the static checks have read, for the checks after them."""
+
+    bill: Bill | None
+    handler: Handler | None
+    settings: dict[str, Any]
+    settings_file: str | None
 
 
 def check(
@@ -55,103 +64,112 @@ def check(
     seconds: float = running.SECONDS,
     memory: int = running.MEMORY,
 ) -> Report:
-    """Checks a .mar, a .tar.gz or a folder, and runs nothing of it unless told.
+    """Check a .mar, a .tar.gz or a folder; its code runs only with `run`.
 
     Args:
-        run: load it too, and ask it for its sample; only for an archive that you trust. An
-            archive with errors is not run.
-        seconds, memory: limits of that run, memory in bytes.
+        run: also load it and predict its sample, unless it has errors; only for an archive that
+            you trust.
+        seconds, memory: limits of that trial run, memory in bytes.
 
     Raises:
         UsageError: no such file or folder.
-        VestalError: no room to unpack it.
+        VestalError: the disk has no room to unpack it.
     """
     if not archive.exists():
-        raise UsageError(f"no archive {archive}: give a .mar, a .tar.gz or a folder")
-    found = Findings()
+        raise UsageError(f"no archive {archive}: pass a .mar, a .tar.gz or a folder")
     ran = False
-    with opened(archive, found) as contents:
+    with open_archive(archive) as (contents, findings):
         if contents is not None:
-            bill, settings = _read_all(contents, found)
-            ran = run and not found.failed
+            static, parts = collect(_read_all(contents))
+            findings += static
+            ran = run and not has_errors(findings)
             if ran:
-                if bill is not None:
-                    _tried(found, check_built_on, bill, found)
-                # A handler checks its options when it loads.
-                running.run(contents, found, seconds=seconds, memory=memory)
-            elif settings is not None:
-                _tried(found, check_options, contents, *settings, found)
-    order = sorted(found.items, key=lambda one: ("error", "warning", "note").index(one.severity))
-    return Report(archive, tuple(dict.fromkeys(order)), ran)
+                findings += _try_out(contents, parts, seconds, memory)
+            elif parts.handler and parts.settings_file:
+                arguments = parts.handler, parts.settings, parts.settings_file
+                findings += _attempt(check_options(contents, *arguments))
+    order = [Severity.ERROR, Severity.WARNING, Severity.NOTE]
+    findings.sort(key=lambda finding: order.index(finding.severity))
+    return Report(archive, tuple(dict.fromkeys(findings)), ran)
 
 
 def is_ours(project: Project, archive: Path) -> bool:
-    """Whether the project's own index has an archive with these bytes."""
+    """Whether the project's own index lists an archive with this sha256."""
     if not archive.is_file():
         return False
     known = {entry.get("sha256") for entry in read_index(project.model_store).values()}
     return bool(known) and sha256_of(archive) in known
 
 
-def _read_all(contents: Contents, found: Findings) -> tuple[Bill | None, Settings | None]:
-    """Every check that only reads; gives what the next ones need."""
-    trees = _tried(found, _trees, contents, found) or {}
-    bill = _tried(found, read_bill, contents, found)
+def _try_out(contents: Contents, parts: _Parts, seconds: float, memory: int) -> list[Finding]:
+    """Load the archive; its handler checks its options itself."""
+    findings = list(_attempt(check_built_on(parts.bill))) if parts.bill else []
+    return findings + _run(contents, seconds, memory)
+
+
+def _run(contents: Contents, seconds: float, memory: int) -> list[Finding]:
+    found = Findings()
+    running.run(contents, found, seconds=seconds, memory=memory)
+    return found
+
+
+def _read_all(contents: Contents) -> Check[_Parts]:
+    """Run every check that only reads."""
+    trees = (yield from _attempt(_parse_sources(contents))) or {}
+    bill = yield from _attempt(read_bill(contents))
     if bill is not None:
-        _tried(found, check_files, contents, bill, found)
-    manifest = _tried(found, read_manifest, contents, found)
-    handler = _tried(found, check_handler, contents, manifest, trees, found) if manifest else None
+        yield from _attempt(check_files(contents, bill))
+    manifest = (yield from _attempt(check_manifest(contents))) or Manifest()
+    handler = None
+    if manifest.handler:
+        handler = yield from _attempt(check_handler(contents, manifest, trees))
     stock = handler is not None and handler.stock
-    name = manifest.handler if manifest else ""
-    _tried(found, check_labels, contents, name, stock or bill is not None, found)
-    _tried(found, check_sample, contents, found)
-    refused = _tensors_only(manifest, handler, bill)
-    _tried(found, check_pickles, contents, found, refused=refused)
-    if manifest is None or handler is None:
-        return bill, None
-    if stock:
-        _tried(found, check_model_file, contents, manifest, trees, found)
-    _tried(found, check_weights, contents, manifest, handler, bill, found)
-    _tried(found, check_imports, contents, manifest, handler, trees, bill, found)
-    if manifest.config is None:
-        return bill, None
-    config = _tried(found, read_config, contents, manifest.config, found) or {}
-    known = handler.file is None or handler.task is not None
-    _tried(found, check_config, config, manifest.config, found, free_keys=not known)
-    return bill, (handler, config, manifest.config)
+    yield from _attempt(check_labels(contents, manifest.handler, stock or bill is not None))
+    yield from _attempt(check_sample(contents))
+    yield from _attempt(check_pickles(contents, _tensors_only(manifest, handler, bill)))
+    yield from _attempt(check_native_code(contents))
+    if handler is None:
+        return _Parts(bill, None, {}, None)
+    yield from _attempt(check_weights(contents, manifest, handler, bill))
+    yield from _attempt(check_imports(contents, manifest, handler, trees, bill))
+    yield from _attempt(check_shadowing(contents, manifest, trees))
+    if manifest.config_file is None or manifest.config_file not in contents:
+        return _Parts(bill, handler, {}, None)
+    settings = (yield from _attempt(read_config(contents, manifest.config_file))) or {}
+    custom = handler.file is not None and handler.task is None
+    yield from _attempt(check_config(settings, manifest.config_file, custom=custom))
+    return _Parts(bill, handler, settings, manifest.config_file)
 
 
-def _tried(
-    found: Findings, step: Callable[P, T], *arguments: P.args, **named: P.kwargs
-) -> T | None:
-    """The net: what a step did not expect is a finding, and the other steps go on."""
+def _attempt(step: Check[T]) -> Check[T | None]:
+    """Turn an unexpected exception into a finding, so that the other checks continue."""
     try:
-        return step(*arguments, **named)
+        return (yield from step)
     except Exception as error:
-        name, what = step.__name__.strip("_"), f"{type(error).__name__}: {error}"
-        found.error(
+        name = getattr(step, "__name__", "a check")
+        yield Finding.error(
             "unread",
             "",
-            f"{name} of this check cannot go on with what stands there ({what})",
-            "look for what is odd about it; and tell Vestal's makers, whose check should say more",
+            f"{name} failed unexpectedly ({type(error).__name__}: {error})",
+            "look for something unusual in the archive; this is a bug in vestal check, so please "
+            "report it",
         )
         return None
 
 
-def _tensors_only(
-    manifest: Manifest | None, handler: Handler | None, bill: Bill | None
-) -> str | None:
-    """The member that is loaded with torch.load, which takes tensors and no other classes."""
-    if manifest is None or handler is None or manifest.serialized is None:
+def _tensors_only(manifest: Manifest, handler: Handler | None, bill: Bill | None) -> str | None:
+    """The member that is loaded with torch.load, which accepts only tensors."""
+    artifact = manifest.serialized_file
+    if handler is None or artifact is None:
         return None
     if handler.stock:
-        return manifest.serialized if manifest.model_file else None
-    eager = handler.task is not None and manifest.serialized.endswith(".pth")
-    return manifest.serialized if eager or (bill and bill.engine == "eager") else None
+        return artifact if manifest.model_file else None
+    eager = handler.task is not None and artifact.endswith(".pth")
+    return artifact if eager or (bill and bill.engine == "eager") else None
 
 
-def _trees(contents: Contents, found: Findings) -> dict[str, ast.Module]:
-    """The syntax trees of all .py members that have one."""
+def _parse_sources(contents: Contents) -> Check[dict[str, ast.Module]]:
+    """The syntax trees of all Python members that compile."""
     trees = {}
     for name in contents.names:
         if not name.endswith(".py") or is_junk(name):
@@ -160,10 +178,10 @@ def _trees(contents: Contents, found: Findings) -> dict[str, ast.Module]:
             trees[name] = parse(contents.bytes(name))
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None)
-            found.error(
+            yield Finding.error(
                 "syntax",
                 f"{name}:{line}" if line else name,
                 f"Python cannot compile it: {getattr(error, 'msg', None) or error}",
-                "correct it, and pack again",
+                "correct it and pack the archive again",
             )
     return trees

@@ -1,21 +1,21 @@
-"""model-config.yaml: keys and values that TorchServe ignores in silence.
+"""Check model-config.yaml for keys and values that TorchServe ignores silently.
 
-The keys are those of `org.pytorch.serve.archive.model.ModelConfig` of TorchServe 0.12.0, which
-takes YAML integers, texts and booleans as they are and drops everything else with a line in a log.
+The keys are those of `org.pytorch.serve.archive.model.ModelConfig` in TorchServe 0.12.0, which
+accepts YAML integers, strings and booleans and ignores any other value, with a line in its log.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import yaml
 
-from vestal.mar.findings import Findings, short
+from vestal.mar.findings import Check, Finding, short_repr
 from vestal.mar.opening import Contents
 
-_COUNT, _POSITIVE, _BOOL, _TEXT = "integer >= 0", "integer >= 1", "true or false", "text"
+_COUNT, _POSITIVE, _BOOL, _STRING = "integer >= 0", "integer >= 1", "true or false", "string"
 KEYS = {
     "minWorkers": _COUNT,
     "maxWorkers": _COUNT,
@@ -44,175 +44,169 @@ KEYS = {
 TORCHRUN_KEYS = {
     "nnodes": _POSITIVE,
     "nproc-per-node": _POSITIVE,
-    "rdzv-backend": _TEXT,
-    "rdzv-endpoint": _TEXT,
-    "rdzv-conf": _TEXT,
+    "rdzv-backend": _STRING,
+    "rdzv-endpoint": _STRING,
+    "rdzv-conf": _STRING,
     "monitor-interval": _POSITIVE,
     "node-rank": _COUNT,
     "OMP_NUMBER_THREADS": _POSITIVE,
 }
-# Read by handlers of TorchServe, or by ours; a custom handler may read any other.
+# Read by handlers of TorchServe or by ours; a custom handler may read other keys.
 HANDLER_KEYS = {"pt2", "handler", "micro_batching"}
-# What is told where it stands too deep.
+# Reported if they are nested in another key.
 NESTED = {"minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout"}
 RISKY = {
-    "clientTimeoutInMills": "requests that wait longer get no answer at all",
+    "clientTimeoutInMills": "requests that wait longer get no response at all",
     "sequenceBatching": "it hangs, or kills workers",
     "continuousBatching": "it hangs, or kills workers",
     "asyncCommunication": "it hangs, or kills workers",
-    "useVenv": "every start of a worker installs packages from the network",
+    "useVenv": "every worker installs packages from the network when it starts",
 }
 _CHOICES = {"deviceType": ("cpu", "gpu"), "parallelType": ("pp", "tp", "pptp", "custom")}
 _JAVA_INTEGER = 2**31
-_MAX_ALIASES = 50  # SnakeYAML's own limit
+_MAX_ALIASES = 50  # the limit of SnakeYAML, which TorchServe uses
 _MAX_VALUES = 100_000
 _TODO = "correct it in model-config.yaml and pack again"
 
 
-def read_config(contents: Contents, name: str, found: Findings) -> dict[str, Any]:
-    """The settings; none where they cannot be read, which is a finding."""
+def read_config(contents: Contents, name: str) -> Check[dict[str, Any]]:
+    """Read the settings; empty if they cannot be read."""
     try:
         text = contents.text(name)
-        _check_nodes(text, name, found)
-        given = yaml.safe_load(text)
-        if not isinstance(given, dict):
-            raise ValueError(f"it holds {type(given).__name__}, not keys with values")
-        if _grown(given):
+        yield from _check_nodes(text, name)
+        settings = yaml.safe_load(text)
+        if not isinstance(settings, dict):
+            raise ValueError(f"expected keys with values, got {type(settings).__name__}")
+        if _is_too_large(settings):
             raise ValueError(f"its aliases expand to more than {_MAX_VALUES:,} values")
-        odd = [key for key in given if not isinstance(key, str)]
-        if odd:
-            raise ValueError(f"the key {short(odd[0], 40)} is no text: put it in quotes")
+        for key in settings:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {short_repr(key, 40)} is not a string: quote it")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        found.error(
-            "config-file",
-            name,
-            f"it cannot be read ({' '.join(str(error).split())}), so the model does not load",
-            _TODO,
+        reason = " ".join(str(error).split())
+        yield Finding.error(
+            "config-file", name, f"it cannot be read ({reason}), so the model is not loaded", _TODO
         )
         return {}
-    return given
+    return settings
 
 
-def check_config(config: Mapping[str, Any], name: str, found: Findings, *, free_keys: bool) -> None:
-    """`free_keys`: the handler is not TorchServe's nor ours, and may read keys of its own."""
-    for key, value in config.items():
+def check_config(settings: Mapping[str, Any], name: str, *, custom: bool) -> Check[None]:
+    """Check every setting of the member `name`.
+
+    Args:
+        custom: the handler is neither TorchServe's nor Vestal's, so it may read keys of its own.
+    """
+    for key, value in settings.items():
         if key in KEYS:
-            _check_value(key, value, KEYS[key], name, found)
+            yield from _check_value(key, value, KEYS[key], name)
             if key in RISKY and value not in (False, 0):
-                found.warning("config-risky", name, f"{key}: {RISKY[key]}", f"leave {key} out")
-        elif key not in HANDLER_KEYS:
-            _check_unknown(key, KEYS, name, found, free_keys)
-        if key not in KEYS and isinstance(value, dict):
-            _check_nested(key, value, config, name, found, free_keys)
-    torchrun = config.get("torchrun")
+                yield Finding.warning("config-risky", name, f"{key}: {RISKY[key]}", f"remove {key}")
+            continue
+        if key not in HANDLER_KEYS:
+            yield from _check_unknown(key, KEYS, name, custom)
+        if isinstance(value, dict):
+            yield from _check_nested(key, value.keys() - settings.keys(), name, custom)
+    torchrun = settings.get("torchrun")
     for key, value in torchrun.items() if isinstance(torchrun, dict) else ():
         if key in TORCHRUN_KEYS:
-            _check_value(key, value, TORCHRUN_KEYS[key], f"{name}: torchrun", found)
+            yield from _check_value(key, value, TORCHRUN_KEYS[key], f"{name}: torchrun")
         else:
-            _check_unknown(str(key), TORCHRUN_KEYS, f"{name}: torchrun", found, False)
-    _check_workers(config, name, found)
-    if _is_integer(config.get("maxBatchDelay")) and config["maxBatchDelay"] == 0:
-        found.error(
+            yield from _check_unknown(str(key), TORCHRUN_KEYS, f"{name}: torchrun", False)
+    yield from _check_workers(settings, name)
+    if _is_integer(settings.get("maxBatchDelay")) and settings["maxBatchDelay"] == 0:
+        yield Finding.error(
             "config-value",
             name,
-            "maxBatchDelay: 0 means 100 ms to TorchServe",
-            "write 1, or batchSize: 1 where nothing shall wait",
+            "TorchServe treats maxBatchDelay: 0 as 100 ms",
+            "write 1, or batchSize: 1 if requests should not wait",
         )
 
 
-def _check_nested(
-    key: str,
-    value: Mapping[Any, Any],
-    config: Mapping[str, Any],
-    name: str,
-    found: Findings,
-    free: bool,
-) -> None:
-    """Settings of TorchServe's that stand one level too deep."""
-    for inner in value:
-        if inner in NESTED and inner not in config:
-            # A handler of somebody else's may have an option of that name.
-            (found.warning if free else found.error)(
-                "config-misspelt",
-                f"{name}: {key}",
-                f"{inner} stands under {key}, where TorchServe does not look for it",
-                f"write {inner} at the left margin",
-            )
+def _check_nested(key: str, inner_keys: Set[Any], name: str, custom: bool) -> Iterator[Finding]:
+    # A custom handler may have an option with that name.
+    add = Finding.warning if custom else Finding.error
+    for inner in sorted(inner_keys & NESTED):
+        yield add(
+            "config-misspelt",
+            f"{name}: {key}",
+            f"{inner} is nested in {key}, where TorchServe does not read it",
+            f"move {inner} to the top level",
+        )
 
 
 def _check_unknown(
-    key: str, known: Mapping[str, str], name: str, found: Findings, free: bool
-) -> None:
-    plain = {_letters(one): one for one in known}
+    key: str, known: Mapping[str, str], name: str, custom: bool
+) -> Iterator[Finding]:
+    plain = {_letters(each): each for each in known}
     near = difflib.get_close_matches(_letters(key), plain, n=1, cutoff=0.85)
     if near:
-        found.error(
+        yield Finding.error(
             "config-misspelt",
             name,
-            f"{key} is no key of TorchServe, which ignores it in silence",
+            f"{key} is not a key of TorchServe, which ignores it silently",
             f"did you mean {plain[near[0]]}?",
         )
-    elif not free:
-        found.warning(
+    elif not custom:
+        yield Finding.warning(
             "config-unknown",
             name,
-            f"{key} is read neither by TorchServe nor by this handler",
-            "take it out, or correct it (options of a Vestal handler stand under handler:)",
+            f"neither TorchServe nor this handler reads {key}",
+            "remove or correct it (options of a Vestal handler are nested in handler:)",
         )
 
 
-def _check_value(key: str, value: Any, wanted: str, name: str, found: Findings) -> None:
-    if wanted in (_COUNT, _POSITIVE):
+def _check_value(key: str, value: Any, expected: str, name: str) -> Iterator[Finding]:
+    if expected in (_COUNT, _POSITIVE):
         fits, in_range = _is_integer(value), value is not None
         if fits:
-            in_range = (0 if wanted == _COUNT else 1) <= value < _JAVA_INTEGER
+            in_range = (0 if expected == _COUNT else 1) <= value < _JAVA_INTEGER
     elif key in _CHOICES:
         fits, in_range = isinstance(value, str), str(value).lower() in _CHOICES[key]
     elif key == "deviceIds":
         fits, in_range = isinstance(value, list) and all(map(_is_integer, value)), True
     else:
-        kind = {_BOOL: bool, _TEXT: str}.get(wanted, dict)
+        kind = {_BOOL: bool, _STRING: str}.get(expected, dict)
         fits, in_range = isinstance(value, kind), True
-    if fits and in_range:
-        return
-    found.error(
-        "config-value" if fits else "config-type",
-        name,
-        f"{key} is {short(value)} ({type(value).__name__}): TorchServe ignores it in silence and "
-        "takes its default",
-        f"it must be: {wanted}",
-    )
+    if not (fits and in_range):
+        yield Finding.error(
+            "config-value" if fits else "config-type",
+            name,
+            f"{key} is {short_repr(value)} ({type(value).__name__}): TorchServe ignores it "
+            "silently and uses its default",
+            f"expected: {expected}",
+        )
 
 
-def _check_workers(config: Mapping[str, Any], name: str, found: Findings) -> None:
-    low, high = config.get("minWorkers"), config.get("maxWorkers")
+def _check_workers(settings: Mapping[str, Any], name: str) -> Iterator[Finding]:
+    low, high = settings.get("minWorkers"), settings.get("maxWorkers")
     if low is not None and high is None:
-        found.error(
+        yield Finding.error(
             "config-workers",
             name,
             "minWorkers without maxWorkers: TorchServe ignores it",
-            f"write maxWorkers too, for example maxWorkers: {short(low, 20)}",
+            f"add maxWorkers, for example maxWorkers: {short_repr(low, 20)}",
         )
     elif isinstance(low, int) and isinstance(high, int) and low > high:
-        found.error(
+        yield Finding.error(
             "config-workers",
             name,
-            f"minWorkers is {short(low)}, more than maxWorkers, {short(high)}",
+            f"minWorkers ({short_repr(low)}) is larger than maxWorkers ({short_repr(high)})",
             _TODO,
         )
 
 
-def _check_nodes(text: str, name: str, found: Findings) -> None:
-    """Keys that stand there twice, and aliases: a few make a value that fills the memory."""
+def _check_nodes(text: str, name: str) -> Iterator[Finding]:
+    """Duplicate keys; raises ValueError for aliases, with which a short text fills the memory."""
     aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
     if aliases > _MAX_ALIASES:
-        raise ValueError(f"{aliases} aliases; TorchServe's reader takes {_MAX_ALIASES}")
-    waiting, known = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+        raise ValueError(f"{aliases} aliases; TorchServe's YAML reader accepts {_MAX_ALIASES}")
+    waiting, visited = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
     while waiting:
         node = waiting.pop()
-        if not isinstance(node, yaml.CollectionNode) or id(node) in known:
+        if not isinstance(node, yaml.CollectionNode) or id(node) in visited:
             continue
-        known.add(id(node))  # an alias is the node that it names
+        visited.add(id(node))  # an alias is the same node again
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
             continue
@@ -220,19 +214,19 @@ def _check_nodes(text: str, name: str, found: Findings) -> None:
         for key, value in node.value:
             waiting.append(value)
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                found.warning(
+                yield Finding.warning(
                     "config-duplicate",
                     f"{name}:{key.start_mark.line + 1}",
-                    f"{key.value} stands there twice: the later one wins",
+                    f"{key.value} appears twice: the last one applies",
                     "keep one of them",
                 )
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
 
 
-def _grown(given: object) -> bool:
-    """Whether it is longer than any settings are, once every alias stands for what it names."""
-    waiting, count = [given], 0
+def _is_too_large(settings: object) -> bool:
+    """Whether it has more than _MAX_VALUES values once all aliases are expanded."""
+    waiting, count = [settings], 0
     while waiting and count <= _MAX_VALUES:
         value = waiting.pop()
         inner = list(value.values()) if isinstance(value, dict) else value

@@ -1,31 +1,30 @@
-"""The handler and the model file, by the rules of `ts.model_loader` and `ts.torch_handler`."""
+"""The handler, by the rules of `ts.model_loader`, read from its syntax tree."""
 
 from __future__ import annotations
 
 import ast
+import symtable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from vestal.archive.sources import Function, Module, describe, parse
-from vestal.checking.manifest import Manifest
-from vestal.mar.findings import Findings
+from vestal.mar.findings import Check, Finding
 from vestal.mar.layout import MANIFEST
+from vestal.mar.manifest import Manifest
 from vestal.mar.opening import Contents
 
 STOCK = "ts.torch_handler"
-_METHODS = ("handle", "initialize")
 
 
 @dataclass(frozen=True)
 class Handler:
-    """What is known of the handler without importing it.
+    """What is known about the handler without importing it.
 
     Attributes:
-        file: its member; None for one of TorchServe's own.
-        stock: TorchServe's BaseHandler loads the model: weights and model file must suit it.
-        task: the class of `vestal_handlers` that it is, as (module, name); None if it is another.
+        file: its member; None for a handler of TorchServe.
+        stock: TorchServe's BaseHandler loads the model, so the weights must suit it.
+        task: the class of `vestal_handlers` that it derives from, as (module, name).
     """
 
     file: str | None
@@ -33,198 +32,118 @@ class Handler:
     task: tuple[str, str] | None = None
 
 
-@cache
-def stock_handler(name: str) -> Path | None:
-    """The source of a handler that comes with TorchServe; None where it has no such."""
-    spec = find_spec("ts")
-    for place in (spec.submodule_search_locations if spec else None) or []:
-        source = Path(place) / "torch_handler" / f"{name}.py"
-        if name.isidentifier() and name != "__init__" and source.is_file():
-            return source
-    return None
-
-
 def check_handler(
-    contents: Contents, manifest: Manifest, trees: dict[str, ast.Module], found: Findings
-) -> Handler | None:
-    """`trees`: the members that compile. None where there is no handler to go on with."""
+    contents: Contents, manifest: Manifest, trees: dict[str, ast.Module]
+) -> Check[Handler | None]:
+    """Find the handler; None if it is missing, or not among the syntax trees."""
     # The archive's root comes first on a worker's path.
     root = f"{manifest.handler_module}.py"
     file = root if root in contents else manifest.handler_file
-    if file not in contents:
-        # A worker asks its own handlers by what stands in the manifest, suffix and all.
-        source = stock_handler(manifest.handler)
-        if source is None:
-            found.error(
-                "no-handler",
-                MANIFEST,
-                f"model.handler is {manifest.handler}: there is no {root} in the archive's root, "
-                "and TorchServe has no handler of that name",
-                "pack the handler's file, or name a handler of TorchServe (image_classifier)",
-            )
-            return None
-        _check_entry(describe(parse(source.read_bytes())), manifest, MANIFEST, found)
+    if file in trees:
+        classes = [each for each in trees[file].body if isinstance(each, ast.ClassDef)]
+        yield from _check_entry_point(contents.bytes(file), trees[file], classes, manifest, file)
+        config = manifest.config_file
+        settings = contents.text(config) if config and config in contents else ""
+        if "asyncCommunication" not in settings:
+            yield from _check_coroutines(trees[file], classes, manifest, file)
+        return _describe(file, trees[file], classes)
+    if file in contents:
+        return None  # it does not compile, which another check reports
+    # A worker looks up its own handlers by the manifest's text, suffix included.
+    if _is_stock(manifest.handler):
         return Handler(None, stock=True)
-    if file not in trees:
-        return None  # it does not compile, which is said already
-    module = describe(trees[file])
-    node = _check_entry(module, manifest, file, found)
-    if manifest.config is None or "asyncCommunication" not in contents.text(manifest.config):
-        entry = module.functions.get(manifest.handler_function)
-        methods = [_method(node, name) for name in _METHODS] if node else []
-        for function in (entry, *methods):
-            if isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list:
-                _not_awaited(function, file, found)
-    return _handler(file, module, node)
-
-
-def check_model_file(
-    contents: Contents, manifest: Manifest, trees: dict[str, ast.Module], found: Findings
-) -> None:
-    """Where BaseHandler loads the model: it makes the one class of the model file."""
-    name = manifest.model_file
-    if name is None or name not in trees:
-        return
-    if f"{name.split('.')[0]}.py" != name:
-        found.error(
-            "model-classes",
-            name,
-            f"TorchServe imports {name.split('.')[0]}, the name up to its first dot",
-            "give the file a name with one dot",
-        )
-        return
-    classes = describe(trees[name])
-    if len(classes.classes) != 1 and not classes.classes.keys() & classes.uncertain:
-        found.error(
-            "model-classes",
-            name,
-            f"it defines {_counted(classes)}; TorchServe takes the one class that is defined "
-            "there, and fails on none or several",
-            "keep the model's class in it, and import the others from a module beside it",
-        )
-    node = next(iter(classes.classes.values()), None)
-    if node is not None and (needed := _needed_arguments(_method(node, "__init__"))) > 1:
-        found.error(
-            "model-classes",
-            name,
-            f"{node.name}() needs {needed - 1} arguments; TorchServe calls it with none",
-            "give every argument a default",
-        )
-
-
-def _check_entry(
-    module: Module, manifest: Manifest, where: str, found: Findings
-) -> ast.ClassDef | None:
-    """The rules of TsModelLoader: a function of that name, or else exactly one class."""
-    entry = manifest.handler_function
-    if entry in module.names:
-        if entry in module.functions:
-            _check_function(module.functions[entry], where, found)
-        return None
-    if module.stars and not module.classes:
-        return None
-    if len(module.classes) != 1:
-        meaning = (
-            f"it defines {_counted(module)} and no function {entry}(data, context); "
-            "TorchServe takes the one class that is defined there, and fails on none or several"
-        )
-        todo = "keep one class in it, and import the others from a module beside it"
-        certain = module.classes.keys() - module.uncertain
-        if module.uncertain & module.classes.keys() and len(certain) <= 1:
-            found.warning("handler-classes", where, f"it may be that {meaning}", todo)
-        else:
-            found.error("handler-classes", where, meaning, todo)
-        return None
-    if ":" in manifest.handler:
-        found.warning(
-            "handler-methods",
-            where,
-            f"the manifest names the function {entry}, which is not there: "
-            "TorchServe takes the class instead, in silence",
-            "name the handler without a function, or write it",
-        )
-    (node,) = module.classes.values()
-    if node is not None:
-        _check_class(node, where, found)
-    return node
-
-
-def _check_class(node: ast.ClassDef, where: str, found: Findings) -> None:
-    bases = [base for base in node.bases if getattr(base, "id", "") != "object"]
-    missing = [name for name in _METHODS if not bases and _method(node, name) is None]
-    if missing and not any(isinstance(line, ast.Assign) for line in node.body):
-        found.error(
-            "handler-methods",
-            f"{where}:{node.lineno}",
-            f"{node.name} has no method {' and no method '.join(missing)}, which TorchServe calls",
-            "write it, or derive the class from ts.torch_handler.base_handler.BaseHandler",
-        )
-    if (needed := _needed_arguments(_method(node, "__init__"))) > 1:
-        found.error(
-            "handler-methods",
-            f"{where}:{node.lineno}",
-            f"{node.name}() needs {needed - 1} arguments; TorchServe calls it with none",
-            "give every argument a default",
-        )
-
-
-def _check_function(function: Function, where: str, found: Findings) -> None:
-    if function.decorator_list:
-        return  # whatever they make of it
-    arguments = function.args
-    takes = len(arguments.posonlyargs) + len(arguments.args)
-    if _needed_arguments(function) > 2 or (takes < 2 and arguments.vararg is None):
-        found.error(
-            "handler-methods",
-            f"{where}:{function.lineno}",
-            f"TorchServe calls {function.name}(data, context); this one takes {takes} arguments",
-            f"write it as def {function.name}(data, context)",
-        )
-
-
-def _not_awaited(function: Function, where: str, found: Findings) -> None:
-    found.error(
-        "handler-methods",
-        f"{where}:{function.lineno}",
-        f"async def {function.name}: TorchServe calls it and does not await what it gives",
-        f"write it as def {function.name}(data, context)",
+    yield Finding.error(
+        "no-handler",
+        MANIFEST,
+        f"model.handler is {manifest.handler}: there is no {root} in the archive's root, "
+        "and TorchServe has no handler with that name",
+        "pack the handler's file, or name a handler of TorchServe (image_classifier)",
     )
-
-
-def _handler(file: str, module: Module, node: ast.ClassDef | None) -> Handler:
-    bases = [
-        module.imported[base.id]
-        for base in (node.bases if node else [])
-        if isinstance(base, ast.Name) and base.id in module.imported
-    ]
-    own = node is not None and any(
-        _method(node, name) for name in ("initialize", "_load_pickled_model")
-    )
-    stock = any(base[0].startswith(STOCK) for base in bases) and not own
-    ours = [base for base in bases if base[0].partition(".")[0] == "vestal_handlers"]
-    plain = node is not None and not any(isinstance(s, ast.Assign) for s in node.body)
-    return Handler(file, stock, ours[0] if len(ours) == 1 and plain else None)
-
-
-def _method(node: ast.ClassDef, name: str) -> Function | None:
-    for statement in node.body:
-        if isinstance(statement, Function) and statement.name == name:
-            return statement
     return None
 
 
-def _needed_arguments(function: Function | None) -> int:
-    """Arguments without a default; `self` counts."""
-    if function is None:
-        return 0
-    given = function.args
-    positional = len(given.posonlyargs) + len(given.args) - len(given.defaults)
-    return positional + sum(default is None for default in given.kw_defaults)
+def _is_stock(name: str) -> bool:
+    spec = find_spec("ts")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return (
+        name.isidentifier()
+        and name != "__init__"
+        and any(Path(folder, "torch_handler", f"{name}.py").is_file() for folder in folders)
+    )
 
 
-def _counted(module: Module) -> str:
-    if not module.classes:
-        return "no class"
-    names = sorted(module.classes)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} classes ({', '.join(names[:5])}{more})"
+def _check_entry_point(
+    source: bytes, tree: ast.Module, classes: list[ast.ClassDef], manifest: Manifest, file: str
+) -> Iterator[Finding]:
+    """A worker takes a function of the expected name, or else the only class of the file.
+
+    Classes in an `if` or a function are left to the trial run.
+    """
+    entry = manifest.handler_function
+    try:
+        table = symtable.symtable(source, file, "exec")  # type: ignore[arg-type]
+    except SyntaxError as error:  # such as nonlocal outside of a function
+        meaning = f"Python cannot compile it: {error.msg}"
+        yield Finding.error("syntax", f"{file}:{error.lineno}", meaning, "correct it")
+        return
+    defined = entry in table.get_identifiers() and table.lookup(entry).is_local()
+    no_class = not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
+    imports_all = any(
+        isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in tree.body
+    )
+    if defined or not (len(classes) > 1 or (no_class and not imports_all)):
+        return
+    names = ", ".join(node.name for node in classes[:5]) + ", ..." * (len(classes) > 5)
+    yield Finding.error(
+        "handler-classes",
+        file,
+        f"it defines {f'{len(classes)} classes ({names})' if classes else 'no class'} and no "
+        f"function {entry}(data, context); TorchServe loads exactly one class",
+        "keep one class in it, and move the others into a module beside it",
+    )
+
+
+def _check_coroutines(
+    tree: ast.Module, classes: list[ast.ClassDef], manifest: Manifest, file: str
+) -> Iterator[Finding]:
+    candidates = {manifest.handler_function: tree.body}
+    if len(classes) == 1:
+        candidates |= dict.fromkeys(("handle", "initialize"), classes[0].body)
+    for name, body in candidates.items():
+        for node in body:
+            if (
+                isinstance(node, ast.AsyncFunctionDef)
+                and node.name == name
+                and not node.decorator_list
+            ):
+                yield Finding.error(
+                    "handler-methods",
+                    f"{file}:{node.lineno}",
+                    f"async def {name}: TorchServe calls it and does not await its result",
+                    f"write it as def {name}",
+                )
+
+
+def _describe(file: str, tree: ast.Module, classes: list[ast.ClassDef]) -> Handler:
+    if len(classes) != 1:
+        return Handler(file, stock=False)
+    (handler,) = classes
+    imported = {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and not node.level
+        for alias in node.names
+    }
+    bases = [
+        imported[base.id]
+        for base in handler.bases
+        if isinstance(base, ast.Name) and base.id in imported
+    ]
+    loads_itself = any(
+        getattr(node, "name", "") in ("initialize", "_load_pickled_model") for node in handler.body
+    )
+    stock = any(module.startswith(STOCK) for module, _ in bases) and not loads_itself
+    ours = [base for base in bases if base[0].partition(".")[0] == "vestal_handlers"]
+    # An assignment in its body may replace the type of its options.
+    plain = not any(isinstance(node, ast.Assign) for node in handler.body)
+    return Handler(file, stock, ours[0] if len(ours) == 1 and plain else None)

@@ -1,5 +1,7 @@
-"""Options under `handler:`, checked by the handler's own dataclass of the installed
-`vestal_handlers`; the archive's copy is compared, not imported."""
+"""Check the options under `handler:` with the options dataclass of the installed handlers.
+
+The archive's own copy of `vestal_handlers` is compared with it, not imported.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from vestal.checking.handlers import Handler
-from vestal.mar.findings import Findings
+from vestal.mar.findings import Check, Finding
 from vestal.mar.opening import Contents
 
 
 def check_options(
-    contents: Contents, handler: Handler, config: dict[str, Any], name: str, found: Findings
-) -> None:
-    """One finding for every option that the handler would refuse; all of them fail the load."""
-    if handler.task is None or "handler" not in config:
+    contents: Contents, handler: Handler, settings: dict[str, Any], name: str
+) -> Check[None]:
+    """Report every option that the handler rejects; `name` is the member with the settings."""
+    if handler.task is None or "handler" not in settings:
         return
     from vestal_handlers.options import OptionError, read_options
 
@@ -26,30 +28,31 @@ def check_options(
     try:
         imported = importlib.import_module(module)
     except ImportError:
-        return  # a task that this Vestal does not know; its imports are checked elsewhere
-    options = getattr(getattr(imported, kind, None), "options_type", None)
-    if options is None:
+        return  # a task that this Vestal does not have
+    options_type = getattr(getattr(imported, kind, None), "options_type", None)
+    if options_type is None:
         return
-    # Another Vestal packed it: its options may be others, and its own copy of the class rules.
-    add = found.error if _same_source(contents, module) else found.warning
-    given = config["handler"]
-    needed = {
+    # Another Vestal may have other options, and the archive's copy of the class decides.
+    add = Finding.error if _same_source(contents, module) else Finding.warning
+    options = settings["handler"]
+    required = {
         item.name
-        for item in fields(options)
+        for item in fields(options_type)
         if item.default is MISSING and item.default_factory is MISSING
     }
-    parts: list[Any] = [given]
-    if isinstance(given, dict):
-        base = {key: value for key, value in given.items() if key in needed}
-        parts = [base, *({**base, key: given[key]} for key in given if key not in needed)]
-    told = set()
+    parts: list[Any] = [options]
+    if isinstance(options, dict):  # one at a time: reading stops at the first error
+        base = {key: value for key, value in options.items() if key in required}
+        parts = [base, *({**base, key: options[key]} for key in options if key not in required)]
+    messages = set()
     for part in parts:
         try:
-            read_options(options, part)
+            read_options(options_type, part)
         except OptionError as error:
-            told.add(str(error))
-    for text in sorted(told):
-        add("option", name, f"{text}: the model does not load", "correct it and pack again")
+            messages.add(str(error))
+    for message in sorted(messages):
+        meaning = f"{message}: the model cannot be loaded"
+        yield add("option", name, meaning, "correct it and pack the archive again")
 
 
 def _same_source(contents: Contents, module: str) -> bool:

@@ -87,7 +87,7 @@ def _facts(report: Report) -> dict[str, object]:
 
 
 def _print(report: Report) -> None:
-    from vestal.mar.findings import visible
+    from vestal.mar.findings import printable
 
     counts = [
         count_of(number, name)
@@ -97,7 +97,7 @@ def _print(report: Report) -> None:
     how = "read and run" if report.ran else "read, not run"
     # Text, because rich would interpret markup in a string from an archive.
     title = Text.assemble(
-        (visible(str(report.archive), 4000), "bold"), f"  {', '.join(counts) or 'good'} ({how})"
+        (printable(str(report.archive), 4000), "bold"), f"  {', '.join(counts) or 'good'} ({how})"
     )
     out.print(title)
     if not report.findings:

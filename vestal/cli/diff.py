@@ -63,14 +63,14 @@ def diff(
     from vestal.cli.run_inputs import RunInputs, requests_of
     from vestal.inprocess.frontend import Frontend
     from vestal.mar.store import find_archive
-    from vestal.mar.unpacking import unpacked
+    from vestal.mar.unpacking import unpack_archive
     from vestal.project import Project
 
     project = Project.here()
     read = RunInputs(inputs or []).read()
     archives = [find_archive(project, name) for name in (before, after)]
     with ExitStack() as opened:
-        folders = [opened.enter_context(unpacked(archive)) for archive in archives]
+        folders = [opened.enter_context(unpack_archive(archive)) for archive in archives]
         changes = compare(*folders)
         sent = requests_of(read, lambda: _schema(folders[0])) or _samples(folders)
         answers = None

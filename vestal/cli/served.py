@@ -31,10 +31,10 @@ def served_model(client: Client, given: str, version: str | None) -> ServedName:
         UsageError: `version` is another one than the name or the archive has.
     """
     if given.endswith(".mar") or "/" in given:
-        from vestal.mar.store import model_of
+        from vestal.mar.manifest import read_manifest
 
-        name, own, _ = model_of(Path(given))
-        return _of_version(given, name, own, version)
+        manifest = read_manifest(Path(given))
+        return _of_version(given, manifest.name, manifest.version, version)
     if "-" in given:
         try:
             models = client.models(timeout=_LIST_SECONDS)

@@ -22,7 +22,8 @@ from vestal.evaluation.sources import (
     Source,
     WeightsSource,
 )
-from vestal.mar.store import model_of
+from vestal.mar.manifest import read_manifest
+from vestal.mar.store import training_dataset_of
 from vestal.models import find_model, handler_options
 from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe
@@ -72,7 +73,7 @@ def open_target(project: Project, options: EvaluationOptions) -> Iterator[Evalua
         return
     found = find_target(project, options.name, version=options.version, weights=options.weights)
     if found.archive is not None:
-        name, _, trained_on = model_of(found.archive)
+        name, trained_on = read_manifest(found.archive).name, training_dataset_of(found.archive)
         recipe = _recipe(project, name, options)
         yield EvaluationTarget(name, ArchiveSource(found.archive), recipe, trained_on)
         return

@@ -114,7 +114,7 @@ class ArchiveSource:
         said: list[Said] = []
         # Warm for one: every size of batch would take longer to warm up than to run.
         with LoadedArchive(self.archive, batch_size=1) as loaded:
-            self.version = str(loaded.manifest["model"]["modelVersion"])
+            self.version = loaded.version
             for start in range(0, len(examples), recipe.batch_size):
                 indices = _range(start, recipe.batch_size, examples)
                 bodies = [body_at(recipe, examples, index) for index in indices]

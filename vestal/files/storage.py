@@ -113,9 +113,8 @@ def _denied(error: OSError) -> str:
     return f"{path}: {reason}. Change its permissions, or choose another path"
 
 
-def check_told(output: str, folder: Path) -> None:
-    """Raises VestalError where the output of a process that failed tells of a full disk, and the
-    disk of the folder in which it worked has little room left."""
+def raise_if_disk_full(output: str, folder: Path) -> None:
+    """Raise VestalError if a failed process reported a full disk and `folder` has little room."""
     if _FULL_TEXT.search(output) and shutil.disk_usage(folder).free < _LITTLE:
         raise VestalError(_full(OSError(errno.ENOSPC, "", str(folder / "output"))))
 

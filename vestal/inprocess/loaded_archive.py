@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from vestal.inprocess.messages import Answer, Input, answers_of, message_of
 from vestal.inprocess.module_scope import ModuleScope
 from vestal.inprocess.quick_imports import quick_imports
 from vestal.inprocess.timing import StepClock, Times
-from vestal.mar.unpacking import batch_size_of, manifest_of, unpacked
+from vestal.mar.manifest import Manifest, batch_size_of, read_manifest, read_settings
+from vestal.mar.unpacking import unpack_archive
 
 
 class LoadedArchive:
@@ -50,16 +51,15 @@ class LoadedArchive:
         self.times: Times | None = None
         self._decode = decode
         with ExitStack() as opened:
-            self.folder = opened.enter_context(unpacked(archive)).absolute()
-            self.manifest = manifest_of(self.folder, archive)
-            model = self.manifest["model"]
+            self.folder = opened.enter_context(unpack_archive(archive)).absolute()
+            self.manifest = read_manifest(self.folder, source=archive, handler_required=True)
             if batch_size is None:
-                batch_size = batch_size_of(self.folder, model)
-            self._work = ModuleScope(self.folder, model["handler"])
+                batch_size = batch_size_of(read_settings(self.folder, self.manifest))
+            self._work = ModuleScope(self.folder, self.manifest.handler)
             opened.callback(self._work.close)
             try:
                 with self._work.entered(), quick_imports():
-                    self._service = _load(self.folder, model, batch_size)
+                    self._service = _load(self.folder, self.manifest, batch_size)
             except Exception as error:
                 raise VestalError(f"{archive} does not load: {error}") from error
             self._clock = StepClock(self._service._entry_point)
@@ -67,11 +67,11 @@ class LoadedArchive:
 
     @property
     def name(self) -> str:
-        return str(self.manifest["model"]["modelName"])
+        return self.manifest.name
 
     @property
     def version(self) -> str:
-        return str(self.manifest["model"].get("modelVersion", ""))
+        return self.manifest.version
 
     @property
     def handler(self) -> Any:
@@ -137,7 +137,7 @@ def load_staged(
         raise VestalError(said) from cause
 
 
-def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
+def _load(folder: Path, manifest: Manifest, batch_size: int) -> Any:
     import ts
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
     from ts.model_loader import TsModelLoader
@@ -147,11 +147,11 @@ def _load(folder: Path, model: Mapping[str, Any], batch_size: int) -> Any:
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
     # The handler is imported by its base name: an earlier module must not answer for it.
-    sys.modules.pop(Path(model["handler"].split(":")[0]).name.removesuffix(".py"), None)
+    sys.modules.pop(manifest.handler_module, None)
     service = TsModelLoader().load(
-        model["modelName"],
+        manifest.name,
         str(folder),
-        model["handler"],
+        manifest.handler,
         gpu_id=None,
         batch_size=batch_size,
         metrics_cache=metrics,

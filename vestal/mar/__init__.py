@@ -1,1 +1,1 @@
-"""The archive format: member names, manifest, packed sample, index; opening one safely."""
+"""The archive format: manifest, member names, sample and index, and how to open one safely."""

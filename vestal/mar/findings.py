@@ -1,71 +1,72 @@
-"""What a check says: a severity, a short stable code, where, what it means, what to do."""
+"""Findings of a check: severity, stable code, place, meaning and what to do about it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
-# A code is for programs and for looking up (docs/guides/check.md has this table); it never changes.
+# Programs rely on the codes, so they never change; docs/guides/check.md has the same table.
 CODES = {
-    "unread": "a part of the archive that this check cannot read",
-    "not-an-archive": "no zip, no .tar.gz and no folder of a model, or broken",
-    "file-name": "TorchServe goes by the name: a zip is .mar, anything else a .tar.gz",
-    "zip-slip": "a member would be written outside of the model's folder",
+    "unread": "a part of the archive cannot be read by this check",
+    "not-an-archive": "the file is not a zip, a .tar.gz or a model folder, or it is damaged",
+    "file-name": "the file name does not fit the content: .mar is a zip, other names a .tar.gz",
+    "zip-slip": "a member would be written outside the model's folder",
     "absolute-path": "a member has an absolute path",
-    "backslash-name": "a member's name has a backslash, which is no separator on Linux",
-    "link": "a link, which TorchServe turns into an empty file, or which leads outside",
-    "special-file": "neither a file nor a folder",
-    "duplicate-name": "two members of one name: the later one wins in silence",
-    "zip-bomb": "unpacks to more than it declares, or to more than 200 times its size",
-    "zip-hidden": "members or bytes that the zip's directory does not name",
-    "zip-unsupported": "encrypted, or compressed in a way that TorchServe cannot read",
-    "damaged": "a member's bytes are not what its checksum says",
-    "no-manifest": "no MAR-INF/MANIFEST.json where TorchServe looks for it",
-    "bad-manifest": "the manifest is not what TorchServe reads",
+    "backslash-name": "a member's name contains a backslash, which is not a separator on Linux",
+    "link": "a link, which TorchServe replaces by an empty file, or which leads out of the folder",
+    "special-file": "a member is neither a file nor a folder",
+    "duplicate-name": "two members have the same name; TorchServe keeps the last one",
+    "zip-bomb": "a member unpacks to more than it declares, or to more than 200 times its size",
+    "zip-hidden": "the zip contains members or bytes that its directory does not list",
+    "zip-unsupported": "a member is encrypted, or compressed in a way that TorchServe cannot read",
+    "damaged": "a member's content does not match its checksum",
+    "no-manifest": "MAR-INF/MANIFEST.json is missing, or not where TorchServe looks for it",
+    "bad-manifest": "the manifest is invalid",
     "manifest-file": "the manifest names a file that is not in the archive",
-    "no-handler": "the handler is no file of the archive and no handler of TorchServe",
-    "syntax": "a Python file that does not compile",
+    "no-handler": "the handler is neither a file of the archive nor a handler of TorchServe",
+    "syntax": "a Python file does not compile",
     "handler-classes": "the handler file must define one class or a function handle(data, context)",
-    "handler-methods": "the handler's class or function cannot be called as TorchServe does",
-    "model-classes": "the model file must define exactly one class",
-    "shadowing": "a file of the archive has the name of a module that others need",
-    "import-missing": "an import that finds nothing",
-    "import-undeclared": "an import of a package that the bill of materials does not name",
+    "handler-methods": "the handler is a coroutine function, which TorchServe does not await",
+    "shadowing": "a file of the archive has the name of a module that other code imports",
+    "import-missing": "an imported module is neither in the archive nor installed",
     "config-file": "model-config.yaml cannot be read",
-    "config-unused": "a model-config.yaml that the manifest does not name",
-    "config-misspelt": "a key that looks like one of TorchServe's, and is ignored",
-    "config-unknown": "a key that nobody reads",
-    "config-type": "a value of a type that TorchServe ignores",
-    "config-value": "a value that TorchServe ignores, or takes for another one",
-    "config-workers": "minWorkers and maxWorkers do not go together",
-    "config-duplicate": "a key that stands there twice: the later one wins",
-    "config-risky": "a setting that is known to lose requests or to kill workers",
-    "option": "an option under handler: that the handler refuses",
-    "pickle-code": "a pickle that runs code when it is loaded",
-    "pickle-globals": "a pickle that needs classes which torch.load refuses by default",
-    "pickle-unread": "a pickle that could not be scanned whole",
-    "weights-kind": "the artifact is not what its handler loads",
-    "native-code": "compiled code: no check can say what it does",
-    "labels": "index_to_name.json is not what the handlers read",
-    "no-bill": "no bill of materials: what the archive needs is not written down",
+    "config-unused": "the manifest does not name model-config.yaml, so TorchServe ignores it",
+    "config-misspelt": "a key resembles a setting of TorchServe, which ignores it",
+    "config-unknown": "a key that neither TorchServe nor the handler reads",
+    "config-type": "a value has a type that TorchServe ignores",
+    "config-value": "TorchServe ignores a value, or replaces it",
+    "config-workers": "minWorkers and maxWorkers contradict each other",
+    "config-duplicate": "a key appears twice; the last one applies",
+    "config-risky": "a setting is known to lose requests or to kill workers",
+    "option": "the handler rejects an option under handler:",
+    "pickle-code": "loading a pickle would run code",
+    "pickle-globals": "a pickle needs classes that torch.load rejects by default",
+    "pickle-unread": "a pickle could not be scanned completely",
+    "weights-kind": "the artifact does not have the format that the handler loads",
+    "native-code": "the archive contains compiled code, which cannot be checked",
+    "labels": "index_to_name.json does not have the format that the handlers read",
+    "no-bill": "there is no bill of materials, so content and packages cannot be compared with it",
     "bad-bill": "bill-of-materials.json cannot be read",
-    "bill-mismatch": "a file is not the one that was packed",
+    "bill-mismatch": "a file differs from the one that was packed",
     "sample": "the sample cannot be read",
-    "requirements-ignored": "requirements.txt is installed only where the server is told to",
-    "built-elsewhere": "the artifact was built for another machine, Python or torch",
+    "requirements-ignored": "TorchServe installs requirements.txt only if it is configured to",
+    "built-elsewhere": "the artifact was built for another machine, Python or torch version",
     "weights-mismatch": "the weights do not fit the architecture",
-    "load-failed": "the handler does not load",
-    "answer-refused": "the handler refuses its own sample",
-    "answer-differs": "the sample's answer is not the one that it was packed with",
+    "load-failed": "the handler cannot be loaded",
+    "answer-refused": "the handler rejects its own sample",
+    "answer-differs": "the prediction for the sample differs from the packed one",
     "crash": "the process that loaded the archive died",
-    "timeout": "loading and answering the sample took too long",
-    "memory": "the archive needs more memory than it was given",
+    "timeout": "loading the archive and predicting its sample took too long",
+    "memory": "the archive needs more memory than the limit",
 }
+
+T = TypeVar("T")
 
 
 class Severity(StrEnum):
-    """error: it will not serve, or not as it says; warning: it may not; note: good to know."""
+    """error: it cannot be served as it states; warning: possibly so; note: for information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -74,12 +75,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. All texts are safe to print: an archive's own words are escaped.
+    """One result of a check. Its texts are safe to print: control characters are escaped.
 
     Attributes:
         where: a member, `member:line`, or `outer.pt!inner.pkl`; "" for the whole archive.
-        meaning: what is there, and what TorchServe makes of it.
-        todo: what the one who packs it does about it.
+        meaning: what is wrong, and how TorchServe treats it.
+        todo: how to fix it.
     """
 
     severity: Severity
@@ -91,7 +92,7 @@ class Finding:
     def __post_init__(self) -> None:
         assert self.code in CODES, self.code
         for name in ("where", "meaning", "todo"):
-            object.__setattr__(self, name, visible(getattr(self, name)))
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @classmethod
     def error(cls, code: str, where: str, meaning: str, todo: str) -> Finding:
@@ -109,36 +110,41 @@ class Finding:
         return asdict(self)
 
 
-@dataclass
-class Findings:
-    """A growing list of findings."""
+# A check yields its findings, and returns what it read for the checks after it.
+Check = Generator[Finding, None, T]
 
-    items: list[Finding] = field(default_factory=list)
+
+class Findings(list[Finding]):
+    """For `checking.running` until its `run` returns a list; then delete this class."""
 
     def error(self, code: str, where: str, meaning: str, todo: str) -> None:
-        self.items.append(Finding(Severity.ERROR, code, where, meaning, todo))
-
-    def warning(self, code: str, where: str, meaning: str, todo: str) -> None:
-        self.items.append(Finding(Severity.WARNING, code, where, meaning, todo))
-
-    def note(self, code: str, where: str, meaning: str, todo: str) -> None:
-        self.items.append(Finding(Severity.NOTE, code, where, meaning, todo))
-
-    @property
-    def failed(self) -> bool:
-        return any(found.severity is Severity.ERROR for found in self.items)
+        self.append(Finding.error(code, where, meaning, todo))
 
 
-def short(value: object, limit: int = 60) -> str:
-    """A value of an archive's, whatever it is, in a line."""
+def collect(check: Check[T]) -> tuple[list[Finding], T]:
+    """Run a check; its findings and its result."""
+    findings: list[Finding] = []
+    while True:
+        try:
+            findings.append(next(check))
+        except StopIteration as end:
+            return findings, end.value
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    return any(finding.severity is Severity.ERROR for finding in findings)
+
+
+def short_repr(value: object, limit: int = 60) -> str:
+    """The repr of any value in an archive, cut to `limit` characters."""
     try:
         return f"{value!r:.{limit}}"
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not convert integers of more than 4,300 digits
         return "a number of thousands of digits"
 
 
-def visible(text: str, limit: int = 600) -> str:
-    """Text for a terminal: what is not printable (escapes, bidi marks) shows as its code."""
+def printable(text: str, limit: int = 600) -> str:
+    """Text for a terminal: unprintable characters (escapes, bidi marks) become their codes."""
     if len(text) > limit:
         text = f"{text[: limit - 3]}..."
     return "".join(

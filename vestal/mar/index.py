@@ -1,4 +1,4 @@
-"""`model_store/index.json`: what stands in the store and where it came from."""
+"""`model_store/index.json`: the archives in the store and how they were made."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ def sha256_of(file: Path) -> str:
 
 
 def read_index(store: Path) -> Index:
-    """The entries by archive file name; empty where there is no index yet.
+    """The entries by archive file name; empty if there is no index yet.
 
     Raises:
-        VestalError: it is there, and is no index.
+        VestalError: the file is not an index.
     """
     index = store / INDEX
     if not index.is_file():
         return {}
     try:
-        found = json.loads(index.read_text("utf-8"))
-        if not isinstance(found, dict) or not all(isinstance(e, dict) for e in found.values()):
+        entries = json.loads(index.read_text("utf-8"))
+        if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
             raise ValueError("expected an object for every archive")
     except (OSError, ValueError, RecursionError) as error:
         raise VestalError(
-            f"{index} cannot be read ({error}): mend it, or move it away and pack again what you "
-            "still have the weights of"
+            f"{index} cannot be read ({error}). Fix it, or move it away and pack the archives again"
         ) from None
-    return found
+    return entries
 
 
 @contextmanager
-def updating(store: Path) -> Iterator[Index]:
-    """The entries, while other packs wait; changes are written at the end, atomically.
+def update_index(store: Path) -> Iterator[Index]:
+    """The entries, locked against other processes; changes are written at the end, atomically.
 
     Raises:
         VestalError: the index cannot be read.
@@ -60,15 +59,15 @@ def updating(store: Path) -> Iterator[Index]:
             write_text(store / INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
 
 
-def enter(index: Index, archive: str, **facts: Any) -> None:
-    """Enters an archive; where these bytes (`sha256`) are known already, their entry stays."""
+def add_entry(index: Index, archive: str, **facts: Any) -> None:
+    """Add an archive; an entry with the same `sha256` stays as it is."""
     if index.get(archive, {}).get("sha256") != facts["sha256"]:
         index[archive] = {**facts, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """A lock on the folder itself, so that no lock file is left."""
+    """Lock the folder itself, so that no lock file remains."""
     lock = FileLock(store)
     try:
         lock.acquire(wait=True)

@@ -1,21 +1,21 @@
-"""Names of members: what may be written below a folder, and what may not."""
+"""Names of members: which ones may be written into a folder."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from vestal.mar.findings import Findings
+from vestal.mar.findings import Finding
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def safe_name(name: str) -> str | None:
-    """A member's name below the model's folder ("" for the folder itself); None if it leaves it.
+    """A member's path in the model's folder ("" for the folder itself); None if it leaves it.
 
-    A backslash counts as a slash: where TorchServe runs on Windows it is one.
+    A backslash counts as a slash, which it is on Windows.
     """
     plain = name.replace("\\", "/")
     if is_absolute(name) or "\0" in name or len(name.encode("utf-8", "replace")) > 4000:
@@ -32,62 +32,59 @@ def is_absolute(name: str) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Whether it is what macOS and Windows put beside files; nothing that serves reads it."""
+    """Whether macOS or Windows added the file; no handler reads it."""
     file = name.rpartition("/")[2]
     return file.startswith("._") or file.lower() in (".ds_store", "thumbs.db", "desktop.ini")
 
 
-def judge_names(names: Iterable[str], found: Findings, where: str = "") -> None:
-    """Names of files (a folder ends in "/") that cannot be written, or not beside one another."""
+def check_names(names: Iterable[str], prefix: str = "") -> Iterator[Finding]:
+    """Find member names (a folder ends in "/") that are unsafe or in conflict.
+
+    Args:
+        prefix: of names in findings, for a zip inside the archive, which is not unpacked.
+    """
     files: Counter[str] = Counter()
     folders: set[str] = set()
     for name in names:
         safe = safe_name(name)
-        if safe is not None and "\\" in name and not where:
-            found.error(
+        if safe is not None and "\\" in name and not prefix:
+            yield Finding.error(
                 "backslash-name",
                 name,
-                "a backslash in a name: on Linux TorchServe writes a file of that whole name into "
-                "the root, where an import or a look into its folder does not find it",
-                "pack it again with slashes (Windows' own zip tools write backslashes)",
+                "the name contains a backslash: on Linux, TorchServe writes a file with that whole "
+                "name into the root, so that imports and the handler do not find it in its folder",
+                "pack the archive again with slashes (zip tools of Windows write backslashes)",
             )
+        elif safe is not None and name.endswith("/"):
+            folders.add(safe)
         elif safe is not None:
-            if name.endswith("/"):
-                folders.add(safe)
-            else:
-                files[safe] += 1
+            files[safe] += 1
         elif is_absolute(name):
-            found.error(
+            yield Finding.error(
                 "absolute-path",
-                where + name,
-                "an absolute path: unpacked by some programs, it overwrites a file of the system",
-                "do not serve it; pack it again with relative names",
+                prefix + name,
+                "an absolute path: some programs overwrite a file of the system when they "
+                "unpack it",
+                "do not serve this archive; pack it again with relative names",
             )
         else:
-            found.error(
+            yield Finding.error(
                 "zip-slip",
-                where + name,
-                "a name that leaves the model's folder, or that no disk can hold: "
-                "TorchServe refuses the whole archive, other programs write there",
-                "do not serve it; ask who made it",
+                prefix + name,
+                "the name leads out of the model's folder or is not a valid file name: TorchServe "
+                "rejects the whole archive, other programs write outside the folder",
+                "do not serve this archive; ask its author",
             )
-    for name, times in files.items():
-        if times > 1:
-            found.error(
-                "duplicate-name",
-                where + name,
-                f"{times} members of this name; TorchServe keeps the last, other programs another",
-                "pack it again with one of them",
-            )
+    for name, count in files.items():
+        if count > 1:
+            meaning = f"{count} members have this name; TorchServe keeps the last one, other "
+            yield _duplicate(prefix + name, f"{meaning}programs another one")
         if name in folders:
-            found.error(
-                "duplicate-name", where + name, "a file, and a folder", "pack it again with one"
-            )
-        for parent in PurePosixPath(name).parents:
-            if str(parent) in files:
-                found.error(
-                    "duplicate-name",
-                    where + str(parent),
-                    f"a file, and a folder that holds {name}",
-                    "pack it again with one of them",
-                )
+            yield _duplicate(prefix + name, "the name of a file and of a folder")
+        for parent in map(str, PurePosixPath(name).parents):
+            if parent in files:
+                yield _duplicate(prefix + parent, f"a file, and a folder that contains {name}")
+
+
+def _duplicate(where: str, meaning: str) -> Finding:
+    return Finding.error("duplicate-name", where, meaning, "pack the archive with only one of them")

@@ -1,8 +1,8 @@
-"""One input that travels in an archive, with the answer it should get: `sample/sample.json`.
+"""The sample of an archive: one input, with the expected prediction, in `sample/sample.json`.
 
     {"input": "input.png", "content_type": "image/png", "answer": {...}, "tolerance": 1e-4}
 
-`input` is a file beside it. A server is ready when its worker answers the sample as packed.
+`input` is a file in the same folder. A server is ready once it predicts the sample as packed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import base64
 import io
 import json
 import math
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +19,32 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import UsageError, VestalError
+from vestal.mar.zips import BROKEN
 
 FOLDER = "sample"
 DESCRIPTION = "sample.json"
 TOLERANCE = 1e-4
-# Of a precision's 24, 11 and 8 bits of mantissa much is lost on the way through a network.
+# The precisions have 24, 11 and 8 bits of mantissa, and rounding errors grow in a network.
 TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 5e-2}
-TORCH = {"eager", "torchscript", "exported", "transformers"}  # engines that compute in torch
-OTHER_KERNELS = 1e-3  # of another engine, which adds up in another order
-# What Python's reader makes of a damaged zip.
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
-DIGITS = 6  # significant ones, of a number in an answer: the rest is the machine's noise
+TORCH = {
+    "eager",
+    "torchscript",
+    "exported",
+    "transformers",
+}  # engines with the kernels of torch
+OTHER_KERNELS = 1e-3  # tolerance for other engines, which add in another order
+DIGITS = 6  # significant digits of a prediction; the others depend on the machine
 
 
 @dataclass(frozen=True)
 class Sample:
-    """`input`: the body of the request; `name`: its file name; `answer`: what JSON gives."""
+    """An input and its expected prediction.
+
+    Attributes:
+        input: the body of the request.
+        name: the file name of the input.
+        answer: the expected prediction, a JSON value.
+    """
 
     input: bytes
     content_type: str
@@ -45,7 +53,7 @@ class Sample:
     tolerance: float = TOLERANCE
 
     def write(self, folder: Path) -> None:
-        """Writes `sample/` into the folder of an archive that is being made."""
+        """Write `sample/` into the folder of an archive."""
         place = folder / FOLDER
         place.mkdir(exist_ok=True)
         (place / self.name).write_bytes(self.input)
@@ -59,18 +67,19 @@ class Sample:
 
 
 def read_sample(archive: Path) -> Sample | None:
-    """The sample of an archive or of its unpacked folder; None where it has none.
+    """The sample of a .mar or of its unpacked folder; None if it has none.
 
-    Raises VestalError where the archive or its sample cannot be read.
+    Raises:
+        VestalError: the archive or its sample cannot be read.
     """
     try:
         if archive.is_dir():
             return _read(archive / FOLDER)
         with zipfile.ZipFile(archive) as content:
             return _read(zipfile.Path(content) / FOLDER)
-    except (OSError, KeyError, TypeError, OverflowError, *_BROKEN) as error:
+    except (OSError, KeyError, TypeError, OverflowError, *BROKEN) as error:
         raise VestalError(
-            f"{FOLDER}/{DESCRIPTION} in {archive} cannot be read ({error}): pack the archive again"
+            f"{FOLDER}/{DESCRIPTION} in {archive} cannot be read ({error}). Pack the archive again"
         ) from None
 
 
@@ -79,20 +88,21 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
         return None
     description = json.loads((place / DESCRIPTION).read_text("utf-8"))
     if "/" in description["input"] or description["input"] == "..":
-        raise ValueError(f"its input {description['input']!r:.80} is no file beside it")
-    return _made(description, (place / description["input"]).read_bytes())
+        raise ValueError(f"its input {description['input']!r:.80} is not a file beside it")
+    return _sample(description, (place / description["input"]).read_bytes())
 
 
 def parse_sample(text: str) -> Sample:
-    """A sample as a Vestal handler sends it: `sample.json` with its input's bytes in base64.
+    """A sample in the format in which handlers send it: `sample.json` with its input in base64.
 
-    Raises KeyError, TypeError, ValueError or OverflowError for anything else.
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: the text has another format.
     """
     description = json.loads(text)
-    return _made(description, base64.b64decode(description["base64"], validate=True))
+    return _sample(description, base64.b64decode(description["base64"], validate=True))
 
 
-def _made(description: Any, body: bytes) -> Sample:
+def _sample(description: Any, body: bytes) -> Sample:
     return Sample(
         input=body,
         content_type=description["content_type"],
@@ -103,37 +113,38 @@ def _made(description: Any, body: bytes) -> Sample:
 
 
 def tolerance_of(precision: str, engine: str) -> float:
-    """How far an engine's answer in a precision may be from that of torch in fp32.
+    """The largest accepted difference of an engine's predictions from those of torch in fp32.
 
-    Raises UsageError for a precision that there is none of.
+    Raises:
+        UsageError: unknown precision.
     """
     if precision not in TOLERANCES:
-        raise UsageError(f"no precision {precision!r}: the precisions are {', '.join(TOLERANCES)}")
+        raise UsageError(f"unknown precision {precision!r}: pass one of {', '.join(TOLERANCES)}")
     return TOLERANCES[precision] if engine in TORCH else max(TOLERANCES[precision], OTHER_KERNELS)
 
 
 def value_of(body: bytes, content_type: str) -> Any:
-    """An answer's value: what its JSON says, or its bytes as `{"b64", "content_type"}`."""
+    """The JSON value of a response's body; other bytes become `{"b64", "content_type"}`."""
     try:
         return json.loads(body)
     except ValueError:
         return {"b64": base64.b64encode(body).decode(), "content_type": content_type}
 
 
-def rounded(answer: Any) -> Any:
-    """A JSON value with six significant digits of its numbers, the same on every machine."""
+def round_numbers(answer: Any) -> Any:
+    """A JSON value with its numbers rounded to DIGITS significant digits."""
     if isinstance(answer, Mapping):
-        return {key: rounded(value) for key, value in answer.items()}
+        return {key: round_numbers(value) for key, value in answer.items()}
     if _is_list(answer):
-        return [rounded(value) for value in answer]
+        return [round_numbers(value) for value in answer]
     return float(f"{answer:.{DIGITS}g}") if isinstance(answer, float) else answer
 
 
 def matches(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | None:
-    """The first difference between two JSON values as a sentence; None where they agree.
+    """The first difference between two JSON values as a sentence; None if they agree.
 
-    Numbers may differ by `tolerance`, times the expected one where that is larger than 1;
-    everything else must be equal.
+    Numbers may differ by `tolerance`, multiplied by the expected number if that is larger than 1;
+    all other values must be equal.
     """
     return _difference(expected, actual, tolerance, "answer")
 
@@ -150,11 +161,10 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
                 return f"{place} has {key!r}, which was not expected"
         pairs = [(expected[key], actual[key], f"{place}.{key}") for key in expected]
     elif _is_list(expected) and _is_list(actual):
-        left_by, right_by = by_label(expected), by_label(actual)
-        if left_by is not None and right_by is not None:
-            # Of two that are nearly equal either may come first.
-            named = (left_by, right_by)
-            return _difference(*named, tolerance, place)
+        expected_by_label, actual_by_label = by_label(expected), by_label(actual)
+        if expected_by_label is not None and actual_by_label is not None:
+            # Two nearly equal probabilities may be in either order.
+            return _difference(expected_by_label, actual_by_label, tolerance, place)
         if len(expected) != len(actual):
             return f"{place} has {len(actual)} items, expected {len(expected)}"
         pairs = [
@@ -163,7 +173,7 @@ def _difference(expected: Any, actual: Any, tolerance: float, place: str) -> str
         ]
     elif _is_number(expected) and _is_number(actual):
         distance = distance_of(expected, actual)
-        # Infinitely far: a NaN, or what no float holds.
+        # The distance is infinite for a NaN, and for integers that do not fit a float.
         if math.isinf(distance) or (distance and distance > tolerance * max(1.0, abs(expected))):
             return f"{place} is {actual}, expected {expected} (tolerance {tolerance:g})"
         return None
@@ -185,22 +195,22 @@ def _is_media(value: Any) -> bool:
 def _media_difference(
     expected: Mapping[str, str], actual: Mapping[str, str], tolerance: float, place: str
 ) -> str | None:
-    """Images are compared by their pixels, everything else byte by byte."""
-    kinds = actual["content_type"], expected["content_type"]
-    if kinds[0] != kinds[1]:
-        return f"{place} is {kinds[0]}, expected {kinds[1]}"
+    """Compare images by their pixels and other media byte by byte."""
+    kind = actual["content_type"]
+    if kind != expected["content_type"]:
+        return f"{place} is {kind}, expected {expected['content_type']}"
     if actual["b64"] == expected["b64"]:
         return None
-    if kinds[0].startswith("image/"):
+    if kind.startswith("image/"):
         distance = _pixel_distance(expected["b64"], actual["b64"])
-        # Numbers that differ in their last digits may be rounded to the next of 256 levels.
+        # A difference in the last digits may round to the next of 256 levels.
         if distance <= max(tolerance, 1 / 255):
             return None
-    return f"{place} is another {kinds[0] or 'body'} than expected"
+    return f"{place} is a different {kind or 'body'} than expected"
 
 
 def _pixel_distance(expected: str, actual: str) -> float:
-    """The mean difference of two images' values, which are 0 to 1; infinite for other sizes."""
+    """The mean difference of two images' values, from 0 to 1; infinite if their sizes differ."""
     try:
         from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
     except ImportError:
@@ -216,28 +226,28 @@ def _pixel_distance(expected: str, actual: str) -> float:
 
 
 def by_label(values: Sequence[Any]) -> dict[str, Any] | None:
-    """What a classifier says of each label (`top`), by label; None where it is no such list.
+    """The entries of a classifier's `top` by their label; None for any other list.
 
-    Classes that share a label are told apart by their index. Answers to several instances are
-    none: they have a `top` of their own, and their order counts.
+    Classes that share a label get their index as a suffix. The predictions for several instances
+    are another list: each has a `top` of its own, and their order matters.
     """
     if not all(isinstance(v, Mapping) and "label" in v and "top" not in v for v in values):
         return None
     count = Counter(str(value["label"]) for value in values)
-    found = {
+    entries = {
         label if count[label] == 1 else f"{label} ({value.get('index')})": value
         for label, value in ((str(value["label"]), value) for value in values)
     }
-    return found if values and len(found) == len(values) else None
+    return entries if values and len(entries) == len(values) else None
 
 
 def distance_of(left: float, right: float) -> float:
-    """How far two numbers are from each other; infinitely, where no float can say it."""
+    """The absolute difference of two numbers; infinite if it does not fit a float."""
     if left == right:
         return 0.0
     try:
         distance = abs(float(left) - float(right))
-    except OverflowError:  # JSON's integers have no end
+    except OverflowError:  # integers in JSON may have any size
         return math.inf
     return distance if math.isfinite(distance) else math.inf
 

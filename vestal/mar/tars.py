@@ -1,4 +1,4 @@
-"""A .tar.gz is judged header by header with its inflation counted, then unpacked."""
+"""Unpack a .tar.gz after checking its headers, counting every byte."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from vestal.mar.findings import Findings
-from vestal.mar.names import judge_names, safe_name
-from vestal.mar.zips import MAX_MEMBERS, RATIO, SMALL, Bomb, NoRoom
+from vestal.mar.findings import Finding
+from vestal.mar.names import check_names, safe_name
+from vestal.mar.zips import MAX_MEMBERS, RATIO, SMALL, Bomb, NoRoom, UnsafeArchive
 
 BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 
 
-class _Counted(io.RawIOBase):
-    """A stream that gives so many bytes and no more."""
+class _LimitedReader(io.RawIOBase):
+    """A stream that raises Bomb after `limit` bytes."""
 
     def __init__(self, source: gzip.GzipFile, limit: int) -> None:
         self._source, self._left = source, limit
@@ -26,64 +26,60 @@ class _Counted(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        piece = self._source.read(size if size >= 0 else self._left + 1)
-        self._left -= len(piece)
+        chunk = self._source.read(size if size >= 0 else self._left + 1)
+        self._left -= len(chunk)
         if self._left < 0:
             raise Bomb
-        return piece
+        return chunk
 
 
-def unpack(archive: Path, target: Path, room: int, found: Findings) -> list[str] | None:
-    """Writes the files below `target` and gives their names; None where it is not safe.
+def unpack(archive: Path, target: Path, room: int) -> list[str]:
+    """Write the files into the folder `target` and return their names.
 
     TorchServe drops the first folder of every name, so the names are without it.
 
     Raises:
+        UnsafeArchive: a member is unsafe.
         tarfile.TarError, OSError, zlib.error, EOFError: not a .tar.gz (`BROKEN`).
         NoRoom: it declares more than `room` bytes.
     """
     limit = max(SMALL, RATIO * archive.stat().st_size)
-    before = len(found.items)
     try:
         with gzip.open(archive) as stream:
-            needed = _judge(_Counted(stream, limit), limit, found)
-        if len(found.items) > before:
-            return None
+            needed = _check(_LimitedReader(stream, limit), limit)
         if needed > room:
             raise NoRoom(needed)
         with gzip.open(archive) as stream:
-            return _extract(_Counted(stream, limit), target)
+            return _extract(_LimitedReader(stream, limit), target)
     except Bomb:
-        _bomb(f"it unpacks to more than {limit:,} bytes, {RATIO} times its size", found)
-        return None
+        what = f"it unpacks to more than {limit:,} bytes, {RATIO} times its size"
+        raise UnsafeArchive(_bomb(what)) from None
 
 
-def _judge(stream: _Counted, limit: int, found: Findings) -> int:
-    """The bytes that the files declare."""
-    names, total = [], 0
+def _check(stream: _LimitedReader, limit: int) -> int:
+    """The size of the files, in bytes; raises UnsafeArchive."""
+    findings, names, total = [], [], 0
     with tarfile.open(fileobj=stream, mode="r|") as content:
         for member in content:
             names.append(_served_name(member) + ("/" if member.isdir() else ""))
             total += member.size
             if member.issym() or member.islnk():
-                found.error(
-                    "link",
-                    member.name,
-                    f"a link to {member.linkname}: TorchServe writes an empty file in its place",
-                    "pack the file itself (tar --dereference)",
-                )
+                meaning = f"a link to {member.linkname}: TorchServe writes an empty file instead"
+                todo = "pack the file itself (tar --dereference)"
+                findings.append(Finding.error("link", member.name, meaning, todo))
             elif not (member.isreg() or member.isdir()):
-                found.error(
-                    "special-file", member.name, "neither a file nor a folder", "pack it without"
-                )
+                meaning, todo = "neither a file nor a folder", "pack the archive without it"
+                findings.append(Finding.error("special-file", member.name, meaning, todo))
             if total > limit or len(names) > MAX_MEMBERS:
-                _bomb(f"{len(names):,} members declare {total:,} bytes, or more", found)
+                findings.append(_bomb(f"{len(names):,} members declare {total:,} bytes or more"))
                 break
-    judge_names(names, found)
+    findings += check_names(names)
+    if findings:
+        raise UnsafeArchive(*findings)
     return total
 
 
-def _extract(stream: _Counted, target: Path) -> list[str]:
+def _extract(stream: _LimitedReader, target: Path) -> list[str]:
     names = []
     with tarfile.open(fileobj=stream, mode="r|") as content:
         for member in content:
@@ -100,11 +96,11 @@ def _extract(stream: _Counted, target: Path) -> list[str]:
 
 
 def _served_name(member: tarfile.TarInfo) -> str:
-    # An absolute or an escaping name is judged as it stands.
+    # An absolute name, or one that leads out of the folder, is reported unchanged.
     if safe_name(member.name) is None:
         return member.name
     return member.name.partition("/")[2] if "/" in member.name else member.name
 
 
-def _bomb(what: str, found: Findings) -> None:
-    found.error("zip-bomb", "", what, "do not serve it; ask who made it")
+def _bomb(what: str) -> Finding:
+    return Finding.error("zip-bomb", "", what, "do not serve this archive; ask its author")

@@ -1,7 +1,7 @@
-"""A zip is judged by its directory, then unpacked with every byte counted.
+"""Unpack a zip after checking its directory, counting every byte.
 
-TorchServe reads a .mar as a stream, local header by local header, and never looks at the central
-directory; most tools, this one too, read the directory. So the two must tell the same.
+TorchServe reads a .mar as a stream, local header by local header, and ignores the central
+directory; most tools, this one included, read the directory. So the two must agree.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from vestal.mar.findings import Findings
-from vestal.mar.names import judge_names, safe_name
+from vestal.mar.findings import Finding
+from vestal.mar.names import check_names, safe_name
 
-# What Python's reader makes of bytes that are no zip, or no longer one.
+# What zipfile raises for bytes that are not a zip, or a damaged one.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
-RATIO = 200  # real weights and sources stay far below it
-SMALL = 1 << 20  # bytes that are no bomb whatever their ratio: a small file of zeros shrinks a lot
+RATIO = 200  # weights and sources stay far below it
+SMALL = 1 << 20  # bytes; below, any ratio is accepted: a small file of zeros shrinks a lot
 MAX_MEMBERS = 100_000
+ENCRYPTED = 0x1
+_DESCRIPTOR = 0x8
 _CHUNK = 1 << 20
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR, ENCRYPTED = 0x8, 0x1
-_UNSUPPORTED = "TorchServe cannot unpack it", "pack it again, stored or deflated and not encrypted"
 
 
 class NoRoom(Exception):
-    """The disk is too small; `needed` bytes."""
+    """The disk has less than `needed` bytes."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(needed)
@@ -38,155 +38,141 @@ class NoRoom(Exception):
 
 
 class Bomb(Exception):
-    """A member gave more bytes than it declares."""
+    """A member has more bytes than it declares."""
 
 
-def unpack(archive: Path, target: Path, room: int, found: Findings) -> list[str] | None:
-    """Writes the files below `target` and gives their names; None where it is not safe.
+class UnsafeArchive(Exception):
+    """The archive is not unpacked; `findings` say why."""
+
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(*findings)
+        self.findings = findings
+
+
+def unpack(archive: Path, target: Path, room: int) -> list[str]:
+    """Write the files into the folder `target` and return their names.
 
     Raises:
+        UnsafeArchive: its directory or a member is unsafe.
         zipfile.BadZipFile, zlib.error, EOFError, ...: not a zip (`BROKEN`).
         NoRoom: it declares more than `room` bytes.
     """
-    size = archive.stat().st_size
     with archive.open("rb") as stream, zipfile.ZipFile(stream) as content:
-        before = len(found.items)
-        judge(content.infolist(), size, found)
-        _judge_headers(stream, content, found)
-        if len(found.items) > before:
-            return None
-        needed = sum(member.file_size for member in content.infolist())
+        members = content.infolist()
+        findings = [
+            *check_directory(members, archive.stat().st_size),
+            *_check_headers(stream, content),
+        ]
+        if findings:
+            raise UnsafeArchive(*findings)
+        needed = sum(member.file_size for member in members)
         if needed > room:
             raise NoRoom(needed)
-        names = []
-        for member in content.infolist():
-            if member.is_dir():
-                continue
-            name = safe_name(member.filename) or ""
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with path.open("wb") as sink:
-                    for piece in pieces(content, member):
-                        sink.write(piece)
-            except BROKEN as error:
-                found.error(
-                    "damaged",
-                    name,
-                    f"its bytes are not what the zip says ({error}): the file was changed or cut",
-                    "copy or pack it again",
-                )
-                return None
-            except Bomb:
-                found.error(
-                    "zip-bomb",
-                    name,
-                    f"it unpacks to more than the {member.file_size:,} bytes that it declares",
-                    "do not serve it; ask who made it",
-                )
-                return None
-            names.append(name)
-    return names
+        return [_extract(content, member, target) for member in members if not member.is_dir()]
 
 
-def judge(members: Sequence[zipfile.ZipInfo], size: int, found: Findings) -> None:
-    """What a directory alone tells: names, links, sizes. `size`: of the whole zip, in bytes."""
-    # Python cuts a name at its first NUL, and others do not.
-    judge_names((member.orig_filename for member in members), found)
+def _extract(content: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> str:
+    name = safe_name(member.filename) or ""
+    path = target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as sink:
+            sink.writelines(read_chunks(content, member))
+    except BROKEN as error:
+        damaged = f"its content does not match the zip's directory ({error})"
+        todo = "copy or pack the archive again"
+        raise UnsafeArchive(Finding.error("damaged", name, damaged, todo)) from None
+    except Bomb:
+        size = f"it unpacks to more than the {member.file_size:,} bytes that it declares"
+        raise UnsafeArchive(_bomb(name, size)) from None
+    return name
+
+
+def check_directory(members: Sequence[zipfile.ZipInfo], size: int) -> Iterator[Finding]:
+    """Check names, links, compression and sizes; `size` is that of the whole zip, in bytes."""
+    # Python cuts a name at its first NUL, other programs do not.
+    yield from check_names(member.orig_filename for member in members)
     for member in members:
         if stat.S_ISLNK(member.external_attr >> 16):
-            found.error(
+            yield Finding.error(
                 "link",
                 member.filename,
-                "a symbolic link: TorchServe writes a file with the link's target as its text",
+                "a symbolic link: TorchServe writes a text file that contains the link's target",
                 "pack the file itself",
             )
         if member.flag_bits & ENCRYPTED:
-            found.error("zip-unsupported", member.filename, "encrypted", _UNSUPPORTED[1])
+            yield _unsupported(member, "the member is encrypted")
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            found.error(
-                "zip-unsupported",
-                member.filename,
-                f"compressed by method {member.compress_type}: {_UNSUPPORTED[0]}",
-                _UNSUPPORTED[1],
-            )
-        _judge_sizes(member.filename, member.file_size, member.compress_size, found)
-    _judge_sizes("", sum(member.file_size for member in members), size, found)
+            yield _unsupported(member, f"it is compressed by method {member.compress_type}")
+        yield from _check_sizes(member.filename, member.file_size, member.compress_size)
+    yield from _check_sizes("", sum(member.file_size for member in members), size)
     if len(members) > MAX_MEMBERS:
-        found.error("zip-bomb", "", f"{len(members):,} members", "pack fewer files")
+        yield Finding.error("zip-bomb", "", f"{len(members):,} members", "pack fewer files")
 
 
-def _judge_sizes(where: str, inflated: int, packed: int, found: Findings) -> None:
-    if inflated > SMALL and inflated > RATIO * packed:
-        found.error(
-            "zip-bomb",
-            where,
-            f"{packed:,} bytes declare to unpack to {inflated:,}, more than {RATIO} times as much",
-            "do not serve it; if these are weights of zeros, pack them stored",
-        )
+def _check_sizes(where: str, unpacked: int, packed: int) -> Iterator[Finding]:
+    if unpacked > SMALL and unpacked > RATIO * packed:
+        size = f"{packed:,} bytes declare to unpack to {unpacked:,}, more than {RATIO} times"
+        yield _bomb(where, f"{size} as much", "; if these are weights of zeros, pack them stored")
 
 
-def pieces(content: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A member's bytes; raises Bomb at the first byte more than it declares, BadZipFile where
-    they are fewer or others than it declares."""
-    # Python's reader stops at the declared size and says nothing: one more byte is asked for,
-    # and the checksum is ours to compare.
+def read_chunks(content: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Read a member in chunks.
+
+    Raises:
+        Bomb: at the first byte more than it declares.
+        zipfile.BadZipFile: it is shorter than it declares, or its checksum differs.
+    """
+    # zipfile stops at the declared size without an error, so this requests one byte more and
+    # compares the checksum itself.
     probe: Any = copy.copy(member)
     probe.file_size, probe.CRC = member.file_size + 1, None
     count = checksum = 0
     with content.open(probe) as stream:
-        while piece := stream.read(_CHUNK):
-            count += len(piece)
-            checksum = zlib.crc32(piece, checksum)
+        while chunk := stream.read(_CHUNK):
+            count += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
             if count > member.file_size:
                 raise Bomb(member.filename)
-            yield piece
+            yield chunk
     if count < member.file_size:
         raise zipfile.BadZipFile(f"{count:,} bytes of {member.file_size:,}")
     if checksum != member.CRC:
-        raise zipfile.BadZipFile("its checksum is another")
+        raise zipfile.BadZipFile("its checksum differs")
 
 
-def _judge_headers(stream: IO[bytes], content: zipfile.ZipFile, found: Findings) -> None:
-    """The local headers, as TorchServe meets them, must be those of the directory, gapless."""
+def _check_headers(stream: IO[bytes], content: zipfile.ZipFile) -> Iterator[Finding]:
+    """The local headers, in the order of the file, must match the directory without gaps."""
     position = 0
     end = stream.seek(0, 2)
-    for member in sorted(content.infolist(), key=lambda one: one.header_offset):
+    for member in sorted(content.infolist(), key=lambda member: member.header_offset):
         if not 0 <= member.header_offset < end:
             raise zipfile.BadZipFile(f"{member.filename!r} begins outside of the file")
         stream.seek(member.header_offset)
         head = stream.read(_LOCAL.size)
         if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
-            raise zipfile.BadZipFile(f"no header for {member.filename!r}")
+            raise zipfile.BadZipFile(f"{member.filename!r} has no local header")
         _, _, flags, method, _, _, _, packed, size, name_length, extra = _LOCAL.unpack(head)
         name = stream.read(name_length)
-        told = member.orig_filename.encode("utf-8" if flags & 0x800 else "cp437", "replace")
-        # With a descriptor behind the data, and in zip64, the header leaves the sizes open.
+        expected = member.orig_filename.encode("utf-8" if flags & 0x800 else "cp437", "replace")
+        # With a descriptor behind the data, and in zip64, the header does not contain the sizes.
         open_sizes = flags & _DESCRIPTOR or 0xFFFFFFFF in (packed, size)
         same_sizes = open_sizes or (packed, size) == (member.compress_size, member.file_size)
-        if name != told or method != member.compress_type or not same_sizes:
-            _hidden(member.filename, "the header before its data tells another story", found)
+        if name != expected or method != member.compress_type or not same_sizes:
+            yield _hidden(member.filename, "its local header differs from the zip's directory")
         elif member.header_offset != position:
-            _hidden(
-                member.filename,
-                f"bytes {position:,} to {member.header_offset:,} belong to no member, or to two",
-                found,
-            )
+            gap = f"bytes {position:,} to {member.header_offset:,}"
+            yield _hidden(member.filename, f"{gap} belong to no member, or to two")
         if method == zipfile.ZIP_STORED and flags & _DESCRIPTOR:
-            found.error(
-                "zip-unsupported",
-                member.filename,
-                f"stored, with its size behind the data: {_UNSUPPORTED[0]}",
-                _UNSUPPORTED[1],
-            )
+            yield _unsupported(member, "it is stored, with its size behind the data")
         position = member.header_offset + _LOCAL.size + name_length + extra + member.compress_size
         position += _descriptor_length(stream, position) if flags & _DESCRIPTOR else 0
     if position != content.start_dir:
-        _hidden("", f"bytes {position:,} to {content.start_dir:,} belong to no member", found)
+        yield _hidden("", f"bytes {position:,} to {content.start_dir:,} belong to no member")
 
 
 def _descriptor_length(stream: IO[bytes], position: int) -> int:
-    """12 or 20 bytes (zip64), 4 more with a signature; the next thing starts with PK."""
+    """12 or 20 bytes (zip64), and 4 for a signature; the next record starts with PK."""
     stream.seek(position)
     behind = stream.read(28)
     for length in (16, 12, 24, 20):
@@ -195,11 +181,25 @@ def _descriptor_length(stream: IO[bytes], position: int) -> int:
     return 0
 
 
-def _hidden(where: str, what: str, found: Findings) -> None:
-    found.error(
+def _unsupported(member: zipfile.ZipInfo, what: str) -> Finding:
+    return Finding.error(
+        "zip-unsupported",
+        member.filename,
+        f"{what}: TorchServe cannot unpack it",
+        "pack the archive again, stored or deflated and not encrypted",
+    )
+
+
+def _bomb(where: str, meaning: str, exception: str = "") -> Finding:
+    todo = f"do not serve this archive{exception or '; ask its author'}"
+    return Finding.error("zip-bomb", where, meaning, todo)
+
+
+def _hidden(where: str, what: str) -> Finding:
+    return Finding.error(
         "zip-hidden",
         where,
-        f"{what}: TorchServe, which reads a zip from its start, would see other files than "
-        "the zip's directory names",
-        "do not serve it; pack it again",
+        f"{what}: TorchServe reads a zip from its start, so it would unpack other files than the "
+        "directory lists",
+        "do not serve this archive; pack it again",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,8 @@ from packaging.version import InvalidVersion, Version
 from vestal.errors import UsageError, VestalError
 from vestal.mar.manifest import read_manifest
 from vestal.mar.store import find_stored
-from vestal.mar.zips import BROKEN
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
-_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -114,21 +111,16 @@ def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
     Raises VestalError where the file is not a model archive, UsageError where the name cannot be.
     """
     try:
-        with zipfile.ZipFile(archive) as content:
-            model = read_manifest(content.read(_MANIFEST))["model"]
-        manifest_name, version = str(model["modelName"]), str(model["modelVersion"])
-    except OSError as error:
-        raise VestalError(f"{archive} cannot be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, *BROKEN) as error:
-        raise VestalError(
-            f"{archive} is not a model archive ({_short(error)}): pack it again or remove it"
-        ) from None
-    for what, value in (("name", name or manifest_name), ("version", version)):
+        manifest = read_manifest(archive)
+    except UsageError as error:  # one damaged archive does not stop the others
+        raise VestalError(str(error)) from None
+    name, version = name or manifest.name, manifest.version
+    for what, value in (("name", name), ("version", version)):
         if not _NAME.fullmatch(value):  # it becomes a part of an address
             raise UsageError(
                 f"{archive}: the model {what} is {value!r}, expected letters, digits, `_`, `-`, `.`"
             )
-    return ModelSpec(name or manifest_name, version, archive)
+    return ModelSpec(name, version, archive)
 
 
 def _named(text: str, store: Path) -> tuple[Path, str | None]:
@@ -181,7 +173,3 @@ def _order(version: str) -> tuple[bool, Version, str]:
         return True, Version(version), version
     except InvalidVersion:
         return False, Version("0"), version
-
-
-def _short(error: Exception) -> str:
-    return f"it has no {_MANIFEST}" if isinstance(error, KeyError) else str(error)
