@@ -16,7 +16,6 @@ from typing import Any
 from vestal.errors import VestalError
 from vestal.inprocess.messages import Answer, Input, answers_of, message_of
 from vestal.inprocess.module_scope import ModuleScope
-from vestal.inprocess.quick_imports import quick_imports
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.unpacking import batch_size_of, manifest_of, unpacked
 
@@ -58,7 +57,7 @@ class LoadedArchive:
             self._work = ModuleScope(self.folder, model["handler"])
             opened.callback(self._work.close)
             try:
-                with self._work.entered(), quick_imports():
+                with self._work.entered():
                     self._service = _load(self.folder, model, batch_size)
             except Exception as error:
                 raise VestalError(f"{archive} does not load: {error}") from error
