@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive, Response
 from vestal.mar.layout import MANIFEST
 
 
@@ -56,7 +56,7 @@ def as_json(value: Any, **headers: str) -> Input:
     return Input.raw(json.dumps(value).encode(), "application/json", **headers)
 
 
-def ask(loaded: LoadedArchive, given: Input | bytes) -> Answer:
+def ask(loaded: LoadedArchive, given: Input | bytes) -> Response:
     (answer,) = loaded.predict([given])
     return answer
 

@@ -1,4 +1,4 @@
-"""The folder that becomes an archive: what TorchServe unpacks, and what runs here without it."""
+"""Fill the folder that becomes an archive, and write its bill of materials."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from vestal.project import Project
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
 
-# What an archive needs beside TorchServe's own needs: always, by task, by the artifact's suffix.
+# Packages that an archive needs: always, by task, by the artifact's suffix.
 PACKAGES = ("torch", "numpy", "pyyaml")
 BY_TASK = {
     "image_classifier": ("torchvision", "pillow"),
     "text_generator": ("transformers", "tokenizers", "safetensors"),
 }
 BY_ARTIFACT = {".onnx": ("onnxruntime",), ".safetensors": ("safetensors",)}
-OPTIONAL = ("captum", "orjson")  # explanations; JSON parsed faster
+OPTIONAL = ("captum", "orjson")  # for explanations, and for faster parsing of JSON
 
 
 def stage(
@@ -47,19 +47,19 @@ def stage(
     precision: str | None = None,
     **handler: Any,
 ) -> str:
-    """Fills a new folder with all that an archive of a run holds but sample and bill.
+    """Fill a new folder with the contents of an archive, without sample and bill of materials.
 
     Args:
-        engine: None: the run's first artifact, with what model-config.yaml says.
-        precision: None: what model-config.yaml says.
-        handler: further options over those of model-config.yaml.
+        engine: None: the run's first artifact, and the engine in model-config.yaml.
+        precision: None: the one in model-config.yaml.
+        handler: more options, which replace those in model-config.yaml.
 
     Returns:
         The artifact's file name.
 
     Raises:
-        UsageError: no such model or engine, or a model-config.yaml that cannot be read.
-        VestalError: the run has nothing that the engine could load.
+        UsageError: model or engine are unknown, or model-config.yaml cannot be read.
+        VestalError: the run has no weights for the engine.
     """
     home = find_model(project, name) if run.model == name else find_model(project, run.model)
     package = Path(vestal_handlers.__file__).parent
@@ -90,16 +90,16 @@ def stage(
 
 
 def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None:
-    """Copies a model-config.yaml, with options put over those under its `handler:`.
+    """Copy a model-config.yaml; `options` replace those under `handler:`.
 
     Raises:
-        UsageError: it is not there, or is no YAML mapping.
+        UsageError: the file is missing or not a YAML mapping.
     """
     try:
         text = source.read_text("utf-8")
         config = yaml.safe_load(text)
         if not isinstance(config, dict):
-            raise yaml.YAMLError("it must hold keys and values")
+            raise yaml.YAMLError("expected keys and values")
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{source} cannot be read: {error}") from None
     if options:
@@ -109,7 +109,7 @@ def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None
 
 
 def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:
-    """Writes the bill of materials of a staged folder: where it comes from, and what it needs."""
+    """Write the bill of materials of a staged folder: its origin, packages and files."""
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))["model"]
     files = {
         file.relative_to(folder).as_posix(): sha256_of(file)
@@ -139,7 +139,7 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
 
 
 def engine_of(artifact: str, task: str) -> str:
-    """The engine that an artifact's suffix says; a language model's is transformers itself."""
+    """Return the engine for an artifact's suffix; for a language model, transformers."""
     return "transformers" if task == "text_generator" else BY_SUFFIX[Path(artifact).suffix]
 
 
@@ -149,9 +149,9 @@ def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, s
         file.relative_to(folder).as_posix(): parse(file.read_bytes())
         for file in sorted(folder.rglob("*.py"))
     }
-    # What `vestal check` asks for, and whatever the model's own files import.
+    # What `vestal check` requires, and what the model's own files import.
     outside, _ = follow(trees, loaded_by_name(trees, engine))
-    needed = {said.top for said in outside if not said.guarded} - BASE
+    needed = {found.top for found in outside if not found.guarded} - BASE
     own = [trees[name] for name in (HANDLER, *run.support) if name in trees]
     needed |= _imports(own) - {name.split("/")[0].removesuffix(".py") for name in trees} - {"ts"}
     distributions = packages_distributions()
@@ -161,7 +161,7 @@ def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, s
 
 
 def _imports(trees: Sequence[ast.Module]) -> set[str]:
-    """The top-level packages that these files import, wherever in them."""
+    """Return the top-level packages that these files import, also inside functions."""
     found = set()
     for tree in trees:
         for node in ast.walk(tree):
@@ -183,13 +183,13 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def _write_handler(home: Path, folder: Path, task: str) -> None:
-    if (home / HANDLER).is_file():  # the model brings its own
+    if (home / HANDLER).is_file():  # the model has its own
         shutil.copyfile(home / HANDLER, folder / HANDLER)
         return
     kind = "".join(part.capitalize() for part in task.split("_"))
-    # TorchServe refuses a handler file in which two classes are defined: this one defines one.
+    # TorchServe refuses a handler file that defines two classes.
     (folder / HANDLER).write_text(
-        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.tasks.{task} import {kind}\n\n\n'
+        f'"""Handler for TorchServe."""\n\nfrom vestal_handlers.tasks.{task} import {kind}\n\n\n'
         f"class Handler({kind}):\n    pass\n",
         "utf-8",
     )

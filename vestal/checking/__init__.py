@@ -4,7 +4,7 @@
 
 `opening` judges a zip's directory, a tar's headers or a folder, and only then unpacks; everything
 after it reads files and runs nothing of the archive. `running` loads the archive in a child
-process (`child`) with a time and a memory limit.
+process with a time and a memory limit.
 """
 
 from __future__ import annotations

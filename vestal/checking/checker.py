@@ -78,7 +78,7 @@ def check(
                 if bill is not None:
                     _tried(found, check_built_on, bill, found)
                 # A handler checks its options when it loads.
-                running.run(contents, found, seconds=seconds, memory=memory)
+                found.items += running.run(contents, seconds=seconds, memory=memory)
             elif settings is not None:
                 _tried(found, check_options, contents, *settings, found)
     order = sorted(found.items, key=lambda one: ("error", "warning", "note").index(one.severity))
