@@ -77,12 +77,7 @@ BY_HAND = {
     "no name": (FORM, PARTS.replace(b'name="a"; ', b"")),
     "empty name": (FORM, PARTS.replace(b'name="a"', b'name=""')),
     "bare name": (FORM, PARTS.replace(b'name="a"', b"name=a")),
-    "encoded file name": (
-        FORM,
-        PARTS.replace(b'filename="x.png"', b"filename*=utf-8''caf%C3%A9.png"),
-    ),
     "no type": (FORM, PARTS.replace(b"Content-Type: image/png\r\n", b"")),
-    "type with a parameter": (FORM, PARTS.replace(b"image/png", b"application/json; x=1")),
     "no parts": (FORM, b""),
     **{
         f"form {body!r}": (URLENCODED, body)
@@ -170,7 +165,7 @@ def test_forms_give_the_same_parts_as_on_the_server(served, local):
         here, there = ours.json(), json.loads(theirs[2])
         assert here["parts"] == there["parts"], (name, body)
         # On the server there are also headers that requests adds.
-        assert not here["headers"].items() - there["headers"].items(), (name, body)
+        assert here["headers"].items() <= there["headers"].items(), (name, body)
     assert len(refused) > 5
     assert [name for name in refused if name in cases] == ["curl --data-binary image"]
 
