@@ -1,4 +1,4 @@
-"""Check that a handler in this process and a server send the same response."""
+"""Send a request to a handler in this process and to a server, and compare the responses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import requests
 
 from vestal.inprocess import LoadedArchive
-from vestal.inprocess.frontend import Frontend, Sent
-from vestal.inprocess.messages import Answer
+from vestal.inprocess.frontend import Frontend, RawRequest
+from vestal.inprocess.messages import Response
 
 
 def ask_here(
@@ -20,11 +20,11 @@ def ask_here(
     body: bytes,
     *,
     explain: bool = False,
-) -> Answer:
+) -> Response:
     others = dict(headers)
-    sent = Sent("body", body, others.pop("Content-Type", ""), others)
-    (batch,) = frontend.ask(loaded, [sent], explain=explain)
-    return batch.answers[0]
+    request = RawRequest("body", body, others.pop("Content-Type", ""), others)
+    (batch,) = frontend.predict(loaded, [request], explain=explain)
+    return batch.responses[0]
 
 
 def ask_server(
@@ -35,29 +35,29 @@ def ask_server(
 
 
 def plain(body: bytes) -> Any:
-    """JSON without the ids that are another each time; other bytes as they are."""
+    """Return the JSON value without request IDs, or the bytes if they are not JSON."""
     try:
-        decoded = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return body
-    for one in [decoded, *decoded.get("predictions", [])]:
+    for one in [value, *value.get("predictions", [])]:
         one.pop("request_id", None)
-    return decoded
+    return value
 
 
-def assert_same(name: object, ours: Answer, theirs: tuple[int, Mapping[str, str], bytes]) -> None:
-    """Status, body and the handler's headers; of what no handler saw, status and type."""
+def assert_same(name: object, ours: Response, theirs: tuple[int, Mapping[str, str], bytes]) -> None:
+    """Compare status, body and the handler's headers; of refused requests, status and type."""
     status, headers, body = theirs
     assert ours.status == status, name
     lower = {key.lower(): value for key, value in headers.items()}
     assert ours.headers.items() <= lower.items(), name
     if ours.reached:
         assert plain(ours.body) == plain(body), name
-        # Everything else is of the frontend itself.
+        # All other headers are the frontend's.
         own = {key for key in lower if key.startswith("x-") and key != "x-request-id"}
         assert own | {"content-type"} & lower.keys() <= ours.headers.keys(), name
     else:
-        assert "x-model-name" not in lower, f"{name}: the server's handler received the request"
+        assert "x-model-name" not in lower, f"{name}: the server's handler was reached"
         assert bool(ours.body) == bool(body), name
         if body:
             assert plain(ours.body)["type"] == plain(body)["type"], name

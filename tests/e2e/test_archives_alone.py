@@ -1,4 +1,4 @@
-"""Every archive of the zoo on a plain `torchserve`, each worker with what its archive declares."""
+"""Every archive of the zoo on plain TorchServe, with only the packages that it declares."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from serving import plain_torchserve
 from vestal.mar.sample import matches, read_sample
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
-# TorchServe's own needs: its wheel's, and yaml, which its worker imports.
+# Dependencies of TorchServe's wheel, and yaml, which its worker imports.
 ALWAYS = ("torchserve", "pyyaml", "torch", "numpy")
 
 
 def closure(names) -> dict[str, Distribution]:
-    """The distributions of these names, and all that they need in turn."""
+    """Return the distributions with these names, and all their dependencies."""
     found: dict[str, Distribution] = {}
     waiting = list(names)
     while waiting:
@@ -39,7 +39,7 @@ def closure(names) -> dict[str, Distribution]:
 
 
 def environment(folder, names):
-    """A folder for PYTHONPATH that holds these distributions and nothing else."""
+    """Make a folder for PYTHONPATH with only these distributions and their dependencies."""
     folder.mkdir(parents=True)
     for dist in closure(names).values():
         for file in dist.files or ():
@@ -57,8 +57,8 @@ def bill_of(archive):
 
 
 @pytest.fixture(scope="module")
-def answers(zoo_project, tmp_path_factory):
-    """What each archive answers to its sample."""
+def responses(zoo_project, tmp_path_factory):
+    """The response of each archive to its sample."""
     root = tmp_path_factory.mktemp("alone")
     for name in SEVEN:
         bill = bill_of(zoo_project.model_store / f"{name}-1.0.mar")
@@ -87,11 +87,11 @@ def answers(zoo_project, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_an_archive_needs_only_what_it_declares(answers, zoo_project, name):
+def test_an_archive_needs_only_what_it_declares(responses, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
-    answer = answers[name]
-    assert answer.status_code == 200, answer.text
-    assert matches(sample.answer, answer.json(), sample.tolerance) is None
+    response = responses[name]
+    assert response.status_code == 200, response.text
+    assert matches(sample.answer, response.json(), sample.tolerance) is None
 
 
 def test_the_environments_hold_nothing_else(tmp_path, zoo_project):

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive, Response
 from vestal.mar.layout import MANIFEST
 
 
@@ -57,7 +57,7 @@ def as_json(value: Any, **headers: str) -> Input:
     return Input.raw(json.dumps(value).encode(), "application/json", **headers)
 
 
-def ask(loaded: LoadedArchive, sent: Input | bytes) -> Answer:
+def ask(loaded: LoadedArchive, sent: Input | bytes) -> Response:
     """The response to a request alone in its batch."""
     (answer,) = loaded.predict([sent])
     return answer

@@ -1,4 +1,4 @@
-"""Archives of every kind in this process: ours and others', packed and not, good and broken."""
+"""Archives that are loaded in this process: made by Vestal or not, packed or not, valid or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doubling import write_doubler
 
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Input, LoadedArchive
-from vestal.inprocess.frontend import Frontend, Sent
+from vestal.inprocess.frontend import Frontend, RawRequest
 from vestal.inprocess.profiling import profile
 from vestal.mar.layout import MANIFEST
 
@@ -27,7 +27,7 @@ def handle(data, context):
     print("a handler may print")
     return [json.dumps([type(value).__name__ for value in row.values()]) for row in data]
 """
-# What a worker finds in its working directory, and imports as late as it likes.
+# Opens a file and imports modules of its folder during a prediction.
 LATE = """
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def test_times_of_every_step(doubler):
         assert times.decode + times.forward + times.encode <= times.total
 
 
-def test_a_function_of_somebody_else(tmp_path):
+def test_a_handler_function(tmp_path):
     folder = write_function(tmp_path / "f")
     given = [Input.raw(b"{}", "application/json"), Input.raw(b"a", "text/plain"), Input.raw(b"")]
     with LoadedArchive(folder) as loaded:
@@ -107,7 +107,7 @@ def write_late(folder, name):
     return folder
 
 
-def said_by(loaded):
+def text_of(loaded):
     (answer,) = loaded.predict([b"x"])
     return answer.body.decode()
 
@@ -116,7 +116,7 @@ def test_a_handler_works_in_its_folder_as_in_a_worker(tmp_path, monkeypatch):
     write_late(tmp_path / "late", "one")
     monkeypatch.chdir(tmp_path)
     with LoadedArchive(Path("late")) as loaded:
-        assert said_by(loaded) == "one one one one"
+        assert text_of(loaded) == "one one one one"
         assert Path.cwd() == tmp_path
     assert not {"tools", "parts.more", "function_handler"} & sys.modules.keys()
     assert str(tmp_path / "late") not in sys.path
@@ -126,14 +126,14 @@ def test_archives_of_one_process_have_their_own_helpers(tmp_path):
     first, second = (write_late(tmp_path / name, name) for name in ("one", "two"))
     with LoadedArchive(first) as one, LoadedArchive(second) as two:
         for _ in range(2):
-            assert said_by(two) == "two two two two"
-            assert said_by(one) == "one one one one"
+            assert text_of(two) == "two two two two"
+            assert text_of(one) == "one one one one"
     (first / "tools.py").write_text("NAME = 'edited'\n")
     with LoadedArchive(first) as one:
-        assert said_by(one) == "edited one one one"
+        assert text_of(one) == "edited one one one"
 
 
-def test_a_handler_that_describes_nothing_says_so(tmp_path):
+def test_a_handler_without_a_description_is_an_error(tmp_path):
     source = FUNCTION.replace("[json.dumps(", "['no JSON' or (")
     with (
         LoadedArchive(write_function(tmp_path / "f", source)) as loaded,
@@ -142,7 +142,7 @@ def test_a_handler_that_describes_nothing_says_so(tmp_path):
         loaded.describe()
 
 
-def test_a_batch_that_fails_whole_is_the_frontends_answer(tmp_path):
+def test_a_batch_that_fails_whole_gets_the_frontends_response(tmp_path):
     folder = write_function(tmp_path / "f", FUNCTION.replace("print(", "raise ValueError("))
     with LoadedArchive(folder) as loaded:
         answers = loaded.predict([b"a", b"b"])
@@ -151,7 +151,7 @@ def test_a_batch_that_fails_whole_is_the_frontends_answer(tmp_path):
 
 
 def test_torchserves_own_image_classifier(tmp_path):
-    """As plain torch-model-archiver packs it: `--handler image_classifier`, no file of its own."""
+    """As packed by torch-model-archiver with `--handler image_classifier`."""
     from imaging import encoded, seven
 
     folder = write_function(
@@ -185,7 +185,7 @@ def test_torchserves_own_image_classifier(tmp_path):
         ),
     ],
 )
-def test_what_does_not_load_is_a_sentence(tmp_path, spoil, kind, message):
+def test_an_archive_that_does_not_load_is_an_error(tmp_path, spoil, kind, message):
     folder = write_doubler(tmp_path)
     spoil(folder)
     with pytest.raises(VestalError, match=message) as raised:
@@ -193,7 +193,7 @@ def test_what_does_not_load_is_a_sentence(tmp_path, spoil, kind, message):
     assert raised.type is kind
 
 
-def test_what_is_no_archive_is_a_sentence(tmp_path):
+def test_a_file_that_is_not_an_archive_is_an_error(tmp_path):
     for content in (b"", b"PK\3\4 cut off", b"\x1f\x8b cut off", b"text"):
         (tmp_path / "a.mar").write_bytes(content)
         with pytest.raises(UsageError, match="cannot be unpacked"):
@@ -202,21 +202,21 @@ def test_what_is_no_archive_is_a_sentence(tmp_path):
         LoadedArchive(tmp_path / "nothing.mar")
 
 
-def test_refused_requests_leave_their_batch_and_keep_their_place(doubler):
+def test_refused_requests_do_not_reach_the_handler_and_keep_their_place(doubler):
     sent = [
-        Sent("good", b"1.5", "application/json"),
-        Sent("broken form", b"=1", "application/x-www-form-urlencoded"),
-        Sent("large", b"1" * 11),
-        Sent("also good", b"2", "application/json"),
-        Sent("next", b"3", "application/json"),
+        RawRequest("good", b"1.5", "application/json"),
+        RawRequest("broken form", b"=1", "application/x-www-form-urlencoded"),
+        RawRequest("large", b"1" * 11),
+        RawRequest("also good", b"2", "application/json"),
+        RawRequest("next", b"3", "application/json"),
     ]
     with LoadedArchive(doubler) as loaded:
-        batches = Frontend(max_request_size=10).ask(loaded, sent, 4)
-        assert [[a.status for a in batch.answers] for batch in batches] == [
+        batches = Frontend(max_request_size=10).predict(loaded, sent, 4)
+        assert [[a.status for a in batch.responses] for batch in batches] == [
             [200, 500, 413, 200],
             [200],
         ]
-        assert [a.reached for a in batches[0].answers] == [True, False, False, True]
+        assert [a.reached for a in batches[0].responses] == [True, False, False, True]
         assert loaded.handler.sizes[-2:] == [2, 1]
 
 

@@ -47,7 +47,7 @@ def doubler(tmp_path):
 
 
 def carry_handlers(folder, marker):
-    """Gives the archive a copy of vestal_handlers of its own, which its answers show."""
+    """Give the archive its own copy of vestal_handlers, with a marker that its predictions show."""
     package = Path(vestal_handlers.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / package.name / "__init__.py").open("a") as source:
@@ -78,46 +78,46 @@ def start(*arguments, **options):
 
 
 def finish(process, given=None):
-    said, _ = process.communicate(given, timeout=SECONDS)
-    assert "Traceback" not in said, said
-    return process.returncode, said
+    output, _ = process.communicate(given, timeout=SECONDS)
+    assert "Traceback" not in output, output
+    return process.returncode, output
 
 
-def test_a_breakpoint_in_a_handler_just_works(doubler, tmp_path):
+def test_a_breakpoint_in_a_handler_works(doubler, tmp_path):
     (doubler / "model-config.yaml").write_text("handler: {warm_up: false}\n")
     edit(doubler / "handler.py", *BREAKPOINT)
     process = start("run", doubler, "--body", "20.5", cwd=tmp_path)
-    code, said = finish(process, "p f'{output.item()} here'\nc\n")
-    assert code == 0, said
-    assert "'41.0 here'" in said
-    assert '{"doubled": 41.0}' in said
-    assert re.search(r"batch of 1, decode [\d.]+ ms, forward [\d.]+ ms, encode", said)
+    code, output = finish(process, "p f'{output.item()} here'\nc\n")
+    assert code == 0, output
+    assert "'41.0 here'" in output
+    assert '{"doubled": 41.0}' in output
+    assert re.search(r"batch of 1, decode [\d.]+ ms, forward [\d.]+ ms, encode", output)
 
 
-def test_watch_answers_anew_after_every_edit_until_ctrl_c(doubler, tmp_path):
+def test_watch_predicts_again_after_every_edit_until_ctrl_c(doubler, tmp_path):
     (doubler / "helper.py").write_text("FACTOR = 1\n")
     edit(doubler / "handler.py", "output.item()", "output.item() * __import__('helper').FACTOR")
-    said = tmp_path / "said"
-    with said.open("w") as output:
+    output = tmp_path / "output"
+    with output.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-c", COMMANDS, "run", str(doubler), "--body", "1.5", "--watch"],
-            stdout=output,
+            stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
         )
     try:
-        wait_for(said, '{"doubled": 3.0}', "Ctrl-C stops")
+        wait_for(output, '{"doubled": 3.0}', "Ctrl-C stops")
         (doubler / "helper.py").write_text("FACTOR = 1 +\n")
-        wait_for(said, "does not load", "SyntaxError|invalid syntax")
+        wait_for(output, "does not load", "SyntaxError|invalid syntax")
         (doubler / "helper.py").write_text("FACTOR = 10\n")
-        wait_for(said, '{"doubled": 30.0}', "(?s)(Ctrl-C stops.*){3}")
+        wait_for(output, '{"doubled": 30.0}', "(?s)(Ctrl-C stops.*){3}")
         process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 0, said.read_text()
+        assert process.wait(SECONDS) == 0, output.read_text()
     finally:
         process.kill()
         process.wait()
-    assert said.read_text().splitlines()[-1] == "Stopped"
-    assert "Traceback" not in said.read_text()
+    assert output.read_text().splitlines()[-1] == "Stopped"
+    assert "Traceback" not in output.read_text()
 
 
 def wait_for(file, *patterns):
@@ -139,9 +139,9 @@ def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path)
     for name, value in {"a.json": 1.5, "b.json": "no number", "c.json": 3}.items():
         (inputs / name).write_text(json.dumps(value))
     options = ("--inputs", inputs, "--json")
-    code, said = finish(start("diff", doubler, other, *options, "--timing", cwd=tmp_path))
-    assert code == 1, said
-    found = json.loads(said[said.index("{") :])
+    code, output = finish(start("diff", doubler, other, *options, "--timing", cwd=tmp_path))
+    assert code == 1, output
+    found = json.loads(output[output.index("{") :])
     answers = found["answers"]
     assert (answers["inputs"], answers["different"], answers["labels"]) == (3, 2, 2)
     assert (answers["statuses"], answers["largest_value_difference"]) == (0, 0.5)
@@ -152,15 +152,15 @@ def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path)
     }
 
 
-def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_path):
+def test_a_comparison_shows_its_progress_and_measures_only_with_timing(doubler, tmp_path):
     (tmp_path / "one.json").write_text("1.5")
-    counting = "open({!r}, 'a').write('x')\n        return {{".format(str(tmp_path / "asked"))
+    counting = "open({!r}, 'a').write('x')\n        return {{".format(str(tmp_path / "predicted"))
     edit(doubler / "handler.py", "return {", counting)
     command = [sys.executable, "-m", "vestal", "diff", doubler, doubler, "--inputs", "one.json"]
 
     def on_a_terminal(*options):
         """Its output, and how many predictions the two made."""
-        (tmp_path / "asked").write_text("")
+        (tmp_path / "predicted").write_text("")
         terminal, end = pty.openpty()
         done = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=end, stderr=end)
         os.close(end)
@@ -170,7 +170,7 @@ def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_
                 shown += piece
         os.close(terminal)
         assert done.wait(60) == 0, shown
-        return shown.decode(), len((tmp_path / "asked").read_text())
+        return shown.decode(), len((tmp_path / "predicted").read_text())
 
     shown, quick = on_a_terminal()
     assert "comparing predictions" in shown
@@ -182,7 +182,7 @@ def test_a_comparison_shows_its_progress_and_does_not_time_unasked(doubler, tmp_
     assert timed == quick + 40
 
 
-def test_a_handler_that_kills_its_process_is_named(doubler, tmp_path):
+def test_a_handler_that_kills_its_process_is_an_error(doubler, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(doubler, other)
     edit(
@@ -192,9 +192,12 @@ def test_a_handler_that_kills_its_process_is_named(doubler, tmp_path):
     )
     process = start("diff", doubler, other, "--inputs", "broken.json", cwd=tmp_path)
     (tmp_path / "broken.json").write_text('"broken decode"')
-    code, said = finish(process)
+    code, output = finish(process)
     assert code == 1
-    assert "other: its process ended with code 7 while answering broken.json: last words" in said
+    assert (
+        "other: its process ended with exit code 7 while answering broken.json: last words"
+        in output
+    )
 
 
 PLUGIN = """
@@ -222,7 +225,7 @@ def test_it_is_loaded_once(archive):
 """
 
 
-def test_users_have_a_fixture(doubler, tmp_path):
+def test_the_pytest_fixture_loads_archives(doubler, tmp_path):
     (tmp_path / "test_mine.py").write_text(textwrap.dedent(PLUGIN.format(folder=str(doubler))))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "vestal.testing.plugin", "test_mine.py"],
@@ -230,7 +233,7 @@ def test_users_have_a_fixture(doubler, tmp_path):
         capture_output=True,
         text=True,
         timeout=SECONDS,
-        # However it is installed: the plugin's entry point would register it twice.
+        # The entry point of an installed Vestal would register the plugin twice.
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         check=False,
     )

@@ -1,4 +1,4 @@
-"""What is other in an archive, and in its answers."""
+"""Differences between archives and between their predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from vestal.archive.comparing import Comparison, _count, _difference
 from vestal.archive.diff import BILL, Change, Changes, Member, compare
-from vestal.inprocess.messages import Answer
+from vestal.inprocess.messages import Response
 from vestal.mar.layout import MANIFEST
 
 
@@ -24,7 +24,7 @@ def write(folder, *, config="batchSize: 8\nhandler: {top_k: 3}\n", weights=b"one
     return folder
 
 
-def test_an_archive_is_like_itself(tmp_path):
+def test_an_archive_equals_itself(tmp_path):
     changes = compare(write(tmp_path / "a"), write(tmp_path / "b"))
     assert changes == Changes()
     assert not changes
@@ -57,13 +57,13 @@ def test_files_settings_packages_and_training_are_compared(tmp_path):
     )
 
 
-def test_content_of_one_size_is_compared_too(tmp_path):
+def test_files_of_the_same_size_are_compared(tmp_path):
     changes = compare(write(tmp_path / "a"), write(tmp_path / "b", weights=b"two"))
     assert changes.members == [Member("model.pt", 3, 3)]
 
 
 def answer(value, status=200):
-    return Answer(status, {}, value if isinstance(value, bytes) else json.dumps(value).encode())
+    return Response(status, {}, value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
 def counted(before, after):
@@ -108,7 +108,7 @@ def test_labels_of_several_instances_are_compared_one_by_one():
 
 
 @pytest.mark.parametrize("odd", [{"predictions": None}, {"predictions": 7}, None, [None]])
-def test_odd_answers_are_compared(odd):
+def test_unusual_responses_are_compared(odd):
     assert counted(answer(odd), answer(odd)).labels == 0
     assert _difference(answer(odd), answer(odd), 0.0) is None
     assert _difference(answer(odd), answer({"label": "7"}), 0.0)
@@ -122,7 +122,7 @@ def test_huge_numbers_are_compared():
 
 
 def test_nan_is_infinitely_far():
-    before = Answer(200, {}, b'{"prediction": NaN}')
+    before = Response(200, {}, b'{"prediction": NaN}')
     assert counted(before, answer({"prediction": 1.0})).value == math.inf
     assert _difference(before, answer({"prediction": 1.0}), 1.0)
 
@@ -136,11 +136,11 @@ def test_texts_are_counted_by_input():
 def test_statuses_and_bytes_are_compared():
     assert counted(answer({}), answer({}, 422)).statuses == 1
     assert _difference(answer({}), answer({}, 422), 1.0) == "status is 422, was 200"
-    assert _difference(answer(b"\xff"), answer(b"\xfe"), 1.0) == "other bytes"
+    assert _difference(answer(b"\xff"), answer(b"\xfe"), 1.0) == "the bytes differ"
     assert _difference(answer(b"\xff"), answer(b"\xff"), 0.0) is None
 
 
-def test_request_ids_and_the_machines_noise_are_no_difference():
+def test_request_ids_and_rounding_are_ignored():
     before = {"prediction": 1.0, "request_id": "a"}
     after = {"prediction": 1.00001, "request_id": "b"}
     assert _difference(answer(before), answer(after), 1e-4) is None

@@ -247,7 +247,7 @@ def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing",), "no archive nothing: .*nor is it one of the models"),
+        (("nothing",), "no archive nothing: .*the project's models are"),
         (("mnist-1.0", "--dataset", "cifar"), "it has digits, mnist"),
         (("mnist",), "no weights of mnist"),
         (("mnist", "--version", "9"), "no version 9 of mnist: name one of mnist-1.0"),

@@ -48,7 +48,7 @@ def test_an_archive_holds_what_a_worker_needs(trained_project):
 def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(
     tmp_path, weights, monkeypatch
 ):
-    # Where Python leaves bytecode, beside the handler that is tried, it must not be packed.
+    # Python writes bytecode beside the handler that is loaded; it must not be packed.
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
@@ -78,8 +78,8 @@ def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(
     assert {packed_on("10000", "A-24"), packed_on("20000", "B+24")} == made
 
 
-def test_the_bill_names_what_a_handler_of_ones_own_leads_to(tmp_path):
-    """A regressor whose handler uses what only images need otherwise."""
+def test_the_bill_names_the_packages_of_a_custom_handler(tmp_path):
+    """A regressor whose handler uses a package that is otherwise only needed for images."""
     project = Project(tmp_path)
     home = project.models / "regression"
     shutil.copytree(find_model(project, "regression"), home)
@@ -107,7 +107,7 @@ def test_packing_again_changes_nothing(tmp_path, weights):
 
 
 @pytest.mark.parametrize("engine", ["torchscript", "exported", "onnx"])
-def test_what_another_engine_loads_has_the_same_bytes_in_every_folder(tmp_path, engine):
+def test_converted_weights_have_the_same_bytes_in_every_folder(tmp_path, engine):
     torch.manual_seed(0)
     weights = tmp_path / "state.pth"
     torch.save(load_recipe(Project(tmp_path), "lenet5").make(DIGITS).state_dict(), weights)
@@ -135,7 +135,7 @@ def test_other_content_under_the_same_version_is_refused_unless_forced(trained_p
     assert (forced.replaced["sha256"], forced.replaced["dataset"]) == (before.sha256, "digits")
 
 
-def test_of_two_packs_at_once_under_one_version_one_is_refused(trained_project, tmp_path):
+def test_of_two_simultaneous_packs_of_one_version_one_is_refused(trained_project, tmp_path):
     project = Project(tmp_path)
 
     def packed(number):
@@ -146,20 +146,20 @@ def test_of_two_packs_at_once_under_one_version_one_is_refused(trained_project, 
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
-        said = sorted(pool.map(packed, "12"), key=len)
-    assert "exists with other content" in said[1]
-    assert read_index(project.model_store)["mnist-1.0.mar"]["sha256"] == said[0]
+        results = sorted(pool.map(packed, "12"), key=len)
+    assert "exists with other content" in results[1]
+    assert read_index(project.model_store)["mnist-1.0.mar"]["sha256"] == results[0]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a.mar": 1}', "{"])
-def test_an_index_that_is_none_is_named_before_anything_is_replaced(tmp_path, content):
+def test_an_invalid_index_is_an_error_before_anything_is_replaced(tmp_path, content):
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(VestalError, match=r"index\.json cannot be read"), update_index(tmp_path):
         pytest.fail("the archive would be replaced here")
     assert (tmp_path / "index.json").read_text() == content
 
 
-def test_bytes_that_are_known_keep_their_entry():
+def test_an_archive_with_the_same_bytes_keeps_its_entry():
     index = {}
     add_entry(index, "a.mar", sha256="1", machine="one")
     before = index["a.mar"]
@@ -169,10 +169,10 @@ def test_bytes_that_are_known_keep_their_entry():
     assert index["a.mar"]["machine"] == "two"
 
 
-def test_a_revision_says_whether_files_are_changed(tmp_path):
+def test_a_revision_shows_whether_files_have_changed(tmp_path):
     def git(*words):
-        said = ("-c", "user.name=a", "-c", "user.email=a@b")
-        subprocess.run(["git", *said, "-C", tmp_path, *words], check=True, capture_output=True)
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *identity, "-C", tmp_path, *words], check=True, capture_output=True)
 
     assert _revision(tmp_path) is None
     git("init")
@@ -191,12 +191,14 @@ def test_a_folder_may_have_a_comma_in_its_name(tmp_path, weights):
     assert pack(project, "mnist", version="1.0", weights=weights).new
 
 
-def test_a_precision_that_there_is_none_of_is_refused(tmp_path, weights):
-    with pytest.raises(UsageError, match="unknown precision 'int8': pass one of fp32, fp16, bf16"):
+def test_an_unknown_precision_is_refused(tmp_path, weights):
+    with pytest.raises(
+        UsageError, match="no precision 'int8': the precisions are fp32, fp16, bf16"
+    ):
         pack(Project(tmp_path), "mnist", version="1.0", weights=weights, precision="int8")
 
 
-def test_the_index_says_where_an_archive_came_from(trained_project):
+def test_the_index_records_the_origin_of_an_archive(trained_project):
     store = trained_project.model_store
     entry = read_index(store)["mnist-1.0.mar"]
     assert entry["sha256"] == sha256_of(store / "mnist-1.0.mar")
@@ -215,17 +217,17 @@ def test_the_index_keeps_every_entry_under_parallel_packs(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["1.0/../../x", "", "a b", "-1", "1.0\n"])
-def test_a_version_that_cannot_be_is_refused(tmp_path, weights, version):
+def test_an_invalid_version_is_refused(tmp_path, weights, version):
     with pytest.raises(UsageError, match="cannot be part of a file name"):
         pack(Project(tmp_path), "mnist", version=version, weights=weights)
 
 
-def test_missing_weights_are_named(tmp_path):
+def test_missing_weights_are_an_error(tmp_path):
     with pytest.raises(VestalError, match=r"is a folder, but no run"):
         pack(Project(tmp_path), "mnist", version="1.0", weights=tmp_path)
 
 
-def test_weights_that_do_not_load_are_no_archive(tmp_path, weights):
+def test_weights_that_do_not_load_are_not_packed(tmp_path, weights):
     broken = tmp_path / "broken"
     shutil.copytree(weights, broken)
     (broken / "model.pt").write_bytes(b"not TorchScript")
@@ -235,7 +237,7 @@ def test_weights_that_do_not_load_are_no_archive(tmp_path, weights):
     assert not list(project.model_store.iterdir())
 
 
-def test_a_sample_of_ones_own_is_packed_with_its_prediction(tmp_path, weights):
+def test_a_sample_file_is_packed_with_its_prediction(tmp_path, weights):
     project = Project(tmp_path)
     image = tmp_path / "seven.webp"
     Image.new("L", (30, 40), 7).save(image, lossless=True)

@@ -1,4 +1,4 @@
-"""Inputs, targets and output of `vestal run`, and how it waits for a change."""
+"""Inputs and output of `vestal run`, what it loads, and how it waits for a change."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from vestal.archive.target import Target, find_target
+from vestal.archive.runnable import Runnable, find_runnable
 from vestal.archive.watching import state_of, wait_for_change
 from vestal.cli import run_output
 from vestal.cli.run import _Command
 from vestal.cli.run_inputs import RunInputs, requests_of
 from vestal.errors import UsageError
 from vestal.inprocess import profiling
-from vestal.inprocess.frontend import Batch, Frontend, Sent
-from vestal.inprocess.messages import Answer, RefusedRequest
+from vestal.inprocess.frontend import Batch, Frontend, RawRequest
+from vestal.inprocess.messages import RefusedRequest, Response
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.layout import MANIFEST
 from vestal.mar.manifest import read_manifest
@@ -100,9 +100,9 @@ def test_invalid_inputs_are_errors(inputs, message):
 
 def test_a_body_that_is_too_large_gets_an_empty_413():
     frontend = Frontend(max_request_size=4)
-    frontend.receive(Sent("", b"four"))
+    frontend.receive(RawRequest("", b"four"))
     with pytest.raises(RefusedRequest, match="max_request_size") as refused:
-        frontend.receive(Sent("", b"fiver"))
+        frontend.receive(RawRequest("", b"fiver"))
     assert (refused.value.status, refused.value.body()) == (413, b"")
 
 
@@ -121,20 +121,20 @@ def test_limits_come_from_config_properties(tmp_path):
         Frontend.of(project)
 
 
-def test_a_target_is_a_path_the_name_of_an_archive_or_a_model(tmp_path):
+def test_a_runnable_is_found_by_path_by_archive_and_by_model(tmp_path):
     project = Project(tmp_path)
     project.model_store.mkdir()
     packed = project.model_store / "mnist-1.0.mar"
     packed.touch()
-    assert find_target(project, str(packed)).archive == packed
-    assert find_target(project, "mnist-1.0").archive == packed
-    assert find_target(project, "mnist", version="1.0").archive == packed
-    model = find_target(project, "mnist", engine="eager")
+    assert find_runnable(project, str(packed)).archive == packed
+    assert find_runnable(project, "mnist-1.0").archive == packed
+    assert find_runnable(project, "mnist", version="1.0").archive == packed
+    model = find_runnable(project, "mnist", engine="eager")
     assert (model.archive, model.name, model.engine) == (None, "mnist", "eager")
-    with pytest.raises(UsageError, match="--engine cannot be set any more"):
-        find_target(project, "mnist-1.0", engine="eager")
-    with pytest.raises(UsageError, match="nor is it one of the models"):
-        find_target(project, "mnits")
+    with pytest.raises(UsageError, match="--engine cannot be set"):
+        find_runnable(project, "mnist-1.0", engine="eager")
+    with pytest.raises(UsageError, match="the project's models are"):
+        find_runnable(project, "mnits")
 
 
 def write_folder(folder, version="1.0"):
@@ -147,7 +147,7 @@ def write_folder(folder, version="1.0"):
 def test_an_archive_may_be_nested_in_a_folder(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "outer" / "inner")
-    assert find_target(project, "outer").archive == tmp_path / "outer"
+    assert find_runnable(project, "outer").archive == tmp_path / "outer"
     assert find_archive(project, "outer") == tmp_path / "outer"
     manifest = read_manifest(tmp_path / "outer")
     assert (manifest.name, manifest.version) == ("m", "1.0")
@@ -156,9 +156,9 @@ def test_an_archive_may_be_nested_in_a_folder(tmp_path):
 def test_a_version_that_differs_from_the_archive_is_refused(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "m-1.0")
-    assert find_target(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
-    with pytest.raises(UsageError, match=r"has version 1\.0, which contradicts --version 9\.9"):
-        find_target(project, "m-1.0", version="9.9")
+    assert find_runnable(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
+    with pytest.raises(UsageError, match=r"is of version 1\.0, and --version says 9\.9"):
+        find_runnable(project, "m-1.0", version="9.9")
 
 
 def test_paths_start_at_the_projects_root(tmp_path, monkeypatch):
@@ -166,13 +166,13 @@ def test_paths_start_at_the_projects_root(tmp_path, monkeypatch):
     folder = write_folder(project.root / "m")
     (project.root / "w.pth").touch()
     monkeypatch.chdir(tmp_path)
-    assert find_target(project, "m").archive == folder
-    assert find_target(project, "mnist", weights="w.pth").weights == str(project.root / "w.pth")
+    assert find_runnable(project, "m").archive == folder
+    assert find_runnable(project, "mnist", weights="w.pth").weights == str(project.root / "w.pth")
     monkeypatch.chdir(project.root)
-    assert find_target(project, "m").archive == Path("m")
+    assert find_runnable(project, "m").archive == Path("m")
 
 
-def test_the_sources_of_a_target_are_watched(tmp_path):
+def test_the_sources_of_a_runnable_are_watched(tmp_path):
     project = Project(tmp_path)
     runs = [project.runs / "mnist" / number for number in "12"]
     for run in runs:
@@ -180,12 +180,12 @@ def test_the_sources_of_a_target_are_watched(tmp_path):
         (run / "training.json").touch()
     home, weights = find_model(project, "mnist"), tmp_path / "w.pth"
     weights.touch()
-    watched = find_target(project, "mnist").places()
+    watched = find_runnable(project, "mnist").places()
     assert runs[1] in watched
     assert home / "handler.py" in watched
     assert not {runs[0], home} & set(watched)
-    assert {home, weights} <= set(find_target(project, "mnist", weights=str(weights)).places())
-    assert runs[0] in find_target(project, "mnist", weights=str(runs[0])).places()
+    assert {home, weights} <= set(find_runnable(project, "mnist", weights=str(weights)).places())
+    assert runs[0] in find_runnable(project, "mnist", weights=str(runs[0])).places()
 
 
 def test_a_trace_is_written_to_this_folder_whatever_the_name_of_the_model(
@@ -196,7 +196,7 @@ def test_a_trace_is_written_to_this_folder_whatever_the_name_of_the_model(
         profiling, "profile", lambda loaded, batch, trace: traces.append(trace) or []
     )
     monkeypatch.chdir(tmp_path)
-    command = _Command(Target(Project(tmp_path), "m"), RunInputs(), 1, False, False, True, False)
+    command = _Command(Runnable(Project(tmp_path), "m"), RunInputs(), 1, False, False, True, False)
     facts = {}
     named = SimpleNamespace(name="../../x", version="1/0")
     assert command._profiled(named, Frontend(), [], facts) == []
@@ -269,12 +269,12 @@ def test_a_handler_function_has_no_steps():
 
 def test_facts_are_complete_and_valid_json(capsys):
     answers = [
-        Answer(200, {"content-type": "application/json"}, b'{"label": "7"}'),
-        Answer(200, {}, b'{"a": NaN}'),
-        Answer(200, {}, b"\xff"),
-        Answer(413, {}, b"", reached=False),
+        Response(200, {"content-type": "application/json"}, b'{"label": "7"}'),
+        Response(200, {}, b'{"a": NaN}'),
+        Response(200, {}, b"\xff"),
+        Response(413, {}, b"", reached=False),
     ]
-    sent = [Sent(f"input {number}", b"") for number in range(4)]
+    sent = [RawRequest(f"input {number}", b"") for number in range(4)]
     batch = Batch(sent, answers, Times(0.5, 0.1, 0.2, 0.1))
     facts = json.loads(json.dumps(run_output.facts([batch]), allow_nan=False))
     bodies = [

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vestal.archive.pack import pack
-from vestal.archive.target import stage_model
+from vestal.archive.runnable import stage_model
 from vestal.errors import UsageError, VestalError
 from vestal.models import find_model, support_files
 from vestal.project import Project

@@ -1,7 +1,7 @@
-"""How many answers are other from one archive than from another, and how fast both are.
+"""Compare the predictions and the latency of two archives.
 
-Each runs in a process of its own with the handlers that it carries; they are asked in turns, so
-that what else the machine does falls on both.
+Each archive runs in a child process with the handlers that it contains. Requests alternate between
+the two, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -13,41 +13,40 @@ from pathlib import Path
 from typing import Any
 
 from vestal.inprocess.archive_process import ArchiveProcess
-from vestal.inprocess.frontend import Frontend, Sent
-from vestal.inprocess.messages import Answer
+from vestal.inprocess.frontend import Frontend, RawRequest
+from vestal.inprocess.messages import Response
 from vestal.mar.sample import TOLERANCE, by_label, distance_of, matches
 
-MEASURED = 20  # latencies of each side at least
+MEASURED = 20  # the least number of latencies per archive
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the current step, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The two answers to one input.
+    """The two responses to one input.
 
     Attributes:
-        difference: the first one as a sentence; None: they are equal.
-        grave: status, label or text is another one, not only a number.
+        difference: a sentence about the first difference; None: they are equal.
+        grave: status, label or text differs, not only a number.
     """
 
     name: str
-    before: Answer
-    after: Answer
+    before: Response
+    after: Response
     difference: str | None
     grave: bool = False
 
 
 @dataclass
 class Comparison:
-    """Counts are of inputs, latencies in seconds (median; None: not timed).
+    """Counts are of inputs; latencies are medians in seconds, None if not measured.
 
     Attributes:
-        different: pairs that differ by more than the tolerance.
-        statuses, labels, texts: in how many inputs one of them is another.
-        probability: the largest difference of one label's probability.
-        value: the largest difference of any other number, as of a regressor's prediction.
+        statuses, labels, texts: number of inputs for which one of them differs.
+        probability: the largest difference between probabilities of the same label.
+        value: the largest difference between other numbers, such as a regressor's predictions.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -61,15 +60,15 @@ class Comparison:
 
     @property
     def different(self) -> list[Pair]:
-        """The grave ones first."""
+        """Pairs that differ by more than the tolerance, the grave ones first."""
         found = [pair for pair in self.pairs if pair.difference is not None]
         return sorted(found, key=lambda pair: not pair.grave)
 
 
-def compare_answers(
+def compare_predictions(
     before: Path,
     after: Path,
-    sent: Sequence[Sent],
+    requests: Sequence[RawRequest],
     frontend: Frontend,
     names: tuple[str, str] = ("before", "after"),
     tolerance: float = TOLERANCE,
@@ -77,52 +76,60 @@ def compare_answers(
     timed: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Comparison:
-    """Asks both unpacked archives for every input.
+    """Send every request to both unpacked archives and compare the responses.
 
     Args:
-        tolerance: by how much numbers may differ, times the number where that is larger than 1.
-        timed: measures the latency too, with at least 20 more predictions of each archive.
+        tolerance: largest accepted difference of two numbers, relative for numbers above 1.
+        timed: also measure the latency, with at least 20 more predictions of each archive.
 
     Raises:
-        VestalError: one of them does not load, or dies of an input.
+        VestalError: an archive does not load, or its process dies or takes too long.
     """
     found = Comparison()
-    seconds: tuple[list[float], list[float]] = ([], [])
     with (
         ArchiveProcess(before, names[0], frontend) as old,
         ArchiveProcess(after, names[1], frontend) as new,
     ):
-        old.ready()
-        new.ready()
-        for done, each in enumerate(sent):
-            progress("comparing predictions", done, len(sent))
-            (was, _), (is_, _) = old.ask(each), new.ask(each)
-            grave = _count(found, was, is_)
-            difference = _difference(was, is_, tolerance)
-            found.pairs.append(Pair(each.name, was, is_, difference, grave))
-        turns = -(-MEASURED // len(sent)) if sent and timed else 0
-        for turn in range(turns):
-            for done, each in enumerate(sent):
-                progress("timing predictions", turn * len(sent) + done, turns * len(sent))
-                sides = [(old, seconds[0]), (new, seconds[1])]
-                for side, taken in sides if turn % 2 else reversed(sides):
-                    _, passed = side.ask(each)
-                    taken += [] if passed is None else [passed]
-    found.before_p50, found.after_p50 = (statistics.median(s) if s else None for s in seconds)
+        old.wait_until_loaded()
+        new.wait_until_loaded()
+        for done, request in enumerate(requests):
+            progress("comparing predictions", done, len(requests))
+            (left, _), (right, _) = old.predict(request), new.predict(request)
+            grave = _count(found, left, right)
+            difference = _difference(left, right, tolerance)
+            found.pairs.append(Pair(request.name, left, right, difference, grave))
+        if requests and timed:
+            found.before_p50, found.after_p50 = _latencies(old, new, requests, progress)
     return found
 
 
-def _difference(before: Answer, after: Answer, tolerance: float) -> str | None:
+def _latencies(
+    old: ArchiveProcess, new: ArchiveProcess, requests: Sequence[RawRequest], progress: Progress
+) -> list[float | None]:
+    """Median seconds in each handler; None if no request reached it."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    rounds = -(-MEASURED // len(requests))
+    for number in range(rounds):
+        for done, request in enumerate(requests):
+            progress("timing predictions", number * len(requests) + done, rounds * len(requests))
+            sides = [(old, seconds[0]), (new, seconds[1])]
+            for side, taken in sides if number % 2 else reversed(sides):
+                _, passed = side.predict(request)
+                taken += [] if passed is None else [passed]
+    return [statistics.median(taken) if taken else None for taken in seconds]
+
+
+def _difference(before: Response, after: Response, tolerance: float) -> str | None:
     if before.status != after.status:
         return f"status is {after.status}, was {before.status}"
     old, new = _value(before), _value(after)
     if isinstance(old, bytes) or isinstance(new, bytes):
-        return None if old == new else "other bytes"
+        return None if old == new else "the bytes differ"
     return matches(old, new, tolerance)
 
 
-def _count(found: Comparison, before: Answer, after: Answer) -> bool:
-    """Adds what differs; True where it is more than numbers."""
+def _count(found: Comparison, before: Response, after: Response) -> bool:
+    """Add the differences; return whether more than numbers differ."""
     if before.status != after.status:
         found.statuses += 1
         return True
@@ -141,23 +148,23 @@ def _count(found: Comparison, before: Answer, after: Answer) -> bool:
     return labels or texts
 
 
-def _value(answer: Answer) -> Any:
-    """JSON without what is another each time; other bytes as they are."""
+def _value(response: Response) -> Any:
+    """Return the JSON value without request IDs, or the bytes if they are not JSON."""
     try:
-        said = answer.json()
+        value = response.json()
     except (ValueError, RecursionError):
-        return answer.body
-    several = said.get("predictions") if isinstance(said, dict) else said
-    for one in [said, *(several if isinstance(several, list) else [])]:
+        return response.body
+    several = value.get("predictions") if isinstance(value, dict) else value
+    for one in [value, *(several if isinstance(several, list) else [])]:
         if isinstance(one, dict):
             one.pop("request_id", None)
-    return said
+    return value
 
 
 def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The values that stand in both, by place; of labelled ones by label."""
+    """Yield key, old and new of the values that both have; labelled items are paired by label."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        if _are_shares(old, new):
+        if _are_probabilities(old, new):
             yield "label", max(old, key=old.__getitem__), max(new, key=new.__getitem__)
             for name in old.keys() & new.keys():
                 yield "probability", old[name], new[name]
@@ -177,14 +184,14 @@ def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]
         yield key, old, new
 
 
-def _are_shares(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether both are {label: probability, ...}, as TorchServe's own classifiers answer.
+def _are_probabilities(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both are {label: probability, ...}, the format of TorchServe's own classifiers.
 
-    One number of one name is a value, like a regressor's.
+    A single number with the same name on both sides is a value, such as a regressor's prediction.
     """
     return (len(old) > 1 or old.keys() != new.keys()) and all(
         side
-        and all(_is_number(share) and 0 <= share <= 1 for share in side.values())
+        and all(_is_number(one) and 0 <= one <= 1 for one in side.values())
         and sum(side.values()) < 1.01
         for side in (old, new)
     )

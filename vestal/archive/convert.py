@@ -1,23 +1,22 @@
-"""Weights turned into the format that an engine loads: `python -m vestal.archive.convert`.
+"""Convert weights to the format that an engine loads: `python -m vestal.archive.convert`.
 
-It runs in a process of its own, so that the same weights give the same bytes in every folder: there
-the model's modules have one name, hashes no seed, and TorchScript has compiled nothing before.
+This runs in a child process, so that the same weights give the same bytes in every folder: the
+model's modules have a fixed name, hashes have no seed, and TorchScript has compiled nothing before.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-from vestal.children import end_with_parent, parents_pid
+from vestal.children import end_with_parent
 from vestal.errors import UsageError, VestalError
-from vestal.inprocess.archive_process import python_path
+from vestal.inprocess.child import Channel
+from vestal.inprocess.child_process import ChildDied, ChildProcess
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
 
-# The format that makes what an engine loads.
+# The format in which weights are saved for an engine.
 BY_ENGINE = {
     "eager": "state_dict",
     "torchscript": "torchscript",
@@ -28,51 +27,44 @@ PACKAGE = "vestal_model"
 
 
 def artifact_for(run: Run, engine: str, folder: Path) -> Path:
-    """The file that an engine loads: the run's own, or one made from its weights in `folder`.
+    """Return the file that an engine loads: one of the run, or its weights converted into `folder`.
 
     Raises:
-        UsageError: no such engine.
-        VestalError: the run has no weights that the engine's format can be made from.
+        UsageError: the engine is unknown.
+        VestalError: the run has no weights that can be converted, or the conversion fails.
     """
     if run.task == "text_generator":
-        raise UsageError(f"text generation has no engine {engine!r}: it runs in transformers")
+        raise UsageError(
+            f"text generation runs in transformers; there is no engine {engine!r} for it"
+        )
     if engine not in BY_ENGINE:
-        raise UsageError(f"no engine {engine!r}: the engines are {', '.join(BY_ENGINE)}")
+        raise UsageError(f"unknown engine {engine!r}: expected one of {', '.join(BY_ENGINE)}")
     for artifact in run.artifacts:
         if BY_SUFFIX.get(Path(artifact).suffix) == engine:
             return run.folder / artifact
     weights = [a for a in run.artifacts if BY_SUFFIX.get(Path(a).suffix) == "eager"]
     if not weights:
         raise VestalError(
-            f"{run.folder} holds {', '.join(run.artifacts)}: the {engine} engine's format is made "
-            "from weights by name (a state_dict or safetensors), which are not there"
+            f"{run.folder} has {', '.join(run.artifacts)}; a file for the {engine} engine can only "
+            "be made from a state_dict or safetensors"
         )
+    arguments = [str(run.folder), weights[0], BY_ENGINE[engine], str(folder.resolve())]
     shape = [str(side) for side in (2, *run.input_shape)]
-    command = [sys.executable, "-m", __name__, str(run.folder), weights[0], BY_ENGINE[engine]]
-    done = subprocess.run(
-        [*command, str(folder.resolve()), *shape],
-        env={
-            **os.environ,
-            **parents_pid(),
-            "PYTHONPATH": python_path(),
-            "PYTHONHASHSEED": "0",
-            "PYTHONDONTWRITEBYTECODE": "1",  # the run's folder stays as it is
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise VestalError(
-            f"{weights[0]} of {run.folder} cannot be turned into what the {engine} engine loads: "
-            f"{said[-1]}"
-        )
-    return folder / done.stdout.split()[-1]
+    fixed = {"PYTHONHASHSEED": "0"}
+    with ChildProcess(run.model, __name__, *arguments, *shape, environment=fixed) as child:
+        try:
+            made = child.exchange(b"", "converting the weights", seconds=None)["file"]
+        except ChildDied as error:
+            raise VestalError(
+                f"{weights[0]} of {run.folder} cannot be converted for the {engine} engine: "
+                f"{error.output.rpartition('; ')[2]}"
+            ) from None
+    return folder / str(made)
 
 
 def main(run: Path, weights: str, kind: str, folder: Path, shape: list[int]) -> None:
-    """Prints the name of the file that it made, last."""
+    """Convert the weights; report the name of the new file to the parent process."""
+    channel = Channel()
     import torch
 
     from vestal.weights.saving import save
@@ -80,7 +72,8 @@ def main(run: Path, weights: str, kind: str, folder: Path, shape: list[int]) -> 
 
     module = eager.build(run, PACKAGE)
     eager.fill(module, eager.read(run / weights), weights)
-    print(*save(module.eval(), [kind], folder, torch.zeros(shape)))
+    (made,) = save(module.eval(), [kind], folder, torch.zeros(shape))
+    channel.write(file=made)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What is other in one archive than in another: files, settings, packages, what it says of itself.
+"""Compare two unpacked archives: files, settings, packages and metadata.
 
-Both are unpacked folders. Where there is a bill of materials it says engine, precision, packages
-and training; else files and settings alone are compared.
+Engine, precision, packages and training are read from the bills of materials. Archives without one
+are compared by files and settings only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Change:
-    """One value; None stands for "not there", as it does in YAML."""
+    """One value before and after; None if it is missing."""
 
     where: str
     before: Any
@@ -31,7 +31,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Member:
-    """A file by its size in bytes on both sides; None: not there."""
+    """A file and its sizes in bytes; None if it is missing."""
 
     name: str
     before: int | None
@@ -40,7 +40,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Changes:
-    """`members`: added, removed or changed. The others by the path of their keys."""
+    """Files that were added, removed or changed; other values by the path of their keys."""
 
     members: list[Member] = field(default_factory=list)
     config: list[Change] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Changes:
 
 
 def compare(before: Path, after: Path) -> Changes:
-    """The differences of two unpacked archives; their times and the bill's own hashes are none."""
+    """Compare two unpacked archives; times and hashes in the bill of materials are ignored."""
     old, new = _read(before / BILL), _read(after / BILL)
     facts = [_facts(_manifest(folder), bill) for folder, bill in ((before, old), (after, new))]
     return Changes(
@@ -88,11 +88,11 @@ def _same(old: Path, new: Path) -> bool:
 
 
 def _facts(manifest: Manifest, bill: Mapping[str, Any]) -> dict[str, Any]:
-    said = ("model", "version", "task", "engine", "precision", "artifact", "built_on")
+    keys = ("model", "version", "task", "engine", "precision", "artifact", "built_on")
     model = manifest.model()
     return {
         "manifest": {key: value for key, value in model.items() if key != "modelVersion"},
-        **{key: bill[key] for key in said if key in bill},
+        **{key: bill[key] for key in keys if key in bill},
         "version": model.get("modelVersion"),
     }
 

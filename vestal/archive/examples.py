@@ -1,4 +1,4 @@
-"""A small value that a JSON Schema allows."""
+"""Make a small value that a JSON Schema allows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _PLAIN = {"string": "text", "integer": 0, "number": 0.0, "boolean": False}
 
 
 def example_of(schema: Any, depth: int = DEPTH) -> Any:
-    """The value; None where the schema says too little, or allows null only.
+    """Return the value; None if the schema is too general, or allows only null.
 
-    It need not be valid: of constraints between values (`pattern`, `uniqueItems`) nothing is known.
+    It may be invalid, because some keywords (`pattern`, `uniqueItems`) are ignored.
     """
     if not isinstance(schema, Mapping) or not depth:
         return None

@@ -1,8 +1,8 @@
-"""Packs weights into an archive that stands alone.
+"""Pack weights into an archive that does not need Vestal.
 
-An archive holds what a worker needs beside TorchServe, torch and the packages it names: the
-handler, all of `vestal_handlers`, weights, labels, transforms, model-config.yaml, one sample input
-with the answer it should get, and a bill of materials. The same inputs give the same bytes.
+An archive has everything that a worker needs in addition to TorchServe, torch and the packages in
+its bill of materials: the handler, all of `vestal_handlers`, weights, labels, transforms,
+model-config.yaml, and one sample input with its prediction. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.golden import add_golden
+from vestal.archive.sample import add_sample
 from vestal.archive.stage import add_bill, engine_of, stage
 from vestal.errors import UsageError, VestalError
 from vestal.files.storage import scratch_folder
@@ -32,16 +32,19 @@ from vestal.runs import RECORD, Run, latest_run
 from vestal.trust import is_own, trusted
 from vestal_handlers.labels import shared_labels
 
-FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the oldest that a zip can say
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest in a zip
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive in the store; `new`: it was not there with these bytes before.
+    """An archive in the model store.
 
-    `source`: where the weights are from. `replaced`: what stood there before, by its entry in the
-    index, or by its sha256 alone. `no_sample`: why the archive has no sample; None where it has
-    one. `warnings`: sentences about the weights and their labels.
+    Attributes:
+        new: the store did not have this archive with the same bytes.
+        source: path of the training, or origin of imported weights.
+        replaced: index entry of the archive that was replaced, or only its sha256.
+        no_sample: why the archive has no sample; None if it has one.
+        warnings: sentences about the weights and their labels.
     """
 
     archive: Path
@@ -65,39 +68,39 @@ def pack(
     sample: Path | None = None,
     force: bool = False,
 ) -> Packed:
-    """Makes `model_store/<name>-<version>.mar`.
+    """Make `model_store/<name>-<version>.mar`.
 
     Args:
-        weights: a run's folder, a file or folder from elsewhere, or a name of the recipe's
-            weights; None: the newest run.
-        engine: what computes; the artifact is turned into its format where that can be.
-        precision: what it computes in.
-        labels: of weights from elsewhere, where the recipe's do not fit.
-        sample: the input that is packed with its answer; None: one of the test split, or the
+        weights: a training's folder, a file or folder from another source, or a name that the
+            recipe defines; None: the newest training.
+        engine: weights are converted to its format if necessary.
+        precision: None: the one in model-config.yaml.
+        labels: for weights from another source, in place of the recipe's.
+        sample: the input that is packed with its prediction; None: one of the test split, or the
             handler's `example()`.
-        force: replace an archive of this version that has other content.
+        force: replace an archive of this version that differs.
 
     Raises:
-        UsageError: no such model, engine or weights, or a name or version that cannot be.
-        VestalError: the run is incomplete, or from outside the project with other code than the
-            project's; the handler does not load with it, its answer is not
-            that of the weights, or the store holds other content under this version.
+        UsageError: model, engine, weights or sample are unknown, or name or version are invalid.
+        VestalError: the training is incomplete, or from another project with different code; the
+            handler does not load, or its prediction differs from that of the weights; or the
+            store has a different archive of this version.
     """
     find_model(project, name)
     if sample is not None and not sample.is_file():
         raise UsageError(f"no file {sample}: --sample expects one input of the model")
     if not NAME.fullmatch(version):
         raise UsageError(
-            f"version {version!r} cannot be part of a file name and an address: "
-            "take letters, digits, dots, dashes and underscores (1.0)"
+            f"version {version!r} cannot be part of a file name and a URL. "
+            "Use letters, digits, dots, dashes and underscores (1.0)"
         )
     if precision is not None:
-        tolerance_of(precision, engine or "eager")  # its error, before anything is made
+        tolerance_of(precision, engine or "eager")  # raises an error if the precision is unknown
     store = project.model_store
     store.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the finished archive arrives there by one rename.
+    # In the same folder as the archive, so that one rename puts it in place.
     with scratch_folder(store, ".packing-") as scratch:
-        run = find_weights(project, name, weights, scratch / "brought", labels)
+        run = find_weights(project, name, weights, scratch / "imported", labels)
         shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
         artifact = stage(
@@ -108,17 +111,17 @@ def pack(
         in_precision = used.get("precision", "fp32")
         if run.background not in (None, background := used.get("background", "white")):
             raise UsageError(
-                f"{run.folder} was trained with transparent images on {run.background}, but "
-                f"handler.background in {name}'s {CONFIG} is {background}: set it to "
+                f"{run.folder} was trained with a {run.background} background for transparent "
+                f"images, but handler.background in {name}'s {CONFIG} is {background}. Set it to "
                 f"{run.background}, or train again"
             )
         reference = staged
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"
             stage(reference, project, run, name=name, version=version, precision="fp32")
-        golden = add_golden(staged, reference, run, made_of, in_precision, sample)
-        in_precision = golden.precision
-        for bytecode in list(staged.rglob("__pycache__")):  # of the handler that has just answered
+        added = add_sample(staged, reference, run, made_of, in_precision, sample)
+        in_precision = added.precision
+        for bytecode in list(staged.rglob("__pycache__")):  # of the handler, which was just loaded
             shutil.rmtree(bytecode)
         add_bill(staged, run, artifact, made_of, in_precision)
         fresh = _archive(staged, name, version, artifact, scratch)
@@ -140,18 +143,18 @@ def pack(
             before = sha256_of(target) if target.exists() else None
             if before not in (None, sha256) and not force:
                 raise VestalError(
-                    f"{target} exists with other content (sha256 {str(before)[:12]}, this would "
-                    f"be {sha256[:12]}): take another --version, or --force to replace it"
+                    f"{target} exists with other content (sha256 {str(before)[:12]}, the new "
+                    f"one has {sha256[:12]}). Use another --version, or --force to replace it"
                 )
             replaced = None
             if before != sha256:
                 known = index.get(target.name, {})
-                # An entry of other bytes says nothing of these.
+                # An entry with another sha256 describes another archive.
                 replaced = known if known.get("sha256") == before else {"sha256": before}
                 fresh.replace(target)
             add_entry(index, target.name, **facts)
     source = str(run.folder)
-    if run.folder == scratch / "brought":
+    if run.folder == scratch / "imported":
         source = str(weights) if (Path(str(weights)) / RECORD).is_file() else run.dataset
     return Packed(
         target,
@@ -159,7 +162,7 @@ def pack(
         before != sha256,
         source,
         replaced if before else None,
-        golden.missing,
+        added.missing,
         [shared] if shared else [],
     )
 
@@ -171,14 +174,16 @@ def find_weights(
     folder: Path,
     labels: Sequence[str] | None = None,
 ) -> Run:
-    """The run that is meant; what is from elsewhere becomes one, in `folder`, with no code of it.
+    """Return a training of the project, or import weights as one into `folder`.
+
+    No code of imported weights is used.
 
     Raises:
-        UsageError, VestalError: as from `bring` and `trusted`.
+        UsageError, VestalError: see `bring` and `trusted`.
     """
     if weights is None and not (find_model(project, name) / "recipe.py").is_file():
         raise UsageError(
-            f"{name} has no recipe.py to be trained with: pass its weights with --weights FILE"
+            f"{name} has no recipe.py, so it cannot be trained. Pass weights with --weights FILE"
         )
     given = Path(weights) if weights is not None else latest_run(project, name)
     if (given / RECORD).is_file() or weights is None:
@@ -194,7 +199,7 @@ def find_weights(
 
 
 def _revision(root: Path) -> str | None:
-    """The git revision of the project, where it has one; with -dirty where files are changed."""
+    """Return the git revision, with -dirty if files have changed; None without git."""
     git = shutil.which("git")
     if git is None:
         return None
@@ -206,28 +211,28 @@ def _revision(root: Path) -> str | None:
 
 
 def _archive(staged: Path, name: str, version: str, artifact: str, scratch: Path) -> Path:
-    """torch-model-archiver makes it; then it is written anew, sorted and without the time."""
-    shutil.rmtree((staged / MANIFEST).parent)  # the archiver writes its own
+    """Pack with torch-model-archiver, then sort the members and remove the time."""
+    shutil.rmtree((staged / MANIFEST).parent)  # torch-model-archiver writes its own
     own = {artifact, HANDLER, CONFIG}
     rest = scratch / "rest"
     rest.mkdir()
     for entry in list(staged.iterdir()):
         if entry.name not in own:
             entry.rename(rest / entry.name)
-    # Names below the folder that it runs in: it takes a comma for the end of a path.
+    # Paths relative to the working directory: it splits a path at commas.
     arguments = {
         "--model-name": name,
         "--version": version,
         "--handler": f"{staged.name}/{HANDLER}",
         "--serialized-file": f"{staged.name}/{artifact}",
         "--config-file": f"{staged.name}/{CONFIG}",
-        # A folder is flattened into the archive's root, its own folders stay.
+        # The folder's contents go to the archive's root; subfolders are kept.
         "--extra-files": rest.name,
         "--export-path": ".",
-        "--archive-format": "zip-store",  # weights do not shrink, and trying takes long
+        "--archive-format": "zip-store",  # compressing weights takes long and saves little
     }
     command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
-    # The archiver deletes and fills <tmp>/<model name>: a temp folder of our own keeps that ours.
+    # torch-model-archiver deletes <tmp>/<model name>, so it gets its own temporary folder.
     temporary = scratch.absolute() / "temporary"
     temporary.mkdir()
     done = subprocess.run(
@@ -253,7 +258,7 @@ def _reproducible(made: Path, target: Path) -> Path:
                 manifest = {**json.loads(source.read(member)), "createdOn": "01/01/1980 00:00:00"}
                 sink.writestr(entry, json.dumps(manifest, indent=2) + "\n")
                 continue
-            entry.file_size = member.file_size  # past 2 GiB it needs another header
+            entry.file_size = member.file_size  # files over 2 GiB need another header
             with source.open(member) as data, sink.open(entry, "w") as copied:
                 shutil.copyfileobj(data, copied, 1 << 20)
     return target

@@ -1,4 +1,4 @@
-"""The folder that becomes an archive: what TorchServe unpacks, and what runs here without it."""
+"""Fill the folder that becomes an archive, and write its bill of materials."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from vestal.project import Project
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
 
-# What an archive needs beside TorchServe's own needs: always, by task, by the artifact's suffix.
+# Packages that an archive needs: always, by task, by the artifact's suffix.
 PACKAGES = ("torch", "numpy", "pyyaml")
 BY_TASK = {
     "image_classifier": ("torchvision", "pillow"),
     "text_generator": ("transformers", "tokenizers", "safetensors"),
 }
 BY_ARTIFACT = {".onnx": ("onnxruntime",), ".safetensors": ("safetensors",)}
-OPTIONAL = ("captum", "orjson")  # explanations; JSON parsed faster
+OPTIONAL = ("captum", "orjson")  # for explanations, and for faster parsing of JSON
 
 
 def stage(
@@ -47,19 +47,19 @@ def stage(
     precision: str | None = None,
     **handler: Any,
 ) -> str:
-    """Fills a new folder with all that an archive of a run holds but sample and bill.
+    """Fill a new folder with the contents of an archive, without sample and bill of materials.
 
     Args:
-        engine: None: the run's first artifact, with what model-config.yaml says.
-        precision: None: what model-config.yaml says.
-        handler: further options over those of model-config.yaml.
+        engine: None: the run's first artifact, and the engine in model-config.yaml.
+        precision: None: the one in model-config.yaml.
+        handler: more options, which replace those in model-config.yaml.
 
     Returns:
         The artifact's file name.
 
     Raises:
-        UsageError: no such model or engine, or a model-config.yaml that cannot be read.
-        VestalError: the run has nothing that the engine could load.
+        UsageError: model or engine are unknown, or model-config.yaml cannot be read.
+        VestalError: the run has no weights for the engine.
     """
     home = find_model(project, name) if run.model == name else find_model(project, run.model)
     package = Path(vestal_handlers.__file__).parent
@@ -81,16 +81,16 @@ def stage(
 
 
 def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None:
-    """Copies a model-config.yaml, with options put over those under its `handler:`.
+    """Copy a model-config.yaml; `options` replace those under `handler:`.
 
     Raises:
-        UsageError: it is not there, or is no YAML mapping.
+        UsageError: the file is missing or not a YAML mapping.
     """
     try:
         text = source.read_text("utf-8")
         config = yaml.safe_load(text)
         if not isinstance(config, dict):
-            raise yaml.YAMLError("it must hold keys and values")
+            raise yaml.YAMLError("expected keys and values")
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{source} cannot be read: {error}") from None
     if options:
@@ -100,7 +100,7 @@ def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None
 
 
 def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:
-    """Writes the bill of materials of a staged folder: where it comes from, and what it needs."""
+    """Write the bill of materials of a staged folder: its origin, packages and files."""
     manifest = read_manifest(folder)
     files = {
         file.relative_to(folder).as_posix(): sha256_of(file)
@@ -130,7 +130,7 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
 
 
 def engine_of(artifact: str, task: str) -> str:
-    """The engine that an artifact's suffix says; a language model's is transformers itself."""
+    """Return the engine for an artifact's suffix; for a language model, transformers."""
     return "transformers" if task == "text_generator" else BY_SUFFIX[Path(artifact).suffix]
 
 
@@ -165,13 +165,13 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def _write_handler(home: Path, folder: Path, task: str) -> None:
-    if (home / HANDLER).is_file():  # the model brings its own
+    if (home / HANDLER).is_file():  # the model has its own
         shutil.copyfile(home / HANDLER, folder / HANDLER)
         return
     kind = "".join(part.capitalize() for part in task.split("_"))
-    # TorchServe refuses a handler file in which two classes are defined: this one defines one.
+    # TorchServe refuses a handler file that defines two classes.
     (folder / HANDLER).write_text(
-        f'"""What TorchServe loads."""\n\nfrom vestal_handlers.tasks.{task} import {kind}\n\n\n'
+        f'"""Handler for TorchServe."""\n\nfrom vestal_handlers.tasks.{task} import {kind}\n\n\n'
         f"class Handler({kind}):\n    pass\n",
         "utf-8",
     )

@@ -1,4 +1,4 @@
-"""Waits until files change: by looking, as that needs nothing and works on every file system."""
+"""Wait until files change, by polling, which works on every file system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = dict[Path, tuple[int, int]]
 
 
 def state_of(places: Iterable[Path]) -> State:
-    """Time and size of every file, and of those below every folder, but for caches."""
+    """Return time and size of every file and of those in every folder, without caches."""
     found: State = {}
     for place in places:
         for file in place.rglob("*") if place.is_dir() else [place]:
@@ -22,7 +22,7 @@ def state_of(places: Iterable[Path]) -> State:
                 continue
             try:
                 stat = file.stat()
-            except OSError:  # gone meanwhile: that is a change too
+            except OSError:  # deleted in the meantime
                 continue
             if not file.is_dir():
                 found[file] = (stat.st_mtime_ns, stat.st_size)
@@ -32,10 +32,10 @@ def state_of(places: Iterable[Path]) -> State:
 def wait_for_change(
     places: Callable[[], Iterable[Path]], before: State, seconds: float = SECONDS
 ) -> list[Path]:
-    """Blocks until something is other than `before`, and has been quiet for one look.
+    """Block until a file differs from `before` and has not changed for `seconds`.
 
     Returns:
-        The files that are new, changed or gone, sorted.
+        The files that are new, changed or deleted, sorted.
     """
     seen = before
     while True:
@@ -48,11 +48,13 @@ def wait_for_change(
 
 
 def sources_of(project: Project, name: str, weights: str | None = None) -> list[Path]:
-    """What a model of the project is staged from: the training's own copy of its code, and of the
-    model's folder what says how it is served; all of that folder for weights from elsewhere.
+    """Return the files and folders that a model of the project is staged from.
+
+    These are the training's copy of its code, and the handler and model-config.yaml in the model's
+    folder; for weights from another source, the whole folder.
 
     Raises:
-        VestalError: it was never trained.
+        VestalError: the model has no training.
     """
     import vestal_handlers
     from vestal.models import find_model
@@ -62,6 +64,6 @@ def sources_of(project: Project, name: str, weights: str | None = None) -> list[
     if weights is not None and not (Path(weights) / RECORD).is_file():
         return [home, handlers, *([Path(weights)] if Path(weights).exists() else [])]
     run = Path(weights) if weights is not None else latest_run(project, name)
-    # A new training takes the place of the newest.
+    # A new training becomes the newest one.
     records = sorted((project.runs / name).glob(f"*/{RECORD}"))
     return [run, home / HANDLER, home / CONFIG, handlers, *records]

@@ -20,7 +20,7 @@ from vestal.batch.loading import loaded
 from vestal.batch.reading import reading
 from vestal.batch.tables import check_format, write
 from vestal.errors import UsageError, VestalError
-from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive, Response
 from vestal.mar.manifest import batch_size_of, read_manifest, read_settings
 from vestal_handlers.device import sha256_of
 
@@ -162,7 +162,7 @@ def _rows(handler: LoadedArchive, asking: Asking, reads: Sequence[Read]) -> list
     return rows
 
 
-def _ask(handler: LoadedArchive, inputs: Sequence[Input]) -> list[Answer]:
+def _ask(handler: LoadedArchive, inputs: Sequence[Input]) -> list[Response]:
     answers = handler.predict(inputs) if inputs else []
     if len(inputs) > 1 and all(answer.status >= 500 for answer in answers):
         # Handlers of others fail a batch for one of it: alone, only that one fails.
@@ -170,7 +170,7 @@ def _ask(handler: LoadedArchive, inputs: Sequence[Input]) -> list[Answer]:
     return answers
 
 
-def _fate(answer: Answer) -> dict[str, Any]:
+def _fate(answer: Response) -> dict[str, Any]:
     try:
         value = answer.json()
     except ValueError:

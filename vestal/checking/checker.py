@@ -24,7 +24,7 @@ from vestal.checking.weights import (
     check_weights,
 )
 from vestal.errors import UsageError
-from vestal.mar.findings import Check, Finding, Findings, Severity, collect, has_errors
+from vestal.mar.findings import Check, Finding, Severity, collect, has_errors
 from vestal.mar.index import read_index, sha256_of
 from vestal.mar.manifest import Manifest
 from vestal.mar.names import is_junk
@@ -104,13 +104,7 @@ def is_ours(project: Project, archive: Path) -> bool:
 def _try_out(contents: Contents, parts: _Parts, seconds: float, memory: int) -> list[Finding]:
     """Load the archive; its handler checks its options itself."""
     findings = list(_attempt(check_built_on(parts.bill))) if parts.bill else []
-    return findings + _run(contents, seconds, memory)
-
-
-def _run(contents: Contents, seconds: float, memory: int) -> list[Finding]:
-    found = Findings()
-    running.run(contents, found, seconds=seconds, memory=memory)
-    return found
+    return findings + running.run(contents, seconds=seconds, memory=memory)
 
 
 def _read_all(contents: Contents) -> Check[_Parts]:

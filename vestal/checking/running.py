@@ -1,179 +1,93 @@
-"""Loads an archive in a child process with a time and a memory limit, and reads how it went.
-
-It is a guard against accidents (a loop, a leak, a crash), no sandbox: the archive's code runs with
-the caller's rights.
-"""
+"""Load an archive in a child process, with limits of time and memory, and predict its sample."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import resource
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import time
 
-import psutil
-
-import vestal
-from vestal.children import parents_pid
-from vestal.files.storage import raise_if_disk_full
-from vestal.mar.findings import Findings
+from vestal.inprocess.archive_process import ArchiveProcess, LoadFailed
+from vestal.inprocess.child_process import ChildDied, ChildTimeout
+from vestal.inprocess.frontend import Frontend, RawRequest
+from vestal.inprocess.messages import Response
+from vestal.mar.findings import Finding
 from vestal.mar.opening import Contents
+from vestal.mar.sample import Sample, matches, read_sample, value_of
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes
-MARK = "VESTAL_CHECK"  # in the environment of what a check starts
-MOST = 1 << 62  # bytes; more is no number to setrlimit
-_TAIL = 4  # lines of what it wrote last
-_DOING = {
-    "import": "TorchServe and torch were imported",
-    "load": "the handler was loaded",
-    "sample": "the sample was answered",
-}
+_NO_LIMIT = 1 << 62
 _TODO = {
     "option": "correct it in model-config.yaml and pack again",
     "weights-mismatch": "pack the weights with the architecture that they were trained with",
-    "load-failed": "see it whole with vestal run, and a debugger in the handler",
-    "answer-refused": "ask the handler for its sample with vestal run",
-    "answer-differs": "pack it again, so that weights and answer are of one training; "
-    "or it runs here with another torch or on another kind of machine",
-    "memory": "give it more with --memory, and the server too",
+    "load-failed": "run the archive with vestal run to see the whole traceback",
+    "answer-refused": "send the sample with vestal run to see the whole error",
+    "answer-differs": "pack the archive again, so that weights and sample are of the same "
+    "training; or this torch or machine differs from the one that packed it",
+    "memory": "set a higher limit with --memory, and provide as much on the server",
+    "timeout": "look for a loop or a download in the handler, or set a higher limit with --timeout",
+    "crash": "look for native code and os._exit in the handler, and run it with vestal run; "
+    "SIGKILL usually means that the machine ran out of memory",
 }
 
 
-def run(
-    contents: Contents, found: Findings, *, seconds: float = SECONDS, memory: int = MEMORY
-) -> None:
-    """Loads the archive, asks it for its sample, and says what went wrong.
+def run(contents: Contents, *, seconds: float = SECONDS, memory: int = MEMORY) -> list[Finding]:
+    """Load the archive, predict its sample and compare the prediction.
 
     Args:
-        seconds: for everything, with the import of torch, which takes several of them.
-        memory: bytes that the process may allocate; importing torch takes about 900 MB of them.
+        seconds: time limit for all of it; importing torch takes several seconds.
+        memory: bytes that the process may allocate; torch itself takes about 900 MB.
+
+    Raises:
+        VestalError: the disk is full.
     """
-    with tempfile.TemporaryDirectory(prefix="vestal-child-") as scratch:
-        report, log = Path(scratch, "report"), Path(scratch, "log")
-        command = [sys.executable, "-m", __name__.replace(".running", ".child")]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, str(contents.folder.resolve()), str(report)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=scratch,
-                env=_environment(scratch),
-                start_new_session=True,
-                preexec_fn=_limited(memory),
-            )
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                _end(process, scratch)
-        steps = _steps(report)
-        failed = [step for step in steps if "failed" in step]
-        if code or failed:
-            told = "\n".join([_tail(log), *(str(step.get("meaning")) for step in failed)])
-            raise_if_disk_full(told, Path(scratch).parent)
-        doing = _DOING.get(steps[-1].get("step", "import") if steps else "import", "it ended")
-        for step in failed:
-            name = step["failed"]
-            found.error(name, "", _first_lines(step.get("meaning", "")), _TODO[name])
-        if code is None:
-            found.error(
-                "timeout",
-                "",
-                f"after {seconds:g} s it was not done; at that time {doing}",
-                "look for a loop or a download in the handler, or give it longer with --timeout",
-            )
-        elif code != 0 or (not failed and {"step": "done"} not in steps):
-            found.error(
-                "crash",
-                "",
-                f"the process ended with {_ending(code)} while {doing}: {_tail(log)}",
-                "look for native code and for os._exit in the handler, see it with vestal run; "
-                "SIGKILL means most often that the machine's memory was full",
-            )
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    root = Path(vestal.__file__).parents[1]
-    return {
-        **os.environ,
-        **parents_pid(),
-        # The child must find this vestal, whatever the folder that it starts in.
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a folder that is checked stays as it is
-        "PYTHONFAULTHANDLER": "1",
-        "TMPDIR": scratch,
-        MARK: scratch,
-    }
-
-
-def _limited(memory: int) -> Callable[[], None]:
-    # Nobody may go above the limit that holds already (ulimit -d).
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    memory = min(memory, MOST if hard == resource.RLIM_INFINITY else hard)
-
-    # Of the limits, this one counts what is allocated: 0.9 GB once torch is imported, and a
-    # tensor too large fails there and then. RLIMIT_AS counts 3.4 GB of mapped libraries instead.
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    return limit
-
-
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Ends it and what it started, also in sessions of their own: they inherit the mark."""
-    with contextlib.suppress(ProcessLookupError):  # gone, and nobody is left behind
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for _ in range(10):  # what starts others while it is ended
-        left = [each for each in psutil.process_iter() if _mark_of(each) == mark]
-        for each in left:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        if not left:
-            return
-        psutil.wait_procs(left, timeout=5)
-
-
-def _mark_of(process: psutil.Process) -> str | None:
+    deadline = time.monotonic() + seconds
+    frontend = Frontend(max_request_size=_NO_LIMIT, decode=False)
+    doing = "loading"
     try:
-        return process.environ().get(MARK) if process.pid != os.getpid() else None
-    except (psutil.Error, OSError):  # of somebody else, or gone
-        return None
+        with ArchiveProcess(
+            contents.folder, "", frontend, batch_size=None, seconds=seconds, memory=memory
+        ) as process:
+            process.wait_until_loaded()
+            sample = read_sample(contents.folder)
+            if sample is None:
+                return []
+            doing = "predicting the sample"
+            request = RawRequest(sample.name, sample.input, sample.content_type)
+            response, _ = process.predict(request, max(0.0, deadline - time.monotonic()))
+    except LoadFailed as error:
+        return [_finding(_code_of(error), f"{error.kind}: {_first_lines(error.reason)}")]
+    except ChildTimeout:
+        return [_finding("timeout", f"{doing} had not ended after {seconds:g} s")]
+    except ChildDied as error:
+        meaning = f"the process ended with {error.ending} while {doing}: {error.output}"
+        return [_finding("crash", meaning)]
+    return _compare(sample, response)
 
 
-def _steps(report: Path) -> list[dict[str, Any]]:
-    if not report.is_file():
-        return []
-    steps = []
-    for line in report.read_text("utf-8", "replace").splitlines():
-        try:
-            step = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # cut short where the process died
-        # The archive's code can write there, too.
-        if isinstance(step, dict) and all(isinstance(value, str) for value in step.values()):
-            steps += [step] if step.get("failed", "memory") in _TODO else []
-    return steps
+def _compare(sample: Sample, response: Response) -> list[Finding]:
+    text = response.body.decode("utf-8", "replace")
+    if response.status != 200:
+        return [_finding("answer-refused", f"status {response.status}: {_first_lines(text)}")]
+    try:
+        value = value_of(response.body, response.headers.get("content-type", ""))
+        difference = matches(sample.answer, value, sample.tolerance)
+    except Exception as error:  # an archive can respond with anything
+        return [_finding("answer-refused", f"{type(error).__name__}: {error}")]
+    return [_finding("answer-differs", difference)] if difference else []
 
 
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _finding(code: str, meaning: str) -> Finding:
+    return Finding.error(code, "", meaning, _TODO[code])
 
 
-def _tail(log: Path) -> str:
-    lines = log.read_bytes()[-2000:].decode("utf-8", "replace").strip().splitlines()
-    return "; ".join(line.strip() for line in lines[-_TAIL:]) or "it wrote nothing"
+def _code_of(error: LoadFailed) -> str:
+    if error.kind == "OptionError":
+        return "option"
+    if error.kind.endswith("MemoryError") or "can't allocate memory" in error.reason:
+        return "memory"
+    mismatches = ("Error(s) in loading state_dict", "does not fit build()")
+    if any(text in error.reason for text in mismatches):
+        return "weights-mismatch"
+    return "load-failed"
 
 
 def _first_lines(text: str, lines: int = 6) -> str:

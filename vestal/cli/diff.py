@@ -19,7 +19,7 @@ from vestal.cli.progress import new_bar
 if TYPE_CHECKING:
     from vestal.archive.comparing import Comparison
     from vestal.archive.diff import Change, Changes
-    from vestal.inprocess.frontend import Sent
+    from vestal.inprocess.frontend import RawRequest
 
 SHOWN = 20  # differing inputs that are printed; --json lists all
 _SECTIONS = {
@@ -58,7 +58,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two archives and their predictions; exit code 1 if a prediction differs."""
-    from vestal.archive.comparing import compare_answers
+    from vestal.archive.comparing import compare_predictions
     from vestal.archive.diff import compare
     from vestal.cli.run_inputs import RunInputs, requests_of
     from vestal.inprocess.frontend import Frontend
@@ -82,7 +82,7 @@ def diff(
                 def show(what: str, done: int, total: int) -> None:
                     bar.update(task, description=what, completed=done, total=total)
 
-                answers = compare_answers(
+                answers = compare_predictions(
                     folders[0],
                     folders[1],
                     sent,
@@ -110,14 +110,15 @@ def _schema(folder: Path) -> Mapping[str, Any]:
         return schema
 
 
-def _samples(folders: list[Path]) -> list[Sent]:
+def _samples(folders: list[Path]) -> list[RawRequest]:
     """The samples in the archives, without duplicates."""
-    from vestal.inprocess.frontend import Sent
+    from vestal.inprocess.frontend import RawRequest
     from vestal.mar.sample import FOLDER, read_sample
 
     samples = [sample for folder in folders if (sample := read_sample(folder)) is not None]
     named = {
-        one.input: Sent(f"{FOLDER}/{one.name}", one.input, one.content_type) for one in samples
+        one.input: RawRequest(f"{FOLDER}/{one.name}", one.input, one.content_type)
+        for one in samples
     }
     return list(named.values())
 

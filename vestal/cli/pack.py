@@ -43,9 +43,7 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Pack weights, handler, labels and a sample input into model_store/MODEL-VERSION.mar."""
-    from vestal.inprocess.quick_imports import quick_imports
-
-    with err.status("Packing"), quick_imports():
+    with err.status("Packing"):
         from vestal.archive.pack import pack as pack_archive
         from vestal.models import model_name
         from vestal.project import Project

@@ -17,10 +17,10 @@ from vestal.cli.output import Json, count_of, err, out, print_json
 from vestal.errors import UsageError, VestalError
 
 if TYPE_CHECKING:
-    from vestal.archive.target import Target
+    from vestal.archive.runnable import Runnable
     from vestal.cli.run_inputs import RunInputs
     from vestal.inprocess import LoadedArchive
-    from vestal.inprocess.frontend import Batch, Frontend, Sent
+    from vestal.inprocess.frontend import Batch, Frontend, RawRequest
     from vestal.inprocess.profiling import Operator
 
 
@@ -76,13 +76,13 @@ def run(
 
     --weights, --engine and --precision are for models that are not packed yet.
     """
-    from vestal.archive.target import find_target
+    from vestal.archive.runnable import find_runnable
     from vestal.cli.run_inputs import RunInputs
     from vestal.project import Project
 
     if not (inputs or text or body or describe):
         raise UsageError("no input: pass files, --text, --body, - for stdin, or --describe")
-    found = find_target(
+    found = find_runnable(
         Project.here(), target, version=version, weights=weights, engine=engine, precision=precision
     )
     sources = RunInputs(inputs or [], text or [], body or [], header or [])
@@ -94,7 +94,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Command:
-    target: Target
+    target: Runnable
     inputs: RunInputs
     batch_size: int
     explain: bool
@@ -102,7 +102,7 @@ class _Command:
     profile: bool
     as_json: bool
 
-    def once(self, *, again: bool = False) -> bool:
+    def once(self, *, reload: bool = False) -> bool:
         """Load, predict and print; False if a response is an error."""
         from vestal.batch.bodies import described
         from vestal.cli.run_inputs import requests_of
@@ -113,7 +113,7 @@ class _Command:
         # No spinner: it would overwrite the prompt of a debugger.
         err.print(Text(f"Loading {self.target.name}", style="dim"))
         start = time.perf_counter()
-        with self.target.loaded(self.batch_size, decode=frontend.decode, again=again) as loaded:
+        with self.target.loaded(self.batch_size, decode=frontend.decode, reload=reload) as loaded:
             seconds = time.perf_counter() - start
             facts: dict[str, Any] = {"name": loaded.name, "version": loaded.version}
             facts["load_seconds"] = seconds
@@ -123,10 +123,10 @@ class _Command:
             if self.describe:
                 facts["description"] = loaded.describe()
             sent = requests_of(read, lambda: described(loaded).get("input", {}))
-            batches = frontend.ask(loaded, sent, self.batch_size, explain=self.explain)
+            batches = frontend.predict(loaded, sent, self.batch_size, explain=self.explain)
             operators = self._profiled(loaded, frontend, sent, facts) if self.profile else []
         self._show(facts, batches, operators)
-        return all(answer.status < 400 for batch in batches for answer in batch.answers)
+        return all(answer.status < 400 for batch in batches for answer in batch.responses)
 
     def until_interrupted(self) -> bool:
         """Run once, and again after every change of a file, until Ctrl-C."""
@@ -140,7 +140,7 @@ class _Command:
             while True:
                 before = state_of(places())
                 try:
-                    good = self.once(again=True)
+                    good = self.once(reload=True)
                 except VestalError as error:  # often an unfinished edit
                     good = False
                     err.print(Text(f"vestal: {error}", style="red"))
@@ -155,7 +155,11 @@ class _Command:
         return good
 
     def _profiled(
-        self, loaded: LoadedArchive, frontend: Frontend, sent: list[Sent], facts: dict[str, Any]
+        self,
+        loaded: LoadedArchive,
+        frontend: Frontend,
+        sent: list[RawRequest],
+        facts: dict[str, Any],
     ) -> list[Operator]:
         from vestal.inprocess.profiling import profile
 
@@ -164,7 +168,9 @@ class _Command:
         trace = Path(f"{name.lstrip('.')}-trace.json").absolute()
         facts["trace"] = str(trace)
         return profile(
-            loaded, lambda: frontend.ask(loaded, sent, self.batch_size, explain=self.explain), trace
+            loaded,
+            lambda: frontend.predict(loaded, sent, self.batch_size, explain=self.explain),
+            trace,
         )
 
     def _show(self, facts: dict[str, Any], batches: list[Batch], operators: list[Operator]) -> None:

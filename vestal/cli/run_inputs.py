@@ -16,7 +16,7 @@ from vestal.cli.output import shortened
 from vestal.client.encoding import BYTES, JSON, TEXT
 from vestal.errors import UsageError
 from vestal.files.tables import Table, is_table, read_table
-from vestal.inprocess.frontend import Sent
+from vestal.inprocess.frontend import RawRequest
 from vestal.recipes.request_body import content_type_of
 
 STDIN = "-"
@@ -37,7 +37,7 @@ class RunInputs:
         """The files and folders."""
         return [Path(name) for name in self.files if name != STDIN]
 
-    def read(self) -> list[Sent | TableInputs]:
+    def read(self) -> list[RawRequest | TableInputs]:
         """Read the files as they are now.
 
         A table is read by rows, unless it is in a folder or a Content-Type header is set.
@@ -64,7 +64,7 @@ class RunInputs:
         return [
             TableInputs(one, headers)
             if isinstance(one, Table)
-            else Sent(one[0], one[1], kind or one[2], headers)
+            else RawRequest(one[0], one[1], kind or one[2], headers)
             for one in bodies
         ]
 
@@ -80,7 +80,7 @@ class TableInputs:
     table: Table
     headers: Mapping[str, str]
 
-    def sent(self, schema: Mapping[str, Any]) -> list[Sent]:
+    def sent(self, schema: Mapping[str, Any]) -> list[RawRequest]:
         """A request for each row.
 
         Raises:
@@ -90,13 +90,15 @@ class TableInputs:
         found = []
         for row in self.table.rows:
             body, kind = fields.body(row.values)
-            found.append(Sent(f"{self.table.file}, row {row.number}", body, kind, self.headers))
+            found.append(
+                RawRequest(f"{self.table.file}, row {row.number}", body, kind, self.headers)
+            )
         return found
 
 
 def requests_of(
-    read: Sequence[Sent | TableInputs], schema: Callable[[], Mapping[str, Any]]
-) -> list[Sent]:
+    read: Sequence[RawRequest | TableInputs], schema: Callable[[], Mapping[str, Any]]
+) -> list[RawRequest]:
     """Every request, in order.
 
     Args:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vestal.cli.output import out
 from vestal.inprocess.frontend import Batch
-from vestal.inprocess.messages import Answer
+from vestal.inprocess.messages import Response
 from vestal.inprocess.profiling import Operator
 
 LONGEST = 4000  # characters of a body that are printed; --json prints all
@@ -33,10 +33,10 @@ def facts(batches: Sequence[Batch]) -> dict[str, Any]:
                 **_body(answer),
             }
             for number, batch in enumerate(batches)
-            for sent, answer in zip(batch.sent, batch.answers, strict=True)
+            for sent, answer in zip(batch.requests, batch.responses, strict=True)
         ],
         "batches": [
-            {"size": len(batch.sent), "seconds": batch.times and asdict(batch.times)}
+            {"size": len(batch.requests), "seconds": batch.times and asdict(batch.times)}
             for batch in batches
         ],
     }
@@ -45,7 +45,7 @@ def facts(batches: Sequence[Batch]) -> dict[str, Any]:
 def show(batches: Sequence[Batch]) -> None:
     """Print each response: its status, the handler's headers and its body."""
     for batch in batches:
-        for sent, answer in zip(batch.sent, batch.answers, strict=True):
+        for sent, answer in zip(batch.requests, batch.responses, strict=True):
             good = answer.status < 400
             by = "" if answer.reached else "  refused by TorchServe, before the handler"
             status = (str(answer.status), "bold green" if good else "bold red")
@@ -80,11 +80,11 @@ def _timing(batch: Batch) -> str:
     steps = {name: value for name, value in asdict(batch.times).items() if name != "total"}
     times = [f"{name} {value * 1e3:.2f} ms" for name, value in steps.items() if value is not None]
     return ", ".join(
-        [f"batch of {len(batch.sent)}", *times, f"total {batch.times.total * 1e3:.2f} ms"]
+        [f"batch of {len(batch.requests)}", *times, f"total {batch.times.total * 1e3:.2f} ms"]
     )
 
 
-def _body(answer: Answer) -> dict[str, Any]:
+def _body(answer: Response) -> dict[str, Any]:
     """The body as `json`, or else as `text`, or else as `base64`."""
     try:
         text = answer.body.decode("utf-8")
@@ -100,7 +100,7 @@ def _no_json(word: str) -> Any:
     raise ValueError(f"{word} is not valid JSON")
 
 
-def _readable(answer: Answer) -> str:
+def _readable(answer: Response) -> str:
     body = _body(answer)
     if "base64" in body:
         return f"<{len(answer.body):,} bytes>"

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vestal.archive.pack import find_weights
-from vestal.archive.target import find_target
+from vestal.archive.runnable import find_runnable
 from vestal.cli.served import served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Client
@@ -71,7 +71,7 @@ def open_target(project: Project, options: EvaluationOptions) -> Iterator[Evalua
         with _served(project, options) as target:
             yield target
         return
-    found = find_target(project, options.name, version=options.version, weights=options.weights)
+    found = find_runnable(project, options.name, version=options.version, weights=options.weights)
     if found.archive is not None:
         name, trained_on = read_manifest(found.archive).name, training_dataset_of(found.archive)
         recipe = _recipe(project, name, options)

@@ -1,9 +1,9 @@
 """Run an archive's handler in this process or a child process, without a server.
 
-message -> frontend -> handler -> the response that TorchServe would send
+request -> frontend -> handler -> response
 """
 
 from vestal.inprocess.loaded_archive import LoadedArchive
-from vestal.inprocess.messages import Answer, Input
+from vestal.inprocess.messages import Input, Response
 
-__all__ = ["Answer", "Input", "LoadedArchive"]
+__all__ = ["Input", "LoadedArchive", "Response"]

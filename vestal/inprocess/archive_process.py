@@ -1,137 +1,91 @@
-"""An archive in a process of its own, asked through a pipe (see `vestal.inprocess.child`)."""
+"""An archive that is loaded in a child process (see `vestal.inprocess.child`)."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import select
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import vestal
-from vestal.children import parents_pid
 from vestal.errors import VestalError
-from vestal.inprocess.frontend import Frontend, Sent
-from vestal.inprocess.messages import Answer
+from vestal.inprocess.child_process import ChildProcess
+from vestal.inprocess.frontend import Frontend, RawRequest
+from vestal.inprocess.messages import Response
 
-SECONDS = 300.0  # for a load, and for an answer
-_TO_END = 10.0  # for a process that closed its pipe
-_TAIL = 2000  # bytes of what it wrote last
-
-
-def python_path() -> str:
-    """PYTHONPATH for a process that must find this vestal, whatever the folder it starts in."""
-    root = str(Path(vestal.__file__).parents[1])
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+SECONDS = 300.0
 
 
-class ArchiveProcess:
-    """Loads an unpacked archive there; `name` is for messages.
+class LoadFailed(VestalError):
+    """The handler raised an error while it was loaded.
 
-    Raises:
-        VestalError: it does not load, dies, or takes longer than `seconds`.
+    Attributes:
+        kind: name of the error's class.
+        reason: its message.
+    """
+
+    def __init__(self, name: str, failed: dict[str, str]) -> None:
+        super().__init__(f"{name}: {failed['message']}")
+        self.kind, self.reason = failed["kind"], failed["reason"]
+
+
+class ArchiveProcess(ChildProcess):
+    """Starts to load an unpacked archive.
+
+    Args:
+        name: for messages.
+        batch_size: what the handler warms up for; None: the one in model-config.yaml.
+        seconds: time limit for loading, and for each request.
+        memory: bytes that the process may allocate, about 900 MB of them for torch itself.
     """
 
     def __init__(
-        self, folder: Path, name: str, frontend: Frontend, seconds: float = SECONDS
+        self,
+        folder: Path,
+        name: str,
+        frontend: Frontend,
+        *,
+        batch_size: int | None = 1,
+        seconds: float = SECONDS,
+        memory: int | None = None,
     ) -> None:
-        self.name, self._seconds = name, seconds
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "vestal.inprocess.child", str(folder)),
-                *("decode" if frontend.decode else "raw", str(frontend.max_request_size)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            bufsize=0,
-            env={
-                **os.environ,
-                **parents_pid(),
-                "PYTHONPATH": python_path(),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-        )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        self._waiting = "loading"
-
-    def ready(self) -> None:
-        """Waits until it is loaded: several load at the same time."""
-        said = self._exchange(b"")
-        if "failed" in said:
-            raise VestalError(f"{self.name}: {said['failed']}")
-
-    def ask(self, sent: Sent) -> tuple[Answer, float | None]:
-        """Its answer, and the seconds that the handler took; None where none was asked."""
-        self._waiting = f"answering {sent.name}"
-        question = {
-            "body": base64.b64encode(sent.body).decode(),
-            "content_type": sent.content_type,
-            "headers": dict(sent.headers),
+        settings = {
+            "folder": str(folder.absolute()),
+            "decode": frontend.decode,
+            "max_request_size": frontend.max_request_size,
+            "batch_size": batch_size,
+            "memory": memory,
         }
-        said = self._exchange(json.dumps(question).encode() + b"\n")
-        body = base64.b64decode(said["body"])
-        answer = Answer(said["status"], said["headers"], body, said["reached"])
-        return answer, said["seconds"]
+        self._seconds = seconds
+        super().__init__(name, "vestal.inprocess.child", json.dumps(settings))
 
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        # Not read to their end: a process that the handler started may hold them open.
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            if pipe is not None:
-                pipe.close()
+    def wait_until_loaded(self) -> None:
+        """Wait for the end of loading; several archives can load at the same time.
 
-    def __enter__(self) -> ArchiveProcess:
-        return self
+        Raises:
+            LoadFailed: the handler does not load.
+            ChildTimeout, ChildDied: loading did not end.
+        """
+        reply = self.exchange(b"", "loading", self._seconds)
+        if "failed" in reply:
+            self.check_disk(reply["failed"]["reason"])
+            raise LoadFailed(self.name, reply["failed"])
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def predict(
+        self, request: RawRequest, seconds: float | None = None
+    ) -> tuple[Response, float | None]:
+        """Return the response, and the seconds in the handler; None if it was not reached.
 
-    def _exchange(self, question: bytes) -> dict[str, Any]:
-        """Writes the question and reads a line; neither pipe blocks for longer than the limit."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        end = time.monotonic() + self._seconds
-        left, line = memoryview(question), bytearray()
-        while not line.endswith(b"\n"):
-            writing = [stdin] if left else []
-            seconds = max(0.0, end - time.monotonic())
-            readable, writable, _ = select.select([stdout], writing, [], seconds)
-            if not readable and not writable:
-                raise VestalError(
-                    f"{self.name}: {self._waiting} took longer than {self._seconds:g} s"
-                )
-            try:
-                if writable:
-                    left = left[os.write(stdin.fileno(), left) :]
-                if readable:
-                    piece = os.read(stdout.fileno(), 1 << 16)
-                    if not piece:
-                        raise self._died()
-                    line += piece
-            except BrokenPipeError:
-                raise self._died() from None
-        return dict(json.loads(line))
-
-    def _died(self) -> VestalError:
-        try:
-            code = self._process.wait(_TO_END)
-        except subprocess.TimeoutExpired:  # it closed its pipe and lives on
-            self._process.kill()
-            code = self._process.wait()
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _TAIL))
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        last = "; ".join(line.strip() for line in lines[-3:]) or "it wrote nothing"
-        return VestalError(
-            f"{self.name}: its process ended with code {code} while {self._waiting}: {last}"
-        )
+        Raises:
+            ChildTimeout, ChildDied: there is no response.
+        """
+        message = {
+            "body": base64.b64encode(request.body).decode(),
+            "content_type": request.content_type,
+            "headers": dict(request.headers),
+        }
+        line = json.dumps(message).encode() + b"\n"
+        limit = self._seconds if seconds is None else seconds
+        reply: dict[str, Any] = self.exchange(line, f"answering {request.name}", limit)
+        body = base64.b64decode(reply["body"])
+        response = Response(reply["status"], reply["headers"], body, reply["reached"])
+        return response, reply["seconds"]

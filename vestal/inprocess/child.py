@@ -1,12 +1,11 @@
-"""A process that holds one archive: `python -m vestal.inprocess.child FOLDER`.
+"""The child process that holds one archive: `python -m vestal.inprocess.child SETTINGS`.
 
-In one process there is one `vestal_handlers`; in a process of its own each archive uses the copy
-that it carries. A line of JSON in is a request, a line out its answer:
+A process has one `vestal_handlers`; here it is the copy in the archive. The first line on stdout is
+`{"loaded": true}`, or `{"failed": {"kind": ..., "reason": ..., "message": ...}}`. Then each line on
+stdin is a request, and a line on stdout its response:
 
     {"body": base64, "content_type": "image/png", "headers": {...}}
     {"status": 200, "headers": {...}, "body": base64, "reached": true, "seconds": 0.012}
-
-The first line out says {"name": ..., "version": ...}, or {"failed": text} where it does not load.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -21,49 +21,75 @@ from typing import IO, Any
 from vestal.children import end_with_parent
 
 
-def main(folder: Path, decode: bool, max_request_size: int) -> None:
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    questions = os.fdopen(os.dup(0), encoding="utf-8")
-    # What a handler prints must not come between the answers, nor may it read the requests.
-    os.dup2(2, 1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+class Channel:
+    """The pipes to the parent process, which the code that runs here does not see.
+
+    What that code prints goes to stderr, and its stdin is empty.
+    """
+
+    def __init__(self) -> None:
+        self._output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        self.lines: IO[str] = os.fdopen(os.dup(0), encoding="utf-8")
+        os.dup2(2, 1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def write(self, **facts: Any) -> None:
+        self._output.write(json.dumps(facts) + "\n")
+        self._output.flush()
+
+
+def main(settings: dict[str, Any]) -> None:
+    channel = Channel()
+    if settings["memory"] is not None:
+        limit_memory(settings["memory"])
     from vestal.inprocess.frontend import Frontend
     from vestal.inprocess.loaded_archive import LoadedArchive
 
-    os.chdir(folder)  # a worker's, for its whole life; now that all of ours is imported
+    folder, decode = Path(settings["folder"]), settings["decode"]
+    os.chdir(folder)  # as in a worker; Vestal's own modules are imported already
     try:
-        loaded = LoadedArchive(folder, batch_size=1, decode=decode)
+        loaded = LoadedArchive(folder, settings["batch_size"], decode=decode)
     except Exception as error:
-        _say(channel, failed=str(error))
+        cause = error.__cause__ or error
+        failed = {"kind": type(cause).__name__, "reason": str(cause), "message": str(error)}
+        channel.write(failed=failed)
         return
     with loaded:
-        _say(channel, name=loaded.name, version=loaded.version)
-        _serve(loaded, Frontend(max_request_size, decode), questions, channel)
+        channel.write(loaded=True)
+        serve(loaded, Frontend(settings["max_request_size"], decode), channel)
 
 
-def _serve(loaded: Any, frontend: Any, questions: IO[str], channel: IO[str]) -> None:
-    from vestal.inprocess.frontend import Sent
+def serve(loaded: Any, frontend: Any, channel: Channel) -> None:
+    """Response requests until the parent closes the pipe."""
+    from vestal.inprocess.frontend import RawRequest
 
-    for line in questions:
-        asked = json.loads(line)
-        body = base64.b64decode(asked["body"])
-        (batch,) = frontend.ask(loaded, [Sent("", body, asked["content_type"], asked["headers"])])
-        (answer,) = batch.answers
-        _say(
-            channel,
-            status=answer.status,
-            headers=answer.headers,
-            body=base64.b64encode(answer.body).decode(),
-            reached=answer.reached,
+    for line in channel.lines:
+        message = json.loads(line)
+        body = base64.b64decode(message["body"])
+        request = RawRequest("", body, message["content_type"], message["headers"])
+        (batch,) = frontend.predict(loaded, [request])
+        (response,) = batch.responses
+        channel.write(
+            status=response.status,
+            headers=response.headers,
+            body=base64.b64encode(response.body).decode(),
+            reached=response.reached,
             seconds=batch.times.total if batch.times else None,
         )
 
 
-def _say(channel: IO[str], **facts: Any) -> None:
-    channel.write(json.dumps(facts) + "\n")
-    channel.flush()
+def limit_memory(size: int) -> None:
+    """Limit what this process may allocate, in bytes; a lower limit of the shell remains.
+
+    RLIMIT_DATA counts what is allocated: 0.9 GB once torch is imported. RLIMIT_AS would count
+    3.4 GB of mapped libraries, too.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":
     end_with_parent()
-    main(Path(sys.argv[1]).absolute(), sys.argv[2] == "decode", int(sys.argv[3]))
+    main(json.loads(sys.argv[1]))

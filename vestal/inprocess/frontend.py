@@ -1,7 +1,7 @@
-"""TorchServe's Java side for a handler that runs here: it takes requests, or refuses them.
+"""TorchServe's frontend for a handler that runs here: it parses requests, or refuses them.
 
-body, headers -> `receive` -> Input -> batch -> handler -> Answer
-                           -> RefusedRequest ---------> Answer
+RawRequest -> `receive` -> Input -> batch -> handler -> Response
+                        -> RefusedRequest ------------> Response
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vestal.inprocess.loaded_archive import LoadedArchive
-from vestal.inprocess.messages import Answer, Input, RefusedRequest
+from vestal.inprocess.messages import Input, RefusedRequest, Response
 from vestal.inprocess.timing import Times
 from vestal.project import Project
 
-# TorchServe's own, where config.properties says nothing.
-MAX_REQUEST_SIZE = 6_553_500
+MAX_REQUEST_SIZE = 6_553_500  # TorchServe's default
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What a caller sends. `name` is for people."""
+class RawRequest:
+    """A request before its body is parsed; `name` is for messages."""
 
     name: str
     body: bytes = field(repr=False)
@@ -30,26 +29,31 @@ class Sent:
 
 @dataclass(frozen=True)
 class Batch:
-    """What went through the handler together; `times` is None where nothing reached it."""
+    """Requests and their responses; `times` is None if none of them reached the handler."""
 
-    sent: list[Sent]
-    answers: list[Answer]
+    requests: list[RawRequest]
+    responses: list[Response]
     times: Times | None
 
 
 @dataclass(frozen=True)
 class Frontend:
-    """`max_request_size`: bytes of a body. `decode`: config.properties' decode_input_request."""
+    """Settings of config.properties.
+
+    Attributes:
+        max_request_size: the largest body, in bytes.
+        decode: decode_input_request.
+    """
 
     max_request_size: int = MAX_REQUEST_SIZE
     decode: bool = True
 
     @classmethod
     def of(cls, project: Project) -> Frontend:
-        """As the project's config.properties says, or the one that comes with Vestal.
+        """Read the project's config.properties, or else the one that Vestal includes.
 
         Raises:
-            VestalError: it cannot be read.
+            VestalError: the file cannot be read.
             UsageError: a setting is invalid.
         """
         from vestal.configuration.config import Configuration
@@ -59,45 +63,50 @@ class Frontend:
             configuration.integer("max_request_size"), configuration.flag("decode_input_request")
         )
 
-    def receive(self, sent: Sent, *, explain: bool = False) -> Input:
-        """The request as a worker gets it.
+    def receive(self, request: RawRequest, *, explain: bool = False) -> Input:
+        """Parse a request into what a worker receives.
 
         Raises:
-            RefusedRequest: TorchServe answers it itself.
+            RefusedRequest: the request does not reach the handler.
         """
-        if len(sent.body) > self.max_request_size:
-            # Netty's own answer: it has no body, whatever the reason says.
+        if len(request.body) > self.max_request_size:
+            # On a server the response has no body, so the reason is not sent.
             reason = f"more than {self.max_request_size:,} bytes (max_request_size)"
             raise RefusedRequest(413, "", reason)
-        return Input.from_http(sent.body, sent.content_type, sent.headers, explain=explain)
+        return Input.from_http(request.body, request.content_type, request.headers, explain=explain)
 
-    def ask(
-        self, loaded: LoadedArchive, sent: Sequence[Sent], size: int = 1, *, explain: bool = False
+    def predict(
+        self,
+        loaded: LoadedArchive,
+        requests: Sequence[RawRequest],
+        size: int = 1,
+        *,
+        explain: bool = False,
     ) -> list[Batch]:
-        """Sends everything, `size` requests a batch; an answer for every one, in order."""
+        """Send all requests in batches of `size`; responses are in the order of the requests."""
         batches = []
-        for start in range(0, len(sent), size):
-            group = list(sent[start : start + size])
-            answers, times = self.answers(loaded, group, explain=explain)
-            batches.append(Batch(group, answers, times))
+        for start in range(0, len(requests), size):
+            group = list(requests[start : start + size])
+            responses, times = self.predict_batch(loaded, group, explain=explain)
+            batches.append(Batch(group, responses, times))
         return batches
 
-    def answers(
-        self, loaded: LoadedArchive, batch: Sequence[Sent | Input], *, explain: bool = False
-    ) -> tuple[list[Answer], Times | None]:
-        """One batch: an answer for each, also for those refused; times where a handler was asked.
+    def predict_batch(
+        self, loaded: LoadedArchive, batch: Sequence[RawRequest | Input], *, explain: bool = False
+    ) -> tuple[list[Response], Times | None]:
+        """Return a response for each request, refused ones included, and the handler's times.
 
-        An `Input` is given to the handler as it is.
+        The times are None if no request reached the handler. An `Input` is not parsed.
         """
-        received: list[Input | Answer] = []
+        received: list[Input | Response] = []
         for each in batch:
             try:
                 if not isinstance(each, Input):
                     each = self.receive(each, explain=explain)
                 received.append(each)
             except RefusedRequest as refused:
-                received.append(Answer.of(refused))
+                received.append(Response.refusing(refused))
         inputs = [each for each in received if isinstance(each, Input)]
-        said = iter(loaded.predict(inputs) if inputs else [])
-        answers = [next(said) if isinstance(each, Input) else each for each in received]
-        return answers, loaded.times if inputs else None
+        predicted = iter(loaded.predict(inputs) if inputs else [])
+        responses = [next(predicted) if isinstance(each, Input) else each for each in received]
+        return responses, loaded.times if inputs else None

@@ -1,7 +1,7 @@
-"""Runs an archive's handler in this process, without Java.
+"""Run an archive's handler in this process, without Java.
 
-TorchServe's own `ModelLoader`, `Service` and `Context` do it, and what comes back is read from the
-very bytes that a worker would send to the frontend: status, headers and body of every request.
+TorchServe's own `ModelLoader`, `Service` and `Context` load and call it. Status, headers and body
+of each response are read from the bytes that a worker would send to the frontend.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
-from vestal.inprocess.messages import Answer, Input, answers_of, message_of
+from vestal.inprocess.messages import Input, Response, message_of, responses_of
 from vestal.inprocess.module_scope import ModuleScope
-from vestal.inprocess.quick_imports import quick_imports
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.manifest import Manifest, batch_size_of, read_manifest, read_settings
 from vestal.mar.unpacking import unpack_archive
 
 
 class LoadedArchive:
-    """A handler, loaded and warm.
+    """A handler, loaded and warmed up.
 
-    While it loads and answers, its folder is the working directory and first on sys.path, as in a
-    worker; several archives of one process take turns. The archive's own copy of `vestal_handlers`
-    is used only where that package is not imported yet: in one process there is one.
+    While it loads and predicts, its folder is the working directory and first on sys.path, as in a
+    worker; several archives in one process take turns. The archive's copy of `vestal_handlers` is
+    used only if that package is not imported yet, because a process has only one.
 
     Args:
         archive: a .mar, a .tar.gz, or the folder that one of them unpacks to.
-        batch_size: what the handler warms up for; None: what model-config.yaml says.
-        decode: hand over JSON and text decoded, as a server with decode_input_request=true does,
-            TorchServe's default; Vestal's config.properties has false.
+        batch_size: what the handler warms up for; None: the one in model-config.yaml.
+        decode: pass JSON and text to the handler decoded, as decode_input_request=true does. That
+            is TorchServe's default; Vestal's config.properties has false.
 
     Attributes:
         folder: the unpacked archive, an absolute path.
         manifest: its MAR-INF/MANIFEST.json.
-        times: of the last batch; None before the first.
+        times: those of the last batch; None before the first.
 
     Raises:
-        UsageError: there is no archive, or it is none.
-        VestalError: it does not load; the handler's own error is its cause.
+        UsageError: the file is missing or not an archive.
+        VestalError: the handler does not load; its error is the cause.
     """
 
     def __init__(
@@ -55,10 +54,10 @@ class LoadedArchive:
             self.manifest = read_manifest(self.folder, source=archive, handler_required=True)
             if batch_size is None:
                 batch_size = batch_size_of(read_settings(self.folder, self.manifest))
-            self._work = ModuleScope(self.folder, self.manifest.handler)
-            opened.callback(self._work.close)
+            self._modules = ModuleScope(self.folder, self.manifest.handler)
+            opened.callback(self._modules.close)
             try:
-                with self._work.entered(), quick_imports():
+                with self._modules.entered():
                     self._service = _load(self.folder, self.manifest, batch_size)
             except Exception as error:
                 raise VestalError(f"{archive} does not load: {error}") from error
@@ -75,39 +74,39 @@ class LoadedArchive:
 
     @property
     def handler(self) -> Any:
-        """The handler object, or the function that is one."""
+        """The handler object, or the handler function."""
         entry = self._service._entry_point
         return getattr(entry, "__self__", entry)
 
     def describe(self) -> Any:
-        """What `?customized=true` answers.
+        """Return the handler's description, as `GET /models/NAME?customized=true` does.
 
         Raises:
-            VestalError: the handler describes nothing, as TorchServe's own do not.
+            VestalError: the handler has no description; TorchServe's own handlers have none.
         """
-        (answer,) = self.predict([Input({}, {"describe": "True"})])
+        (response,) = self.predict([Input({}, {"describe": "True"})])
         try:
-            return answer.json()
+            return response.json()
         except ValueError:
-            text = answer.body.decode("utf-8", "replace")[:200]
+            text = response.body.decode("utf-8", "replace")[:200]
             raise VestalError(
                 f"{self.name} {self.version} describes nothing: expected JSON from its handler, "
-                f"got status {answer.status} and {text!r}"
+                f"got status {response.status} and {text!r}"
             ) from None
 
-    def predict(self, inputs: Sequence[Input | bytes]) -> list[Answer]:
-        """One batch through the handler: an answer for every input, in order."""
+    def predict(self, inputs: Sequence[Input | bytes]) -> list[Response]:
+        """Run one batch; responses are in the order of the inputs."""
         batch = [
             message_of(index, given if isinstance(given, Input) else Input.raw(given), self._decode)
             for index, given in enumerate(inputs)
         ]
-        with self._work.entered():
+        with self._modules.entered():
             message, self.times = self._clock.run(lambda: self._service.predict(batch))
-        return answers_of(bytes(message))
+        return responses_of(bytes(message))
 
     @contextmanager
     def marked(self, mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
-        """Runs every step of a batch within `mark("decode")`, `mark("forward")`, ..."""
+        """Run every step of a batch within `mark("decode")`, `mark("forward")`, ..."""
         before, self._clock.mark = self._clock.mark, mark
         try:
             yield
@@ -127,14 +126,15 @@ class LoadedArchive:
 def load_staged(
     folder: Path, name: str, batch_size: int | None = None, *, decode: bool = False
 ) -> LoadedArchive:
-    """A folder that is there for the moment: in errors its model's name stands for it."""
+    """Load a temporary folder; errors name the model instead of the folder."""
     try:
         return LoadedArchive(folder, batch_size, decode=decode)
     except VestalError as error:
         cause = error.__cause__ or error
-        text = str(cause)  # a handler of ours says whose it is
-        said = text if text.startswith(f"{name} ") else f"{name} does not load: {text}"
-        raise VestalError(said) from cause
+        text = str(cause)  # Vestal's handlers begin with the model's name
+        if not text.startswith(f"{name} "):
+            text = f"{name} does not load: {text}"
+        raise VestalError(text) from cause
 
 
 def _load(folder: Path, manifest: Manifest, batch_size: int) -> Any:
@@ -142,11 +142,11 @@ def _load(folder: Path, manifest: Manifest, batch_size: int) -> Any:
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
     from ts.model_loader import TsModelLoader
 
-    # "OpenVINO is not enabled": nothing that a user could act on.
+    # It warns that OpenVINO is not enabled, which users cannot change.
     logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     metrics = MetricsCacheYamlImpl(str(Path(ts.__file__).parent / "configs" / "metrics.yaml"))
     metrics.initialize_cache()
-    # The handler is imported by its base name: an earlier module must not answer for it.
+    # TorchServe imports the handler by its base name and would find an earlier module.
     sys.modules.pop(manifest.handler_module, None)
     service = TsModelLoader().load(
         manifest.name,

@@ -1,4 +1,4 @@
-"""What goes into a handler that runs here, what comes out, and what TorchServe refuses itself."""
+"""Inputs and responses of a handler that runs here, in the format of TorchServe's worker."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ OK = 200
 
 
 class RefusedRequest(Exception):
-    """TorchServe answers this request before any handler sees it.
+    """TorchServe refuses the request before it reaches a handler.
 
-    `kind` is TorchServe's word for it (`"type"` in its body); "" where its answer has no body.
+    `kind` is the `"type"` in the response's body; "" if the response has no body.
     """
 
     def __init__(self, status: int, kind: str, reason: str) -> None:
@@ -26,17 +26,16 @@ class RefusedRequest(Exception):
 
 
 def error_body(status: int, kind: str, message: str) -> bytes:
-    """JSON as TorchServe writes it."""
+    """Return a body formatted like TorchServe's."""
     error = {"code": status, "type": kind, "message": message}
     return (json.dumps(error, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Input:
-    """One request: its parts by name (a raw body is the one part "body"), and its headers.
+    """A parsed request: its headers, and its parts by name (the only part of a raw body is "body").
 
-    A part is its bytes and its content type, as TorchServe hands them over: a form's text field
-    has none ("").
+    A part has bytes and a content type, which is "" for a text field of a form.
     """
 
     parts: Mapping[str, tuple[bytes, str]]
@@ -44,13 +43,13 @@ class Input:
 
     @classmethod
     def raw(cls, body: bytes, content_type: str = "", **headers: str) -> Input:
-        """A body as it is; `headers` by keyword."""
+        """Make an input of an unparsed body, with `headers` by keyword."""
         named = {"content-type": content_type} if content_type else {}
         return cls({"body": (body, content_type)}, {**named, **headers})
 
     @classmethod
     def form(cls, fields: Mapping[str, str] | None = None, **files: tuple[bytes, str]) -> Input:
-        """A multipart form of text fields, and of files with their content types."""
+        """Make an input of text fields, and of files with their content types."""
         texts = {name: (value.encode(), "") for name, value in (fields or {}).items()}
         return cls({**texts, **files}, {"content-type": "multipart/form-data; boundary=x"})
 
@@ -63,19 +62,19 @@ class Input:
         *,
         explain: bool = False,
     ) -> Input:
-        """A body as sent over HTTP: forms are taken apart as TorchServe does it.
+        """Parse a body as sent over HTTP; a form becomes several parts.
 
         Args:
-            explain: as for `/explanations/MODEL`.
+            explain: whether the request is for `/explanations/MODEL`.
 
         Raises:
-            RefusedRequest: TorchServe answers it itself.
+            RefusedRequest: the body is a broken form.
         """
         from vestal.inprocess import forms
 
         sent = {"Content-Type": content_type} if content_type else {}
         sent |= {"Content-Length": str(len(body)), **(headers or {})}
-        # TorchServe's own two, on every request.
+        # TorchServe adds these two to every request.
         sent |= {"explain": str(explain), "url_path": ""}
         kind = content_type.partition(";")[0]
         boundary = forms.boundary_of(content_type)
@@ -87,11 +86,8 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the frontend would send for one request.
-
-    `reached`: a handler was asked; where not, TorchServe itself refused the request.
-    """
+class Response:
+    """The response to one request; `reached` is False if the request did not reach a handler."""
 
     status: int
     headers: dict[str, str]
@@ -99,8 +95,8 @@ class Answer:
     reached: bool = True
 
     @classmethod
-    def of(cls, refused: RefusedRequest) -> Answer:
-        """TorchServe's own answer."""
+    def refusing(cls, refused: RefusedRequest) -> Response:
+        """Make the response to a refused request."""
         headers = {"content-type": "application/json"} if refused.kind else {}
         return cls(refused.status, headers, refused.body(), reached=False)
 
@@ -109,9 +105,9 @@ class Answer:
 
 
 def message_of(index: int, given: Input, decode: bool) -> dict[str, Any]:
-    """A request as TorchServe's worker has it after parsing its frontend's message.
+    """Return a request in the format that TorchServe's worker passes to its service.
 
-    `decode`: what `decode_input_request=true` does: JSON and text are decoded for the handler.
+    `decode`: decode JSON and text, as `decode_input_request=true` does.
     """
     return {
         "requestId": f"local-{index}".encode(),
@@ -133,11 +129,11 @@ def _decoded(value: bytes, kind: str) -> Any:
             return json.loads(value.decode("utf-8"))
         return value.decode("utf-8") if kind.startswith("text") else bytearray(value)
     except (ValueError, RecursionError):
-        return bytearray(value)  # as the worker does, with a line in its log
+        return bytearray(value)  # a worker does the same, with a line in its log
 
 
-def answers_of(message: bytes) -> list[Answer]:
-    """The inverse of `ts.protocol.otf_message_handler.create_predict_response`."""
+def responses_of(message: bytes) -> list[Response]:
+    """Parse what `ts.protocol.otf_message_handler.create_predict_response` has made."""
     position = 0
 
     def integer() -> int:
@@ -153,16 +149,16 @@ def answers_of(message: bytes) -> list[Answer]:
         return message[position - length : position]
 
     whole, text = integer(), take().decode()
-    answers = []
+    responses = []
     while struct.unpack_from("!i", message, position) != (-1,):
         take()  # request id
-        take()  # content type: again among the headers
+        take()  # content type, which is also in the headers
         status = integer()
         take()  # reason phrase
         headers = {take().decode(): take().decode() for _ in range(integer())}
-        answers.append(Answer(status, headers, take()))
+        responses.append(Response(status, headers, take()))
     if whole == OK:
-        return answers
-    # The batch failed whole: the frontend writes each of its answers itself.
+        return responses
+    # The whole batch failed, so the frontend writes each response.
     body = error_body(whole, "InternalServerException", text)
-    return [Answer(whole, {"content-type": "application/json"}, body) for _ in answers]
+    return [Response(whole, {"content-type": "application/json"}, body) for _ in responses]

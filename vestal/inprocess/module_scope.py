@@ -1,7 +1,9 @@
-"""What a worker's process is to its one archive, for several archives in one process.
+"""Keep the modules of several archives in one process apart.
 
-There the archive's folder is the working directory and on sys.path for the whole life of a worker,
-and every module of that folder is the archive's own. Here that is so while it loads or answers.
+In a worker, the archive's folder is the working directory and on sys.path, and all modules in it
+belong to the archive. Here this is so while the archive loads or predicts. Vestal's pytest fixture
+`archive` keeps several archives loaded, and `vestal run --watch` and `vestal pack` load one after
+another.
 """
 
 from __future__ import annotations
@@ -15,38 +17,43 @@ from types import ModuleType
 from typing import Any
 
 HANDLERS = "vestal_handlers"
-# The working directory, sys.path and sys.modules are everybody's.
+# The working directory, sys.path and sys.modules are shared by all threads.
 _LOCK = threading.RLock()
 
 
 class ModuleScope:
-    """Of one archive, unpacked in `folder`, an absolute path, with its manifest's `handler`."""
+    """Working directory, import path and modules of one archive.
 
-    _current: ModuleScope | None = None  # whose modules stand in sys.modules
+    Args:
+        folder: the unpacked archive, an absolute path.
+        handler: `handler` in its manifest.
+    """
+
+    _current: ModuleScope | None = None  # the one whose modules are in sys.modules
 
     def __init__(self, folder: Path, handler: str) -> None:
         self._folder = folder
         self._path = [str(folder)]
         place, colon, _ = handler.partition(":")
-        if colon and "/" in place:  # then TorchServe adds the handler's own folder
+        if colon and "/" in place:  # TorchServe then adds the handler's folder
             self._path.append(str(folder / place.rpartition("/")[0]))
         self._modules: dict[str, ModuleType] = {}
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """In here a module of the folder is found, also one that is imported late."""
+        """Make the archive's modules importable, also for imports in functions."""
         with _LOCK, contextlib.chdir(self._folder):
             if ModuleScope._current is not self:
                 if ModuleScope._current is not None:
                     ModuleScope._current._leave()
                 sys.modules.update(self._modules)
-                # It stays there: a thread of the handler's may import, too.
+                # It stays on the path, because threads of the handler may import modules, too.
                 sys.path[:0] = self._path
                 ModuleScope._current = self
             yield
 
     def close(self) -> None:
-        """Its modules are forgotten: the next archive, or an edited one, gets its own."""
+        """Remove its modules, so that the next archive imports its own."""
         with _LOCK:
             if ModuleScope._current is self:
                 self._leave()
@@ -54,7 +61,7 @@ class ModuleScope:
             forget(_below(self._folder))
 
     def _leave(self) -> None:
-        # `vestal_handlers` is large and one for all, from where it was imported first.
+        # All archives share the first `vestal_handlers` that was imported, because it is large.
         self._modules = {
             name: module
             for name, module in _below(self._folder).items()
@@ -65,7 +72,7 @@ class ModuleScope:
 
 
 def forget_handlers() -> None:
-    """Lets `vestal_handlers` be imported anew, as it is now."""
+    """Remove `vestal_handlers`, so that it is imported again."""
     forget([name for name in sys.modules if name.partition(".")[0] == HANDLERS])
 
 
@@ -75,12 +82,12 @@ def forget(names: Iterable[str]) -> None:
 
 
 def _below(folder: Path) -> dict[str, ModuleType]:
-    """The imported modules that come from a folder."""
+    """Return the imported modules that are in a folder."""
     found = {}
     for name, module in list(sys.modules.items()):
-        # A package without an __init__.py has no file, and a path.
-        said: dict[str, Any] = getattr(module, "__dict__", {})
-        places = [said.get("__file__"), *(said.get("__path__") or ())]
+        # A package without an __init__.py has only a path.
+        names: dict[str, Any] = getattr(module, "__dict__", {})
+        places = [names.get("__file__"), *(names.get("__path__") or ())]
         if any(isinstance(place, str) and Path(place).is_relative_to(folder) for place in places):
             found[name] = module
     return found

@@ -1,4 +1,4 @@
-"""Where a handler's time goes, by operator: torch's own profiler around a batch."""
+"""Profile a batch by operator, with torch's profiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Operator:
-    """Times in seconds: `own` without the operators that it called, of all its calls."""
+    """Times in seconds, summed over all calls; `own` excludes the operators that it called."""
 
     name: str
     calls: int
@@ -29,15 +29,16 @@ class Operator:
 def profile(
     loaded: LoadedArchive, batch: Callable[[], Any], trace: Path, top: int = TOP
 ) -> list[Operator]:
-    """Runs the batch once under torch's profiler.
+    """Run a batch once under torch's profiler.
 
     Args:
-        batch: asks the archive; it should have run before, as a first time is another matter.
-        trace: gets the trace for chrome://tracing or Perfetto, where the handler's steps stand as
-            `decode`, `forward` and `encode`.
+        batch: sends requests to the archive; it should have run before, because the first run is
+            slower.
+        trace: file for the trace, which chrome://tracing and Perfetto show; the handler's steps
+            are `decode`, `forward` and `encode` in it.
 
     Returns:
-        The operators that took most time themselves, the longest first.
+        The operators with the longest own time, the longest first.
 
     Raises:
         VestalError: the trace cannot be written.
@@ -71,6 +72,6 @@ def profile(
 
 
 def _check_whole(trace: Path) -> None:
-    """Raises OSError where the profiler, which only logs it, could not write all of the trace."""
+    """Raise OSError if the trace is incomplete; the profiler only logs that error."""
     if trace.exists() and not trace.read_bytes()[-64:].rstrip().endswith(b"}"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(trace.parent))

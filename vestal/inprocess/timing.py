@@ -1,4 +1,4 @@
-"""How long a batch's three steps take, for handlers of Vestal and of TorchServe alike."""
+"""Measure the three steps of a batch, in Vestal's and in TorchServe's handlers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-# What every handler built on TorchServe's BaseHandler calls its steps.
+# Methods of TorchServe's BaseHandler, and the names of the steps.
 STEPS = {"preprocess": "decode", "inference": "forward", "postprocess": "encode"}
 
 
@@ -17,7 +17,7 @@ STEPS = {"preprocess": "decode", "inference": "forward", "postprocess": "encode"
 class Times:
     """Seconds of one batch; None for a step that the handler does not have.
 
-    `total` also holds what TorchServe's worker does around the handler.
+    `total` includes TorchServe's code around the handler.
     """
 
     total: float
@@ -27,7 +27,7 @@ class Times:
 
 
 class StepClock:
-    """Times the steps of a handler by wrapping its methods, which stay what they are otherwise."""
+    """Time the steps of a handler by wrapping its methods."""
 
     def __init__(self, entry_point: Any) -> None:
         self._seconds: dict[str, float] = {}
@@ -38,7 +38,7 @@ class StepClock:
                 setattr(handler, method, self._timed(getattr(handler, method), step))
 
     def run(self, batch: Callable[[], Any]) -> tuple[Any, Times]:
-        """Calls it once."""
+        """Call `batch` once; return its result and the times."""
         self._seconds.clear()
         start = time.perf_counter()
         result = batch()

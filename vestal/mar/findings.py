@@ -114,13 +114,6 @@ class Finding:
 Check = Generator[Finding, None, T]
 
 
-class Findings(list[Finding]):
-    """For `checking.running` until its `run` returns a list; then delete this class."""
-
-    def error(self, code: str, where: str, meaning: str, todo: str) -> None:
-        self.append(Finding.error(code, where, meaning, todo))
-
-
 def collect(check: Check[T]) -> tuple[list[Finding], T]:
     """Run a check; its findings and its result."""
     findings: list[Finding] = []

@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vestal.archive.target import find_target
+from vestal.archive.runnable import find_runnable
 from vestal.client.encoding import encode
 from vestal.inprocess import LoadedArchive
-from vestal.inprocess.frontend import Frontend, Sent
-from vestal.inprocess.messages import Answer, Input
+from vestal.inprocess.frontend import Frontend, RawRequest
+from vestal.inprocess.messages import Input, Response
 from vestal.inprocess.timing import Times
 from vestal.project import Project
 
@@ -37,7 +37,7 @@ class ArchiveUnderTest:
         *,
         headers: Mapping[str, str] | None = None,
         explain: bool = False,
-    ) -> list[Answer]:
+    ) -> list[Response]:
         """All inputs as one batch: an answer for each, in order; also for those refused.
 
         Args:
@@ -50,7 +50,7 @@ class ArchiveUnderTest:
             InvalidInput: an input that cannot be sent.
         """
         batch = [one if isinstance(one, Input) else _sent(one, headers or {}) for one in inputs]
-        answers, _ = self._frontend.answers(self.loaded, batch, explain=explain)
+        answers, _ = self._frontend.predict_batch(self.loaded, batch, explain=explain)
         return answers
 
     def describe(self) -> Any:
@@ -68,10 +68,10 @@ class ArchiveUnderTest:
         return self.loaded.times
 
 
-def _sent(given: Any, headers: Mapping[str, str]) -> Sent:
+def _sent(given: Any, headers: Mapping[str, str]) -> RawRequest:
     payload, rest = encode(given), dict(headers)
     types = [rest.pop(name) for name in list(rest) if name.lower() == "content-type"]
-    return Sent("", payload.body, [payload.content_type, *types][-1], rest)
+    return RawRequest("", payload.body, [payload.content_type, *types][-1], rest)
 
 
 class Archives:
@@ -95,7 +95,7 @@ class Archives:
         key = (str(target), batch_size, *sorted(said.items()))
         if key not in self._loaded:
             frontend = Frontend.of(self._project)
-            found = find_target(self._project, str(target), **said)
+            found = find_runnable(self._project, str(target), **said)
             loaded = self._opened.enter_context(found.loaded(batch_size, decode=frontend.decode))
             self._loaded[key] = ArchiveUnderTest(loaded, frontend)
         return self._loaded[key]

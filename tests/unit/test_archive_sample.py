@@ -1,4 +1,4 @@
-"""Every archive that can have a sample gets one: media, handlers without example()."""
+"""Samples that are packed: of media, and for handlers without example()."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def scorer_of_the_docs():
 
 @pytest.fixture
 def packed(tmp_path):
-    """Packs a linear model with a handler of its own: `packed(source, class name)`."""
+    """Pack a linear model with its own handler: `packed(source, class name)`."""
 
     def make(source, name):
         project = Project(tmp_path)
@@ -135,7 +135,7 @@ def test_the_handler_of_the_docs_is_packed_with_an_input_that_its_schema_allows(
     assert not check(made.archive, run=True).failed
 
 
-def test_a_handler_that_answers_pictures_has_its_picture_as_golden_answer(packed):
+def test_a_handler_that_returns_pictures_has_a_picture_as_its_sample(packed):
     made = packed(PAINTER, "Painter")
     sample = read_sample(made.archive)
     assert sample.answer["content_type"] == "image/png"
@@ -145,14 +145,12 @@ def test_a_handler_that_answers_pictures_has_its_picture_as_golden_answer(packed
 @pytest.mark.parametrize(
     ("source", "name", "reason"),
     [
-        (TALKER, "Talker", "answers the same input differently each time"),
+        (TALKER, "Talker", "predicts differently for the same input"),
         (SILENT, "Silent", r"no input follows from its input_schema\(\)"),
         (STRANGE, "Strange", r"defines no example\(\)"),
     ],
 )
-def test_without_an_answer_to_compare_an_archive_has_no_sample_and_says_why(
-    packed, source, name, reason
-):
+def test_without_a_repeatable_prediction_there_is_no_sample(packed, source, name, reason):
     made = packed(source, name)
     assert re.search(reason, made.no_sample)
     assert read_sample(made.archive) is None
@@ -229,5 +227,5 @@ def test_an_example_fits_its_schema(schema):
         {"anyOf": [{}]},
     ],
 )
-def test_a_schema_that_says_nothing_gives_no_example(schema):
+def test_a_schema_that_is_too_general_gives_no_example(schema):
     assert example_of(schema) is None

@@ -1,4 +1,4 @@
-"""What `vestal run` is asked to run: an archive, or a model of the project that is not packed."""
+"""What `vestal run` can load: an archive, or a model of the project that is not packed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vestal.project import Project
 
 
 @dataclass(frozen=True)
-class Target:
-    """`archive`, or else the model `name`, staged with what `vestal pack` would be told."""
+class Runnable:
+    """An archive, or else the model `name` with options of `vestal pack`."""
 
     project: Project
     name: str
@@ -33,9 +33,14 @@ class Target:
 
     @contextmanager
     def loaded(
-        self, batch_size: int, *, decode: bool = False, again: bool = False
+        self, batch_size: int, *, decode: bool = False, reload: bool = False
     ) -> Iterator[LoadedArchive]:
-        """Loads it; `again`: at the end the handlers are forgotten, so that a next time is anew.
+        """Load it.
+
+        Args:
+            batch_size, decode: see `LoadedArchive`.
+            reload: forget the imported handlers at the end, so that the next load imports them
+                again.
 
         Raises:
             VestalError: it does not load, or cannot be staged.
@@ -56,21 +61,21 @@ class Target:
                 ) as loaded:
                     yield loaded
         finally:
-            if again:
+            if reload:
                 forget_handlers()
 
     def places(self) -> list[Path]:
-        """The files and folders that it is made of.
+        """Return the files and folders that affect its predictions.
 
         Raises:
-            VestalError: it was never trained.
+            VestalError: the model has no training.
         """
         if self.archive is not None:
             return [self.archive]
         return sources_of(self.project, self.name, self.weights)
 
 
-def find_target(
+def find_runnable(
     project: Project,
     given: str,
     *,
@@ -78,13 +83,13 @@ def find_target(
     weights: str | None = None,
     engine: str | None = None,
     precision: str | None = None,
-) -> Target:
-    """What is meant: a path; an archive of the store by its file name, or by `version`; a model.
+) -> Runnable:
+    """Find an archive by path, by file name in the store or by `version`; or a model by name.
 
-    Paths start at the project's root.
+    Relative paths start at the project's root.
 
     Raises:
-        UsageError: there is none, or an archive is told what is a model's to say.
+        UsageError: nothing has this name, or an archive is given options for models.
     """
     models = model_names(project)
     given = model_name(project, given)
@@ -92,22 +97,22 @@ def find_target(
     if given in models and version is None and not named:
         if weights is not None and project.path(weights).exists():
             weights = str(project.path(weights))
-        return Target(project, given, None, weights, engine, precision)
+        return Runnable(project, given, None, weights, engine, precision)
     try:
         archive = find_archive(project, given, version)
     except UsageError as error:
         if named or version is not None:
             raise
         known = ", ".join(models)
-        raise UsageError(f"{error}; nor is it one of the models {known}") from None
-    told = {"--weights": weights, "--engine": engine, "--precision": precision}
-    wrong = [option for option, value in told.items() if value is not None]
+        raise UsageError(f"{error}; the project's models are {known}") from None
+    options = {"--weights": weights, "--engine": engine, "--precision": precision}
+    wrong = [option for option, value in options.items() if value is not None]
     if wrong:
         raise UsageError(
-            f"{archive} is packed, so {', '.join(wrong)} cannot be set any more: name the model "
+            f"{archive} is packed, so {', '.join(wrong)} cannot be set. Pass the model's name "
             "to run it as it would be packed"
         )
-    return Target(project, archive.name, archive)
+    return Runnable(project, archive.name, archive)
 
 
 @contextmanager
@@ -121,15 +126,15 @@ def open_model(
     batch_size: int | None = None,
     decode: bool = False,
 ) -> Iterator[LoadedArchive]:
-    """A model of the project as `vestal pack` would pack it now, loaded, with no archive made.
+    """Load a model of the project as `vestal pack` would pack it, without making an archive.
 
     Args:
-        weights: as of `vestal pack`; None: the newest run.
-        batch_size, decode: as of LoadedArchive.
+        weights: see `vestal.archive.pack.pack`; None: the newest training.
+        batch_size, decode: see `LoadedArchive`.
 
     Raises:
-        UsageError: no such model, engine or weights.
-        VestalError: it was never trained, or does not load.
+        UsageError: model, engine or weights are unknown.
+        VestalError: the model has no training, or does not load.
     """
     with tempfile.TemporaryDirectory(prefix="vestal-run-") as scratch_:
         scratch = Path(scratch_)
@@ -149,14 +154,14 @@ def stage_model(
     engine: str | None = None,
     precision: str | None = None,
 ) -> None:
-    """Fills a new folder with what an archive of the model would hold now, but sample and bill.
+    """Fill a new folder with the contents of an archive, without sample and bill of materials.
 
-    Its version is the run's number.
+    Its version is the training's number.
     """
-    import vestal_handlers  # noqa: F401 - the project's own, not the copy that is staged
+    import vestal_handlers  # noqa: F401 - before the staged copy can be imported
 
     find_model(project, name)
-    with tempfile.TemporaryDirectory(prefix="vestal-run-") as brought:
-        run = find_weights(project, name, weights, Path(brought) / "brought")
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as imported:
+        run = find_weights(project, name, weights, Path(imported) / "imported")
         version = run.folder.name
         stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)
