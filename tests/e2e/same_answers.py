@@ -1,4 +1,4 @@
-"""One request, asked of a handler in this process and of a server: are the answers the same?"""
+"""Compare the responses of a handler in this process and of a server to the same request."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def ask_server(
 
 
 def plain(body: bytes) -> Any:
-    """JSON without the ids that are another each time; other bytes as they are."""
+    """Return JSON without random ids; other bytes are not changed."""
     try:
-        said = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return body
-    for one in [said, *said.get("predictions", [])]:
-        one.pop("request_id", None)
-    return said
+    for each in [value, *value.get("predictions", [])]:
+        each.pop("request_id", None)
+    return value
 
 
 def assert_same(name: object, ours: Answer, theirs: tuple[int, Mapping[str, str], bytes]) -> None:
-    """Status, body and the handler's headers; of what no handler saw, status and type."""
+    """Compare status, body and the handler's headers; status and type if no handler ran."""
     status, headers, body = theirs
     assert ours.status == status, name
     lower = {key.lower(): value for key, value in headers.items()}
     assert ours.headers.items() <= lower.items(), name
     if ours.reached:
         assert plain(ours.body) == plain(body), name
-        # Everything else is of the frontend itself.
+        # The other headers are the frontend's.
         own = {key for key in lower if key.startswith("x-") and key != "x-request-id"}
         assert own | {"content-type"} & lower.keys() <= ours.headers.keys(), name
     else:
-        assert "x-model-name" not in lower, f"{name}: the server's handler was asked"
+        assert "x-model-name" not in lower, f"{name}: the server's handler ran"
         assert bool(ours.body) == bool(body), name
         if body:
             assert plain(ours.body)["type"] == plain(body)["type"], name

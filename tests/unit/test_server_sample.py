@@ -1,4 +1,4 @@
-"""An archive's sample: read, and compared with what a worker answers."""
+"""Read an archive's sample, and compare it with a worker's prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vestal.mar.sample import matches, read_sample, tolerance_of
         ("seven", "seven"),
     ],
 )
-def test_equal_within_tolerance(expected, actual):
+def test_equal_predictions_within_the_tolerance(expected, actual):
     assert matches(expected, actual, 1e-4) is None
 
 
@@ -55,7 +55,7 @@ def test_a_sample_is_read_from_its_archive(tmp_path):
     assert (sample.answer, sample.tolerance) == ({"label": "7"}, 1e-4)
 
 
-def test_a_foreign_archive_has_none(tmp_path):
+def test_an_archive_without_a_sample(tmp_path):
     assert read_sample(pack(tmp_path, {"MAR-INF/MANIFEST.json": "{}"})) is None
 
 
@@ -78,18 +78,18 @@ def top(*pairs):
     return {"top": [{"label": label, "probability": share} for label, share in pairs]}
 
 
-def test_labels_that_are_nearly_equal_may_swap_their_places():
+def test_labels_with_nearly_equal_probabilities_may_change_their_order():
     expected, actual = top(("a", 0.50004), ("b", 0.49996)), top(("b", 0.50001), ("a", 0.49999))
     assert matches(expected, actual) is None
     assert "probability is" in matches(expected, top(("b", 0.6), ("a", 0.4)))
     assert "has no 'b'" in matches(expected, top(("a", 0.50004), ("c", 0.49996)))
 
 
-def test_answers_to_several_instances_keep_their_order():
+def test_the_order_of_instances_matters():
     first, second = ({"label": label, "probability": 0.9, **top()} for label in "ab")
     assert matches([first, second], [second, first])
 
 
-def test_another_engine_than_torch_may_be_further_away():
+def test_the_tolerance_is_larger_for_other_engines_than_torch():
     assert tolerance_of("fp32", "eager") < tolerance_of("fp32", "onnx")
     assert tolerance_of("bf16", "eager") == tolerance_of("bf16", "onnx")

@@ -22,7 +22,7 @@ import psutil
 
 import vestal
 from vestal.children import parents_pid
-from vestal.files.storage import check_told
+from vestal.files.disk_errors import check_output_of_failed_process
 from vestal.mar.findings import Findings
 from vestal.mar.opening import Contents
 
@@ -80,7 +80,7 @@ def run(
         failed = [step for step in steps if "failed" in step]
         if code or failed:
             told = "\n".join([_tail(log), *(str(step.get("meaning")) for step in failed)])
-            check_told(told, Path(scratch).parent)
+            check_output_of_failed_process(told, Path(scratch).parent)
         doing = _DOING.get(steps[-1].get("step", "import") if steps else "import", "it ended")
         for step in failed:
             name = step["failed"]
