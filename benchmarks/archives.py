@@ -1,10 +1,9 @@
-"""What an author waits for: `vestal pack`, `check` and the first answer of `run`, with resnet18.
+"""Time of `vestal pack`, `vestal check` and the first prediction of `vestal run`, with resnet18.
 
     .venv/bin/python -m benchmarks.archives [--rounds 5]
 
-Each is a process of its own, started anew as in a terminal, in turn with a bare `import torch`,
-which is most of it. Weights are random: nothing waits for a training. Rows go to
-results/archives.csv.
+Each command runs in a new process, in turn with a plain `import torch`, which takes most of the
+time. The weights are random. Rows are written to results/archives.csv.
 """
 
 from __future__ import annotations
@@ -56,7 +55,9 @@ def main() -> None:
             writer.writerow(("when", "what", "round", "seconds", "machine", "versions"))
         when = datetime.now().isoformat(timespec="seconds")
         for name, found in seconds.items():
-            for number, value in enumerate(found[1:], start=1):  # the first reads the disk
+            for number, value in enumerate(
+                found[1:], start=1
+            ):  # the first round fills the disk cache
                 writer.writerow((when, name, number, f"{value:.2f}", machine, versions))
     for name, found in seconds.items():
         print(f"{name:13} {statistics.median(found[1:]):6.2f} s  (most {max(found[1:]):.2f})")

@@ -1,12 +1,12 @@
-"""`vestal batch` beside a bare DataLoader-and-model loop: ResNet18 on 720 x 720 JPEGs.
+"""Compare `vestal batch` with a plain loop over DataLoader and model: ResNet18, 720 x 720 JPEGs.
 
     .venv/bin/python -m benchmarks.batch [--pairs 6] [--images 64]
 
-Pair by pair in turn, on the same files and cores. Ours is all of a run but the loading of PyTorch
-and of the archive: journal and output are written. The bare loop decodes and transforms in the
-DataLoader's workers, as many as it is fastest with (the warm-up tries each), and keeps labels only.
-Both: seeded random weights, eager, fp32, batches of 8, JPEGs decoded in full.
-Rows go to results/batch.csv.
+Both run in turn, on the same files and cores. The time of `vestal batch` includes journal and
+output, but not the loading of PyTorch and the archive. The plain loop decodes and transforms in the
+DataLoader's workers (the warm-up finds the best number of them), and keeps only the labels. Both
+use seeded random weights, eager mode, fp32, batches of 8 and full JPEG decoding. Rows are written
+to results/batch.csv.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Photos:
-    """Files, decoded and transformed: what a script's Dataset does."""
+    """A data set of decoded and transformed files."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
@@ -105,7 +105,7 @@ def vestal_batch(folder: Path, photos: Path) -> Callable[[], tuple[float, list[s
 
 
 def setting() -> dict[str, Any]:
-    """What every row repeats."""
+    """Return the columns that are the same in every row."""
     return {
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {CORES} cores",
@@ -167,7 +167,7 @@ def main() -> None:
         writer.writerows(rows)
     print(
         f"ours / bare: median {statistics.median(ratios):.2f} of {len(ratios)} pairs "
-        f"({min(ratios):.2f} to {max(ratios):.2f}), wanted at least 0.90"
+        f"({min(ratios):.2f} to {max(ratios):.2f}), expected at least 0.90"
     )
 
 

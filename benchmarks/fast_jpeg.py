@@ -1,8 +1,9 @@
-"""What `fast_jpeg` changes: top-1, probabilities and preparation time of a seeded ResNet18.
+"""Effect of `fast_jpeg` on labels, probabilities and preparation time of a seeded ResNet18.
 
     .venv/bin/python -m benchmarks.fast_jpeg
 
-Random weights, batch norm fitted to other images of the kind (else every image gets one label).
+The weights are random. Batch norm is fitted to similar images, because otherwise all images would
+get the same label.
 """
 
 from __future__ import annotations

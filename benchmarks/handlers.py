@@ -1,11 +1,11 @@
-"""ResNet18 on 720 x 720 JPEGs: our image classifier, a bare loop, TorchServe's own handler.
+"""Compare image classifiers, ResNet18 on 720 x 720 JPEGs: Vestal, a plain loop, TorchServe.
 
     .venv/bin/python -m benchmarks.handlers [--seconds 15] [--rounds 2] [--pairs 8]
 
-In process: batches of 8 through the handler against decode, transform and forward in a plain loop,
-pair by pair in turn, on the same threads. Over HTTP: 32 connections without a pause, each server
-alone on the machine. All with seeded random weights, eager, fp32, JPEGs decoded in full; ours with
-`handler.channels_last`. The load comes from the same machine. Rows go to results/handlers.csv.
+In process: batches of 8 through the handler, in turn with a plain loop of decode, transform and
+forward, on the same threads. Over HTTP: 32 connections without pauses, one server at a time, with
+the load generator on the same machine. All use seeded random weights, eager mode, fp32 and full
+JPEG decoding; Vestal's handler uses `channels_last`. Rows are written to results/handlers.csv.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SEED, BATCH, CONNECTIONS, IMAGES = 0, 8, 32, 32
 CORES = len(os.sched_getaffinity(0))
 OURS = {"handler": {"channels_last": True}}
 BEST = {"minWorkers": CORES, "maxWorkers": CORES, "batchSize": BATCH, "maxBatchDelay": 5}
-AS_IT_COMES = {"minWorkers": CORES, "maxWorkers": CORES}  # a worker for each core, batches of one
-# who, how it is packed, model-config.yaml, environment of the server
+AS_IT_COMES = {"minWorkers": CORES, "maxWorkers": CORES}  # one worker per core, batches of one
+# name, how it is packed, model-config.yaml, environment of the server
 SERVERS: list[tuple[str, Callable[..., Path], dict[str, Any], dict[str, str]]] = [
     ("ours, best", ours, {**BEST, **OURS}, {}),
     ("stock, best", stock, BEST, {"OMP_NUM_THREADS": "1"}),
@@ -55,7 +55,7 @@ SERVERS: list[tuple[str, Callable[..., Path], dict[str, Any], dict[str, str]]] =
 
 
 def bare_loop(folder: Path) -> Callable[[list[bytes]], list[str]]:
-    """Load, eval, decode, transform, forward, softmax, argmax: as a script has it."""
+    """Load, eval, decode, transform, forward, softmax, argmax, as in a script."""
     net = resnet18()
     net.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
     net.eval()
@@ -82,7 +82,7 @@ def bare_loop(folder: Path) -> Callable[[list[bytes]], list[str]]:
 
 
 def in_process(folder: Path, images: list[bytes], pairs: int) -> Iterator[dict[str, Any]]:
-    """Two batches each in turn; the ratio of each pair."""
+    """Measure two batches of each in turn; return the ratio of each pair."""
     archive = ours(folder, {"maxWorkers": 1, "batchSize": BATCH, **OURS})
     with LoadedArchive(archive) as loaded:
         bare = bare_loop(folder)
@@ -114,9 +114,11 @@ def over_http(
             out = folder / f"load-{repeat}-{number}"
             url, keys = server.ready.inference, token(server.ready)
             more: dict[str, Any] = {"users": CONNECTIONS, "token": keys, "deadline": 60}
-            with suppress(VestalError):  # the slowest may answer nothing in so short a time
+            with suppress(
+                VestalError
+            ):  # the slowest server may complete no request in such a short time
                 run_load(url, name, files, seconds=max(5, seconds // 4), out=out / "warm", **more)
-            # What the warm-up left in the queue is computed first: wait behind it.
+            # Wait for the requests of the warm-up that are still in the queue.
             requests.post(
                 f"{url}/predictions/{name}",
                 data=files[0].read_bytes(),
@@ -167,7 +169,7 @@ def row(part: str, who: str, repeat: int, images: int, seconds: float) -> dict[s
 
 
 def setting(seconds: int) -> dict[str, Any]:
-    """What every row repeats."""
+    """Return the columns that are the same in every row."""
     return {
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {CORES} cores",
@@ -196,7 +198,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"in process: ours {each[0]:.1f}, bare loop {each[1]:.1f} images/s; ours / bare: "
             f"median {statistics.median(ratios):.2f} of {len(ratios)} pairs "
-            f"({min(ratios):.2f} to {max(ratios):.2f}), wanted at least 0.90"
+            f"({min(ratios):.2f} to {max(ratios):.2f}), expected at least 0.90"
         )
     for who, *_ in SERVERS:
         found = rates("http", who)

@@ -1,9 +1,9 @@
-"""The small GPT-2 beside an interpolated bigram model, over the same held-out tokens.
+"""Compare the small GPT-2 with an interpolated bigram model on the same held-out tokens.
 
     .venv/bin/python -m benchmarks.perplexity [RUN]
 
-RUN is a folder of `vestal train gpt2`, by default the newest under `runs/gpt2/`. Both see the same
-tokens of the same passages; neither is scored for a passage's first token.
+RUN is a folder of `vestal train gpt2`, by default the newest in `runs/gpt2/`. Both models get the
+same tokens of the same passages; the first token of a passage is not scored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JPEGs with the detail of real photos, made of scikit-learn's two (china.jpg, flower.jpg)."""
+"""JPEGs with the detail of real photos, from scikit-learn's china.jpg and flower.jpg."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TILE = 360  # pixels; both photos are 640 x 427
 
 
 def mosaics(count: int, tiles: int = 2, seed: int = 0, quality: int = 90) -> list[bytes]:
-    """`count` square JPEGs of `tiles` x `tiles` crops, none of them scaled: 2 gives 720 x 720.
+    """Return square JPEGs of `tiles` x `tiles` crops in full resolution; 2 gives 720 x 720 pixels.
 
     The same seed gives the same pixels.
     """

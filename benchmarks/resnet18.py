@@ -1,4 +1,4 @@
-"""The archives of the ResNet18 benchmark: ours, and TorchServe's own `image_classifier` handler."""
+"""Archives of the ResNet18 benchmark: with Vestal's handler and TorchServe's `image_classifier`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 import vestal_handlers
 
 MODEL = "from torchvision.models import resnet18\n\n\ndef build():\n    return resnet18()\n"
-# The stock handler wants one class in this file (TorchServe's own ResNet18 example).
+# TorchServe's handler requires exactly one class in this file (from its ResNet18 example).
 STOCK_MODEL = """\
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -51,7 +51,7 @@ class Handler(ImageClassifier):
 
 
 def sources(folder: Path, seed: int) -> None:
-    """Weights and code of both archives; the weights are random, from the seed."""
+    """Create weights and code of both archives; the weights are random, from a seed."""
     torch.manual_seed(seed)
     torch.save(resnet18().state_dict(), folder / "model.pth")
     labels = {str(index): f"class {index}" for index in range(1000)}
@@ -67,7 +67,7 @@ def sources(folder: Path, seed: int) -> None:
 
 
 def ours(folder: Path, config: dict[str, Any]) -> Path:
-    """Packs our handler, eager fp32."""
+    """Pack Vestal's handler, eager fp32."""
     rest = folder / "rest"
     rest.mkdir(exist_ok=True)
     package = Path(vestal_handlers.__file__).parent
@@ -84,7 +84,7 @@ def ours(folder: Path, config: dict[str, Any]) -> Path:
 
 
 def stock(folder: Path, config: dict[str, Any]) -> Path:
-    """Packs TorchServe's `image_classifier`, eager fp32."""
+    """Pack TorchServe's `image_classifier`, eager fp32."""
     return _archive(
         folder,
         "stock",

@@ -1,10 +1,10 @@
-"""What it costs that OpenMP's threads spin while they wait, with other work on the cores.
+"""Cost of idle OpenMP threads that spin while other processes use the cores.
 
     .venv/bin/python -m benchmarks.spinning [--seconds 3] [--models mnist] [--commands]
 
-Workers are the handlers of packed archives in processes of their own, two torch threads each; a
-competitor is a process that computes all the time. A quota of one CPU is a cgroup, where one can be
-made. `--commands` times `vestal evaluate` instead. Rows go to results/spinning.csv.
+A worker is the handler of a packed archive in its own process, with two torch threads. A competitor
+is a process that computes all the time. A quota of one CPU is a cgroup, if one can be created.
+`--commands` measures `vestal evaluate` instead. Rows are written to results/spinning.csv.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SETTINGS: dict[str, dict[str, str]] = {
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
 }
-# A command sets OMP_WAIT_POLICY itself unless one of three variables is set; this one is Intel's
-# and LLVM's, and says nothing to libgomp, which torch uses on Linux.
+# Commands set OMP_WAIT_POLICY unless one of three variables is set. This one is for Intel's and
+# LLVM's OpenMP; libgomp, which torch uses on Linux, ignores it.
 COMMANDS = SETTINGS | {"default": {"KMP_BLOCKTIME": "200"}}
 SET_HERE = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 CPU_GROUPS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def prepare(project: Project, names: Sequence[str]) -> dict[str, Path]:
-    """The archives, with random weights and two threads each."""
+    """Pack the archives, with random weights and two threads each."""
     module = load_recipe(project, "mnist").make(tuple("0123456789"))
     torch.save(module.state_dict(), project.root / "mnist.pth")
     weights = {"mnist": project.root / "mnist.pth", "resnet18": "random"}
@@ -76,7 +76,7 @@ def prepare(project: Project, names: Sequence[str]) -> dict[str, Path]:
 
 
 def work(archive: Path, batch: int) -> None:
-    """A worker: each line of its input, seconds or a group to join, is answered by one."""
+    """Run as a worker: read lines (seconds, or a cgroup to join), and print a line for each."""
     with LoadedArchive(archive, batch_size=1) as loaded:
         torch.set_num_threads(2)
         images = [small(image) for image in mosaics(batch)]
@@ -90,12 +90,12 @@ def work(archive: Path, batch: int) -> None:
             began, done = time.perf_counter(), 0
             while time.perf_counter() - began < float(line):
                 done += len(loaded.predict(images))
-            # A batch may take longer than all the time that was asked for.
+            # A batch may take longer than the requested time.
             print(done / (time.perf_counter() - began), flush=True)
 
 
 def small(image: bytes) -> bytes:
-    """64 x 64 pixels: so that the network counts, and not the decoder."""
+    """Return an image of 64 x 64 pixels, so that decoding takes little time."""
     target = BytesIO()
     Image.open(BytesIO(image)).resize((64, 64)).save(target, "JPEG")
     return target.getvalue()
@@ -176,7 +176,7 @@ def say(process: subprocess.Popen[str], line: str) -> str:
 
 
 def together(running: Sequence[subprocess.Popen[str]], seconds: float) -> float:
-    """Images per second of all of them at once."""
+    """Return images per second of all workers together."""
     for process in running:
         assert process.stdin is not None
         process.stdin.write(f"{seconds}\n")
@@ -186,7 +186,7 @@ def together(running: Sequence[subprocess.Popen[str]], seconds: float) -> float:
 
 @contextmanager
 def quota() -> Iterator[Path | None]:
-    """The file of processes of a new group with one CPU; None where none can be made (not root)."""
+    """Create a cgroup with one CPU; return its file of processes, or None without permission."""
     root = next((root for root in CPU_GROUPS if (root / "cgroup.procs").is_file()), None)
     group = root / f"vestal-spinning-{os.getpid()}" if root else None
     try:

@@ -1,12 +1,12 @@
-"""Tokens per second of the decoding loop on GPT-2's architecture (124 M, random weights).
+"""Tokens per second of text generation with GPT-2's architecture (124 M, random weights).
 
-    naive 1         batch 1, greedy, no key-value cache: each token re-runs its whole prefix
+    naive 1         batch 1, greedy, without key-value cache
     transformers 8  `model.generate` with its cache, batch 8, greedy
     vestal 1, 8     the handler's loop, greedy
-    vestal 8 mixed  the handler's loop, each row its own temperature, top-k, top-p and seed
+    vestal 8 mixed  the handler's loop; temperature, top-k, top-p and seed differ by row
 
-All in one run and on the same prompts, the variants in turn within each repeat; one round that
-is not counted goes before. The greedy ones must agree token for token. Raw rows: results/.
+All variants run in turn on the same prompts, after a warm-up round. The tokens of the greedy
+variants must be equal. Rows are written to results/.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ VARIANTS: dict[str, tuple[int, Callable[[GPT2LMHeadModel, Tokens, int], Tokens]]
 
 
 def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[str, object]]:
-    """Raw rows; no further repeat begins after `seconds_at_most`."""
+    """Return raw rows; no repeat starts after `seconds_at_most`."""
     torch.manual_seed(SEED)
-    # Without an end token every text has the full length.
+    # Without an end token, every text has the full length.
     model = GPT2LMHeadModel(GPT2Config(eos_token_id=None, bos_token_id=None)).eval()
     prompts = torch.randint(0, model.config.vocab_size, (BATCH, PROMPT_TOKENS)).tolist()
     rows: list[dict[str, object]] = []
@@ -93,7 +93,7 @@ def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[
                     "repeat": repeat,
                     "seconds": round(seconds, 4),
                     "cpu_seconds": round(cpu, 4),
-                    "load": round(os.getloadavg()[0], 2),  # of the machine: others' work too
+                    "load": round(os.getloadavg()[0], 2),  # of the whole machine
                     "tokens_per_second": round(batch * count / seconds, 2),
                 }
             )
@@ -101,7 +101,7 @@ def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[
             if "mixed" not in variant:
                 greedy.append(tokens)
         if any(tokens[0] != greedy[0][0] for tokens in greedy) or greedy[1] != greedy[3]:
-            sys.exit("the variants do not agree on the tokens: nothing was measured")
+            sys.exit("the variants generated different tokens; nothing was measured")
     return [row for row in rows if row["repeat"] != -1]
 
 

@@ -7,8 +7,8 @@ and torch for another backend (`make setup TORCH_BACKEND=cpu`) requires none.
 import re
 import sys
 
-print("# Made by `make lock`; every version that Vestal is tested with. No CUDA libraries:")
-print("# each torch wheel names its own.")
+print("# Created by `make lock`: the versions that Vestal is tested with, without CUDA libraries,")
+print("# because each torch wheel requires its own.")
 for line in sys.stdin:
     if not re.match(r"(nvidia-(?!ml-py)|cuda-|triton)", line):
         print(line, end="")

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from vestal.openmp import waiting
+from vestal.openmp import passive_wait_variables
 from vestal.project import Project
 
-os.environ.update(waiting(os.environ))  # as in the commands; before torch is imported
+os.environ.update(
+    passive_wait_variables(os.environ)
+)  # as the commands do, before torch is imported
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {

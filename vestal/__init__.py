@@ -1,6 +1,6 @@
 """Vestal takes PyTorch models to production on TorchServe and keeps them there.
 
-`import vestal` alone imports next to nothing; the client's names are imported on first use.
+`import vestal` imports only the errors; the client's names are imported on first use.
 """
 
 from __future__ import annotations

@@ -5,15 +5,16 @@ The demo uses a project folder of its own, `demo/`, and keeps it for inspection.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -175,50 +176,41 @@ def _settled(client: Client, size: int, seconds: float = 10.0) -> tuple[int, int
     return counts
 
 
-@dataclass
 class Traffic:
-    """Concurrent callers; every request is counted with its outcome."""
+    """Four concurrent callers in the background; the outcome of every request is counted."""
 
-    client: Client
-    images: Sequence[TestImage]
-    callers: int = 4
-    deadline: float = 20.0
-    sent: int = 0
-    answered: Counter[str | None] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
+    def __init__(self, client: Client, images: Sequence[TestImage]) -> None:
+        self._client, self._images = client, images
         self._stop = threading.Event()
-        self._count = threading.Lock()
-        self._pool = ThreadPoolExecutor(self.callers)
+        self._thread = ThreadPoolExecutor(1)
+        self.sent = 0
+        self.answered: Counter[str | None] = Counter()
+        self.failed: Counter[str] = Counter()
 
     def __enter__(self) -> Traffic:
-        self._running = [self._pool.submit(self._call, n) for n in range(self.callers)]
+        self._running = self._thread.submit(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._pool.shutdown()
-        for caller in self._running:
-            caller.result()
+        self._thread.shutdown()
+        self._running.result()
 
-    def _call(self, start: int) -> None:
-        position = start
-        while not self._stop.is_set():
-            position += self.callers
-            image = self.images[position % len(self.images)].file
-            with self._count:
-                self.sent += 1
-            outcome: Prediction | ClientError
-            try:
-                outcome = self.client.predict(MODEL, image, timeout=self.deadline)
-            except ClientError as error:
-                outcome = error
-            with self._count:
-                if isinstance(outcome, ClientError):
-                    self.failed[type(outcome).__name__] += 1
-                else:
-                    self.answered[outcome.version] += 1
+    def _inputs(self) -> Iterator[Path]:
+        for image in itertools.cycle(self._images):
+            if self._stop.is_set():
+                return
+            self.sent += 1
+            yield image.file
+
+    def _run(self) -> None:
+        for outcome in self._client.iter_predictions(
+            MODEL, self._inputs(), concurrency=4, timeout=20
+        ):
+            if isinstance(outcome, ClientError):
+                self.failed[type(outcome).__name__] += 1
+            else:
+                self.answered[outcome.version] += 1
 
     def wait_for(self, version: str, requests: int, seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds

@@ -1,19 +1,19 @@
-"""What can go wrong in a way that the user can mend.
+"""Errors that the user can fix.
 
-VestalError            found wrong: the message says what, where and what to do (exit code 1)
- └─ UsageError         used wrong: an argument, a file or a name that cannot be (exit code 2)
+VestalError            a failure; the message names its place and what to do (exit code 1)
+ └─ UsageError         an invalid argument, file or name (exit code 2)
 
-The client's own tree (`vestal.client.errors`) starts at VestalError too.
+The client's errors (`vestal.client.errors`) are subclasses of VestalError too.
 """
 
 
 class VestalError(Exception):
-    """Something that the user can mend; its text is one or two sentences without a traceback."""
+    """An error that the user can fix; commands print its message without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(VestalError):
-    """A command or a function was called with something that cannot be."""
+    """An invalid argument of a command or a function."""
 
     exit_code = 2

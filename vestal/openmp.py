@@ -1,22 +1,22 @@
-"""How OpenMP's threads wait: torch computes with them, and by default they spin meanwhile.
+"""How idle OpenMP threads wait; torch computes with them.
 
-Spinning threads take the cores from other workers and processes, which then keep those threads
-waiting in turn. `benchmarks/spinning.py` measures it.
+By default they spin, which takes the cores from other workers and processes
+(`benchmarks/spinning.py` measures it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Of the OpenMP specification, GNU's libgomp and Intel's libiomp: what a user may have set.
-_SET_BY_USERS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# Variables of the OpenMP specification, GNU's libgomp and Intel's libiomp.
+_USER_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def waiting(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that let threads sleep while they wait; none where the user has set any.
+def passive_wait_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that let idle threads sleep; none if the user has set the policy.
 
-    OpenMP reads them when torch is imported, so they must be set before that.
+    OpenMP reads them when torch is imported, so set them before that.
     """
-    if any(name in environment for name in _SET_BY_USERS):
+    if any(name in environment for name in _USER_VARIABLES):
         return {}
     return {"OMP_WAIT_POLICY": "passive"}

@@ -1,6 +1,6 @@
-"""A user's project: the folder where the command runs, and the places in it.
+"""A user's project: the folder where a command runs, and the paths in it.
 
-Only the standard library is imported here: the client reads these paths too.
+Imports only the standard library, because the client uses it too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ PHASE_FILE = "phase.json"
 
 @dataclass(frozen=True)
 class ReadyFile:
-    """What `vestal serve` writes once every model is READY and answered its probe.
+    """Contents of the file that `vestal serve` writes when every model is ready.
 
-    `inference`, `management`, `metrics`: base addresses (`http://127.0.0.1:8080`).
-    `pid`: of `vestal serve`. `key_file`: TorchServe's token file, None when tokens are off.
-    `models`: one `{"name", "version", "default"}` for each served version; kept up to date while
-    the server runs. `model_store`: the folder of the archives. `failed`: one
-    `{"archive", "reason"}` for each archive that is not served because it could not be.
+    Attributes:
+        inference, management, metrics: base addresses (`http://127.0.0.1:8080`).
+        pid: process id of `vestal serve`.
+        key_file: TorchServe's token file; None if tokens are off.
+        models: a `{"name", "version", "default"}` for each served version; kept up to date.
+        model_store: folder of the archives.
+        failed: a `{"archive", "reason"}` for each archive that cannot be served.
     """
 
     inference: str
@@ -37,17 +39,19 @@ class ReadyFile:
 
     @classmethod
     def read(cls, path: Path) -> ReadyFile:
-        """Reads a ready file.
+        """Read a ready file.
 
-        Raises FileNotFoundError where there is none, VestalError where it is none of ours.
+        Raises:
+            FileNotFoundError: it does not exist.
+            VestalError: it is not a ready file.
         """
         text = path.read_text(encoding="utf-8")
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise VestalError(
-                f"{path} is not a ready file of `vestal serve` ({error}): "
-                "remove it and start the server again"
+                f"{path} is not a ready file of `vestal serve` ({error}). "
+                "Remove it and start the server again"
             ) from None
 
     def to_json(self) -> str:
@@ -57,7 +61,7 @@ class ReadyFile:
 class Phase(NamedTuple):
     """Contents of the phase file, which exists while a server is `starting` or `stopping`.
 
-    `pid`: of `vestal serve`. `since`: seconds since 1970.
+    `pid`: process id of `vestal serve`. `since`: seconds since 1970.
     """
 
     phase: str
@@ -67,7 +71,7 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Project:
-    """The places in a project; nothing is made before it is needed."""
+    """The paths of a project. They need not exist."""
 
     root: Path
 
@@ -75,18 +79,18 @@ class Project:
     def here(cls) -> Project:
         return cls(Path.cwd())
 
-    def path(self, given: str) -> Path:
-        """What a path means here: in the folder where a command runs that is the path itself."""
-        return Path(given) if self.root == Path.cwd() else self.root / given
+    def path(self, relative: str) -> Path:
+        """Resolve a path in the project; it stays relative if the project is the current folder."""
+        return Path(relative) if self.root == Path.cwd() else self.root / relative
 
     @property
     def models(self) -> Path:
-        """One folder a model: model.py, recipe.py, transforms.py, model-config.yaml."""
+        """A folder for each model: model.py, recipe.py, transforms.py, model-config.yaml."""
         return self.root / "models"
 
     @property
     def runs(self) -> Path:
-        """`runs/<model>/<number>/`: what each training left."""
+        """`runs/<model>/<number>/`: the results of each training."""
         return self.root / "runs"
 
     @property
@@ -95,12 +99,12 @@ class Project:
 
     @property
     def config(self) -> Path:
-        """TorchServe's configuration."""
+        """TorchServe's config.properties."""
         return self.root / "config.properties"
 
     @property
     def state(self) -> Path:
-        """What belongs to the server of this project (mode 0700: it holds the keys)."""
+        """Files of this project's server (mode 0700, because of the keys)."""
         return self.root / ".vestal"
 
     @property
@@ -113,7 +117,7 @@ class Project:
 
     @property
     def key_file(self) -> Path:
-        """TorchServe writes its keys into its working directory, which is `state`."""
+        """TorchServe's keys, which it writes into its working directory, `state`."""
         return self.state / "key_file.json"
 
     @property

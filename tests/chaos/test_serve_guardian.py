@@ -1,4 +1,4 @@
-"""The guardian alone, with small commands in TorchServe's place."""
+"""The guardian, with small commands instead of TorchServe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 20
 
 
 class Guarded:
-    """A guardian in its own process and what it says."""
+    """A guardian process and its messages."""
 
     def __init__(self, temp, script=None):
         self.temp = temp
@@ -31,12 +31,12 @@ class Guarded:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self.folder = self.hear()["folder"]
+        self.folder = self.receive()["folder"]
         if script is not None:
-            self.order([sys.executable, "-c", script])
-            self.pid = self.hear()["pid"]
+            self.send([sys.executable, "-c", script])
+            self.pid = self.receive()["pid"]
 
-    def order(self, command):
+    def send(self, command):
         job = {
             "command": command,
             "environment": dict(os.environ),
@@ -46,7 +46,7 @@ class Guarded:
         self.process.stdin.write(json.dumps(job).encode() + b"\n")
         self.process.stdin.flush()
 
-    def hear(self):
+    def receive(self):
         return json.loads(self.process.stdout.readline() or "null")
 
     def output(self):
@@ -96,10 +96,10 @@ def test_it_ends_its_command_on_a_signal(guarded, number):
     one.assert_clean()
 
 
-def test_it_ends_a_command_that_does_not_listen(guarded):
+def test_it_ends_a_command_that_ignores_sigterm(guarded):
     one = guarded(
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        "print('deaf', flush=True); time.sleep(600)"
+        "print('started', flush=True); time.sleep(600)"
     )
     until(one.output, SECONDS, "the command")
     start = time.monotonic()
@@ -114,25 +114,25 @@ def test_it_finds_a_grandchild_that_left_the_group(guarded):
         f"child = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True)\n"
         "print(child.pid, flush=True)"
     )
-    assert one.hear() == {"exit": 0}  # only after the child is gone, too
+    assert one.receive() == {"exit": 0}  # only after the child has ended, too
     assert not psutil.pid_exists(int(one.output()[0]))
     one.assert_clean()
 
 
-def test_it_says_how_its_command_ended(guarded):
+def test_it_reports_how_its_command_ended(guarded):
     one = guarded("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    assert one.hear() == {"exit": -9}
+    assert one.receive() == {"exit": -9}
     one.assert_clean()
 
 
-def test_it_says_that_a_command_cannot_be_started(guarded):
+def test_it_reports_that_a_command_cannot_be_started(guarded):
     one = guarded()
-    one.order(["/not/there/java"])
-    assert "/not/there/java" in one.hear()["error"]
+    one.send(["/not/there/java"])
+    assert "/not/there/java" in one.receive()["error"]
     one.assert_clean()
 
 
-def test_it_cleans_up_when_it_gets_no_command(guarded):
+def test_it_cleans_up_without_a_command(guarded):
     one = guarded()
     one.process.stdin.close()
     one.assert_clean()

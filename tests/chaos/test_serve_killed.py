@@ -1,4 +1,4 @@
-"""`vestal serve`, its guardian or its TorchServe is killed: nothing is left of the others."""
+"""If `vestal serve`, its guardian or its TorchServe is killed, the others end too."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
         until(lambda: server.processes("model_service_worker"), START_SECONDS, "a worker")
         server.signal(signal.SIGKILL)
         server.exit_code()
-        # At once again: it waits for the guardian that still cleans up.
+        # It waits for the guardian, which still cleans up.
         server.start("--port", "0")
         server.ready()
         server.signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def test_kill_9_of_the_guardian(tmp_path):
         server.assert_nothing_left()
 
 
-def test_a_worker_that_is_killed_comes_back(tmp_path):
+def test_a_killed_worker_is_replaced(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0")

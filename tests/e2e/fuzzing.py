@@ -1,4 +1,4 @@
-"""Bodies that no caller should send: mutated images, JSON, forms and encodings, by a seed."""
+"""Invalid request bodies from a seed: mutated images, JSON, forms and encodings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import hostile
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """One request. `may_fail`: a 5xx is the doubler's deliberate one, or TorchServe's own."""
+    """One request. `may_fail`: the doubler or TorchServe itself may respond with a 5xx."""
 
     model: str
     headers: dict[str, str]
@@ -34,7 +34,7 @@ VALUES: Sequence[Any] = (
 
 
 def bodies(count: int, images: Sequence[bytes], seed: int) -> Iterator[Fuzzed]:
-    """`count` requests for the models `mnist` and `doubler`."""
+    """Yield `count` requests for the models `mnist` and `doubler`."""
     rng = random.Random(seed)
     makers = (
         *(_image, _image, _json, _json, _mutated_json, _multipart, _compressed, _noise),
@@ -45,7 +45,7 @@ def bodies(count: int, images: Sequence[bytes], seed: int) -> Iterator[Fuzzed]:
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    """Flips, drops, doubles or overwrites a few bytes."""
+    """Flip, drop, double or overwrite a few bytes."""
     mutable = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         if not mutable:
@@ -85,13 +85,13 @@ def _value(rng: random.Random, images: Sequence[bytes], depth: int = 0) -> Any:
 def _json(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
     body = json.dumps(_value(rng, images)).encode()
     model = rng.choice(("mnist", "doubler"))
-    # The doubler's own faults: 1e308 doubles to infinity.
+    # The doubler fails for these; 1e308 doubles to infinity.
     return Fuzzed(model, {"Content-Type": JSON}, body, may_fail=model == "doubler")
 
 
 def _mutated_json(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
     body = mutate(rng, json.dumps(_value(rng, images)).encode())
-    # A mutation can make the very numbers that the doubler's model fails for.
+    # A mutation can create the numbers for which the doubler fails.
     return Fuzzed("doubler", {"Content-Type": JSON}, body, may_fail=True)
 
 
@@ -121,11 +121,11 @@ def _compressed(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
 def _noise(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
     kind = rng.choice((*TYPES, FORM))
     body = rng.randbytes(rng.choice((0, 1, 10, 1000, 100_000)))
-    # TorchServe's own 500, before any handler, where it cannot decode a form.
+    # TorchServe responds with 500 if it cannot decode a form.
     return Fuzzed("mnist", {"Content-Type": kind} if kind else {}, body, may_fail=kind == FORM)
 
 
-# One more and one fewer than limits of handlers and of number types, sizes of 0, sizes past memory.
+# At, above and below limits of handlers and number types; 0; larger than memory.
 SIZES: Sequence[Any] = (0, 1, 2, 3, 255, 256, 257, 10**7, 2**31 - 1, 2**31, 2**63, -1, 1.5, True)
 DATATYPES = ("BOOL", "UINT8", "INT64", "FP16", "FP32", "FP64", "BYTES", "COMPLEX")
 
@@ -147,7 +147,7 @@ def _tensor(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
 
 
 def _narrow_image(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
-    """Wide or tall: alone, or many in one request."""
+    """A wide or tall image, or many of them in one request."""
     sides = [rng.choice((1, 2, 30)), rng.choice((100, 5000, 20_000, 65_535, 70_000))]
     rng.shuffle(sides)
     image = hostile.png(*sides)
@@ -159,7 +159,7 @@ def _narrow_image(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
 
 
 def _past_a_limit(rng: random.Random, images: Sequence[bytes]) -> Fuzzed:
-    """As large as a default limit of a handler allows, or a little larger."""
+    """A body at a default limit of a handler, or slightly larger."""
     more = rng.choice((-1, 0, 1))
     packed = {"Content-Type": JSON, "Content-Encoding": "gzip"}
     match rng.randrange(7):

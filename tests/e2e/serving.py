@@ -1,4 +1,4 @@
-"""Servers for tests: archives made on the spot, `vestal serve` as its users start it."""
+"""Servers for tests: small archives, and `vestal serve` as users start it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ECHO = """
 import json
 
 def handle(data, context):
-    if data is None:  # TorchServe's way to initialize a function
+    if data is None:  # TorchServe initializes a function with this call
         return None
     version = context.manifest["model"]["modelVersion"]
     bodies = [bytes(row.get("body") or row.get("data") or b"") for row in data]
@@ -46,8 +46,13 @@ def archive(
     beside: Mapping[str, str] | None = None,
     config: str | None = None,
 ) -> Path:
-    """What plain torch-model-archiver makes of a handler, and of texts `beside` it by their names;
-    `sample` is added as Vestal packs it; `config` is its model-config.yaml."""
+    """Create an archive with torch-model-archiver.
+
+    Args:
+        sample: added as Vestal packs it.
+        beside: texts of extra files, by name.
+        config: text of model-config.yaml.
+    """
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{name}_handler.py"
@@ -78,7 +83,7 @@ def archive(
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for a condition and gives its value; fails when it does not come in time."""
+    """Wait until a condition is true and return its value; fail at the time limit."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
@@ -87,7 +92,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class Serving:
-    """A project in `root` with its own temp folder, and the `vestal serve` that runs in it."""
+    """A project with its own temp folder, and the `vestal serve` in it."""
 
     def __init__(self, root: Path, temp: Path) -> None:
         self.project = Project(root)
@@ -96,7 +101,7 @@ class Serving:
         root.mkdir(exist_ok=True)
 
     def start(self, *arguments: str) -> None:
-        """Runs `vestal serve`; does not wait."""
+        """Start `vestal serve`, without waiting for it."""
         self.run(sys.executable, "-m", "vestal", "serve", *arguments)
 
     def run(self, *command: str) -> None:
@@ -110,7 +115,7 @@ class Serving:
             )
 
     def ready(self) -> ReadyFile:
-        """Waits for the ready file."""
+        """Wait for the ready file and read it."""
         until(
             lambda: self.project.ready_file.exists() or self._ended(), START_SECONDS, "ready file"
         )
@@ -118,7 +123,7 @@ class Serving:
         return ReadyFile.read(self.project.ready_file)
 
     def exit_code(self, seconds: float = START_SECONDS) -> int:
-        """Waits for the end of the command."""
+        """Wait for the end of the command."""
         assert self._process is not None
         return self._process.wait(seconds)
 
@@ -139,13 +144,13 @@ class Serving:
     def err(self) -> str:
         return self._file("err").read_text()
 
-    def processes(self, word: str = "") -> list[psutil.Process]:
-        """Guardian, Java and workers: each names the temp folder in its command line."""
+    def processes(self, argument: str = "") -> list[psutil.Process]:
+        """Find guardian, Java and workers by the temp folder in their command lines."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = " ".join(process.cmdline())
-                if str(self.temp) in line and word in line:
+                if str(self.temp) in line and argument in line:
                     found.append(process)
         return found
 
@@ -153,7 +158,7 @@ class Serving:
         return until(lambda: self.processes("ModelServer"), START_SECONDS, "Java")[0]
 
     def assert_nothing_left(self) -> None:
-        """No process, socket, temp folder, key or ready file; only the logs stay."""
+        """Check that only the logs are left: no process, socket, temp folder, key or ready file."""
         until(lambda: not self.processes(), END_SECONDS, "the end of every process")
         until(lambda: not list(self.temp.iterdir()), END_SECONDS, "an empty temp folder")
         assert [path.name for path in self.project.state.iterdir()] == ["logs"]
@@ -177,7 +182,7 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[Serving]:
-    """A project whose temp folder has a short name: a socket's path has 107 characters at most."""
+    """Create a project; its temp folder has a short name, because of the sockets in it."""
     with tempfile.TemporaryDirectory(prefix="vt-") as temp:
         server = Serving(root, Path(temp))
         try:
@@ -188,9 +193,9 @@ def serving(root: Path) -> Iterator[Serving]:
 
 @contextlib.contextmanager
 def plain_torchserve(root: Path, store: Path, *models: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """A `torchserve` of stock defaults but for its ports, in a Python without Vestal.
+    """Run a `torchserve` with default settings except the ports, in a Python without Vestal.
 
-    Gives its inference address and the headers of a caller, once every model answers its ping.
+    Yields its inference address and the headers of a caller when every worker is READY.
     """
     with serving(root) as plain:
         ports = free_ports("127.0.0.1", 5)
@@ -236,7 +241,7 @@ def plain_torchserve(root: Path, store: Path, *models: str) -> Iterator[tuple[st
 
 
 def python_without_vestal(root: Path) -> Path:
-    """A `python` that sees everything installed here but Vestal: no .pth file is read."""
+    """Create a `python` with all installed packages except Vestal: it reads no .pth file."""
     python = root / "bin" / "python"
     if not python.exists():
         python.parent.mkdir(parents=True)

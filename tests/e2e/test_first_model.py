@@ -1,4 +1,4 @@
-"""A real TorchServe with a model that was trained and packed by the tests."""
+"""A TorchServe with a model that the tests have trained and packed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_accuracy_over_http_equals_accuracy_in_process(client, images, trained_p
     assert right == round(run.test["accuracy"] * len(images))
 
 
-def test_answers_over_http_equal_the_handler_in_process(client, images, trained_project):
+def test_predictions_over_http_equal_the_handler_in_process(client, images, trained_project):
     files = [image.file for image in images[:32]]
     with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
         local = [answer.json() for answer in loaded.predict([f.read_bytes() for f in files])]
@@ -73,7 +73,7 @@ def test_answers_over_http_equal_the_handler_in_process(client, images, trained_
         assert matches(here, over_http.value, 1e-5) is None
 
 
-def test_an_answer_names_its_model_and_version(client, images):
+def test_a_prediction_has_its_model_and_version(client, images):
     answer = client.predict("mnist", images[0].file)
     assert (answer.model, answer.version, answer.attempts) == ("mnist", "1.0", 1)
     assert answer.request_id
@@ -100,19 +100,19 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_every_kind_of_image_is_answered_as_in_process(kind, client, trained_project):
+def test_every_kind_of_image_is_predicted_as_in_process(kind, client, trained_project):
     with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
         (here,) = loaded.predict([IMAGES[kind]])
     assert matches(here.json(), client.predict("mnist", IMAGES[kind]).value, 1e-5) is None
 
 
-def test_a_rotated_photo_is_turned_upright(client):
+def test_a_photo_is_rotated_by_its_exif_orientation(client):
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side: a viewer turns it by 90 degrees clockwise
-    lying = seven().transpose(Image.Transpose.ROTATE_90)
+    exif[0x0112] = 6  # viewers rotate it by 90 degrees clockwise
+    rotated = seven().transpose(Image.Transpose.ROTATE_90)
     upright = client.predict("mnist", encoded(seven()))
     assert (
-        matches(upright.value, client.predict("mnist", encoded(lying, exif=exif)).value, 1e-5)
+        matches(upright.value, client.predict("mnist", encoded(rotated, exif=exif)).value, 1e-5)
         is None
     )
 
@@ -134,7 +134,7 @@ def test_a_body_that_is_not_an_image_is_refused(client, body, status, message):
     assert refused.value.request_id
 
 
-def test_a_body_past_the_servers_limit_is_too_large(client):
+def test_a_body_above_the_servers_limit_is_too_large(client):
     with pytest.raises((TooLarge, ClientError)):
         client.predict("mnist", bytes(20_000_001))
     assert client.ready("mnist")
@@ -148,11 +148,11 @@ def test_an_unknown_model_or_version_is_not_found(client, images):
 
 
 def test_a_wrong_token_is_a_token_error(server, images):
-    with Client(server.ready.inference, token="wrong") as stranger, pytest.raises(TokenError):
-        stranger.predict("mnist", images[0].file)
+    with Client(server.ready.inference, token="wrong") as caller, pytest.raises(TokenError):
+        caller.predict("mnist", images[0].file)
 
 
-def test_multipart_and_json_get_the_same_answer(server, client, images):
+def test_multipart_and_json_get_the_same_prediction(server, client, images):
     key = json.loads(Path(server.ready.key_file).read_text())["inference"]["key"]
     address = f"{server.ready.inference}/predictions/mnist"
     headers = {"Authorization": f"Bearer {key}", "x-correlation-id": "abc-1"}
@@ -178,7 +178,7 @@ def test_a_corrupt_image_fails_alone_in_its_batch(client, images):
 
 
 def test_a_swap_under_load_loses_nothing(trained_project, images, tmp_path):
-    """The demo's own swap, on a server of its own."""
+    """The swap of the demo, on a separate server."""
     with (
         Server(trained_project_copy(trained_project, tmp_path), ["mnist-1.0.mar"], port=0) as own,
         Client(
@@ -190,7 +190,7 @@ def test_a_swap_under_load_loses_nothing(trained_project, images, tmp_path):
 
 
 def trained_project_copy(project, root):
-    """Another project with the same store, because a project has one server."""
+    """Return another project with the same store; a project can have only one server."""
     (root / "model_store").symlink_to(project.model_store)
     return type(project)(root)
 
@@ -258,7 +258,7 @@ def test_metrics_count_batches_and_failures(client, images):
     before = metric(client, "vestal_failures_total")
     with pytest.raises(RequestRefused):
         client.predict("mnist", b"")
-    until(lambda: metric(client, "vestal_failures_total") > before, 10, "the failure counted")
+    until(lambda: metric(client, "vestal_failures_total") > before, 10, "the counted failure")
     assert metric(client, "vestal_batch_size_count") > 0
     assert metric(client, "vestal_forward_seconds_count") > 0
 
@@ -268,7 +268,7 @@ def metric(client, name):
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
 
 
-def test_many_concurrent_callers_are_answered(client, images):
+def test_many_concurrent_callers_get_predictions(client, images):
     with ThreadPoolExecutor(32) as pool:
         calls = [pool.submit(client.predict, "mnist", image.file) for image in images[:200]]
         labels = [call.result(60)["label"] for call in calls]

@@ -1,4 +1,4 @@
-"""The blocks of README.md and docs/concepts/archives.md, run in order as a reader would."""
+"""Run the code blocks of README.md and docs/concepts/archives.md in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The fragments by which GitHub links to a page's headings."""
+    """Return the fragments of GitHub's links to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -54,7 +54,7 @@ def test_the_readme_works_as_written(tmp_path):
                 if words[0] == "make":
                     assert set(words[1:]) <= targets()
                 elif words[:2] == ["vestal", "serve"]:
-                    # On free ports: this machine's 8080 may be taken.
+                    # On free ports: 8080 may be in use.
                     server.start(*words[2:], "--port", "0")
                     server.ready()
                 else:
@@ -68,7 +68,7 @@ def test_the_readme_works_as_written(tmp_path):
     "page",
     ["README.md", *(str(page.relative_to(REPOSITORY)) for page in REPOSITORY.glob("docs/**/*.md"))],
 )
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     folder = (REPOSITORY / page).parent
     for target, anchor in re.findall(
         r"\]\(([^)#]*)(?:#([^)]+))?\)", (REPOSITORY / page).read_text("utf-8")

@@ -64,7 +64,7 @@ SAMPLE = {"content_type": "x/y", "answer": {"version": "1.0"}}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A server with `known` 1.0, which every test leaves as it was."""
+    """A server with `known` 1.0, which no test changes."""
     project = Project(tmp_path_factory.mktemp("verified"))
     archive(project.model_store, "known", GOOD, sample=SAMPLE)
     with Server(project, ["known-1.0.mar"], port=0) as server:
@@ -103,7 +103,7 @@ def test_a_first_version_that_fails_is_removed_and_the_next_try_succeeds(
     client.unregister(name, "1.0", drain=False)
 
 
-def test_an_archive_without_a_sample_that_dies_of_every_request_is_removed(
+def test_an_archive_without_a_sample_whose_worker_dies_at_every_request_is_removed(
     project: Project, client: Client
 ) -> None:
     archive(project.model_store, "dies", "import os\ndef handle(d, c):\n    d and os._exit(1)\n")
@@ -112,7 +112,7 @@ def test_an_archive_without_a_sample_that_dies_of_every_request_is_removed(
     assert served(client) == KNOWN
 
 
-def test_a_second_version_that_fails_leaves_the_first_alone(
+def test_a_second_version_that_fails_does_not_change_the_first(
     project: Project, client: Client
 ) -> None:
     handler, reason = BAD["wrong"]
@@ -130,9 +130,7 @@ def test_a_second_version_that_fails_leaves_the_first_alone(
     assert client.predict("known", b"x").value == {"version": "1.0"}
 
 
-def test_a_call_that_ends_early_removes_what_it_registered(
-    project: Project, client: Client
-) -> None:
+def test_a_call_that_ends_early_removes_its_version(project: Project, client: Client) -> None:
     archive(project.model_store, "slow", SLOW_TO_LOAD)
     with pytest.raises(DeadlineExceeded, match=r"slow 1\.0 was unregistered again"):
         client.register("slow-1.0.mar", timeout=3)
@@ -152,7 +150,7 @@ def test_a_call_that_ends_early_removes_what_it_registered(
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["registered", "at-once"])
-def test_ctrl_c_removes_what_it_registered(project: Project, client: Client, late: bool) -> None:
+def test_ctrl_c_removes_the_version(project: Project, client: Client, late: bool) -> None:
     archive(project.model_store, "slow", SLOW_TO_LOAD)
     code = (
         "from vestal import Client; client = Client(); print(1, flush=True); "
@@ -171,10 +169,10 @@ def test_ctrl_c_removes_what_it_registered(project: Project, client: Client, lat
 
 
 def vestal_archive(store: Path, label: str) -> None:
-    """An archive of a Vestal handler that answers with a label, and was packed as answering 7."""
+    """Create an archive of a Vestal handler that predicts `label`; its sample has label 7."""
     manifest = {"modelName": "ours", "modelVersion": "1.0", "handler": "handler.py"}
     manifest["serializedFile"] = "model.pt"
-    # More than one response carries.
+    # More than fits into one response.
     padding = "x" * (packed_sample.PART_LENGTH + 1000)
     sample = {"input": "input.txt", "content_type": "text/plain", "answer": {"label": "7"}}
     with zipfile.ZipFile(store / "ours-1.0.mar", "w") as content:
@@ -188,7 +186,7 @@ def vestal_archive(store: Path, label: str) -> None:
 def test_the_sample_of_a_vestal_archive_comes_from_its_handler(
     project: Project, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a client on another machine, which reads neither ready file nor store."""
+    """A client on another machine, without access to ready file and store."""
     ready = ReadyFile.read(project.ready_file)
     token = tmp_key_file(project)
     monkeypatch.chdir("/")
@@ -206,7 +204,7 @@ def test_the_sample_of_a_vestal_archive_comes_from_its_handler(
 
 
 def tmp_key_file(project: Project) -> Path:
-    """A copy of the keys where no ready file is beside them."""
+    """Copy the keys into a folder without a ready file."""
     folder = project.root / "elsewhere"
     folder.mkdir()
     return Path(shutil.copy(project.key_file, folder))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from fuzzing import bodies
+from request_bodies import PNG, REQUESTS, as_json, multipart
 from same_answers import ask_here, ask_server, assert_same
 from serving import archive
-from test_any_body import PNG, TABLE, as_json, multipart
 from test_any_body import project as project  # a fixture: mnist and the doubler
 
 from vestal.demo import save_test_images
@@ -128,7 +128,7 @@ def local(project):
 
 def test_the_sample_and_every_format_of_a_body(project, served, local):
     sample = read_sample(project.model_store / "mnist-1.0.mar")
-    cases = {"sample": ("mnist", {"Content-Type": sample.content_type}, sample.input), **TABLE}
+    cases = {"sample": ("mnist", {"Content-Type": sample.content_type}, sample.input), **REQUESTS}
     for name, (model, headers, body) in cases.items():
         ours = local(model, headers, body)
         assert ours.reached, name

@@ -56,15 +56,15 @@ def manage(server, method, path, **parameters):
     )
 
 
-def test_workers_threads_sleep_while_they_wait(server):
-    """OpenMP reads it when a worker imports torch; TorchServe passes its environment on."""
+def test_idle_openmp_threads_of_workers_sleep(server):
+    """TorchServe passes its environment on, and OpenMP reads it when a worker imports torch."""
     workers = [each["pid"] for each in manage(server, "GET", "/models/echo").json()[0]["workers"]]
     assert workers
     for pid in workers:
         assert psutil.Process(pid).environ()["OMP_WAIT_POLICY"] == "passive"
 
 
-def test_the_ready_file_says_where_and_what(server):
+def test_the_ready_file_has_addresses_and_models(server):
     ready = server.ready()
     assert ready.pid == server.pid
     assert ready.key_file == str(server.project.key_file)
@@ -77,12 +77,12 @@ def test_the_ready_file_says_where_and_what(server):
     assert stat.S_IMODE(server.project.key_file.stat().st_mode) == 0o600
 
 
-def test_every_version_answers_and_the_first_is_the_default(server):
+def test_every_version_predicts_and_the_first_is_the_default(server):
     assert post(server, "echo").json() == {"length": 3, "version": "1.0"}
     assert post(server, "echo/2.0").json() == {"length": 3, "version": "2.0"}
 
 
-def test_the_curl_line_works_as_it_stands(server):
+def test_the_printed_curl_command_works(server):
     line = next(line for line in server.out.splitlines() if "curl" in line)
     (server.project.root / "FILE").write_bytes(b"pixels")
     answer = subprocess.run(
@@ -98,7 +98,7 @@ def test_a_call_without_a_token_is_refused(server):
     assert requests.get(f"{server.ready().management}/models", timeout=30).status_code == 400
 
 
-def test_no_url_can_be_registered_and_files_of_the_store_can(server):
+def test_only_files_of_the_store_can_be_registered(server):
     url = f"file://{server.project.model_store}/echo-1.0.mar"
     refused = manage(server, "POST", "/models", url=url, model_name="other")
     assert refused.status_code == 404
@@ -108,12 +108,12 @@ def test_no_url_can_be_registered_and_files_of_the_store_can(server):
     assert (server.project.model_store / "echo-1.0.mar").exists()
 
 
-def test_the_ready_file_follows_what_is_registered(server):
+def test_the_ready_file_lists_later_changes(server):
     def listed():
         return [(e["name"], e["version"], e["default"]) for e in server.ready().models]
 
     before = [("echo", "1.0", True), ("echo", "2.0", False), ("sampled", "1.0", True)]
-    until(lambda: listed() == before, END_SECONDS, "what earlier tests left")
+    until(lambda: listed() == before, END_SECONDS, "the models of earlier tests")
     parameters = {"url": "echo-1.0.mar", "model_name": "later"}
     assert manage(server, "POST", "/models", **parameters).status_code == 200
     until(lambda: listed() == [*before, ("later", "1.0", True)], END_SECONDS, "the new model")
@@ -129,7 +129,7 @@ def test_the_ready_file_follows_what_is_registered(server):
 
 def test_a_body_of_twenty_megabytes_is_the_limit(server):
     assert post(server, "echo", b"0" * 19_999_999).json()["length"] == 19_999_999
-    # TorchServe may close the connection while the body is still sent.
+    # TorchServe may close the connection before the body is sent completely.
     with contextlib.suppress(requests.ConnectionError):
         assert post(server, "echo", b"0" * 20_000_001).status_code == 413
 
@@ -147,7 +147,7 @@ def test_requests_leave_no_lines_in_the_logs(server):
     assert lines() == before
 
 
-def test_prometheus_counts_and_knows_the_handlers_metrics(server):
+def test_prometheus_has_the_metrics_of_torchserve_and_the_handlers(server):
     metrics = requests.get(
         f"{server.ready().metrics}/metrics", headers=server.token("management"), timeout=30
     ).text
@@ -156,7 +156,7 @@ def test_prometheus_counts_and_knows_the_handlers_metrics(server):
     assert "# TYPE vestal_failures_total counter" in metrics
 
 
-def test_a_second_server_in_the_project_names_the_first(server):
+def test_a_second_server_in_the_project_is_refused(server):
     second = subprocess.run(
         [sys.executable, "-m", "vestal", "serve", "--port", "0"],
         cwd=server.project.root,
@@ -165,12 +165,12 @@ def test_a_second_server_in_the_project_names_the_first(server):
         check=False,
     )
     assert second.returncode == 1
-    running = f"runs in this project already (pid {server.pid}, {server.ready().inference})"
+    running = f"is already running in this project (pid {server.pid}, {server.ready().inference})"
     assert running in second.stderr
     assert post(server, "echo").ok
 
 
-def test_stopped_and_started_again_at_the_same_paths(tmp_path):
+def test_a_server_starts_again_with_the_same_paths(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0", "--json", "--ready-file", str(tmp_path / "ready"))
@@ -196,15 +196,15 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):
         archive(server.project.model_store, "echo", f"import time; time.sleep(100)\n{ECHO}")
         server.start("--port", "0")
         until(lambda: server.processes("model_service_worker"), START_SECONDS, "a worker")
-        asked = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "vestal", "predict", "echo", "--text", "x", "--timeout", "0.1"],
             cwd=server.project.root,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert "the server of this project is starting (since " in asked.stderr
-        assert asked.returncode == 1
+        assert "the server of this project is starting (since " in done.stderr
+        assert done.returncode == 1
         server.signal(signal.SIGINT)
         assert server.exit_code(END_SECONDS) == 0
         server.assert_nothing_left()

@@ -1,4 +1,4 @@
-"""config.properties without Vestal, as in the repository's root."""
+"""The repository's config.properties with a plain TorchServe, without Vestal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vestal.configuration.ports import free_ports
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_a_bare_torchserve_serves_the_store(tmp_path):
+def test_a_plain_torchserve_serves_the_store(tmp_path):
     with serving(tmp_path / "project") as server:
         root = server.project.root
         archive(server.project.model_store, "echo")
@@ -47,7 +47,7 @@ def test_a_bare_torchserve_serves_the_store(tmp_path):
                 return None
 
         try:
-            assert until(answer, START_SECONDS, "an answer") == 3
+            assert until(answer, START_SECONDS, "a prediction") == 3
             assert len(server.processes("model_service_worker")) == 1
         finally:
             java.send_signal(signal.SIGTERM)

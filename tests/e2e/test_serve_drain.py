@@ -1,4 +1,4 @@
-"""`vestal serve` is stopped while requests are in work."""
+"""`vestal serve` is stopped while requests are in progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GATHERING = "batchSize: 8\nmaxBatchDelay: 400\n"
 
 
 class Caller(threading.Thread):
-    """One request; `status` is 0 where no response came."""
+    """Sends one request; `status` is 0 without a response."""
 
     def __init__(self, server: Serving, model: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def server(tmp_path: Path) -> Iterator[Serving]:
 
 
 def send(server: Serving, model: str, count: int) -> list[Caller]:
-    """That many requests, all of them received."""
+    """Send requests, and return when the server has received all of them."""
     arrived = f'ts_inference_requests_total{{model_name="{model}"'
 
     def received() -> float:
@@ -75,31 +75,35 @@ def statuses(callers: list[Caller]) -> list[int]:
     return [caller.status for caller in callers]
 
 
-def test_what_is_in_work_is_answered_and_new_requests_too(server: Serving) -> None:
+def test_requests_in_progress_and_new_ones_are_completed(server: Serving) -> None:
     server.start("--port", "0")
     server.ready()
     callers = send(server, "gathers", 20) + send(server, "slow", 2)
     late = Caller(server, "slow")
-    callers += send(server, "gathers", 3)  # still being gathered when the signal comes
+    callers += send(
+        server, "gathers", 3
+    )  # TorchServe still collects their batch when the signal is sent
     server.signal(signal.SIGTERM)
-    until(lambda: not server.project.ready_file.exists(), END_SECONDS, "the end of being ready")
+    until(
+        lambda: not server.project.ready_file.exists(), END_SECONDS, "the removal of the ready file"
+    )
     late.start()
     assert statuses([*callers, late]) == [200] * 26
     assert server.exit_code(END_SECONDS) == 0
-    assert "every request was answered" in server.err
+    assert "all requests were completed" in server.err
 
 
-def test_the_limit_ends_it_and_the_log_counts_what_was_cut_off(server: Serving) -> None:
+def test_at_the_time_limit_requests_are_cut_off_and_counted(server: Serving) -> None:
     server.start("--port", "0", "--drain", "1")
     server.ready()
     callers = send(server, "slow", 4)
     server.signal(signal.SIGINT)
     assert server.exit_code(END_SECONDS) == 0
     assert set(statuses(callers)) <= {0, 500, 503, 507}
-    assert "after 1 s, cut off: 4 requests (slow 1.0: 4)" in server.err
+    assert "cut off after 1 s: 4 requests (slow 1.0: 4)" in server.err
 
 
-def test_a_second_signal_and_no_drain_stop_at_once(server: Serving) -> None:
+def test_a_second_signal_or_a_drain_of_0_stops_at_once(server: Serving) -> None:
     server.start("--port", "0")
     server.ready()
     callers = send(server, "slow", 8)  # 32 s

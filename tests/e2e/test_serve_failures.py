@@ -1,4 +1,4 @@
-"""A start that fails: one sentence, the right log's end, and nothing left."""
+"""A start that fails: one sentence, the end of the relevant log, and complete cleanup."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_model_that_does_not_load_fails_the_start(tmp_path, handler, cause):
         server.assert_nothing_left()
 
 
-def test_a_model_that_answers_its_sample_wrongly_fails_the_start(tmp_path):
+def test_a_model_that_predicts_its_sample_incorrectly_fails_the_start(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "sampled", sample=WRONG_SAMPLE)
         server.start("--port", "0")
@@ -49,8 +49,8 @@ def test_a_model_that_answers_its_sample_wrongly_fails_the_start(tmp_path):
         server.assert_nothing_left()
 
 
-def damaged(store: Path, name: str) -> Path:
-    """An archive whose handler cannot be unpacked."""
+def damaged_archive(store: Path, name: str) -> Path:
+    """Create an archive whose handler cannot be unpacked."""
     broken = archive(store, name)
     content = broken.read_bytes()
     middle = content.index(f"{name}_handler.py".encode()) + 40  # in the compressed handler
@@ -60,22 +60,22 @@ def damaged(store: Path, name: str) -> Path:
 
 def test_an_archive_that_torchserve_refuses_fails_the_start(tmp_path):
     with serving(tmp_path / "project") as server:
-        broken = damaged(server.project.model_store, "broken")
+        broken = damaged_archive(server.project.model_store, "broken")
         server.start("--port", "0")
         assert server.exit_code() == 1
         assert f"vestal: model broken 1.0 was not registered from {broken}: " in server.err
         server.assert_nothing_left()
 
 
-def test_the_other_archives_are_served_and_each_failure_is_named(tmp_path):
+def test_the_other_archives_are_served_and_every_failure_is_reported(tmp_path):
     with serving(tmp_path / "project") as server:
         store = server.project.model_store
         archive(store, "echo")
-        archive(store, "twice", sample=WRONG_SAMPLE)  # its first version, so its default
+        archive(store, "twice", sample=WRONG_SAMPLE)  # the first version, and so the default
         archive(store, "twice", version="2.0")
         archive(store, "broken", RAISES_AT_LOAD)
         archive(store, "sampled", sample={"content_type": "x/y"})
-        damaged(store, "damaged")
+        damaged_archive(store, "damaged")
         (store / "half.mar").write_bytes(b"PK\3\4 and no more")
         names = ("half", "damaged-1.0", "broken-1.0", "sampled-1.0", "twice-1.0")
         reasons = {
@@ -115,7 +115,7 @@ def test_the_other_archives_are_served_and_each_failure_is_named(tmp_path):
         server.assert_nothing_left()
 
 
-def test_a_file_that_is_no_archive_fails_the_start_at_once(tmp_path):
+def test_a_file_that_is_not_an_archive_fails_the_start_at_once(tmp_path):
     with serving(tmp_path / "project") as server:
         server.project.model_store.mkdir()
         (server.project.model_store / "half.mar").write_bytes(b"PK\3\4 and no more")
@@ -136,7 +136,7 @@ def test_a_port_in_use_fails_the_start_at_once(tmp_path):
         assert message in server.err
 
 
-def test_an_archive_that_is_not_there_is_a_wrong_use(tmp_path):
+def test_a_missing_archive_is_a_usage_error(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--models", "echo=gone.mar")

@@ -1,4 +1,4 @@
-"""Settings and surroundings that other people have, on the real server."""
+"""Unusual settings, paths and locales on a real server."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from serving import END_SECONDS, serving
 from vestal import Client, UnknownMetric
 from vestal.configuration.ports import free_ports
 
-# A locale that does not exist on this machine, as an SSH session brings it along.
+# A locale that is not installed, as an SSH session may set it.
 LOCALE = ("-u", "LANG", "-u", "LC_CTYPE", "LC_ALL=xx_YY.UTF-8")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A folder that is not ASCII, a locale that is missing, a file as Java people write it."""
+    """A folder name that is not ASCII, a missing locale, and a file in Java's syntax."""
     with serving(tmp_path_factory.mktemp("settings") / "Größe ☃") as server:
         inference, management, metrics = free_ports("127.0.0.1", 3)
         server.project.config.write_bytes(
@@ -65,7 +65,7 @@ def test_the_start_reports_its_settings(server):
     assert "metrics_mode=prometheus" in server.err
 
 
-def test_requests_without_a_version_count_under_the_real_one(client):
+def test_requests_without_a_version_are_counted_under_the_actual_version(client):
     before = client.metrics().total("vestal_batch_size_sum", model_version="1.0")
     for _ in range(3):
         assert client.predict("doubler", 2)["doubled"] == 4
@@ -74,7 +74,7 @@ def test_requests_without_a_version_count_under_the_real_one(client):
     assert metrics.total("ts_inference_requests_total", model_version="default") >= 3
 
 
-def test_a_metric_without_samples_is_zero_and_a_misspelt_one_an_error(client):
+def test_a_metric_without_samples_is_zero_and_an_unknown_one_an_error(client):
     metrics = client.metrics()
     assert metrics.total("vestal_failures_total") == 0
     with pytest.raises(UnknownMetric, match="Did you mean ts_inference_requests_total"):
@@ -83,7 +83,7 @@ def test_a_metric_without_samples_is_zero_and_a_misspelt_one_an_error(client):
     assert hosts == set()
 
 
-def test_a_caller_learns_nothing_about_the_host(server, client):
+def test_a_description_contains_nothing_about_the_host(server, client):
     described = requests.post(
         f"{server.ready().inference}/predictions/doubler",
         headers={**server.token(), "Describe": "True"},
@@ -96,8 +96,8 @@ def test_a_caller_learns_nothing_about_the_host(server, client):
     assert "pid" not in described
 
 
-def test_what_answers_without_a_token(server):
-    """docs/guides/serve.md names these for load balancers and probes."""
+def test_health_checks_without_a_token(server):
+    """docs/guides/serve.md lists these for load balancers and probes."""
     ready = server.ready()
     assert requests.get(f"{ready.inference}/ping", timeout=30).status_code == 400
     assert requests.get(f"{ready.inference}/ping", headers=server.token(), timeout=30).ok
@@ -106,7 +106,7 @@ def test_what_answers_without_a_token(server):
     assert requests.get(f"{ready.metrics}/metrics", timeout=30).ok
 
 
-def test_tokens_turned_off_in_another_syntax_are_not_waited_for(tmp_path):
+def test_tokens_can_be_turned_off_in_every_syntax(tmp_path):
     with serving(tmp_path / "project") as server:
         server.project.config.write_text("disable_token_authorization: true\n")
         source = write_doubler(server.temp / "doubler")
@@ -123,9 +123,9 @@ def test_tokens_turned_off_in_another_syntax_are_not_waited_for(tmp_path):
         assert server.exit_code(END_SECONDS) == 0
 
 
-def test_an_invalid_setting_is_one_sentence(tmp_path):
+def test_an_invalid_setting_gives_one_sentence(tmp_path):
     (tmp_path / "model_store").mkdir()
-    (tmp_path / "config.properties").write_text("# ours\nvmargs=-Da='b\n")
+    (tmp_path / "config.properties").write_text("# comment\nvmargs=-Da='b\n")
     done = subprocess.run(
         [sys.executable, "-m", "vestal", "serve"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""The wheel as users install it: a clean Python, an empty folder, and a model of one's own."""
+"""The wheel in a new environment and an empty folder, with a new model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vestal.models import zoo
 
 REPOSITORY = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
-# What a caller's shell may carry over: nothing of it may lead to this repository.
+# Variables of the shell that could lead to this repository.
 LEADS_HERE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment with nothing but the wheel, its needs and pytest; `folder` is empty."""
+    """An environment with the wheel, its dependencies and pytest, and an empty folder."""
 
     venv: Path
     folder: Path
@@ -44,7 +44,7 @@ class Installed:
         return self._run(str(self.venv / "bin" / command[0]), *command[1:])
 
     def shell(self, line: str) -> str:
-        """A line as a reader types it, comments and all."""
+        """Run a line in a shell, as a reader types it."""
         return self._run("sh", "-c", line)
 
     def _run(self, *command: str) -> str:
@@ -72,7 +72,7 @@ def uv(*arguments: str) -> None:
 
 
 def install(venv: Path, *packages: str) -> None:
-    """Pinned as `make setup` pins, so what that has fetched is linked from uv's cache."""
+    """Install packages with the pins of `make setup`, which are in uv's cache."""
     uv("venv", "--python", sys.executable, str(venv))
     backend = ["--torch-backend", "cpu"] if torch.__version__.endswith("+cpu") else []
     python = ("--python", str(venv / "bin" / "python"))
@@ -96,7 +96,7 @@ def installed(wheel, tmp_path_factory):
 
 
 def by_hand() -> str:
-    """README's section that a newcomer follows."""
+    """Return the section of the README about installation without the repository."""
     return re.split(r"^## ", (REPOSITORY / "README.md").read_text("utf-8"), flags=re.MULTILINE)[2]
 
 
@@ -121,12 +121,12 @@ def test_nothing_of_the_repository_is_imported(installed):
     )
     path, files, models = facts
     for place in (*path, *files, models):
-        # "" is the folder where it runs.
+        # "" is the current folder.
         assert not (installed.folder / place).resolve().is_relative_to(REPOSITORY), place
     assert Path(models).is_relative_to(installed.venv)
 
 
-def test_the_zoo_and_the_templates_are_in_it_and_nothing_built(installed):
+def test_the_wheel_has_the_zoo_and_the_templates_and_no_archives(installed):
     (package,) = installed.venv.glob("lib/python*/site-packages/vestal")
     own = {folder.name for folder in zoo().iterdir() if (folder / "recipe.py").is_file()}
     assert own <= {folder.name for folder in (package / "zoo").iterdir()}
@@ -176,7 +176,7 @@ def test_the_readme_by_hand_works_in_an_empty_folder(installed, tmp_path):
         ]
         assert [language for language, _ in lines] == ["sh"] * 5 + ["python"]
         for language, line in lines:
-            if line.startswith("vestal serve"):  # on free ports: 8080 may be taken here
+            if line.startswith("vestal serve"):  # on free ports: 8080 may be in use
                 variables = [f"{name}={value}" for name, value in here.environment.items()]
                 command = f"exec {line} --port 0"
                 server.run("env", "-i", *variables, f"TMPDIR={server.temp}", "sh", "-c", command)
@@ -185,14 +185,13 @@ def test_the_readme_by_hand_works_in_an_empty_folder(installed, tmp_path):
                 here.shell(line if language == "sh" else f"python - <<'EOF'\n{line}\nEOF")
 
 
-def test_the_written_test_passes(installed):
+def test_the_test_of_a_new_model_passes(installed):
     if not (installed.folder / "models" / "mine").exists():
         installed.run("vestal", "new", "mine", "--task", "regressor")
-    said = installed.run("python", "-m", "pytest", "-q", "models/mine")
-    assert "3 passed" in said
+    assert "3 passed" in installed.run("python", "-m", "pytest", "-q", "models/mine")
 
 
-def test_without_extras_it_is_the_client_alone(wheel, tmp_path):
+def test_without_extras_only_the_client_is_installed(wheel, tmp_path):
     install(tmp_path / "venv", f"vestal @ {wheel.as_uri()}")
     client = Installed(tmp_path / "venv", tmp_path)
     packages = json.loads(

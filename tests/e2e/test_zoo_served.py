@@ -1,4 +1,4 @@
-"""All seven models of the zoo on one server, called as their READMEs say."""
+"""The seven models of the zoo on one server, with the commands of their READMEs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from vestal.mar.sample import matches, read_sample
 from vestal.models import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
-MUTATED = 10  # bodies of each model
+MUTATED = 10
+"""Mutated bodies for each model."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def client(server):
 
 
 def value_of(sample):
-    """A sample as a caller has it: a JSON value, a text, or the bytes of an image."""
+    """Return a sample as an input of a caller: a JSON value, a text, or the bytes of an image."""
     if sample.content_type == "application/json":
         return json.loads(sample.input)
     is_text = sample.content_type.startswith("text/")
@@ -50,7 +51,7 @@ def value_of(sample):
 
 
 def commands_of(name):
-    """The commands under "While it is served", each on one line."""
+    """Return the commands under "While it is served", each on one line."""
     page = (zoo() / name / "README.md").read_text("utf-8")
     block = re.search(r"While it is served:\n\n```sh\n(.*?)```", page, re.DOTALL)
     assert block
@@ -58,7 +59,7 @@ def commands_of(name):
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_model_is_called_as_its_readme_says(server, zoo_project, name):
+def test_the_commands_of_the_readme_work(server, zoo_project, name):
     predict, curl = commands_of(name)
     done = subprocess.run(
         [sys.executable, "-m", *predict.split(), "--json"],
@@ -69,7 +70,7 @@ def test_a_model_is_called_as_its_readme_says(server, zoo_project, name):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)[0]["answer"]
+    prediction = json.loads(done.stdout)[0]["answer"]
     address = server.ready().inference
     token = server.token()["Authorization"].removeprefix("Bearer ")
     over_curl = subprocess.run(
@@ -81,21 +82,21 @@ def test_a_model_is_called_as_its_readme_says(server, zoo_project, name):
         timeout=60,
         check=True,
     )
-    assert matches(json.loads(over_curl.stdout), said) is None
+    assert matches(json.loads(over_curl.stdout), prediction) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_run_answers_as_the_server_does(server, zoo_project, rng, name):
-    """The sample, and what becomes of it on the way: status, body and the handler's headers."""
+def test_run_responds_as_the_server_does(server, zoo_project, rng, name):
+    """Send the sample, mutated copies and a compressed one."""
     archive = zoo_project.model_store / f"{name}-1.0.mar"
     sample = read_sample(archive)
     kind = {"Content-Type": sample.content_type}
-    asked = [(kind, sample.input), *((kind, mutate(rng, sample.input)) for _ in range(MUTATED))]
-    asked.append(({"Content-Encoding": "gzip", **kind}, gzip.compress(sample.input)))
+    sent = [(kind, sample.input), *((kind, mutate(rng, sample.input)) for _ in range(MUTATED))]
+    sent.append(({"Content-Encoding": "gzip", **kind}, gzip.compress(sample.input)))
     address = f"{server.ready().inference}/predictions/{name}"
     frontend = Frontend.of(zoo_project)
     with LoadedArchive(archive) as loaded:
-        for number, (headers, body) in enumerate(asked):
+        for number, (headers, body) in enumerate(sent):
             ours = ask_here(frontend, loaded, headers, body)
             theirs = ask_server(address, {**server.token(), **headers}, body)
             assert_same((number, body[:200]), ours, theirs)
@@ -105,28 +106,28 @@ def test_run_answers_as_the_server_does(server, zoo_project, rng, name):
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_model_answers_its_sample_to_a_client(client, zoo_project, name):
+def test_a_client_gets_the_packed_prediction_of_the_sample(client, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
     served = client.predict(name, value_of(sample))
     assert matches(sample.answer, served.value, sample.tolerance) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_model_describes_itself(client, name):
-    said = client.describe(name, customized=True).customized
-    assert (said["name"], said["version"]) == (name, "1.0")
-    assert said["input"]
-    assert len(said["artifact_sha256"]) == 64
+def test_a_model_has_a_description(client, name):
+    description = client.describe(name, customized=True).customized
+    assert (description["name"], description["version"]) == (name, "1.0")
+    assert description["input"]
+    assert len(description["artifact_sha256"]) == 64
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mnist", "regression", "simplenet", "fashion_mlp"])
-def test_a_model_explains_itself(client, zoo_project, name):
+def test_a_model_explains_its_prediction(client, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
-    said = client.explain(name, value_of(sample))
-    assert "attributions" in said.value
+    explanation = client.explain(name, value_of(sample))
+    assert "attributions" in explanation.value
 
 
-def test_text_generation_takes_each_requests_own_parameters(client):
+def test_text_generation_uses_the_parameters_of_each_request(client):
     prompts = [
         {"prompt": "The value of", "max_new_tokens": 5},
         {"prompt": "The value of", "max_new_tokens": 2},
@@ -140,7 +141,7 @@ def test_text_generation_takes_each_requests_own_parameters(client):
     assert refused.status == 422
 
 
-def test_rows_and_texts_are_refused_by_name(client):
+def test_an_invalid_row_is_refused_by_field_name(client):
     rows = [
         {"bmi": 25.0, "bp": 90.0, "s5": 4.6},
         {"bmi": "25", "bp": 90.0, "s5": 4.6},
@@ -164,8 +165,8 @@ def test_rows_and_texts_are_refused_by_name(client):
         ("simplenet", "text,label\nIt rains.,prose\n", "label"),
     ],
 )
-def test_predict_and_run_take_a_training_table(server, zoo_project, name, table, predicted):
-    """The target is a column that the model does not take."""
+def test_predict_and_run_accept_a_training_table(server, zoo_project, name, table, predicted):
+    """The table has the target, which is not an input."""
     (zoo_project.root / f"{name}.csv").write_text(table, "utf-8")
     found = []
     for command in ("predict", "run"):
@@ -187,7 +188,7 @@ def test_predict_and_run_take_a_training_table(server, zoo_project, name, table,
     assert matches(answer, json.loads(found[1])["answers"][0]["json"]) is None
 
 
-def test_a_text_that_looks_like_a_file_is_advice_to_the_caller(client, tmp_path, monkeypatch):
+def test_a_refused_text_that_looks_like_a_file_gives_a_hint(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "seven.png").write_bytes(b"secret")
     with pytest.raises(RequestRefused, match=r"pass pathlib\.Path\('seven\.png'\)"):

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -198,43 +197,3 @@ def test_a_handler_that_kills_its_process_is_an_error(doubler, tmp_path):
         "other: its process ended with exit code 7 while answering broken.json: last words"
         in output
     )
-
-
-PLUGIN = """
-import json
-from vestal.inprocess import Input
-
-
-def test_a_number_is_doubled(archive):
-    good, bad, large = archive({folder!r}, batch_size=2).predict(
-        [1.5, {{"x": "no number"}}, bytes(30_000_000)]
-    )
-    assert (good.status, good.json()) == (200, {{"doubled": 3.0}})
-    assert bad.status == 422
-    assert (large.status, large.reached) == (413, False)
-
-
-def test_it_is_loaded_once(archive):
-    loaded = archive({folder!r}, batch_size=2)
-    assert loaded.handler.sizes[-1] == 1
-    assert loaded.times.forward > 0
-    assert archive({folder!r}, batch_size=2) is loaded
-    assert loaded.describe()["name"] == "doubler"
-    (why,) = loaded.predict([Input.raw(b"2", "application/json", explain="True")])
-    assert why.json() == {{"because": 2.0}}
-"""
-
-
-def test_the_pytest_fixture_loads_archives(doubler, tmp_path):
-    (tmp_path / "test_mine.py").write_text(textwrap.dedent(PLUGIN.format(folder=str(doubler))))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "vestal.testing.plugin", "test_mine.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        # The entry point of an installed Vestal would register the plugin twice.
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        check=False,
-    )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

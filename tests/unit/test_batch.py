@@ -1,20 +1,14 @@
-"""Many inputs at once: every row its fate, nothing done twice, nothing overwritten."""
+"""`vestal batch`: inputs, predictions, labels and errors in its output."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pandas
-import psutil
 import pytest
 import torch
 import typer
@@ -23,30 +17,12 @@ from torchvision.io import encode_png
 from typer.testing import CliRunner
 
 from vestal.archive.pack import pack
-from vestal.batch.inputs import find_inputs
-from vestal.batch.journal import Journal
-from vestal.batch.loading import loaded
+from vestal.batch.model import load_model
 from vestal.batch.run import run
 from vestal.cli.batch import batch as command
-from vestal.errors import UsageError, VestalError
+from vestal.errors import UsageError
 from vestal.mar.store import find_archive
 from vestal.project import Project
-
-# A handler of somebody else: it fails a batch whole, is slow, and writes down what it sees.
-OTHER = """
-import json, os, time
-
-def handle(data, context):
-    if data is None:
-        return None
-    bodies = [bytes(row["body"]).decode() for row in data]
-    with open(os.environ["SEEN"], "a") as seen:
-        seen.write("".join(body.strip() + "\\n" for body in bodies))
-    time.sleep(float(os.environ.get("SLOW", 0)))
-    if "bad" in bodies:
-        raise ValueError("bad")
-    return [json.dumps({"length": len(body)}) for body in bodies]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +46,8 @@ def simplenet(project):
 
 
 @pytest.fixture
-def other(tmp_path, monkeypatch):
-    """An archive of a plain function, and what it has seen."""
-    archive = tmp_path / "other.mar"
-    model = {
-        "modelName": "other",
-        "modelVersion": "1.0",
-        "handler": f"other_{tmp_path.name.replace('-', '_')}.py",
-        "configFile": "model-config.yaml",
-    }
-    with zipfile.ZipFile(archive, "w") as content:
-        content.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
-        content.writestr(model["handler"], OTHER)
-        content.writestr("model-config.yaml", "batchSize: 4\nmaxWorkers: 2\n")
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    return archive
-
-
-@pytest.fixture
 def images(tmp_path):
-    """`photos/<label>/<number>.png`: twelve images of four labels, one of them no image."""
+    """`photos/<label>/<number>.png`: twelve files of four labels; one is not an image."""
     torch.manual_seed(0)
     for number in range(12):
         file = tmp_path / "photos" / str(number % 4) / f"{number:02}.png"
@@ -106,8 +64,8 @@ def rows_of(file):
         return list(csv.DictReader(stream))
 
 
-def test_a_folder_gives_labels_beside_predictions_and_one_bad_file_one_error(mnist, images):
-    out = images / "predictions.csv"  # inside of the folder, and no input of it
+def test_a_folder_gives_labels_and_predictions_and_a_bad_file_an_error_row(mnist, images):
+    out = images / "predictions.csv"  # in the folder, but not an input
     found = run(mnist, [str(images)], out)
     rows = rows_of(out)
     assert [row["file"] for row in rows] == sorted(str(f) for f in images.rglob("[0-9]*.png"))
@@ -122,7 +80,7 @@ def test_a_folder_gives_labels_beside_predictions_and_one_bad_file_one_error(mni
     assert not (images / "predictions.csv.journal").exists()
 
 
-def test_answers_are_the_handlers_own_whatever_the_batch(mnist, images, tmp_path):
+def test_predictions_equal_the_handlers_for_every_batch_size(mnist, images, tmp_path):
     run(mnist, [str(images / "*" / "*.png")], tmp_path / "a.jsonl", batch_size=5, workers=0)
     run(mnist, [str(images)], tmp_path / "b.jsonl", batch_size=1, workers=2)
     both = [
@@ -134,7 +92,7 @@ def test_answers_are_the_handlers_own_whatever_the_batch(mnist, images, tmp_path
         assert one.get("predicted") == two.get("predicted")
         assert one.get("probability") == pytest.approx(two.get("probability"), abs=1e-5)
         assert ("answer" in one) == (one["status"] == 200)
-    with loaded(mnist) as handler:
+    with load_model(mnist) as handler:
         (answer,) = handler.predict([(images / "1" / "05.png").read_bytes()])
     (row,) = [row for row in both[1] if row["file"].endswith("05.png")]
     assert row["answer"] == answer.json()
@@ -155,12 +113,12 @@ def test_a_csv_is_sent_by_column_name_and_keeps_its_columns(regression, tmp_path
     assert "'bmi' must be a number" in read["error_message"][1]
     off = (abs(read["predicted"][0] - 150) + abs(read["predicted"][2] - 151.5)) / 2
     assert found.mean_absolute_error == pytest.approx(off)
-    with loaded(regression) as handler:
+    with load_model(regression) as handler:
         (answer,) = handler.predict([b'{"bmi": 25, "bp": 90, "s5": 4.5}'])
     assert answer.json()["prediction"] == read["predicted"][0]
 
 
-def test_a_number_is_one_in_a_table_where_it_is_over_http(regression, tmp_path):
+def test_a_table_accepts_the_same_numbers_as_http(regression, tmp_path):
     cells = ["25", "2_5", "٢٥", "nan", "", "9" * 5002, "0" * 5002, "1e999"]
     table = tmp_path / "rows.csv"
     table.write_text("s5,bmi,bp\n" + "".join(f"4.5,{cell},90\n" for cell in cells), "utf-8")
@@ -170,7 +128,7 @@ def test_a_number_is_one_in_a_table_where_it_is_over_http(regression, tmp_path):
     assert all("'bmi'" in row["error_message"] for row in rows if row["status"] == "422")
 
 
-def test_json_lines_are_a_table(regression, tmp_path):
+def test_a_json_lines_file_is_a_table(regression, tmp_path):
     lines = [
         {"s5": 4.5, "bmi": 25, "bp": 90, "progression": 150},
         {"s5": 4.5, "bmi": "25", "bp": 90, "note": ["x"]},
@@ -187,7 +145,7 @@ def test_json_lines_are_a_table(regression, tmp_path):
     assert found.mean_absolute_error is not None
 
 
-def test_every_line_of_a_text_file_is_a_text(simplenet, tmp_path):
+def test_every_line_of_a_text_file_is_an_input(simplenet, tmp_path):
     lines = [b"for x in y:", b"", b"It was a dark night.", b"\xff\xfe", b"return None\r"]
     (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + b"\n")
     found = run(simplenet, [str(tmp_path / "texts.txt")], tmp_path / "out.csv")
@@ -198,7 +156,7 @@ def test_every_line_of_a_text_file_is_a_text(simplenet, tmp_path):
     assert found.failed == 1
 
 
-def test_texts_of_a_csv_have_their_labels(simplenet, tmp_path):
+def test_the_label_column_of_a_csv_is_the_actual_value(simplenet, tmp_path):
     (tmp_path / "t.csv").write_text('text,label\n"a = 1\nb = 2",code\nIt rains.,prose\nNo.,poem\n')
     found = run(simplenet, [str(tmp_path / "t.csv")], tmp_path / "out.csv")
     rows = rows_of(tmp_path / "out.csv")
@@ -216,67 +174,6 @@ def test_a_file_that_cannot_be_read_is_an_error_row(mnist, tmp_path):
     assert found.failed == 1
 
 
-def test_of_a_handler_that_fails_whole_batches_only_the_culprit_fails(other, tmp_path):
-    (tmp_path / "texts.txt").write_text("one\nbad\nthree\nfour\nfive\n")
-    run(other, [str(tmp_path / "texts.txt")], tmp_path / "out.csv")
-    rows = rows_of(tmp_path / "out.csv")
-    assert [row["status"] for row in rows] == ["200", "503", "200", "200", "200"]
-    assert json.loads(rows[2]["answer"]) == {"length": 5}
-
-
-def inputs_of(kind, folder):
-    """60 inputs: a text file, a CSV, or a folder of files in 20 folders."""
-    lines = [f"text {number:03}" for number in range(60)]
-    if kind == "texts":
-        (folder / "texts.txt").write_text("\n".join(lines))
-        return folder / "texts.txt"
-    if kind == "table":
-        (folder / "texts.csv").write_text("\n".join(["text", *lines]))
-        return folder / "texts.csv"
-    for number, line in enumerate(lines):
-        file = folder / "photos" / str(number % 20) / f"{number:03}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(line.ljust(200_000))  # more than a pipe between processes holds
-    return folder / "photos"
-
-
-@pytest.mark.parametrize(
-    ("kind", "sent"),
-    [
-        ("files", signal.SIGKILL),
-        ("files", signal.SIGTERM),
-        ("texts", signal.SIGKILL),
-        ("table", signal.SIGTERM),
-    ],
-)
-def test_a_killed_run_leaves_no_process_and_goes_on_where_it_was(kind, sent, other, tmp_path):
-    given = inputs_of(kind, tmp_path)
-    out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
-    command = [sys.executable, "-m", "vestal", "batch", str(other), str(given), "--out", str(out)]
-    process = subprocess.Popen([*command, "--workers", "2"], env={**os.environ, "SLOW": "0.3"})
-    deadline = time.monotonic() + 90
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 9:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(sent)
-    assert process.wait(30) in (-sent, 128 + sent)
-    assert not psutil.wait_procs(children, timeout=15)[1]
-    assert not out.exists()
-    # A row that was being written.
-    with journal.open("ab") as stream:
-        stream.write(b'{"index": 59, "sta')
-    found = run(other, [str(given)], out)
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == len({(row["file"], row.get("row")) for row in rows}) == 60
-    assert {row["status"] for row in rows} == {200}
-    assert 8 <= found.before < 60
-    # Computed twice was at most the batch that was in work.
-    assert (tmp_path / "seen").read_text().count("\n") <= 64
-    assert not journal.exists()
-
-
 def test_a_finished_output_is_not_overwritten(mnist, images, tmp_path):
     out = tmp_path / "out.csv"
     out.write_text("precious")
@@ -287,42 +184,19 @@ def test_a_finished_output_is_not_overwritten(mnist, images, tmp_path):
     assert len(rows_of(out)) == 12
 
 
-def test_a_journal_of_other_inputs_is_refused(other, tmp_path):
-    text, out = tmp_path / "texts.txt", tmp_path / "out.csv"
-    text.write_text("one\n")
-    about = {"archive": "x", "inputs": find_inputs([str(text)]).fingerprint}
-    with Journal(tmp_path / "out.csv.journal", about):
-        pass
-    with pytest.raises(UsageError, match="unfinished run with another archive: remove it"):
-        run(other, [str(text)], out)
-    text.write_text("one\ntwo\n")
-    with pytest.raises(UsageError, match="another archive and other inputs"):
-        run(other, [str(text)], out)
-
-
-def test_two_runs_never_write_one_output(tmp_path):
-    file = tmp_path / "out.csv.journal"
-    with (
-        Journal(file, {}),
-        pytest.raises(VestalError, match="another vestal batch writes"),
-        Journal(file, {}),
-    ):
-        pass
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("bmi,bp\n1,2\n", r"has the columns bmi, bp; this model needs bmi \+ bp \+ s5"),
         ("bmi,bp,s5\n1,2\n", r"row 1 \(line 2\) has 2 fields; the first line names 3"),
-        ("bmi,bp,s5,status\n1,2,3,4\n", "needs for itself: status"),
+        ("bmi,bp,s5,status\n1,2,3,4\n", "names of output columns: status"),
         ("bmi,bmi\n1,2\n", "several columns named 'bmi'"),
         ("bmi;bp;s5\n25;90;4,6\n", "columns seem to be separated by ';'"),
         ("bmi,bp,s5\n", "has no rows"),
         ("bmi,bp,s5\n\u00e4,1,2\n".encode("latin-1"), "save it as UTF-8"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_by_name(regression, tmp_path, content, message):
+def test_an_invalid_table_is_refused_with_the_reason(regression, tmp_path, content, message):
     table = tmp_path / "t.csv"
     table.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match=message):
@@ -343,7 +217,7 @@ def test_an_archive_is_found_by_path_file_or_model(project, mnist):
             match=r"holds several versions of mnist: name one of mnist-1.0, mnist-half-1.0",
         ):
             find_archive(project, "mnist")
-        renamed(half, "mnist-half")
+        rename_model(half, "mnist-half")
         assert find_archive(project, "mnist") == mnist
         assert find_archive(project, "mnist-half") == half
     finally:
@@ -352,8 +226,8 @@ def test_an_archive_is_found_by_path_file_or_model(project, mnist):
         find_archive(project, "mnist", "3.0")
 
 
-def renamed(archive, name):
-    """Writes another model's name into its manifest."""
+def rename_model(archive, name):
+    """Write another model name into the archive's manifest."""
     with zipfile.ZipFile(archive) as content:
         members = {member: content.read(member) for member in content.namelist()}
     manifest = members["MAR-INF/MANIFEST.json"].replace(b'"mnist"', f'"{name}"'.encode())
@@ -362,13 +236,13 @@ def renamed(archive, name):
             content.writestr(member, data)
 
 
-def test_a_folder_that_is_no_label_is_counted_and_not_judged(mnist, images, tmp_path):
+def test_files_in_a_folder_that_is_not_a_label_are_counted_as_unlabelled(mnist, images, tmp_path):
     (images / "0").rename(images / "unsorted")
     found = run(mnist, [str(images)], tmp_path / "out.csv")
     assert (found.rows, found.judged, found.unlabelled) == (12, 9, 3)
 
 
-def test_the_columns_that_a_model_may_take_are_sent_too(tmp_path):
+def test_optional_columns_are_sent_if_they_are_not_empty(tmp_path):
     project = Project(tmp_path)
     folder = language_model(tmp_path / "hub")
     archive = pack(project, "gpt2", version="1.0", weights=str(folder)).archive
@@ -376,10 +250,10 @@ def test_the_columns_that_a_model_may_take_are_sent_too(tmp_path):
     run(archive, [str(tmp_path / "t.csv")], tmp_path / "out.jsonl")
     one, two = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert one["completion_tokens"] == 3
-    assert two["answer"]["logprobs"][0] is None  # scored; its number of tokens was left open
+    assert two["answer"]["logprobs"][0] is None  # scored; max_new_tokens was not sent
 
 
-def test_a_line_ends_where_csv_says(simplenet, tmp_path):
+def test_only_line_feeds_end_a_line_of_a_csv(simplenet, tmp_path):
     cell = "It\u2028rained\x0b,\x85all\x0cday"
     (tmp_path / "t.csv").write_text(f'text,label\n"{cell}",prose\nNo.,prose\n', "utf-8")
     run(simplenet, [str(tmp_path / "t.csv")], tmp_path / "out.jsonl")
@@ -387,15 +261,15 @@ def test_a_line_ends_where_csv_says(simplenet, tmp_path):
     assert [json.loads(line)["text"] for line in lines if line] == [cell, "No."]
 
 
-def test_the_command_counts_and_says_what_failed(project, mnist, images, monkeypatch):
+def test_the_command_prints_counts_and_errors(project, mnist, images, monkeypatch):
     monkeypatch.chdir(project.root)
     app = typer.Typer()
     app.command()(command)
     arguments = ["mnist", str(images), "--out", "out/p.parquet"]
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 1
-    said = json.loads(done.stdout)
-    assert (said["rows"], said["failed"], said["model"]) == (12, 1, "mnist")
+    printed = json.loads(done.stdout)
+    assert (printed["rows"], printed["failed"], printed["model"]) == (12, 1, "mnist")
     assert len(pandas.read_parquet("out/p.parquet")) == 12
     done = CliRunner().invoke(app, [*arguments, "--overwrite"])
     assert "of 12 correct" in done.stdout

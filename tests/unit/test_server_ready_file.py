@@ -1,4 +1,4 @@
-"""What the user may name as a ready file, which is removed at start and end."""
+"""The path of a ready file: an existing file is not removed unless it is a ready file."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from vestal.server import Server
 
 
 @pytest.mark.parametrize(
-    ("named", "message"),
+    ("path", "message"),
     [
-        ("notes.txt", r"notes\.txt is there and is not a ready file"),
+        ("notes.txt", r"notes\.txt exists and is not a ready file"),
         ("gone/ready.json", "there is no folder"),
-        (".", "is there and is not a ready file"),
+        (".", "exists and is not a ready file"),
     ],
 )
-def test_another_file_is_refused_and_stays(tmp_path, named, message):
+def test_another_file_is_refused_and_kept(tmp_path, path, message):
     project = Project(tmp_path)
     project.model_store.mkdir()
     archive(project.model_store, "one.mar")
     (tmp_path / "notes.txt").write_text("mine")
     with (
         pytest.raises(UsageError, match=message),
-        Server(project, ready_file=tmp_path / named),
+        Server(project, ready_file=tmp_path / path),
     ):
         pass
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_it_is_not_ready_outside_the_with(tmp_path):
+def test_a_server_is_not_ready_outside_its_with(tmp_path):
     with pytest.raises(VestalError, match="use it inside `with Server"):
         _ = Server(Project(tmp_path)).ready

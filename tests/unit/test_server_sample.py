@@ -19,7 +19,7 @@ from vestal.mar.sample import matches, read_sample, tolerance_of
         ("seven", "seven"),
     ],
 )
-def test_equal_within_tolerance(expected, actual):
+def test_equal_predictions_within_the_tolerance(expected, actual):
     assert matches(expected, actual, 1e-4) is None
 
 

@@ -1,4 +1,4 @@
-"""Which archives are served."""
+"""Find the archives to serve."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def archive(store, file, name="mnist", version="1.0"):
     return store / file
 
 
-def test_by_name_by_file_and_by_path(store):
+def test_an_archive_is_requested_by_file_or_path_and_with_a_name(store):
     archive(store, "one.mar")
     archive(store, "two.mar", version="2.0")
-    found = find_models(["digits=one.mar", str(store / "two.mar")], store)
+    found, _ = find_models(["digits=one.mar", str(store / "two.mar")], store)
     assert [str(spec) for spec in found] == ["digits 1.0", "mnist 2.0"]
 
 
-def test_archives_are_named_as_in_other_commands(store):
+def test_an_archive_is_requested_as_in_other_commands(store):
     archive(store, "mnist-1.0.mar")
-    assert [str(spec) for spec in find_models(["mnist"], store)] == ["mnist 1.0"]
+    assert [str(spec) for spec in find_models(["mnist"], store)[0]] == ["mnist 1.0"]
     archive(store, "mnist-2.0.mar", version="2.0")
-    found = find_models(["mnist-2.0", "digits=mnist-1.0"], store)
+    found, _ = find_models(["mnist-2.0", "digits=mnist-1.0"], store)
     assert [str(spec) for spec in found] == ["mnist 2.0", "digits 1.0"]
     with pytest.raises(UsageError, match=r"several versions of mnist: name one of mnist-1\.0, mn"):
         find_models(["mnist"], store)
 
 
-def test_nothing_said_takes_the_newest_of_each_model(store):
+def test_the_default_is_the_newest_version_of_each_model(store):
     for version in ("1.9", "1.10", "1.10rc1", "nightly"):
         archive(store, f"mnist-{version}.mar", version=version)
     archive(store, "a.mar", name="alexnet", version="nightly")
-    found = find_models([], store)
+    found, _ = find_models([], store)
     assert sorted(map(str, found)) == ["alexnet nightly", "mnist 1.10"]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("requested", "message"),
     [
         (["three.mar"], "no archive three.mar"),
         (["three.mar"], "store holds one.mar"),
@@ -60,40 +60,40 @@ def test_nothing_said_takes_the_newest_of_each_model(store):
         (["mnist="], "--models 'mnist=': expected NAME=ARCHIVE"),
         (["/elsewhere/one.mar"], "/elsewhere/one.mar is not in the model store"),
         (["m/n=one.mar"], "the model name is 'm/n'"),
-        (["one.mar", "mnist=one.mar"], "mnist 1.0 is named twice (one.mar and one.mar)"),
+        (["one.mar", "mnist=one.mar"], "mnist 1.0 is requested twice (one.mar and one.mar)"),
     ],
 )
-def test_what_cannot_be_served(store, wanted, message):
+def test_an_invalid_request_is_an_error(store, requested, message):
     archive(store, "one.mar")
     with pytest.raises(UsageError, match=re.escape(message)):
-        find_models(wanted, store)
+        find_models(requested, store)
 
 
-def test_a_version_that_cannot_be_in_an_address(store):
+def test_a_version_that_cannot_be_in_a_url_is_an_error(store):
     archive(store, "one.mar", version="1.0 beta")
     with pytest.raises(UsageError, match=r"the model version is '1\.0 beta'"):
         find_models([], store)
 
 
-def test_no_archive(store):
+def test_a_store_without_archives_is_an_error(store):
     (store / "README.md").write_text("Archives come here.")
-    with pytest.raises(VestalError, match=r"holds no archive: make one first \(`vestal pack"):
+    with pytest.raises(VestalError, match=r"has no archive\. Pack one first \(`vestal pack"):
         find_models([], store)
 
 
-def test_no_store(tmp_path):
+def test_a_missing_store_is_an_error(tmp_path):
     with pytest.raises(VestalError, match="there is no model store"):
         find_models([], tmp_path / "gone")
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip"])
-def test_a_file_that_is_no_archive(store, content):
+@pytest.mark.parametrize("content", [b"", b"not a zip"])
+def test_a_file_that_is_not_an_archive_is_an_error(store, content):
     (store / "one.mar").write_bytes(content)
     with pytest.raises(VestalError, match=r"one\.mar is not a model archive"):
         find_models([], store)
 
 
-def test_a_zip_without_a_manifest(store):
+def test_a_zip_without_a_manifest_is_an_error(store):
     with zipfile.ZipFile(store / "one.mar", "w") as content:
         content.writestr("model.pt", "")
     with pytest.raises(VestalError, match=re.escape("it has no MAR-INF/MANIFEST.json")):
@@ -106,34 +106,34 @@ def test_archives_that_cannot_be_read_are_collected(store):
     archive(store, "beta.mar", name="other", version="1.0 beta")
     archive(store, "a.mar", name="twin")
     archive(store, "b.mar", name="twin")
-    failed = []
-    assert [str(spec) for spec in find_models([], store, failed)] == ["mnist 1.0"]
+    found, failed = find_models([], store)
+    assert [str(spec) for spec in found] == ["mnist 1.0"]
     assert [each.archive for each in failed] == ["b.mar", "beta.mar", "half.mar"]
-    failed = []
-    assert [str(s) for s in find_models(["half.mar", "one.mar"], store, failed)] == ["mnist 1.0"]
+    found, failed = find_models(["half.mar", "one.mar"], store)
+    assert [str(spec) for spec in found] == ["mnist 1.0"]
     assert [each.archive for each in failed] == ["half.mar"]
     with pytest.raises(UsageError, match=r"no archive gone\.mar"):
-        find_models(["gone.mar", "one.mar"], store, [])
+        find_models(["gone.mar", "one.mar"], store)
 
 
-def test_all_archives_bad_is_an_error_that_names_each(store):
+def test_the_error_names_every_archive_if_all_are_bad(store):
     for name in ("a", "b"):
         (store / f"{name}.mar").write_bytes(b"PK")
     with pytest.raises(VestalError, match=r"no archive can be served:\n.*a\.mar.*\n.*b\.mar"):
-        find_models([], store, [])
+        find_models([], store)
 
 
-def test_a_damaged_manifest_is_no_traceback(store):
+def test_a_damaged_manifest_gives_no_traceback(store):
     content = bytearray(archive(store, "one.mar").read_bytes())
-    content[8:10] = b"\x08\x00"  # deflated, it claims
-    at = content.index(b"PK\x01\x02") + 10
-    content[at : at + 2] = b"\x08\x00"
+    content[8:10] = b"\x08\x00"  # claims to be deflated
+    start = content.index(b"PK\x01\x02") + 10
+    content[start : start + 2] = b"\x08\x00"
     (store / "one.mar").write_bytes(content)
     with pytest.raises(VestalError, match=r"one\.mar is not a model archive"):
         find_models([], store)
 
 
-def test_one_version_in_two_archives(store):
+def test_one_version_in_two_archives_is_an_error(store):
     archive(store, "one.mar")
     archive(store, "copy.mar")
     with pytest.raises(VestalError, match=r"copy\.mar and one\.mar in .* are both mnist 1\.0"):

@@ -1,4 +1,4 @@
-"""A full disk or a folder that cannot be written to: one sentence, and no half-written file."""
+"""Full disks and folders that cannot be written to: one sentence, and no incomplete file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from pathlib import Path
 import pytest
 
 from vestal.errors import VestalError
-from vestal.files.storage import (
-    check_room,
-    problem,
+from vestal.files.disk_errors import (
+    check_writable,
+    describe_disk_error,
     raise_if_disk_full,
-    scratch_folder,
-    whole,
-    write_text,
 )
+from vestal.files.storage import atomic_write, scratch_folder, write_text
 
 FULL_KIB = 8
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -30,14 +28,14 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for two pages."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={FULL_KIB}k", "tmpfs", str(place)]
+    """A file system with space for two pages."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={FULL_KIB}k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("file systems cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def vestal(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
@@ -61,7 +59,7 @@ def test_a_full_disk_is_named_with_its_folder(small_disk: Path) -> None:
     )
     assert not (small_disk / "models" / "thing").exists()
     with pytest.raises(VestalError, match=rf"no space left in {small_disk}\."):
-        check_room(small_disk)
+        check_writable(small_disk)
 
 
 @ROOT
@@ -70,8 +68,7 @@ def test_a_server_whose_folder_is_full_does_not_start(small_disk: Path) -> None:
     manifest = json.dumps({"model": {"modelName": "m", "modelVersion": "1.0"}})
     with zipfile.ZipFile(small_disk / "model_store" / "m.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", manifest)
-    room = FULL_KIB * 1024 - 4096
-    (small_disk / "fill").write_bytes(b"x" * room)
+    (small_disk / "fill").write_bytes(b"x" * (FULL_KIB * 1024 - 4096))
     done = vestal("serve", "--port", "0", cwd=small_disk)
     assert done.returncode == 1
     assert f"vestal: the disk is full: no space left in {small_disk}" in done.stderr
@@ -80,7 +77,7 @@ def test_a_server_whose_folder_is_full_does_not_start(small_disk: Path) -> None:
 
 
 @ROOT
-def test_a_file_appears_whole_or_not_at_all(small_disk: Path) -> None:
+def test_a_file_is_written_completely_or_not_at_all(small_disk: Path) -> None:
     target = small_disk / "table.txt"
     write_text(target, "before")
     with pytest.raises(OSError, match="No space left"):
@@ -89,7 +86,7 @@ def test_a_file_appears_whole_or_not_at_all(small_disk: Path) -> None:
     assert [each.name for each in small_disk.iterdir()] == ["table.txt"]
 
 
-def test_what_a_killed_process_has_left_is_removed_and_what_one_still_uses_is_not(tmp_path):
+def test_scratch_folders_of_killed_processes_are_removed_and_others_kept(tmp_path):
     waits = (
         "import sys, time; from pathlib import Path\n"
         "from vestal.files.storage import scratch_folder\n"
@@ -108,7 +105,7 @@ def test_what_a_killed_process_has_left_is_removed_and_what_one_still_uses_is_no
     killed.kill()
     killed.wait()
     for folder in made:
-        os.utime(folder, (0, 0))  # not just made
+        os.utime(folder, (0, 0))  # as if they were old
     with scratch_folder(tmp_path, ".packing-") as own:
         assert sorted(tmp_path.iterdir()) == sorted([own, made[1]])
     working.terminate()
@@ -116,17 +113,17 @@ def test_what_a_killed_process_has_left_is_removed_and_what_one_still_uses_is_no
 
 
 @ROOT
-def test_a_library_that_only_logs_a_full_disk_is_noticed(small_disk: Path) -> None:
+def test_a_full_disk_that_a_library_only_logs_is_an_error(small_disk: Path) -> None:
     (small_disk / "fill").write_bytes(b"x" * FULL_KIB * 1024)
-    with pytest.raises(OSError, match="No space left"), whole(small_disk / "trace.json"):
+    with pytest.raises(OSError, match="No space left"), atomic_write(small_disk / "trace.json"):
         pass
 
 
 @ROOT
-def test_a_process_that_failed_on_a_full_disk_is_understood(small_disk: Path) -> None:
-    told = "OSError: [Errno 28] No space left on device"
+def test_the_output_of_a_process_that_failed_on_a_full_disk_is_recognized(small_disk: Path) -> None:
+    output = "OSError: [Errno 28] No space left on device"
     with pytest.raises(VestalError, match=rf"no space left in {small_disk}\."):
-        raise_if_disk_full(told, small_disk)
+        raise_if_disk_full(output, small_disk)
     raise_if_disk_full("ValueError: other", small_disk)
 
 
@@ -150,7 +147,7 @@ def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_stdout_that_is_full_is_no_traceback(tmp_path: Path) -> None:
+def test_a_full_stdout_gives_no_traceback(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "vestal", "--help"],
@@ -175,21 +172,21 @@ def test_stdout_that_is_full_is_no_traceback(tmp_path: Path) -> None:
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
     ],
 )
-def test_what_libraries_tell_of_a_full_disk_is_understood(error: Exception) -> None:
+def test_messages_of_libraries_about_a_full_disk_are_recognized(error: Exception) -> None:
     outer = VestalError("the weights cannot be saved")
     outer.__context__ = error
     for each in (error, outer):
-        assert "disk" in (problem(each) or "")
+        assert "disk" in (describe_disk_error(each) or "")
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("no space"), FileNotFoundError(2, "x", "y"), VestalError("other")]
 )
-def test_other_errors_are_not(error: Exception) -> None:
-    assert problem(error) is None
+def test_other_errors_are_not_described(error: Exception) -> None:
+    assert describe_disk_error(error) is None
 
 
-def test_permission_is_named_with_the_folder(tmp_path: Path) -> None:
+def test_a_missing_permission_is_named_with_the_folder(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out.csv"))
-    assert (problem(error) or "").startswith(f"{tmp_path}: permission denied. Change")
-    assert problem(error, denied=False) is None
+    assert (describe_disk_error(error) or "").startswith(f"{tmp_path}: permission denied. Change")
+    assert describe_disk_error(error, denied=False) is None

@@ -1,4 +1,4 @@
-"""Tables that users give: what is read, and what is refused with its place."""
+"""Read tables of users; errors have their place."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_json_lines_that_cannot_be_read_are_refused_with_the_line(tmp_path, cont
         table(tmp_path, content, "t.jsonl")
 
 
-def test_a_long_integer_in_json_is_no_number(tmp_path):
+def test_a_very_long_integer_in_json_is_not_a_number(tmp_path):
     line = f'{{"a": {"9" * 5002}, "b": {"9" * 310}}}'
     (row,) = table(tmp_path, line, "t.jsonl").rows
     assert cell_number(row.values["a"]) is cell_number(row.values["b"]) is None
@@ -110,6 +110,6 @@ def test_a_long_integer_in_json_is_no_number(tmp_path):
         *((value, None) for value in (True, None, math.nan, math.inf, [1])),
     ],
 )
-def test_a_cell_is_a_number_where_a_form_has_one(value, number):
+def test_a_cell_is_a_number_under_the_same_rules_as_in_a_form(value, number):
     assert cell_number(value) == number
     assert type(cell_number(value)) is type(number)

@@ -1,4 +1,6 @@
-"""Many inputs at once, through an archive's own handler in this process.
+"""Batch prediction: many inputs through an archive's own handler, in this process.
 
-folder, glob, CSV, text file -> `inputs` -> `reading` -> handler -> `journal` -> `tables`
+    inputs -> model -> journal -> output
+
+`run` connects them; `fields` chooses the columns of a table that a model takes.
 """

@@ -1,4 +1,4 @@
-"""Which columns of a table a model gets, and as what: by the schema that its handler describes."""
+"""Columns of a table that a model takes, by the JSON Schema in its handler's description."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ _TEXT = "text"
 
 @dataclass(frozen=True)
 class _Field:
-    """A column that is sent. One that is not `needed` is left out of a row where it is empty."""
+    """A column that is sent; if it is optional, only in rows where it is not empty."""
 
     schema: Mapping[str, Any]
-    needed: bool = True
+    required: bool = True
 
 
 class Fields:
-    """The columns that a model gets of a table; it ignores the others, such as the target.
+    """Select and convert the columns of a table that a model takes; others are not sent.
 
     Args:
-        schema: JSON Schema of an input; empty where the handler describes none: then it gets the
-            column `text` alone, or else every column.
-        columns: of the table.
+        schema: JSON Schema of an input. If it is empty (the handler has no description), the
+            column `text` is sent, or every column if there is no `text`.
+        columns: all columns of the table.
 
     Raises:
         UsageError: the model needs columns that the table does not have.
     """
 
     def __init__(self, schema: Mapping[str, Any], columns: Sequence[str]) -> None:
-        # None: the column `text` alone, as text.
+        # None: the column `text`, as plain text.
         self._fields = _fields(schema, columns)
 
     def value(self, row: Mapping[str, Any]) -> str | dict[str, Any]:
-        """The input of one row: a text, or an object with numbers where they are expected."""
+        """Convert a row to an input: a text, or an object with numbers where they are expected."""
         if self._fields is None:
             text = row.get(_TEXT)
             return "" if text is None else str(text)
         return {
             name: _value(row[name], field.schema)
             for name, field in self._fields.items()
-            if name in row and (field.needed or not _is_empty(row[name]))
+            if name in row and (field.required or not _is_empty(row[name]))
         }
 
     def body(self, row: Mapping[str, Any]) -> tuple[bytes, str]:
-        """The input of one row as a body, with its content type."""
+        """Return the request body of a row, and its content type."""
         value = self.value(row)
         if isinstance(value, str):
             return value.encode(), TEXT
@@ -59,27 +59,27 @@ class Fields:
 
 
 def _fields(schema: Mapping[str, Any], columns: Sequence[str]) -> dict[str, _Field] | None:
-    """The columns that are sent; None: the column `text` alone, as text."""
+    """Return the columns to send; None for the column `text`, as plain text."""
     if not schema:
         return None if _TEXT in columns else {name: _Field({}) for name in columns}
-    kinds = schema.get("anyOf", [schema])
-    needed = []
-    for kind in kinds:
-        needs = kind.get("required") if kind.get("type") == "object" else None
-        if needs and set(needs) <= set(columns):
-            # What has a type is a parameter of the answer; the others say what to explain.
-            known = {n: s for n, s in kind["properties"].items() if n in needs or "type" in s}
-            return {n: _Field(known[n], n in needs) for n in columns if n in known}
-        needed += [" + ".join(needs)] if needs else []
-    if _TEXT in columns and any(kind.get("type") == "string" for kind in kinds):
+    alternatives = schema.get("anyOf", [schema])
+    expected = []
+    for each in alternatives:
+        required = each.get("required") if each.get("type") == "object" else None
+        if required and set(required) <= set(columns):
+            # Optional properties with a type are parameters; the others are for explanations.
+            known = {n: s for n, s in each["properties"].items() if n in required or "type" in s}
+            return {n: _Field(known[n], n in required) for n in columns if n in known}
+        expected += [" + ".join(required)] if required else []
+    if _TEXT in columns and any(each.get("type") == "string" for each in alternatives):
         return None
-    if not needed:
+    if not expected:
         raise UsageError(
             f"the table has the columns {', '.join(columns)}, but this model takes no input by "
             "column names"
         )
     raise UsageError(
-        f"the table has the columns {', '.join(columns)}; this model needs {' or '.join(needed)}"
+        f"the table has the columns {', '.join(columns)}; this model needs {' or '.join(expected)}"
     )
 
 
@@ -88,7 +88,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _value(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A number or a boolean where one is expected; else as it is, for the handler to name."""
+    """Convert text to the expected number or boolean; the handler refuses other text."""
     if not isinstance(value, str):
         return value
     if schema.get("type") == "boolean":

@@ -1,10 +1,10 @@
-"""What is done of a run, beside its output: `<out>.journal`, a line of JSON each, only ever added.
+"""Finished rows of a batch run, in `<out>.journal`: lines of JSON that are only appended.
 
-    {"run": {...}}                                    what it is a run of
+    {"run": {...}}                                    digests of the archive and the inputs
     {"index": 7, "status": 200, "answer": {...}}
     {"index": 8, "status": 400, "error": {"type": "InputError", "message": "..."}}
 
-A process that is killed leaves at most one line that is not whole; it is cut off.
+A killed process leaves at most one incomplete line, which the next run cuts off.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from vestal.files.locks import FileLock
 
 
 class Journal:
-    """Open for adding, and locked, inside its `with`.
+    """An append-only file of rows, open and locked inside its `with`.
 
-    `file`: where. `about`: what it is a run of; a journal of another run is refused.
+    Attributes:
+        run: digests by name; a journal with other digests is refused.
+        statuses: status of every finished row, by its input's index; None for an unreadable file.
     """
 
-    def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
-        self.file, self.about = file, dict(about)
-        self.done: dict[int, int | None] = {}  # status by index
+    def __init__(self, file: Path, run: Mapping[str, Any]) -> None:
+        self.file, self.run = file, dict(run)
+        self.statuses: dict[int, int | None] = {}
         self._stream: IO[bytes] | None = None
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Journal:
-        """Reads what is done.
+        """Open the journal and read the finished rows.
 
         Raises:
-            UsageError: it is a journal of other inputs, or of another archive.
-            VestalError: another process is at it.
+            UsageError: the journal belongs to other inputs or another archive.
+            VestalError: another process is writing it.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.touch()
@@ -45,10 +47,12 @@ class Journal:
         try:
             locked = self._lock.acquire()
             self._stream = self.file.open("a+b")
-            # A run that ended between the two removed the file that is locked here.
+            # A run that ended between `touch` and `open` has removed the locked file.
             same = os.path.samestat(os.fstat(self._stream.fileno()), os.fstat(self._lock.fileno()))
             if not locked or not same:
-                raise VestalError(f"another vestal batch writes {self.file}: wait for it")
+                raise VestalError(
+                    f"another vestal batch is writing {self.file}: wait until it ends"
+                )
             self._recover(self._stream)
         except BaseException:
             self._close()
@@ -70,23 +74,23 @@ class Journal:
             self._lock.release()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows; they outlive this process when it returns."""
+        """Append rows; after the call, they survive the death of this process."""
         assert self._stream is not None
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._stream.write(text.encode("utf-8", "surrogatepass"))
         self._stream.flush()
-        self.done.update((row["index"], row["status"]) for row in rows)
+        self.statuses.update((row["index"], row["status"]) for row in rows)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows, in the order of their inputs."""
-        places: dict[int, int] = {}
+        """Yield all rows, in the order of their inputs."""
+        positions: dict[int, int] = {}
         with self.file.open("rb") as stream:
             position = len(stream.readline())
             for line in stream:
-                places[json.loads(line.decode("utf-8", "surrogatepass"))["index"]] = position
+                positions[json.loads(line.decode("utf-8", "surrogatepass"))["index"]] = position
                 position += len(line)
-            for index in sorted(places):
-                stream.seek(places[index])
+            for index in sorted(positions):
+                stream.seek(positions[index])
                 row: dict[str, Any] = json.loads(stream.readline().decode("utf-8", "surrogatepass"))
                 yield row
 
@@ -95,27 +99,27 @@ class Journal:
 
     def _recover(self, stream: IO[bytes]) -> None:
         stream.seek(0)
-        whole = 0
+        size = 0  # of the complete lines
         for line in stream:
             if not line.endswith(b"\n"):
                 break
             row = json.loads(line.decode("utf-8", "surrogatepass"))
-            if whole == 0:
+            if size == 0:
                 self._check(row.get("run"))
             else:
-                self.done[row["index"]] = row["status"]
-            whole += len(line)
-        stream.truncate(whole)
-        if whole == 0:
-            stream.write(json.dumps({"run": self.about}).encode() + b"\n")
+                self.statuses[row["index"]] = row["status"]
+            size += len(line)
+        stream.truncate(size)
+        if size == 0:
+            stream.write(json.dumps({"run": self.run}).encode() + b"\n")
             stream.flush()
 
-    def _check(self, about: Any) -> None:
-        if about == self.about:
+    def _check(self, run: Any) -> None:
+        if run == self.run:
             return
-        known = about if isinstance(about, dict) else {}
-        other = [name for name in self.about if known.get(name) != self.about[name]]
+        before = run if isinstance(run, dict) else {}
+        different = [name for name in self.run if before.get(name) != self.run[name]]
         raise UsageError(
-            f"{self.file} is of an unfinished run with another {' and other '.join(other)}: "
-            "remove it to begin again, or choose another --out"
+            f"{self.file} belongs to an unfinished run with different {' and '.join(different)}. "
+            "Remove it to start again, or choose another --out"
         )

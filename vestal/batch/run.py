@@ -1,8 +1,7 @@
-"""Scores many inputs by an archive, in batches; what was done survives whatever happens."""
+"""Run a batch prediction; finished rows survive an interruption."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,33 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vestal.batch.bodies import Asking
-from vestal.batch.columns import columns_of, jsonl_of
-from vestal.batch.inputs import Items, Read, find_inputs
+from vestal.batch.inputs import InputContent, Inputs, find_inputs, prefetch_batches
 from vestal.batch.journal import Journal
-from vestal.batch.loading import loaded
-from vestal.batch.reading import reading
-from vestal.batch.tables import check_format, write
+from vestal.batch.model import ModelInterface, load_model
+from vestal.batch.output import check_format, prediction_columns, write_output
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Input, LoadedArchive, Response
 from vestal.mar.manifest import batch_size_of, read_manifest, read_settings
 from vestal_handlers.device import sha256_of
 
-# Called with the number of rows done, of those failed, and of all.
+# Called with the number of finished, failed and all rows.
 Progress = Callable[[int, int, int], object]
 
 
 @dataclass(kw_only=True)
 class Summary:
-    """A finished run.
+    """Result of a finished run.
 
     Attributes:
-        rows: inputs; `before` of them were done by a run that was interrupted.
-        failed: rows without an answer; `errors` counts them by type.
-        judged: rows whose truth is known; `right` of them were told right. A failed one is wrong.
-        unlabelled: files in folders that are none of the model's labels: nothing is known of them.
-        mean_absolute_error: of a regressor, over the judged rows that have an answer.
-        seconds: of this run's own rows, without loading.
+        rows: number of inputs; `before` of them were predicted by an interrupted run.
+        failed: rows without a prediction; `errors` counts them by type.
+        judged: rows with a known label; `right` of them were predicted correctly.
+        unlabelled: files in a folder that is not one of the model's labels.
+        mean_absolute_error: of a regressor, over the predicted rows with a known value.
+        seconds: time for the rows of this run, without loading.
     """
 
     archive: str
@@ -57,10 +53,18 @@ class Summary:
     seconds: float = 0.0
     rows_per_second: float = 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all attributes; times are rounded."""
+        return {
+            **vars(self),
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rows_per_second, 2),
+        }
+
 
 def run(
     archive: Path,
-    given: Sequence[str],
+    inputs: Sequence[str],
     out: Path,
     *,
     batch_size: int | None = None,
@@ -68,157 +72,144 @@ def run(
     overwrite: bool = False,
     progress: Progress = lambda done, failed, total: None,
 ) -> Summary:
-    """Writes a table of inputs, answers and errors; goes on where an interrupted run was.
+    """Predict many inputs and write a table; continue if a run was interrupted.
 
     Args:
-        archive: a .mar, or its unpacked folder.
-        given: a folder, a glob, files; one CSV; one text file, a text a line.
-        out: .csv, .parquet or .jsonl. While it runs there is `<out>.journal` in its place.
-        batch_size: None: the archive's own (batchSize of its model-config.yaml).
-        workers: threads that read files ahead; 0: a batch is read when it is needed.
-        overwrite: replace a finished `out`.
+        archive: a .mar file, or its unpacked folder.
+        inputs: folders, globs and files; or one table; or one text file.
+        out: .csv, .parquet or .jsonl. Until the end of the run, there is `<out>.journal` instead.
+        batch_size: inputs per batch; None: batchSize of the archive's model-config.yaml.
+        workers: number of threads that read files ahead; 0: a batch is read when it is needed.
+        overwrite: replace an existing `out`.
 
     Raises:
-        UsageError: no inputs, an `out` that is there already or cannot be written, a table without
-            the columns that the model needs, a journal of another run.
-        VestalError: the archive does not load, another run writes the same output, or this one
-            was stopped.
+        UsageError: no inputs, an `out` that exists or cannot be written, a table without the
+            columns that the model needs, a journal of another run.
+        VestalError: the archive does not load, another run is writing the same output, or this
+            run was interrupted.
     """
     check_format(out)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already. Choose another --out, or pass --overwrite")
     manifest = read_manifest(archive)
     journal_file = out.with_name(f"{out.name}.journal")
-    items = find_inputs(given, leave_out=(out, journal_file))
+    found = find_inputs(inputs, exclude=(out, journal_file))
     size = batch_size or batch_size_of(read_settings(archive, manifest))
-    about = {"archive": sha256_of(archive), "inputs": items.fingerprint}
-    with Journal(journal_file, about) as journal:
-        found = Summary(
+    digests = {"archive": sha256_of(archive), "inputs": found.fingerprint}
+    with Journal(journal_file, digests) as journal:
+        summary = Summary(
             archive=str(archive),
             model=manifest.name,
             version=manifest.version,
             out=str(out),
-            rows=len(items),
-            before=len(journal.done),
+            rows=len(found),
+            before=len(journal.statuses),
         )
+        read = partial(prefetch_batches, found, batch_size=size, threads=workers)
         try:
-            _run(
-                archive,
-                items,
-                journal,
-                found,
-                out,
-                partial(reading, items, batch_size=size, threads=workers),
-                progress,
-            )
+            model = _predict_all(archive, found, journal, summary, read, progress)
+            table = partial(_table, found, journal, model)
+            write_output(out, partial(table, complete=out.suffix == ".jsonl"))
+            _evaluate(summary, table())
         except KeyboardInterrupt:
-            done = len(journal.done)
             raise VestalError(
-                f"stopped after {done:,} of {len(items):,}: the same command goes on from there"
+                f"stopped after {len(journal.statuses):,} of {len(found):,} inputs; "
+                "the same command continues from there"
             ) from None
+        summary.unlabelled = sum(map(model.is_unlabelled, found.items))
         journal.remove()
-    return found
+    return summary
 
 
-def _run(
+def _predict_all(
     archive: Path,
-    items: Items,
+    inputs: Inputs,
     journal: Journal,
-    found: Summary,
-    out: Path,
-    read: Callable[[Sequence[int]], AbstractContextManager[Iterator[list[Read]]]],
+    summary: Summary,
+    read: Callable[[Sequence[int]], AbstractContextManager[Iterator[list[InputContent]]]],
     progress: Progress,
-) -> None:
-    todo = [index for index in range(len(items)) if index not in journal.done]
-    failed = sum(status != 200 for status in journal.done.values())
-    with read(todo) as batches, loaded(archive) as handler:
-        asking = Asking(handler, items)
-        begin = time.perf_counter()
-        progress(len(journal.done), failed, len(items))
-        for reads in batches:
-            rows = _rows(handler, asking, reads)
+) -> ModelInterface:
+    remaining = [index for index in range(summary.rows) if index not in journal.statuses]
+    failed = sum(status != 200 for status in journal.statuses.values())
+    with read(remaining) as batches, load_model(archive) as handler:  # it reads while it loads
+        model = ModelInterface(handler, inputs)
+        start = time.perf_counter()
+        progress(len(journal.statuses), failed, summary.rows)
+        for batch in batches:
+            rows = _journal_rows(handler, model, batch)
             journal.add(rows)
             failed += sum("error" in row for row in rows)
-            progress(len(journal.done), failed, len(items))
-        found.seconds = time.perf_counter() - begin
-    answered = len(items) - found.before
-    found.rows_per_second = answered / found.seconds if answered else 0.0
-    write(out, partial(_table, items, journal, asking, whole=out.suffix == ".jsonl"))
-    _judge(found, _table(items, journal, asking, whole=False))
-    found.unlabelled = sum(map(asking.is_unlabelled, items.items))
+            progress(len(journal.statuses), failed, summary.rows)
+        summary.seconds = time.perf_counter() - start
+    summary.rows_per_second = len(remaining) / summary.seconds if remaining else 0.0
+    return model
 
 
-def _rows(handler: LoadedArchive, asking: Asking, reads: Sequence[Read]) -> list[dict[str, Any]]:
-    """A journal's row for every input of a batch, in order."""
-    good = [read for read in reads if read.error is None]
-    answers = iter(_ask(handler, [asking.input(read) for read in good]))
+def _journal_rows(
+    handler: LoadedArchive, model: ModelInterface, batch: Sequence[InputContent]
+) -> list[dict[str, Any]]:
+    """Predict a batch; return a row for each input, in order."""
+    requests = [model.request(content) for content in batch if content.error is None]
+    responses = iter(_predict(handler, requests))
     rows: list[dict[str, Any]] = []
-    for read in reads:
-        if read.error is None:
-            rows.append({"index": read.index, **_fate(next(answers))})
+    for content in batch:
+        if content.error is None:
+            rows.append({"index": content.index, **_outcome(next(responses))})
         else:
-            error = dict(zip(("type", "message"), read.error, strict=True))
-            rows.append({"index": read.index, "status": None, "error": error})
+            error = dict(zip(("type", "message"), content.error, strict=True))
+            rows.append({"index": content.index, "status": None, "error": error})
     return rows
 
 
-def _ask(handler: LoadedArchive, inputs: Sequence[Input]) -> list[Response]:
-    answers = handler.predict(inputs) if inputs else []
-    if len(inputs) > 1 and all(answer.status >= 500 for answer in answers):
-        # Handlers of others fail a batch for one of it: alone, only that one fails.
-        return [answer for one in inputs for answer in handler.predict([one])]
-    return answers
+def _predict(handler: LoadedArchive, requests: Sequence[Input]) -> list[Response]:
+    responses = handler.predict(requests) if requests else []
+    if len(requests) > 1 and all(response.status >= 500 for response in responses):
+        # A handler that is not Vestal's fails the whole batch: find the input that causes it.
+        return [response for request in requests for response in handler.predict([request])]
+    return responses
 
 
-def _fate(answer: Response) -> dict[str, Any]:
+def _outcome(response: Response) -> dict[str, Any]:
     try:
-        value = answer.json()
+        value = response.json()
     except ValueError:
-        value = answer.body.decode("utf-8", "replace")
-    if answer.status < 400:
-        return {"status": answer.status, "answer": value}
-    told = value if isinstance(value, Mapping) else {"message": value}
-    error = {"type": str(told.get("type", "Error")), "message": str(told.get("message", value))}
-    return {"status": answer.status, "error": error}
+        value = response.body.decode("utf-8", "replace")
+    if response.status < 400:
+        return {"status": response.status, "answer": value}
+    details = value if isinstance(value, Mapping) else {"message": value}
+    kind, message = details.get("type", "Error"), details.get("message", value)
+    return {"status": response.status, "error": {"type": str(kind), "message": str(message)}}
 
 
 def _table(
-    items: Items, journal: Journal, asking: Asking, *, whole: bool
+    inputs: Inputs, journal: Journal, model: ModelInterface, *, complete: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """The output's rows, in the order of the inputs; `whole`: with all of each answer."""
+    """Yield the rows of the output, in input order; `complete`: with the whole prediction."""
     for row in journal.rows():
-        item = items.items[row["index"]]
-        said: dict[str, Any] = {}
+        item = inputs.items[row["index"]]
         if "error" in row:
-            said = {f"error_{key}": value for key, value in row["error"].items()}
+            outcome = {f"error_{key}": value for key, value in row["error"].items()}
         else:
-            said = jsonl_of(row["answer"]) if whole else columns_of(row["answer"])
-        yield {**item.shown, "actual": asking.actual(item), **said, "status": row["status"]}
+            outcome = prediction_columns(row["answer"])
+            outcome |= {"answer": row["answer"]} if complete else {}
+        actual = model.actual(item)
+        yield {**item.output_columns, "actual": actual, **outcome, "status": row["status"]}
 
 
-def _judge(found: Summary, rows: Iterator[dict[str, Any]]) -> None:
+def _evaluate(summary: Summary, rows: Iterator[dict[str, Any]]) -> None:
+    """Compare predicted with actual values; a failed row with a label counts as wrong."""
     errors: Counter[str] = Counter()
-    off: list[float] = []
+    differences: list[float] = []
     for row in rows:
         actual, predicted = row["actual"], row.get("predicted")
         errors.update([row["error_type"]] if "error_type" in row else [])
         if isinstance(actual, str):
-            found.judged += 1
-            found.right += predicted == actual
+            summary.judged += 1
+            summary.right += predicted == actual
         elif actual is not None and isinstance(predicted, float):
-            off.append(abs(predicted - actual))
-    found.errors, found.failed = dict(errors.most_common()), errors.total()
-    if found.judged:
-        found.accuracy = found.right / found.judged
-    if off:
-        found.mean_absolute_error = sum(off) / len(off)
-
-
-def to_json(found: Summary) -> dict[str, Any]:
-    """All of it, rounded where it is a time."""
-    facts: dict[str, Any] = json.loads(json.dumps(vars(found)))
-    return {
-        **facts,
-        "seconds": round(found.seconds, 3),
-        "rows_per_second": round(found.rows_per_second, 2),
-    }
+            differences.append(abs(predicted - actual))
+    summary.errors, summary.failed = dict(errors.most_common()), errors.total()
+    if summary.judged:
+        summary.accuracy = summary.right / summary.judged
+    if differences:
+        summary.mean_absolute_error = sum(differences) / len(differences)

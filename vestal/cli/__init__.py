@@ -9,7 +9,7 @@ import sys
 
 from vestal import openmp
 from vestal.errors import VestalError
-from vestal.files.storage import problem
+from vestal.files.disk_errors import describe_disk_error
 
 # Module -> the extra that installs it.
 EXTRAS = {
@@ -48,7 +48,7 @@ def main() -> None:
 
     Errors that a user can fix are one sentence on stderr, without a traceback.
     """
-    os.environ.update(openmp.waiting(os.environ))  # before any command imports torch
+    os.environ.update(openmp.passive_wait_variables(os.environ))  # before any command imports torch
     # A killed command removes its temporary folders and processes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # Its warning about TensorRT is of no use to the user of a command.
@@ -70,7 +70,7 @@ def main() -> None:
             f"this command requires {error.name}; install it with pip install 'vestal[{extra}]'", 2
         )
     except Exception as error:
-        message = problem(error)
+        message = describe_disk_error(error)
         if message is None:
             raise
         _fail(message, 1)
@@ -80,7 +80,7 @@ def _full_disk(error: VestalError) -> str | None:
     """The message of a full local disk; errors from a server are about its disk, not ours."""
     from vestal.client import ClientError
 
-    return None if isinstance(error, ClientError) else problem(error, denied=False)
+    return None if isinstance(error, ClientError) else describe_disk_error(error, denied=False)
 
 
 def _fail(message: str, code: int) -> None:

@@ -54,7 +54,7 @@ def batch(
     After an interruption, the same command continues where it stopped.
     """
     with err.status("Loading PyTorch"):
-        from vestal.batch.run import run, to_json
+        from vestal.batch.run import run
         from vestal.mar.store import find_archive
         from vestal.project import Project
 
@@ -78,7 +78,7 @@ def batch(
             progress=show,
         )
     if as_json:
-        print_json(to_json(summary))
+        print_json(summary.to_json())
     else:
         print_summary(summary)
     if summary.failed:

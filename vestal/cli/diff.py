@@ -102,11 +102,11 @@ def diff(
 
 def _schema(folder: Path) -> Mapping[str, Any]:
     """JSON Schema of the first archive's input; empty if its handler describes none."""
-    from vestal.batch.bodies import described
+    from vestal.batch.model import description_of
     from vestal.inprocess import LoadedArchive
 
     with LoadedArchive(folder, batch_size=1) as loaded:
-        schema: Mapping[str, Any] = described(loaded).get("input", {})
+        schema: Mapping[str, Any] = description_of(loaded).get("input", {})
         return schema
 
 

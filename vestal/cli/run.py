@@ -104,7 +104,7 @@ class _Command:
 
     def once(self, *, reload: bool = False) -> bool:
         """Load, predict and print; False if a response is an error."""
-        from vestal.batch.bodies import described
+        from vestal.batch.model import description_of
         from vestal.cli.run_inputs import requests_of
         from vestal.inprocess.frontend import Frontend
 
@@ -122,7 +122,7 @@ class _Command:
             )
             if self.describe:
                 facts["description"] = loaded.describe()
-            sent = requests_of(read, lambda: described(loaded).get("input", {}))
+            sent = requests_of(read, lambda: description_of(loaded).get("input", {}))
             batches = frontend.predict(loaded, sent, self.batch_size, explain=self.explain)
             operators = self._profiled(loaded, frontend, sent, facts) if self.profile else []
         self._show(facts, batches, operators)

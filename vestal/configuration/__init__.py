@@ -1,1 +1,1 @@
-"""TorchServe's config.properties: read as Java reads it, checked, and completed."""
+"""TorchServe's config.properties: read as Java reads it, checked, and completed with defaults."""

@@ -1,4 +1,4 @@
-"""Where TorchServe listens: which ports, whether they are free, and who holds one that is not."""
+"""TorchServe's listening addresses: free ports, and the owners of others."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """The address to call from this machine."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", ""} else self.host  # noqa: S104 - read, not bound
+        """Base URL for callers on this machine."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", ""} else self.host  # noqa: S104  compared, not bound
         return f"http://{host}:{self.port}"
 
 
 def check_free(endpoints: Iterable[Endpoint]) -> None:
-    """Raises VestalError that names the first address which cannot be listened on."""
+    """Raise VestalError for the first address that cannot be bound."""
     for endpoint in endpoints:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As TorchServe binds: a connection that lingers in TIME_WAIT does not hold the port.
+            # As TorchServe does: connections in TIME_WAIT do not keep the port in use.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((endpoint.host, endpoint.port))
                 probe.listen(1)
-            except (OSError, ValueError) as error:  # ValueError: not a host name at all
-                raise VestalError(_why(endpoint, error)) from None
+            except (OSError, ValueError) as error:  # ValueError: an invalid host name
+                raise VestalError(_bind_message(endpoint, error)) from None
 
 
-def taken(endpoint: Endpoint) -> str:
-    """The sentence for a port that another process holds."""
-    held = holder(endpoint.port)
+def port_in_use_message(endpoint: Endpoint) -> str:
+    """Return the message for a port on which another process listens."""
+    owner = port_owner(endpoint.port)
     return (
-        f"port {endpoint.port} ({endpoint.setting}) is in use{f' by {held}' if held else ''}: "
-        "stop that, or choose others with --port N (--port 0 takes free ones)"
+        f"port {endpoint.port} ({endpoint.setting}) is in use{f' by {owner}' if owner else ''}. "
+        "Stop that process, or choose other ports with --port N (--port 0 for free ones)"
     )
 
 
-def holder(port: int) -> str | None:
-    """The process that listens on a port (`pid 12, python`); None where that cannot be told."""
+def port_owner(port: int) -> str | None:
+    """Return the process that listens on a port, as `pid 12, python`; None if unknown."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
@@ -67,21 +67,21 @@ def holder(port: int) -> str | None:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    with contextlib.ExitStack() as held:
+    """Return different ports that are free at the moment."""
+    with contextlib.ExitStack() as bound:
         ports = []
-        for _ in range(count):  # each is held until the last is found
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        for _ in range(count):  # each stays bound until the last is found
+            probe = bound.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             probe.bind((host, 0))
             ports.append(int(probe.getsockname()[1]))
         return ports
 
 
-def _why(endpoint: Endpoint, error: OSError | ValueError) -> str:
+def _bind_message(endpoint: Endpoint, error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return taken(endpoint)
+        return port_in_use_message(endpoint)
     reason = getattr(error, "strerror", None) or error
     return (
-        f"{endpoint.host}:{endpoint.port} ({endpoint.setting}) cannot be listened on ({reason}): "
-        "choose another address or port in config.properties"
+        f"cannot listen on {endpoint.host}:{endpoint.port} ({endpoint.setting}): {reason}. "
+        "Choose another address or port in config.properties"
     )

@@ -1,4 +1,4 @@
-"""Java properties files, read as `java.util.Properties` does, with the place of each value."""
+"""Java properties files, parsed as in Java, with the line of each value."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Properties:
     """The values of a properties file.
 
     Attributes:
-        places: where each value comes from, for messages: `FILE, line 3`.
-        warnings: sentences about the file that do not keep it from being used.
+        places: the place of each value, for messages: `FILE, line 3`.
+        warnings: messages about the file.
     """
 
     source: Path
@@ -29,8 +29,8 @@ class Properties:
     places: Mapping[str, str]
     warnings: list[str] = field(default_factory=list)
 
-    def refuse(self, key: str, expected: str) -> UsageError:
-        """The error for an invalid value: its place, its key, and what was expected."""
+    def invalid(self, key: str, expected: str) -> UsageError:
+        """Return the error for an invalid value."""
         place = self.places.get(key, str(self.source))
         return UsageError(f"{place}: {key} is {self.values[key]!r}; expected {expected}")
 
@@ -40,7 +40,7 @@ def read_properties(source: Path) -> Properties:
 
     Raises:
         VestalError: the file cannot be read.
-        UsageError: it is UTF-16, or has a malformed `\\u` escape.
+        UsageError: the file is UTF-16, or has a malformed `\\u` escape.
     """
     try:
         content = source.read_bytes()
@@ -76,7 +76,7 @@ def read_properties(source: Path) -> Properties:
 
 
 def write_properties(values: Mapping[str, str]) -> str:
-    """The text of a properties file, in ASCII, from which Java reads exactly these values."""
+    """Return the text of a properties file with these values, in ASCII."""
     return javaproperties.dumps(values, timestamp=None)
 
 
@@ -88,7 +88,9 @@ def _decode(source: Path, content: bytes, warnings: list[str]) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{source} begins with a UTF-8 mark but is not UTF-8 ({error})") from None
+        raise UsageError(
+            f"{source} begins with a UTF-8 byte order mark but is not UTF-8 ({error})"
+        ) from None
     warnings.append(
         f"{source} begins with a byte order mark (BOM); `vestal serve` ignores it, but a plain "
         "`torchserve` reads it as part of the first key. Save the file without it"
@@ -97,7 +99,7 @@ def _decode(source: Path, content: bytes, warnings: list[str]) -> str:
 
 
 def _as_utf8(value: str) -> str | None:
-    """What a UTF-8 editor shows for a value read as ISO-8859-1; None if that is the same."""
+    """Return what a UTF-8 editor shows for a value; None if it equals what Java reads."""
     if value.isascii():
         return None
     try:

@@ -1,8 +1,7 @@
-"""TorchServe's settings: their names, their types, and where they come from.
+"""TorchServe's settings: names, types and environment variables.
 
-The source is org.pytorch.serve.util.ConfigManager of TorchServe 0.12. TorchServe ignores a key that
-it does not know, takes every flag that is not `true` as false, and ends with a Java exception for a
-number that it cannot read.
+From org.pytorch.serve.util.ConfigManager of TorchServe 0.12, which ignores unknown keys, treats
+every flag except `true` as false, and ends with a Java exception if a number is invalid.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ INTEGERS: Mapping[str, tuple[int, int]] = {
     "unregister_model_timeout": (0, _LARGEST_INT),
     **dict.fromkeys(_AGES, (1, _LARGEST_LONG)),
 }
-"""The smallest and the largest value of each."""
+"""The smallest and the largest value of each setting."""
 
 FLAGS = (
     "async_logging",
@@ -127,15 +126,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
-def with_environment(file: Properties, environment: Mapping[str, str]) -> Properties:
-    """The settings of a file with those that it takes from environment variables.
+def apply_environment(file: Properties, environment: Mapping[str, str]) -> Properties:
+    """Return the settings with values from environment variables.
 
-    As in TorchServe, `$$NAME$$` in a value is replaced, and with `enable_envvars_config=true` a
+    As in TorchServe, `$$NAME$$` in a value is replaced, and with `enable_envvars_config=true`, a
     variable `TS_SETTING_NAME` replaces the file's value. Blanks at the end of a value, which Java
     keeps, are removed.
 
     Raises:
-        UsageError: a variable that a value names is not set.
+        UsageError: a value contains a variable that is not set.
     """
     values, places, warnings = dict(file.values), dict(file.places), list(file.warnings)
 
@@ -162,45 +161,45 @@ def with_environment(file: Properties, environment: Mapping[str, str]) -> Proper
             ignored.append(name)
     if ignored:
         warnings.append(
-            f"ignored: {', '.join(ignored)} of the environment; "
-            "enable_envvars_config=true in config.properties makes TS_ variables count"
+            f"environment variables ignored: {', '.join(ignored)}. To use TS_ variables, set "
+            "enable_envvars_config=true in config.properties"
         )
     for key, value in values.items():
         if key in KNOWN and key != "keystore_pass" and value != value.rstrip():
             values[key] = value.rstrip()
             warnings.append(
-                f"{places[key]}: {key} ends in a blank; `vestal serve` ignores it, but to a plain "
+                f"{places[key]}: {key} ends in a blank; `vestal serve` ignores it, but for a plain "
                 "`torchserve` it is part of the value"
             )
     return Properties(file.source, values, places, warnings)
 
 
-def check(file: Properties) -> None:
-    """Adds a warning for each unknown key.
+def check_settings(file: Properties) -> None:
+    """Check every value, and add a warning for every unknown key.
 
     Raises:
-        UsageError: a value that TorchServe would reject or silently read as something else.
+        UsageError: TorchServe would reject a value, or silently use another one.
     """
     for key, value in file.values.items():
         if key in INTEGERS:
             _check_integer(file, key, value)
         elif key in FLAGS:
             if value.lower() not in ("true", "false"):
-                raise file.refuse(key, "true or false")
+                raise file.invalid(key, "true or false")
         elif key in PATHS:
             if "\0" in value:
-                raise file.refuse(key, "a path")
+                raise file.invalid(key, "a path")
         elif key == "metrics_mode":
             if re.sub(r"\s", "", value).lower() not in METRICS_MODES:
-                raise file.refuse(key, ", ".join(METRICS_MODES[:-1]) + f" or {METRICS_MODES[-1]}")
+                raise file.invalid(key, ", ".join(METRICS_MODES[:-1]) + f" or {METRICS_MODES[-1]}")
         elif key == "token_expiration_min":
             if not _NUMBER.fullmatch(value) or not float(value):
-                raise file.refuse(key, "a number of minutes above 0")
+                raise file.invalid(key, "a number of minutes above 0")
         elif key == "vmargs":
             try:
                 shlex.split(value)
             except ValueError as error:
-                raise file.refuse(key, f"Java options with balanced quotes ({error})") from None
+                raise file.invalid(key, f"Java options with balanced quotes ({error})") from None
         elif key not in KNOWN:
             near = difflib.get_close_matches(key, KNOWN, n=1)
             hint = f"did you mean {near[0]}?" if near else "TorchServe has no such setting"
@@ -208,22 +207,22 @@ def check(file: Properties) -> None:
 
 
 def _check_integer(file: Properties, key: str, value: str) -> None:
-    """Java's parseInt takes no blanks and no underscores."""
+    """Check an integer; like Java's parseInt, without blanks and underscores."""
     smallest, largest = INTEGERS[key]
     if _INTEGER.fullmatch(value) and smallest <= int(value) <= largest:
         return
     if key.endswith("_port"):
-        raise file.refuse(key, f"a port number from {smallest} to {largest}")
-    what = "a number of bytes" if key in ("max_request_size", "max_response_size") else "a number"
-    raise file.refuse(key, f"{what} from {smallest} to {largest}")
+        raise file.invalid(key, f"a port number from {smallest} to {largest}")
+    kind = "a number of bytes" if key in ("max_request_size", "max_response_size") else "a number"
+    raise file.invalid(key, f"{kind} from {smallest} to {largest}")
 
 
 def _variables() -> dict[str, str]:
-    """The environment variables that TorchServe reads with enable_envvars_config, by name."""
-    found = {
+    """Return the settings by environment variable, as with enable_envvars_config."""
+    settings = {
         f"TS_{key.removeprefix('ts_').upper()}": key
         for key in KNOWN
         if key not in _NOT_FROM_ENVIRONMENT
     }
-    found["TS_TOKEN_EXPIRATION_TIME_MIN"] = found.pop("TS_TOKEN_EXPIRATION_MIN")
-    return found
+    settings["TS_TOKEN_EXPIRATION_TIME_MIN"] = settings.pop("TS_TOKEN_EXPIRATION_MIN")
+    return settings

@@ -1,7 +1,7 @@
-"""Exclusive locks on files and folders that belong to one process and end with it.
+"""Exclusive locks on files and folders, each held by one process until it ends.
 
-A lock of `flock` belongs to the open file, which a fork shares: a child that outlives its parent
-would go on holding the parent's lock. So a forked child closes its copies at once.
+A lock of `flock` belongs to the open file, which a forked child shares: the child would hold the
+lock after the parent's death. A forked child therefore closes its copies at once.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pathlib import Path
 
 
 class FileLock:
-    """A file or folder, opened to be locked; closed in a forked child.
+    """A lock on a file or folder; closed in a forked child.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
-        with _forking:  # no fork between opening and remembering
+        with _forking:  # no fork between opening and registering
             self._descriptor: int | None = os.open(path, flags, 0o600)
             _open.add(self)
 
     def acquire(self, *, wait: bool = False) -> bool:
-        """Lock it; False if another process or another FileLock holds it.
+        """Lock the file; False if another process or another FileLock holds the lock.
 
         Raises:
-            ImportError: this system has no flock (Windows).
-            OSError: the file system has no locks.
+            ImportError: the system has no flock (Windows).
+            OSError: the file system does not support locks.
         """
         import fcntl
 
@@ -40,13 +40,13 @@ class FileLock:
         return True
 
     def fileno(self) -> int:
-        """The descriptor, for a program that is to hold the lock too (`pass_fds`)."""
+        """Return the descriptor; a child that inherits it (`pass_fds`) holds the lock too."""
         if self._descriptor is None:
             raise ValueError("the lock was released, or this process is a fork of its owner")
         return self._descriptor
 
     def release(self) -> None:
-        """Unlock and close it; once is enough."""
+        """Unlock and close the file; a second call does nothing."""
         with _forking:
             descriptor, self._descriptor = self._descriptor, None
             _open.discard(self)

@@ -1,4 +1,4 @@
-"""The columns of a new regressor: numbers stay, text is ignored or encoded, nothing is guessed."""
+"""Choose the columns of a table for a new regressor: numbers, and encoded text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from shlex import quote
 from vestal.errors import UsageError, VestalError
 from vestal.files.tables import Row, Table, cell_number, is_missing
 
-MOST_VALUES = 50  # of a column that is encoded
+MOST_VALUES = 50
+"""Different values of a column that can be encoded."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user chose: the column to predict (None: the last one), and what to do with text."""
+    """Options of the user.
+
+    Attributes:
+        target: column to predict; None: the last one with numbers.
+        ignore: columns to leave out.
+        encode: columns of text to encode.
+    """
 
     target: str | None = None
     ignore: Sequence[str] = ()
@@ -26,8 +33,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """`table`: of the features and the target alone. `encoded`: features made of a text column."""
+class RegressionTable:
+    """A table with only features and target; `encoded`: the features made from text columns."""
 
     table: Table
     features: Sequence[str]
@@ -35,16 +42,16 @@ class Chosen:
     encoded: Sequence[str] = ()
 
 
-def choose(table: Table, choice: Choice) -> Chosen:
-    """Choose a table's columns and encode those of text.
+def choose(table: Table, choice: Choice) -> RegressionTable:
+    """Select features and target, and encode columns of text.
 
-    An encoded column becomes one column for each of its values, named COLUMN_VALUE as pandas'
-    get_dummies does it, of 1 where a row has that value and 0 elsewhere.
+    An encoded column becomes one column per value, COLUMN_VALUE (as in pandas' get_dummies), with
+    1 in the rows that have the value and 0 in the others.
 
     Raises:
-        UsageError: a column that the table does not have, or that is named twice.
-        VestalError: too few columns, columns of text, missing values; the message says which
-            options help.
+        UsageError: an unknown column, or one that is named twice.
+        VestalError: too few columns, columns of text, or missing values; the message names the
+            options that help.
     """
     columns = [name for name in table.columns if name]
     for name in choice.named:
@@ -74,11 +81,11 @@ def choose(table: Table, choice: Choice) -> Chosen:
         )
     rows = [_encoded(row, [*features, target], codes) for row in table.rows]
     chosen = Table(table.file, [*features, *encoded, target], rows)
-    return Chosen(chosen, [*features, *encoded], target, encoded)
+    return RegressionTable(chosen, [*features, *encoded], target, encoded)
 
 
 def _codes(table: Table, name: str) -> list[tuple[str, str]]:
-    """The new columns of an encoded one, each with the value that it stands for."""
+    """Return the new columns for an encoded column, each with its value."""
     return [(f"{name}_{value}", value) for value in _values(table, name)]
 
 
@@ -94,7 +101,7 @@ def _values(table: Table, name: str) -> list[str]:
 
 
 def _check_values(table: Table, columns: Sequence[str], target: str, encode: Sequence[str]) -> None:
-    """Raise VestalError for text in columns that are not encoded, and for missing values."""
+    """Raise VestalError for text that is not encoded, and for missing values."""
     texts = [name for name in columns if name not in encode and _is_text(table, name)]
     problems = []
     if target in texts:
@@ -121,7 +128,7 @@ def _check_values(table: Table, columns: Sequence[str], target: str, encode: Seq
 
 
 def _is_text(table: Table, name: str) -> bool:
-    """More than half of its values: a single one that is no number is a mistake in a number."""
+    """Whether most values are text; single ones are typing errors in a column of numbers."""
     values = [row.values[name] for row in table.rows if not is_missing(row.values[name])]
     texts = sum(cell_number(value) is None for value in values)
     return texts * 2 > len(values)

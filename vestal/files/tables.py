@@ -1,4 +1,4 @@
-"""Tables that users give, read the same way by every command: CSV with a header, JSON Lines."""
+"""Tables of users, read the same way by every command: CSV with a header, JSON Lines."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from vestal_handlers.requests.numerals import number_in
 CSV = ".csv"
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (CSV, *JSON_LINES)
-# What people and programs write where they have no value.
+# Common notations of a missing value.
 MISSING = ("", "-", "?", "n/a", "na", "nan", "none", "null")
-_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # half of a pair, perhaps without the other
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # maybe half of a pair
 SEPARATORS = {";": "';'", "\t": "tabs"}
-_MOST_NAMED = 20  # columns in a message
+_LISTED = 20
+"""Columns that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Row:
     """One row.
 
     Attributes:
-        number: from 1; a CSV's header is not counted.
-        line: of the file, where the row ends.
-        values: by column; strings in a CSV, any JSON values in JSON Lines.
+        number: from 1, without a CSV's header.
+        line: last line of the row in the file.
+        values: by column; strings in a CSV, JSON values in JSON Lines.
     """
 
     number: int
@@ -51,11 +52,11 @@ class Table:
     rows: Sequence[Row]
 
     def place(self, row: Row, column: str) -> str:
-        """Name a cell, for a message."""
+        """Describe the place of a cell, for a message."""
         return f"{self.file}, row {row.number} (line {row.line}), column {column}"
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raise UsageError where a column is missing, in the table or in one of its rows."""
+        """Raise UsageError if a column is missing in the table or in one of its rows."""
         needed = f"the columns {', '.join(columns)} are needed"
         for name in columns:
             if name not in self.columns:
@@ -65,12 +66,12 @@ class Table:
                     raise UsageError(f"{self.place(row, name)}: missing; {needed}")
 
     def __str__(self) -> str:
-        more = ", ..." if len(self.columns) > _MOST_NAMED else ""
-        return ", ".join(self.columns[:_MOST_NAMED]) + more
+        more = ", ..." if len(self.columns) > _LISTED else ""
+        return ", ".join(self.columns[:_LISTED]) + more
 
 
 def is_table(file: Path) -> bool:
-    """Return whether a file is read as a table, by its suffix."""
+    """Return whether a file is a table, by its suffix."""
     return file.suffix.lower() in TABLES
 
 
@@ -78,8 +79,8 @@ def read_table(file: Path) -> Table:
     """Read a CSV file, whose first line names the columns, or JSON Lines of objects.
 
     Raises:
-        UsageError: it cannot be read, is not UTF-8, has columns without different names, rows of
-            another length, or columns that are not separated by commas.
+        UsageError: the file cannot be read, is not UTF-8, has several columns of one name, rows of
+            different lengths, or columns that are not separated by commas.
     """
     text = read_text(file)
     columns, rows = (
@@ -93,7 +94,7 @@ def read_table(file: Path) -> Table:
 
 
 def cell_number(value: Any) -> int | float | None:
-    """Return the finite number in a cell; None where it holds something else."""
+    """Return the finite number in a cell; None if it is not a number."""
     if isinstance(value, str):
         return number_in(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -101,7 +102,7 @@ def cell_number(value: Any) -> int | float | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a cell stands for no value."""
+    """Return whether a cell means that the value is missing."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in MISSING)

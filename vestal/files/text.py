@@ -1,4 +1,4 @@
-"""Text files that users give: UTF-8, with or without a byte order mark, in lines."""
+"""Text files of users: UTF-8, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(file: Path) -> str:
-    """Return a file's text without its byte order mark; its line ends stay as they are.
+    """Return a file's text without its byte order mark, with its original line ends.
 
     Raises:
-        UsageError: it cannot be read, or is not UTF-8.
+        UsageError: the file cannot be read or is not UTF-8.
     """
     try:
         content = file.read_bytes()
@@ -23,17 +23,19 @@ def read_text(file: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found = "is UTF-16" if content.startswith(_UTF_16) else f"is not UTF-8 (byte {error.start})"
-        raise UsageError(f"{file} {found}: save it as UTF-8") from None
+        reason = (
+            "is UTF-16" if content.startswith(_UTF_16) else f"is not UTF-8 (byte {error.start})"
+        )
+        raise UsageError(f"{file} {reason}: save it as UTF-8") from None
 
 
 def lines_of(text: str, *, ends: bool = False) -> list[str]:
     r"""Return the lines of a text, which end at \n or \r\n.
 
-    Not `splitlines`: it also ends a line at characters that texts hold, such as U+2028 and \x0b.
+    `str.splitlines` also ends lines at characters such as U+2028 and \x0b, which texts contain.
 
     Args:
-        ends: keep the line ends, as `splitlines(keepends=True)` does.
+        ends: keep the line ends.
     """
     lines = [f"{line}\n" for line in text.split("\n")]
     last = lines.pop()[:-1]

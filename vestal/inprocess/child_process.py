@@ -25,7 +25,7 @@ import psutil
 import vestal
 from vestal.children import parents_pid
 from vestal.errors import VestalError
-from vestal.files.storage import raise_if_disk_full
+from vestal.files.disk_errors import raise_if_disk_full
 
 MARK = "VESTAL_CHILD"  # in the environment of a child and its descendants
 _SECONDS_TO_END = 10.0  # for a process that has closed its pipe

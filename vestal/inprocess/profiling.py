@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
-from vestal.files.storage import whole
+from vestal.files.storage import atomic_write
 from vestal.inprocess.loaded_archive import LoadedArchive
 
 TOP = 10
@@ -54,7 +54,7 @@ def profile(
         batch()
     try:
         trace.parent.mkdir(parents=True, exist_ok=True)
-        with whole(trace) as fresh:
+        with atomic_write(trace) as fresh:
             profiler.export_chrome_trace(str(fresh))
             _check_whole(fresh)
     except (OSError, RuntimeError) as error:

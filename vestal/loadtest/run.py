@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vestal.children import parents_pid
 from vestal.errors import UsageError, VestalError
-from vestal.files.storage import check_room
+from vestal.files.disk_errors import check_writable
 
 SCENARIO = Path(__file__).with_name("scenario.py")
 TOTALS = "totals.json"  # written by the scenario at its end
@@ -97,7 +97,7 @@ def _read(out: Path, report: Path) -> LoadResult:
     try:
         total = json.loads((out / TOTALS).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        check_room(out)
+        check_writable(out)
         tail = (out / "locust.log").read_text("utf-8")[-800:].strip()
         raise VestalError(f"the load test failed ({error}). End of Locust's log:\n{tail}") from None
     if not total["requests"]:

@@ -1,4 +1,4 @@
-"""One TorchServe process: Java, ports, configuration, start, readiness, end."""
+"""Run one TorchServe process: Java, start, loading of models, draining, stop."""
 
 from vestal.server.server import Server
 from vestal.server.spec import ModelSpec

@@ -1,11 +1,14 @@
-"""The few calls of TorchServe's HTTP interface that `vestal serve` needs."""
+"""TorchServe's HTTP API, as far as `vestal serve` needs it.
+
+Each call is one request, without the retries of `vestal.Client`: a start must notice at once that
+TorchServe has ended, and registers several models at the same time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,111 +18,104 @@ from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
 from vestal.server.spec import ModelSpec
 
-_STEP_SECONDS = 5.0
-_ARRIVALS = re.compile(r"^ts_inference_requests_total\{.*\} ([\d.eE+]+)$", re.MULTILINE)
+_PING_SECONDS = 5.0
+_REQUEST_COUNTS = re.compile(r"^ts_inference_requests_total\{.*\} ([\d.eE+]+)$", re.MULTILINE)
 
 
 class Api:
-    """Calls TorchServe at its own addresses with the keys from its key file (None: tokens off)."""
+    """Calls a TorchServe on this machine. `key_file`: None if tokens are off."""
 
     def __init__(self, endpoints: list[Endpoint], key_file: Path | None) -> None:
         addresses = (endpoint.url for endpoint in endpoints[:3])
         self._inference, self._management, self._metrics = addresses
         self._key_file = key_file
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy for the web is none for this machine
+        self._session.trust_env = False  # no proxy: the server is on this machine
 
     def close(self) -> None:
         self._session.close()
 
-    def answers(self) -> bool:
-        """Whether TorchServe listens and lets us in."""
+    def is_up(self) -> bool:
+        """Whether TorchServe responds and accepts the key."""
         with contextlib.suppress(requests.RequestException, FileNotFoundError, ValueError):
-            return self._management_call("GET", "/models", _STEP_SECONDS).ok
+            return self._management_call("GET", "/models", _PING_SECONDS).ok
         return False
 
     def register(self, spec: ModelSpec, timeout: float) -> None:
-        """Registers an archive of the store and lets its workers start.
+        """Register an archive of the model store; its workers start in the background.
 
-        Raises VestalError with TorchServe's reason where it is refused.
+        Raises:
+            VestalError: TorchServe refused the archive; the message has its reason.
         """
-        answer = self._management_call(
+        response = self._management_call(
             "POST",
             "/models",
             timeout,
             url=spec.archive.name,
             model_name=spec.name,
-            # Without it there is no worker; minWorkers of the archive's model-config.yaml wins.
+            # The default is no worker. minWorkers in the archive's configuration has priority.
             initial_workers="1",
-            # Else an event-loop thread that answers requests waits for the workers.
+            # Otherwise, a thread that inference needs waits for the workers.
             synchronous="false",
         )
-        if not answer.ok:
+        if not response.ok:
             raise VestalError(
-                f"model {spec} was not registered from {spec.archive}: {reason(answer)}"
+                f"model {spec} was not registered from {spec.archive}: {error_of(response)}"
             )
 
-    def describe(self, spec: ModelSpec, timeout: float) -> dict[str, Any]:
-        """Raises VestalError where TorchServe does not know the version."""
-        answer = self._management_call("GET", f"/models/{spec.name}/{spec.version}", timeout)
-        if not answer.ok:
-            raise VestalError(f"model {spec} is not there any more: {reason(answer)}")
-        description: dict[str, Any] = answer.json()[0]
-        return description
-
-    def described(self, name: str, version: str, timeout: float) -> dict[str, Any] | None:
-        """A version as it runs; None where it is not registered any more."""
-        answer = self._management_call("GET", f"/models/{name}/{version}", timeout)
-        if answer.status_code == 404:
+    def describe(self, name: str, version: str, timeout: float) -> dict[str, Any] | None:
+        """Return TorchServe's description of a version; None if it is not registered."""
+        response = self._management_call("GET", f"/models/{name}/{version}", timeout)
+        if response.status_code == 404:
             return None
-        answer.raise_for_status()
-        description: dict[str, Any] = answer.json()[0]
+        response.raise_for_status()
+        description: dict[str, Any] = response.json()[0]
         return description
 
-    def served(self, timeout: float) -> list[dict[str, Any]]:
-        """`{"name", "version", "default"}` of every registered version."""
-        found: list[dict[str, Any]] = []
+    def list_versions(self, timeout: float) -> list[dict[str, Any]]:
+        """Return `{"name", "version", "default"}` of every registered version."""
+        versions: list[dict[str, Any]] = []
         page: dict[str, Any] = {"nextPageToken": "0"}
         while token := page.get("nextPageToken"):
-            answer = self._management_call(
+            response = self._management_call(
                 "GET", "/models", timeout, limit="100", next_page_token=token
             )
-            answer.raise_for_status()
-            page = answer.json()
+            response.raise_for_status()
+            page = response.json()
             for model in page["models"]:
-                found += self._versions(model["modelName"], timeout)
-        return found
+                versions += self._versions_of(model["modelName"], timeout)
+        return versions
 
-    def _versions(self, name: str, timeout: float) -> list[dict[str, Any]]:
-        every = self._management_call("GET", f"/models/{name}/all", timeout)
+    def _versions_of(self, name: str, timeout: float) -> list[dict[str, Any]]:
+        all_versions = self._management_call("GET", f"/models/{name}/all", timeout)
         default = self._management_call("GET", f"/models/{name}", timeout)
-        if 404 in (every.status_code, default.status_code):  # unregistered since it was listed
+        if 404 in (all_versions.status_code, default.status_code):  # unregistered meanwhile
             return []
-        every.raise_for_status()
+        all_versions.raise_for_status()
         default.raise_for_status()
-        chosen = default.json()[0]["modelVersion"]
-        versions = [each["modelVersion"] for each in every.json()]
-        return [{"name": name, "version": v, "default": v == chosen} for v in versions]
+        default_version = default.json()[0]["modelVersion"]
+        versions = [each["modelVersion"] for each in all_versions.json()]
+        return [{"name": name, "version": v, "default": v == default_version} for v in versions]
 
     def set_default(self, spec: ModelSpec, timeout: float) -> None:
         path = f"/models/{spec.name}/{spec.version}/set-default"
         self._management_call("PUT", path, timeout).raise_for_status()
 
     def unregister(self, spec: ModelSpec, timeout: float) -> None:
-        """Removes a version at once; one that is not registered is fine."""
-        answer = self._management_call("DELETE", f"/models/{spec.name}/{spec.version}", timeout)
-        if answer.status_code != 404:
-            answer.raise_for_status()
+        """Remove a version at once; does nothing if it is not registered."""
+        response = self._management_call("DELETE", f"/models/{spec.name}/{spec.version}", timeout)
+        if response.status_code != 404:
+            response.raise_for_status()
 
-    def arrivals(self, timeout: float) -> float:
-        """How many predictions TorchServe has been asked for since its start."""
+    def request_count(self, timeout: float) -> float:
+        """Return the number of prediction requests since TorchServe started."""
         page = self._session.get(
             f"{self._metrics}/metrics", headers=self._authorization("management"), timeout=timeout
         )
-        return sum(map(float, _ARRIVALS.findall(page.text)))
+        return sum(map(float, _REQUEST_COUNTS.findall(page.text)))
 
-    def fence(self, name: str, version: str, timeout: float) -> requests.Response:
-        """A describe that goes through a worker."""
+    def describe_in_worker(self, name: str, version: str, timeout: float) -> requests.Response:
+        """Request the handler's own description, which a worker sends after its current batch."""
         path = f"/models/{name}/{version}"
         return self._management_call("GET", path, timeout, customized="true")
 
@@ -151,23 +147,15 @@ class Api:
         return {"Authorization": f"Bearer {keys[kind]['key']}"}
 
 
-def reason(answer: requests.Response) -> str:
-    """TorchServe's own words: `404 ModelNotFoundException: Model not found at: x.mar`."""
+def error_of(response: requests.Response) -> str:
+    """Return TorchServe's error: `404 ModelNotFoundException: Model not found at: x.mar`."""
     try:
-        error = answer.json()
-        return f"{answer.status_code} {error['type']}: {error['message']}"
+        error = response.json()
+        return f"{response.status_code} {error['type']}: {error['message']}"
     except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code} {answer.text.strip()[:200]}"
+        return f"{response.status_code} {response.text.strip()[:200]}"
 
 
-def queue_full(answer: requests.Response) -> bool:
-    """Whether TorchServe refused a request because the version's queue is full.
-
-    Its response for a version without workers is the same.
-    """
-    return answer.status_code == 503 and "ServiceUnavailableException" in answer.text
-
-
-def left(deadline: float) -> float:
-    """Seconds until a deadline (time.monotonic), never so few that a call cannot be made."""
-    return max(deadline - time.monotonic(), 0.1)
+def is_queue_full(response: requests.Response) -> bool:
+    """Whether TorchServe refused a request because the queue is full or there is no worker."""
+    return response.status_code == 503 and "ServiceUnavailableException" in response.text

@@ -1,9 +1,9 @@
-"""Stopping without lost requests: wait until no version has a request in work.
+"""Stop without lost requests: wait until no version has a request in progress.
 
-A version is idle when its queue is empty and each worker has described itself, which it does after
-its work. The server is idle when all versions are, and no request has arrived meanwhile: new ones
-are served all the time. `pendingRequests` alone is not enough, because it counts neither the batch
-in a worker nor the one that TorchServe is gathering.
+A version is idle when its queue is empty and each of its workers has sent its description, which a
+worker does after its current batch. The server is idle when all versions are idle and no request
+has arrived meanwhile, because new requests are still served. `pendingRequests` is not sufficient:
+it includes neither a worker's batch nor the batch that TorchServe is collecting.
 """
 
 from __future__ import annotations
@@ -17,58 +17,63 @@ from typing import Any
 import requests
 
 from vestal.client.draining import worker_that_described
-from vestal.server.api import Api
+from vestal.server.api import Api, is_queue_full
 
 QUIET_SECONDS = 0.3
-"""For requests that the network or TorchServe had not read yet."""
+"""Time without new requests; requests on the network or not yet read by TorchServe arrive in it."""
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """`least` to `most` requests to a version that are not answered yet."""
+    """Number of requests to a version without a response, from `least` to `most`."""
 
     name: str
     least: int
     most: int
 
 
-def counted(unfinished: list[Unfinished]) -> str:
-    """`3 requests (mnist 1.0: 3)`; `1 to 8` where the size of a batch in work is unknown."""
+def format_unfinished(unfinished: list[Unfinished]) -> str:
+    """Format as `3 requests (mnist 1.0: 3)`, or `1 to 8` if the size of a batch is unknown."""
 
     def number(least: int, most: int) -> str:
         return str(most) if least == most else f"{least} to {most}"
 
     total = number(sum(each.least for each in unfinished), sum(each.most for each in unfinished))
-    each = ", ".join(f"{one.name}: {number(one.least, one.most)}" for one in unfinished)
-    return f"{total} request{'' if total == '1' else 's'} ({each})"
+    by_version = ", ".join(f"{each.name}: {number(each.least, each.most)}" for each in unfinished)
+    return f"{total} request{'' if total == '1' else 's'} ({by_version})"
 
 
 class Draining:
-    """Waits until a server is idle. `check` raises when it ends within so many seconds."""
+    """Waits until a server is idle.
+
+    Args:
+        check: raises an error if the server ends within this many seconds.
+        seconds: time limit.
+    """
 
     def __init__(self, api: Api, check: Callable[[float], None], seconds: float) -> None:
         self._api, self._check = api, check
         self._deadline = time.monotonic() + seconds
 
     def wait(self) -> list[Unfinished]:
-        """Returns [] as soon as the server is idle, else what is unfinished when time is over.
+        """Return [] as soon as the server is idle, or the unfinished requests at the time limit.
 
-        Raises requests.RequestException where TorchServe does not tell.
+        Raises:
+            requests.RequestException: a call of TorchServe's API failed.
         """
         pool = ThreadPoolExecutor(thread_name_prefix="vestal-drain")
         quiet_since: float | None = None
         try:
             while True:
-                arrivals = self._api.arrivals(_CALL_SECONDS)
-                names = [
-                    (each["name"], each["version"]) for each in self._api.served(_CALL_SECONDS)
-                ]
-                found = [each for each in pool.map(self._version, names) if each is not None]
-                if found or self._left() <= 0:
-                    return found
-                if self._api.arrivals(_CALL_SECONDS) != arrivals:
+                before = self._api.request_count(_CALL_SECONDS)
+                versions = self._api.list_versions(_CALL_SECONDS)
+                results = pool.map(self._wait_for_version, versions)
+                unfinished = [each for each in results if each is not None]
+                if unfinished or self._remaining() <= 0:
+                    return unfinished
+                if self._api.request_count(_CALL_SECONDS) != before:
                     quiet_since = None
                 elif quiet_since is None:
                     quiet_since = time.monotonic()
@@ -76,20 +81,20 @@ class Draining:
                     return []
                 self._check(_POLL_SECONDS)
         finally:
-            # After a second Ctrl-C the end of TorchServe ends the threads.
+            # After a second Ctrl-C, the threads end when TorchServe does.
             pool.shutdown(wait=False)
 
-    def _version(self, named: tuple[str, str]) -> Unfinished | None:
-        """None as soon as the version is idle, else what it has when the time is over."""
-        idle: set[int | str] = set()  # workers that described themselves, by their ids
+    def _wait_for_version(self, version: dict[str, Any]) -> Unfinished | None:
+        """Return None when the version is idle, or its unfinished requests at the time limit."""
+        name = version["name"], version["version"]
+        idle: set[int | str] = set()  # ids of the workers that have sent their description
         processes: set[int] = set()
-        asked = 0  # 1 while a description of ours waits in the queue
+        own_requests = 0  # 1 if our request for a description is in the queue
         quiet_since = time.monotonic()
-        while (described := self._api.described(*named, _CALL_SECONDS)) is not None:
-            pending = described["jobQueueStatus"]["pendingRequests"] - asked
-            ready = {w["pid"] for w in described["workers"] if w["status"] == "READY"}
-            if ready != processes:
-                # One of the workers that answered may be gone, and another one takes its place.
+        while (description := self._api.describe(*name, _CALL_SECONDS)) is not None:
+            pending = description["jobQueueStatus"]["pendingRequests"] - own_requests
+            ready = {w["pid"] for w in description["workers"] if w["status"] == "READY"}
+            if ready != processes:  # a worker that was idle may have been replaced
                 processes = ready
                 idle.clear()
             if pending > 0:
@@ -97,39 +102,42 @@ class Draining:
                 quiet_since = time.monotonic()
             elif (
                 len(idle) >= len(ready)
-                or time.monotonic() - quiet_since > described["responseTimeout"]
+                or time.monotonic() - quiet_since > description["responseTimeout"]
             ):
                 return None
-            late = self._left() <= 0
+            timed_out = self._remaining() <= 0
             if pending <= 0:
                 try:
-                    idle |= self._came_round(*named, ready)
+                    idle |= self._find_idle_worker(*name, ready)
                 except requests.Timeout:
-                    late, asked = True, 1
-            if late:
-                return _unfinished(described, max(0, pending), max(0, len(ready) - len(idle)))
+                    timed_out, own_requests = True, 1
+            if timed_out:
+                busy = max(0, len(ready) - len(idle))
+                return _count_unfinished(description, max(0, pending), busy)
             if pending > 0 or len(idle) < len(ready):
                 time.sleep(_POLL_SECONDS)
         return None
 
-    def _came_round(self, name: str, version: str, ready: set[int]) -> set[int | str]:
-        """The worker that describes itself, behind its work; none where no one can tell which."""
-        reply = self._api.fence(name, version, max(0.1, self._left()))
-        if reply.ok:
-            described: Any = reply.json()[0].get("customizedMetadata")
-            worker = worker_that_described(described, ready)
+    def _find_idle_worker(self, name: str, version: str, ready: set[int]) -> set[int | str]:
+        """Return the worker that sends its description; empty if it cannot be identified."""
+        response = self._api.describe_in_worker(name, version, max(0.1, self._remaining()))
+        if response.ok:
+            description: Any = response.json()[0].get("customizedMetadata")
+            worker = worker_that_described(description, ready)
             return set() if worker is None else {worker}
-        if reply.status_code != 503 or "ServiceUnavailable" in reply.text:
-            return set()  # the worker died, or there is none; else its handler raised
+        if response.status_code != 503 or is_queue_full(response):
+            return set()  # the worker died, or there is none
+        # The handler has no description.
         return set(ready) if len(ready) == 1 else set()
 
-    def _left(self) -> float:
+    def _remaining(self) -> float:
         return self._deadline - time.monotonic()
 
 
-def _unfinished(described: dict[str, Any], pending: int, busy: int) -> Unfinished | None:
-    # Of several workers that do not name themselves, only some may be at work.
-    least = pending + (busy if pending or len(described["workers"]) == 1 else min(busy, 1))
-    most = pending + busy * int(described["batchSize"])
-    name = f"{described['modelName']} {described['modelVersion']}"
+def _count_unfinished(description: dict[str, Any], pending: int, busy: int) -> Unfinished | None:
+    # If the workers do not send an id, it is unknown how many of them are busy.
+    known = pending or len(description["workers"]) == 1
+    least = pending + (busy if known else min(busy, 1))
+    most = pending + busy * int(description["batchSize"])
+    name = f"{description['modelName']} {description['modelVersion']}"
     return Unfinished(name, least, most) if most else None

@@ -1,15 +1,17 @@
-"""Stands between `vestal serve` and TorchServe and cleans up, whichever of them is killed.
+"""A process between `vestal serve` and TorchServe that cleans up if either of them is killed.
 
-Run as a script with nothing but the standard library, in a session of its own, so that neither a
-Ctrl-C nor the death of `vestal serve` reaches it:
+It is a script that imports only the standard library, in a session of its own, so that it does not
+get Ctrl-C and outlives `vestal serve`:
 
-    guardian.py TEMP REMOVE...
+    guardian.py TEMP FILE...
 
-It makes a folder in TEMP and says so ({"folder": ...}), reads one line of JSON (`command`,
-`environment`, `cwd`, `output`), starts that in a process group of its own and says so
-({"pid": ...}, or {"error": ...}). When its standard input closes, or on SIGTERM, it ends every
-process below it; when the command ends by itself, it ends what is left of it and says
-({"exit": status}). In every case the folder and the files REMOVE are gone when it exits.
+1. It creates a folder in TEMP and prints {"folder": ...}.
+2. It reads a line of JSON (`command`, `environment`, `cwd`, `output`), starts the command in a
+   process group of its own, and prints {"pid": ...} or {"error": ...}.
+3. When its standard input is closed, or on SIGTERM, it ends all processes below it. When the
+   command ends by itself, it ends the processes that are left, and prints {"exit": status}.
+
+When it exits, the folder and every FILE are removed.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from typing import Any
 
 PREFIX = "vestal-serve-"
 GRACE_SECONDS = 1.0
-"""From SIGTERM to SIGKILL. TorchServe drops every connection at once on SIGTERM, then idles for two
-seconds or more: nobody gains from a longer wait."""
+"""From SIGTERM to SIGKILL. TorchServe closes all connections at SIGTERM and then only waits for two
+seconds or more, so a longer time would not help."""
 _KILL_SECONDS = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def clean(folder: str, files: Sequence[str]) -> None:
-    """Removes the folder and the files; those that are gone already are fine."""
+def remove(folder: str, files: Sequence[str]) -> None:
+    """Remove the folder and the files that exist."""
     for file in files:
         with contextlib.suppress(OSError):
             Path(file).unlink()
@@ -46,10 +48,10 @@ def clean(folder: str, files: Sequence[str]) -> None:
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Sends a signal to a process group; False when nobody is left in it."""
+    """Send a signal to a process group; False if it has no processes."""
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS: EPERM when only zombies are left
+    except (ProcessLookupError, PermissionError):  # macOS: EPERM if there are only zombies
         return False
     return True
 
@@ -61,23 +63,23 @@ def main(arguments: Sequence[str]) -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)  # only the wake-up counts
+        signal.signal(number, lambda *_: None)  # they only write to the wake-up pipe
     _adopt_orphans()
     folder = tempfile.mkdtemp(prefix=PREFIX, dir=temp)
     status = None
     try:
-        _say(folder=folder)
+        _send(folder=folder)
         job = json.loads(sys.stdin.buffer.readline() or b"null")
         if job is not None:
-            status = _guard(job, wake)
+            status = _run(job, wake)
     finally:
-        clean(folder, files)
+        remove(folder, files)
     if status is not None:
-        _say(exit=status)
+        _send(exit=status)
 
 
-def _guard(job: dict[str, Any], wake: int) -> int | None:
-    """Runs the job until it ends (its status) or is to be stopped (None)."""
+def _run(job: dict[str, Any], wake: int) -> int | None:
+    """Run the command until it ends (return its status) or must be stopped (return None)."""
     try:
         with Path(job["output"]).open("wb") as output:
             process = subprocess.Popen(
@@ -90,9 +92,9 @@ def _guard(job: dict[str, Any], wake: int) -> int | None:
                 process_group=0,
             )
     except OSError as error:
-        _say(error=str(error))
+        _send(error=str(error))
         return None
-    _say(pid=process.pid)
+    _send(pid=process.pid)
     try:
         return _watch(process, wake)
     finally:
@@ -112,21 +114,21 @@ def _watch(process: subprocess.Popen[bytes], wake: int) -> int | None:
 
 
 def _end_all(process: subprocess.Popen[bytes], wake: int) -> None:
-    # The whole group: a worker that still imports torch would not hear of the end from TorchServe.
+    # The whole group: TorchServe does not end a worker that is still importing torch.
     signal_group(process.pid, signal.SIGTERM)
-    if _gone(process, wake, GRACE_SECONDS, lambda: None):
+    if _wait_for_end(process, wake, GRACE_SECONDS, lambda: None):
         return
 
     def kill() -> None:
         signal_group(process.pid, signal.SIGKILL)
-        for child in _children():  # those that left the group
+        for child in _children():  # processes that have left the group
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
-    _gone(process, wake, _KILL_SECONDS, kill)
+    _wait_for_end(process, wake, _KILL_SECONDS, kill)
 
 
-def _gone(
+def _wait_for_end(
     process: subprocess.Popen[bytes], wake: int, seconds: float, act: Callable[[], None]
 ) -> bool:
     deadline = time.monotonic() + seconds
@@ -141,7 +143,7 @@ def _gone(
 
 
 def _reap(process: subprocess.Popen[bytes]) -> bool:
-    """Collects the children that ended, adopted ones too; False when none is left."""
+    """Collect children that have ended, including adopted ones; False if there are no children."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -154,7 +156,7 @@ def _reap(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of every orphan below it (Linux), so that none can hide."""
+    """Become the parent of every orphaned descendant (Linux), to find them all."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -163,15 +165,15 @@ def _children() -> list[int]:
     children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            # The second field is the program's name in brackets, which may hold anything.
+            # The second field is the program name in brackets, which may contain any character.
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
             if parent == os.getpid():
                 children.append(int(stat.parent.name))
     return children
 
 
-def _say(**message: object) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
+def _send(**message: object) -> None:
+    with contextlib.suppress(OSError):  # `vestal serve` has ended
         os.write(1, json.dumps(message).encode() + b"\n")
 
 

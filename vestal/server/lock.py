@@ -1,7 +1,7 @@
-"""One `vestal serve` in a project at a time: a lock on the .vestal folder itself.
+"""One `vestal serve` per project: a lock on the .vestal folder.
 
-The lock belongs to the open folder, which the guardian inherits: it ends with the last of the two,
-when everything is cleaned up, and leaves no file behind. A forked child does not hold it.
+The guardian inherits the open folder, so the lock ends when `vestal serve` and the guardian have
+ended and everything is cleaned up. It leaves no file behind.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from vestal.errors import VestalError
 from vestal.files.locks import FileLock
 from vestal.project import Project, ReadyFile
 
-_PATIENCE_SECONDS = 20.0
-"""For a guardian that still ends what a killed `vestal serve` left; it takes some 10 s at most."""
+_GUARDIAN_SECONDS = 20.0
+"""Time limit for the guardian of a killed `vestal serve`; it cleans up in about 10 s at most."""
 
 
-def lock(project: Project) -> FileLock:
-    """Makes .vestal (mode 0700) and locks it until the lock is released.
+def lock_project(project: Project) -> FileLock:
+    """Create .vestal (mode 0700) and lock it.
 
-    Raises VestalError where another `vestal serve` holds it, naming its pid and address.
+    Raises:
+        VestalError: another `vestal serve` holds the lock, or the folder cannot be created.
     """
     try:
         project.state.mkdir(mode=0o700, exist_ok=True)
@@ -30,38 +31,38 @@ def lock(project: Project) -> FileLock:
         folder = FileLock(project.state)
     except OSError as error:
         raise VestalError(
-            f"{project.state} cannot be the server's folder ({error.strerror}): it holds its keys "
-            "and logs, and must be a folder that you can write to"
+            f"{project.state} cannot be used for the server's keys and logs ({error.strerror}); "
+            "expected a folder that you can write to"
         ) from None
     try:
-        _wait_for(project, folder)
+        _acquire(project, folder)
     except BaseException:
         folder.release()
         raise
     return folder
 
 
-def _wait_for(project: Project, folder: FileLock) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _acquire(project: Project, folder: FileLock) -> None:
+    deadline = time.monotonic() + _GUARDIAN_SECONDS
     while not folder.acquire():
         owner = _owner(project.state) or _ready_pid(project)
         if owner is not None and _alive(owner):
-            raise VestalError(_running(project, owner))
+            raise VestalError(_already_running(project, owner))
         if time.monotonic() > deadline:
             raise VestalError(
-                f"another `vestal serve` in {project.root} has not ended yet: "
-                "wait for it, or serve in another folder"
+                f"another `vestal serve` in {project.root} has not ended yet. "
+                "Wait for it, or serve in another folder"
             )
         time.sleep(0.1)
 
 
-def _running(project: Project, owner: int) -> str:
-    where = "still starting or stopping"
+def _already_running(project: Project, owner: int) -> str:
+    state = "starting or stopping"
     with contextlib.suppress(FileNotFoundError, VestalError):
-        where = ReadyFile.read(project.ready_file).inference
+        state = ReadyFile.read(project.ready_file).inference
     return (
-        f"`vestal serve` runs in this project already (pid {owner}, {where}): "
-        f"call that one, or stop it first (`kill {owner}`)"
+        f"`vestal serve` is already running in this project (pid {owner}, {state}). "
+        f"Use that server, or stop it first (`kill {owner}`)"
     )
 
 
@@ -73,7 +74,7 @@ def _ready_pid(project: Project) -> int | None:
 
 
 def _owner(folder: Path) -> int | None:
-    """The process that took the lock, which Linux tells; None where nobody says."""
+    """Return the process that holds the lock, from /proc/locks; None if unknown."""
     status = folder.stat()
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     with contextlib.suppress(OSError, ValueError):

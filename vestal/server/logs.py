@@ -1,4 +1,4 @@
-"""TorchServe's logs, read for what went wrong; `configuration/log4j2.xml` has their format."""
+"""Find errors in TorchServe's logs, whose format is set by `configuration/log4j2.xml`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TAIL = 20
+"""Lines of a log in a message."""
 _RETRY = re.compile(r"W-\d+-(\S+) org\.pytorch\.serve\.wlm\.WorkerThread - Retry worker")
 _WORKER = re.compile(r"\S+ \[\w+ *\] W-\d+-(\S+)-(?:stdout|stderr) MODEL_LOG - (.*)")
 _BIND = re.compile(r"Failed to bind to address:? \S*:(\d+)")
@@ -16,14 +17,14 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 @dataclass(frozen=True)
 class Logs:
-    """The log files in `folder`; what was written before `since` (a time) is not read."""
+    """The log files in a folder; files that are older than `since` (a time) are not read."""
 
     folder: Path
     since: float
 
     @property
     def console(self) -> Path:
-        """What Java itself prints."""
+        """Output of the Java process."""
         return self.folder / "console.log"
 
     @property
@@ -36,51 +37,50 @@ class Logs:
 
     def lines(self, path: Path) -> list[str]:
         try:
-            if path.stat().st_mtime < self.since:  # not rolled over yet: the run before wrote it
+            if path.stat().st_mtime < self.since:  # written by the previous run
                 return []
             return path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
 
-    def died(self) -> set[str]:
-        """The versions (`mnist_1.0`) of which a worker died: describe only says "UNLOADING"."""
+    def versions_with_dead_workers(self) -> set[str]:
+        """Return versions (`mnist_1.0`) of which a worker died; TorchServe's API does not tell."""
         return {found[1] for found in map(_RETRY.search, self.lines(self.torchserve)) if found}
 
     def worker_lines(self, version: str) -> list[str]:
-        """What the workers of a version (`mnist_1.0`) printed."""
+        """Return the output of a version's workers (`mnist_1.0`)."""
         found = map(_WORKER.match, self.lines(self.workers))
         return [line[2] for line in found if line and line[1] == version]
 
     def unbound_port(self) -> int | None:
-        """The port that TorchServe could not listen on."""
+        """Return the port that TorchServe could not bind; None if there is none."""
         for line in [*self.lines(self.console), *self.lines(self.torchserve)]:
             if found := _BIND.search(line):
                 return int(found[1])
         return None
 
-    def why_ended(self) -> list[str]:
-        """The end of TorchServe's log; of what Java printed, where it did not come that far."""
+    def server_tail(self) -> list[str]:
+        """Return the end of TorchServe's log, or of Java's output if there is no log yet."""
         path = self.torchserve if self.lines(self.torchserve) else self.console
-        return quote(path, self.lines(path))
+        return tail(path, self.lines(path))
 
 
 def exception_line(lines: Sequence[str]) -> int | None:
-    """Where the last exception of a worker's tracebacks stands (`ValueError: no weights`)."""
+    """Return the index of the last exception in a worker's output (`ValueError: no weights`)."""
     last = None
-    inside = False
-    for at, line in enumerate(lines):
+    in_traceback = False
+    for index, line in enumerate(lines):
         if line.startswith(_TRACEBACK):
-            inside = True
-        elif inside and line and not line.startswith(" "):
-            inside = False
-            # A handler that cannot be imported is looked for among TorchServe's own: what that
-            # search says hides the cause.
+            in_traceback = True
+        elif in_traceback and line and not line.startswith(" "):
+            in_traceback = False
+            # If a handler cannot be imported, TorchServe also tries its own handlers of that name.
             if "No module named 'ts.torch_handler." not in line:
-                last = at
+                last = index
     return last
 
 
-def quote(path: Path, lines: Iterable[str]) -> list[str]:
-    """The last lines of a log under its name, for the end of a message."""
+def tail(path: Path, lines: Iterable[str]) -> list[str]:
+    """Return the last lines of a log with a heading, for the end of a message."""
     last = [f"    {line}" for line in list(lines)[-TAIL:]]
-    return [f"The end of {path}:", *last] if last else [f"{path} says nothing of it."]
+    return [f"End of {path}:", *last] if last else [f"{path} has no lines about it."]

@@ -1,7 +1,7 @@
-"""From a TorchServe that listens to one that is ready: registered, loaded, probed.
+"""Register models, wait until they are loaded, and verify that they predict.
 
-TorchServe's own signs do not tell: /ping says Healthy while models load and while they crash, and
-requests to a model that failed to load hang without an answer.
+TorchServe's own health check is not sufficient: /ping returns Healthy while models load and while
+they crash, and a request to a model that failed to load never gets a response.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ import requests
 
 from vestal.errors import VestalError
 from vestal.mar.sample import Sample, matches, read_sample, value_of
-from vestal.server.api import Api, left, queue_full, reason
+from vestal.server.api import Api, error_of, is_queue_full
 from vestal.server.launch import temp_folder
-from vestal.server.logs import Logs, exception_line, quote
-from vestal.server.spec import Failed, ModelSpec
+from vestal.server.logs import Logs, exception_line, tail
+from vestal.server.spec import FailedArchive, ModelSpec
 
 _POLL_SECONDS = 0.1
-_END_SECONDS = 10.0
-"""Until the end of TorchServe is reported, after its connections broke."""
-_LOG_LAG_SECONDS = 5.0
-_LEAST_SECONDS = 5.0
-
-
+_CLEANUP_SECONDS = 10.0
+"""Time limit for removing a failed version, and for noticing that TorchServe has ended."""
+_LOG_DELAY_SECONDS = 5.0
+_MINIMUM_SECONDS = 5.0
+"""Time limit for a call if another version has used up the time."""
 HANDLER_RAISED = "Prediction failed"
-"""TorchServe's message when a handler raised: then a worker did answer."""
+"""TorchServe's message if a handler raised an exception: then a worker has responded."""
 NO_EXCEPTION = (
-    "its worker ended without an exception (killed, out of memory, or over its startupTimeout?)"
+    "its worker ended without an exception (killed, out of memory, or startupTimeout exceeded?)"
 )
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class ServerEnded(VestalError):
@@ -43,10 +42,12 @@ class ServerEnded(VestalError):
 
 
 class Readiness:
-    """Brings models up within one deadline (time.monotonic).
+    """Loads models and verifies that they are ready.
 
-    `check`: raises ServerEnded when TorchServe ends within so many seconds. `on_event`: gets each
-    step as a sentence.
+    Args:
+        deadline: for all models (time.monotonic).
+        check: raises ServerEnded if TorchServe ends within this many seconds.
+        on_event: receives a sentence about each step.
     """
 
     def __init__(
@@ -65,46 +66,52 @@ class Readiness:
         self._on_event = on_event
         self._failures: dict[ModelSpec, VestalError] = {}
 
-    def bring_up(self, specs: Sequence[ModelSpec], *, strict: bool) -> list[Failed]:
-        """Registers all, waits until every worker is READY, and probes every version.
+    def load(self, specs: Sequence[ModelSpec], *, strict: bool) -> list[FailedArchive]:
+        """Register all versions, wait until every worker is READY, and verify each version.
 
-        Returns the versions that failed, each with the last lines of the right log; they are not
-        registered any more. Raises the error of the first one if `strict`, and ServerEnded.
+        Returns:
+            The versions that failed and were unregistered; the errors contain the end of the log.
+
+        Raises:
+            VestalError: a version failed, if `strict`.
+            ServerEnded: TorchServe ended.
         """
-        self._wait(self._api.answers, lambda: "TorchServe does not answer", self._logs.why_ended)
+        self._wait(self._api.is_up, lambda: "TorchServe does not respond", self._logs.server_tail)
         loading: dict[ModelSpec, Sample | None] = {}
         for spec in specs:
-            with self._each(spec, specs, strict):
+            with self._collect_failure(spec, specs, strict):
                 loading[spec] = read_sample(spec.archive)
                 self._on_event(f"loading {spec} from {spec.archive.name}")
                 self._register(spec)
         while loading := {s: sample for s, sample in loading.items() if s not in self._failures}:
             self._check(0)
-            died = self._logs.died()
+            dead = self._logs.versions_with_dead_workers()
             for spec, sample in list(loading.items()):
-                with self._each(spec, specs, strict):
-                    if self._loaded(spec, died):
-                        self._probe(spec, sample)
+                with self._collect_failure(spec, specs, strict):
+                    if self._is_loaded(spec, dead):
+                        self._verify(spec, sample)
                         self._on_event(f"{spec} is ready")
                         del loading[spec]
             time.sleep(_POLL_SECONDS)
-        return [Failed(spec.archive.name, error) for spec, error in self._failures.items()]
+        return [FailedArchive(spec.archive.name, error) for spec, error in self._failures.items()]
 
     def _register(self, spec: ModelSpec) -> None:
         with zipfile.ZipFile(spec.archive) as content:
             size = sum(member.file_size for member in content.infolist())
         free = shutil.disk_usage(temp_folder()).free
-        if size > free:  # TorchServe would only tell that it failed to save the model
+        if size > free:  # TorchServe's own message does not mention the disk
             raise VestalError(
                 f"the disk is full: {spec.archive.name} unpacks to {size / 1e6:.1f} MB, and "
                 f"{temp_folder()} has {free / 1e6:.1f} MB left. Free some space, or set TMPDIR to "
                 "another folder"
             )
-        self._call(spec, lambda: self._api.register(spec, self._left()))
+        self._call(spec, lambda: self._api.register(spec, self._call_seconds()))
 
     @contextmanager
-    def _each(self, spec: ModelSpec, specs: Sequence[ModelSpec], strict: bool) -> Iterator[None]:
-        """What fails for one version is that version's failure, and it is removed."""
+    def _collect_failure(
+        self, spec: ModelSpec, specs: Sequence[ModelSpec], strict: bool
+    ) -> Iterator[None]:
+        """Unregister a version that fails, and go on with the others unless `strict`."""
         try:
             yield
         except ServerEnded:
@@ -117,132 +124,137 @@ class Readiness:
             self._remove(spec, [other for other in specs if other not in self._failures])
 
     def _remove(self, spec: ModelSpec, others: Sequence[ModelSpec]) -> None:
-        """Unregisters a version; if it is the default, the next one of its model becomes it."""
+        """Unregister a version; the next version of its model becomes the default."""
         following = [other for other in others if other.name == spec.name][:1]
         try:
-            if not self._registered(spec):
+            if not self._is_registered(spec):
                 return
-            for other in filter(self._registered, following):
-                self._api.set_default(other, _END_SECONDS)
-            self._api.unregister(spec, _END_SECONDS)
+            for other in filter(self._is_registered, following):
+                self._api.set_default(other, _CLEANUP_SECONDS)
+            self._api.unregister(spec, _CLEANUP_SECONDS)
         except requests.RequestException as error:
-            self._check(_END_SECONDS)
+            self._check(_CLEANUP_SECONDS)
             self._on_event(f"{spec} could not be unregistered: {error}")
 
-    def _registered(self, spec: ModelSpec) -> bool:
-        return self._api.described(spec.name, spec.version, _END_SECONDS) is not None
+    def _is_registered(self, spec: ModelSpec) -> bool:
+        return self._api.describe(spec.name, spec.version, _CLEANUP_SECONDS) is not None
 
-    def _left(self) -> float:
-        """Seconds for a call; a few, where one version has used up the time of all."""
-        return max(left(self._deadline), _LEAST_SECONDS)
+    def _call_seconds(self) -> float:
+        return max(self._deadline - time.monotonic(), _MINIMUM_SECONDS)
 
-    def _loaded(self, spec: ModelSpec, died: set[str]) -> bool:
-        if _key(spec) in died:
-            cause, lines = self._cause(spec)
-            quoted = quote(self._logs.workers, lines)
-            raise VestalError("\n".join([f"model {spec} did not load: {cause}", *quoted]))
-        description = self._call(spec, lambda: self._api.describe(spec, self._left()))
+    def _is_loaded(self, spec: ModelSpec, dead: set[str]) -> bool:
+        if _key(spec) in dead:
+            cause, lines = self._find_cause(spec)
+            log = tail(self._logs.workers, lines)
+            raise VestalError("\n".join([f"model {spec} did not load: {cause}", *log]))
+        description = self._call(
+            spec, lambda: self._api.describe(spec.name, spec.version, self._call_seconds())
+        )
+        if description is None:
+            raise VestalError(f"model {spec} was unregistered while it was loading")
         states = [worker["status"] for worker in description["workers"]]
         ready = states.count("READY")
         if ready == len(states) and ready >= max(1, int(description["minWorkers"])):
             return True
         self._raise_if_late(
             lambda: f"model {spec}: {ready} of {len(states)} workers are READY",
-            lambda: quote(self._logs.workers, self._logs.worker_lines(_key(spec))),
+            lambda: self._worker_tail(spec),
         )
         return False
 
-    def _cause(self, spec: ModelSpec) -> tuple[str, list[str]]:
-        """The worker's exception, and its lines up to there."""
-        until = time.monotonic() + _LOG_LAG_SECONDS
+    def _find_cause(self, spec: ModelSpec) -> tuple[str, list[str]]:
+        """Return the worker's exception, and its output up to there."""
+        deadline = time.monotonic() + _LOG_DELAY_SECONDS
         while True:
             lines = self._logs.worker_lines(_key(spec))
-            if (at := exception_line(lines)) is not None:
-                return lines[at], lines[: at + 1]
-            if time.monotonic() > until:  # they reach the log a little after TorchServe's own
+            if (index := exception_line(lines)) is not None:
+                return lines[index], lines[: index + 1]
+            if time.monotonic() > deadline:  # a worker's output arrives later than TorchServe's
                 return NO_EXCEPTION, lines
             time.sleep(_POLL_SECONDS)
 
-    def _probe(self, spec: ModelSpec, sample: Sample | None) -> None:
+    def _verify(self, spec: ModelSpec, sample: Sample | None) -> None:
         if sample is None:
-            self._probe_foreign(spec)
+            self._verify_worker(spec)
             return
-        answer = self._response(
+        response = self._send(
             spec,
-            lambda: self._api.predict(spec, sample.input, sample.content_type, self._left()),
+            lambda: self._api.predict(
+                spec, sample.input, sample.content_type, self._call_seconds()
+            ),
         )
-        if not answer.ok:
-            raise self._failed(
-                f"model {spec} did not answer its sample {sample.name}: {reason(answer)}", spec
+        if not response.ok:
+            raise self._error_with_log(
+                spec, f"model {spec} did not predict its sample {sample.name}: {error_of(response)}"
             )
-        value = value_of(answer.content, answer.headers.get("Content-Type", ""))
+        value = value_of(response.content, response.headers.get("Content-Type", ""))
         difference = matches(sample.answer, value, sample.tolerance)
         if difference is not None:
             raise VestalError(
-                f"model {spec} answers its sample {sample.name} otherwise than when it was packed: "
-                f"{difference}. It was packed with other weights, code or packages: pack it again"
+                f"model {spec} predicts its sample {sample.name} differently than when it was "
+                f"packed: {difference}. Weights, code or packages have changed since. Pack it again"
             )
 
-    def _probe_foreign(self, spec: ModelSpec) -> None:
-        """An archive without a sample: one of its workers must answer, whatever it says."""
-        answer = self._response(
-            spec, lambda: self._api.fence(spec.name, spec.version, self._left())
+    def _verify_worker(self, spec: ModelSpec) -> None:
+        """Without a sample: check that a worker responds to a request for its description."""
+        response = self._send(
+            spec,
+            lambda: self._api.describe_in_worker(spec.name, spec.version, self._call_seconds()),
         )
-        if not answer.ok and HANDLER_RAISED not in answer.text:  # many cannot describe themselves
-            raise self._failed(f"model {spec} did not answer: {reason(answer)}", spec)
+        # A handler without a description raises an exception.
+        if not response.ok and HANDLER_RAISED not in response.text:
+            raise self._error_with_log(spec, f"model {spec} did not respond: {error_of(response)}")
 
-    def _response(
-        self, spec: ModelSpec, call: Callable[[], requests.Response]
-    ) -> requests.Response:
-        """Send a request until it finds room: callers that waited for the server fill the queue."""
+    def _send(self, spec: ModelSpec, call: Callable[[], requests.Response]) -> requests.Response:
+        """Send a request, again while the queue is full of requests of waiting callers."""
         responses: list[requests.Response] = []
 
-        def found_room() -> bool:
+        def is_accepted() -> bool:
             responses[:] = [self._call(spec, call)]
-            return not queue_full(responses[0])
+            return not is_queue_full(responses[0])
 
         self._wait(
-            found_room,
-            lambda: f"model {spec} did not answer: {reason(responses[0])}",
-            lambda: quote(self._logs.workers, self._logs.worker_lines(_key(spec))),
+            is_accepted,
+            lambda: f"model {spec} did not respond: {error_of(responses[0])}",
+            lambda: self._worker_tail(spec),
         )
         return responses[0]
 
-    def _failed(self, sentence: str, spec: ModelSpec) -> VestalError:
-        lines = quote(self._logs.workers, self._logs.worker_lines(_key(spec)))
-        return VestalError("\n".join([sentence, *lines]))
+    def _worker_tail(self, spec: ModelSpec) -> list[str]:
+        return tail(self._logs.workers, self._logs.worker_lines(_key(spec)))
 
-    def _call(self, spec: ModelSpec, call: Callable[[], Answer]) -> Answer:
+    def _error_with_log(self, spec: ModelSpec, message: str) -> VestalError:
+        return VestalError("\n".join([message, *self._worker_tail(spec)]))
+
+    def _call(self, spec: ModelSpec, call: Callable[[], T]) -> T:
         try:
             return call()
         except requests.Timeout:
-            raise self._failed(
-                f"model {spec} gave no answer in time (--timeout gives it longer)", spec
+            raise self._error_with_log(
+                spec, f"model {spec} did not respond in time (see --timeout)"
             ) from None
         except requests.RequestException as error:
-            self._check(_END_SECONDS)
-            raise VestalError(
-                f"model {spec}: TorchServe broke off the connection ({error})"
-            ) from None
+            self._check(_CLEANUP_SECONDS)
+            raise VestalError(f"model {spec}: the call of TorchServe failed ({error})") from None
 
     def _wait(
         self,
         condition: Callable[[], bool],
-        complaint: Callable[[], str],
+        problem: Callable[[], str],
         lines: Callable[[], list[str]],
     ) -> None:
         while not condition():
             self._check(0)
-            self._raise_if_late(complaint, lines)
+            self._raise_if_late(problem, lines)
             time.sleep(_POLL_SECONDS)
 
-    def _raise_if_late(self, complaint: Callable[[], str], lines: Callable[[], list[str]]) -> None:
+    def _raise_if_late(self, problem: Callable[[], str], lines: Callable[[], list[str]]) -> None:
         if time.monotonic() > self._deadline:
             waited = time.monotonic() - self._started
-            sentence = f"{complaint()} after {waited:.0f} s (--timeout gives it longer)"
-            raise VestalError("\n".join([sentence, *lines()]))
+            message = f"{problem()} after {waited:.0f} s (see --timeout)"
+            raise VestalError("\n".join([message, *lines()]))
 
 
 def _key(spec: ModelSpec) -> str:
-    """As TorchServe names the threads of a version."""
+    """Return the version's name in TorchServe's logs."""
     return f"{spec.name}_{spec.version}"

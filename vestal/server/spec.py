@@ -1,4 +1,4 @@
-"""Which archives to serve: `NAME=ARCHIVE` as the user says it, or the newest of each model."""
+"""Find the archives to serve: those that the user names, or the newest version of each model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One version to serve. `archive` lies in the model store; `version` is its manifest's."""
+    """One version to serve. `archive`: its path in the model store."""
 
     name: str
     version: str
@@ -29,146 +29,142 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """An archive that is not served, by its file name, and why not."""
+class FailedArchive:
+    """File name of an archive that cannot be served, and the reason."""
 
     archive: str
     error: VestalError
 
 
 def find_models(
-    wanted: Sequence[str | ModelSpec], store: Path, failed: list[Failed] | None = None
-) -> list[ModelSpec]:
-    """What to serve, in the order of registration: the first version of a model is its default.
+    requested: Sequence[str | ModelSpec], store: Path
+) -> tuple[list[ModelSpec], list[FailedArchive]]:
+    """Find the versions to serve; the first version of a model will be its default.
 
-    `wanted`: `NAME=ARCHIVE` or `ARCHIVE`; nothing means the newest version of every model.
-    `failed`: gets the archives that cannot be read; without it the first one is an error.
-    Raises UsageError where one is not in the store or named twice, VestalError where none is a
-    readable archive or the store is empty.
+    Args:
+        requested: `NAME=ARCHIVE` or `ARCHIVE`; empty for the newest version of every model.
+        store: the model store.
+
+    Returns:
+        The versions, and the archives that cannot be read.
+
+    Raises:
+        UsageError: an archive is not in the store, or a version is requested twice.
+        VestalError: there is no archive that can be read.
     """
-    reading = _Reading(failed)
     if not store.is_dir():
         raise VestalError(
-            f"there is no model store {store}: make an archive first (`vestal pack MODEL`) "
-            "or say where they are (--model-store DIR)"
+            f"there is no model store {store}. Pack an archive first (`vestal pack MODEL`), or "
+            "pass the folder with --model-store DIR"
         )
-    if not wanted:
-        return _newest(store, reading)
-    specs = []
-    for each in wanted:
-        if isinstance(each, ModelSpec):
-            specs.append(each)
-        else:
-            archive, name = _named(each, store)
-            specs += reading.read(archive, name, fatal=UsageError)
-    for index, spec in enumerate(specs):
-        for other in specs[:index]:
-            if (spec.name, spec.version) == (other.name, other.version):
-                raise UsageError(
-                    f"{spec} is named twice ({other.archive.name} and {spec.archive.name}): "
-                    "name one of them, or give one another name (NAME=ARCHIVE)"
-                )
+    specs, failed = _find_requested(requested, store) if requested else _find_newest(store)
     if not specs:
-        raise none_served(reading.failed)
-    return specs
+        raise no_archive_error(failed)
+    return specs, failed
 
 
-def none_served(failed: Sequence[Failed]) -> VestalError:
-    """The error where every archive failed."""
+def no_archive_error(failed: Sequence[FailedArchive]) -> VestalError:
+    """Return the error if every archive failed."""
     if len(failed) == 1:
         return failed[0].error
     return VestalError("\n".join(["no archive can be served:", *(str(f.error) for f in failed)]))
 
 
-class _Reading:
-    """Reads archives; those that cannot be read are collected, or raised where nobody collects."""
-
-    def __init__(self, failed: list[Failed] | None) -> None:
-        self._raises = failed is None
-        self.failed: list[Failed] = [] if failed is None else failed
-
-    def read(
-        self, archive: Path, name: str | None = None, fatal: type[VestalError] | None = None
-    ) -> list[ModelSpec]:
-        """One spec, or none; errors of the type `fatal` are raised in any case."""
+def _find_requested(
+    requested: Sequence[str | ModelSpec], store: Path
+) -> tuple[list[ModelSpec], list[FailedArchive]]:
+    specs: list[ModelSpec] = []
+    failed: list[FailedArchive] = []
+    for each in requested:
+        if isinstance(each, ModelSpec):
+            specs.append(each)
+            continue
+        archive, name = _parse(each, store)
         try:
-            return [read_spec(archive, name)]
+            specs.append(read_spec(archive, name))
+        except UsageError:
+            raise
         except VestalError as error:
-            if fatal is not None and isinstance(error, fatal):
-                raise
-            self.fail(archive, error)
-            return []
+            failed.append(FailedArchive(archive.name, error))
+    for index, spec in enumerate(specs):
+        for other in specs[:index]:
+            if (spec.name, spec.version) == (other.name, other.version):
+                raise UsageError(
+                    f"{spec} is requested twice ({other.archive.name} and {spec.archive.name}). "
+                    "Pass one of them, or serve one under another name (NAME=ARCHIVE)"
+                )
+    return specs, failed
 
-    def fail(self, archive: Path, error: VestalError) -> None:
-        if self._raises:
-            raise error
-        self.failed.append(Failed(archive.name, error))
+
+def _find_newest(store: Path) -> tuple[list[ModelSpec], list[FailedArchive]]:
+    newest: dict[str, ModelSpec] = {}
+    ambiguous: set[str] = set()
+    failed: list[FailedArchive] = []
+    archives = sorted(store.glob("*.mar"))
+    if not archives:
+        raise VestalError(
+            f"the model store {store} has no archive. Pack one first (`vestal pack MODEL`)"
+        )
+    for archive in archives:
+        try:
+            spec = read_spec(archive)
+            best = newest.get(spec.name)
+            if best is not None and best.version == spec.version:
+                ambiguous.add(spec.name)
+                raise VestalError(
+                    f"{best.archive.name} and {archive.name} in {store} are both {spec}. "
+                    "Remove one, or pass the archives to serve"
+                )
+        except VestalError as error:
+            failed.append(FailedArchive(archive.name, error))
+            continue
+        if best is None or _order(spec.version) > _order(best.version):
+            newest[spec.name] = spec
+            ambiguous.discard(spec.name)
+    return [spec for name, spec in newest.items() if name not in ambiguous], failed
 
 
 def read_spec(archive: Path, name: str | None = None) -> ModelSpec:
-    """Reads the manifest of an archive; `name` overrides its model name.
+    """Read the manifest of an archive; `name` replaces its model name.
 
-    Raises VestalError where the file is not a model archive, UsageError where the name cannot be.
+    Raises:
+        VestalError: the file is not a model archive.
+        UsageError: the model's name or version has invalid characters.
     """
     try:
         manifest = read_manifest(archive)
     except UsageError as error:  # one damaged archive does not stop the others
         raise VestalError(str(error)) from None
     name, version = name or manifest.name, manifest.version
-    for what, value in (("name", name), ("version", version)):
-        if not _NAME.fullmatch(value):  # it becomes a part of an address
+    for part, value in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(value):  # it becomes part of a URL
             raise UsageError(
-                f"{archive}: the model {what} is {value!r}, expected letters, digits, `_`, `-`, `.`"
+                f"{archive}: the model {part} is {value!r}; "
+                "expected letters, digits, `_`, `-` and `.`"
             )
     return ModelSpec(name, version, archive)
 
 
-def _named(text: str, store: Path) -> tuple[Path, str | None]:
-    """The archive, and the name that is given to its model."""
+def _parse(text: str, store: Path) -> tuple[Path, str | None]:
+    """Return the archive, and the model's name if the user gives one."""
     name, equals, file = text.rpartition("=")
     if not file or (equals and not name):
         raise UsageError(f"--models {text!r}: expected NAME=ARCHIVE or ARCHIVE")
-    # TorchServe registers by file name in the store; by URL it would delete the archive when the
+    # TorchServe gets a file name in the store. If it gets a URL, it deletes the archive when the
     # model is unregistered.
     path = Path(file)
     if len(path.parts) > 1:
         if path.absolute().parent.resolve() != store.resolve():
             raise UsageError(
-                f"{file} is not in the model store {store}: copy it there, "
-                "or say --model-store for the folder it is in"
+                f"{file} is not in the model store {store}. Copy it there, or pass its folder with "
+                "--model-store"
             )
         path = Path(path.name)
     return find_stored(store, str(path)), name or None
 
 
-def _newest(store: Path, reading: _Reading) -> list[ModelSpec]:
-    newest: dict[str, ModelSpec] = {}
-    twice: set[str] = set()
-    for spec in (spec for archive in sorted(store.glob("*.mar")) for spec in reading.read(archive)):
-        best = newest.get(spec.name)
-        if best is not None and best.version == spec.version:
-            error = VestalError(
-                f"{best.archive.name} and {spec.archive.name} in {store} are both {spec}: "
-                "remove one, or name what to serve with --models"
-            )
-            reading.fail(spec.archive, error)
-            twice.add(spec.name)
-        elif best is None or _order(spec.version) > _order(best.version):
-            newest[spec.name] = spec
-            twice.discard(spec.name)
-    for name in twice:
-        del newest[name]
-    if not newest and reading.failed:
-        raise none_served(reading.failed)
-    if not newest:
-        raise VestalError(
-            f"the model store {store} holds no archive: make one first (`vestal pack MODEL`)"
-        )
-    return list(newest.values())
-
-
 def _order(version: str) -> tuple[bool, Version, str]:
-    """Versions by their numbers; what is no version number comes before all that are."""
+    """Return a sort key: by version number; other versions come first."""
     try:
         return True, Version(version), version
     except InvalidVersion:

@@ -1,7 +1,7 @@
-"""Helpers for tests of code that calls models, and of models; neither needs Java.
+"""Helpers for tests of callers and of models, without Java.
 
-`FakeServer` responds like a TorchServe, without a model. The pytest fixture `archive`
-(vestal.testing.archives) loads an archive or a model and runs it without a server.
+`FakeServer` responds like TorchServe, without a model. The pytest plugin `vestal.testing.plugin`
+has the fixture `archive`, which runs an archive or a model without a server.
 """
 
 from __future__ import annotations

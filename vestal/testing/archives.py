@@ -1,11 +1,11 @@
-"""Archives and models under test, in the test's own process: no server, no Java.
+"""Run archives and models in the process of a test, without a server.
 
-    def test_a_seven_is_a_seven(archive):
-        (answer,) = archive("model_store/mnist-1.0.mar").predict([Path("seven.png")])
-        assert answer.json()["label"] == "7"
+    def test_seven(archive):
+        (response,) = archive("model_store/mnist-1.0.mar").predict([Path("seven.png")])
+        assert response.json()["label"] == "7"
 
-The fixture `archive` comes with Vestal's pytest plugin. An input is what `Client.predict` takes,
-and goes the way that TorchServe would send it.
+The fixture `archive` is in `vestal.testing.plugin`. Inputs are those of `Client.predict`; the
+handler receives them as TorchServe would pass them on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vestal.project import Project
 
 
 class ArchiveUnderTest:
-    """A loaded handler, asked as callers ask a server."""
+    """A loaded handler that receives requests as it would from a server."""
 
     def __init__(self, loaded: LoadedArchive, frontend: Frontend) -> None:
         self.loaded = loaded
@@ -38,71 +38,75 @@ class ArchiveUnderTest:
         headers: Mapping[str, str] | None = None,
         explain: bool = False,
     ) -> list[Response]:
-        """All inputs as one batch: an answer for each, in order; also for those refused.
+        """Send all inputs as one batch; return a response for each, in order.
 
         Args:
-            inputs: what `Client.predict` takes: paths, bytes, texts, images, arrays, JSON values;
-                or `vestal.inprocess.loaded_archive.Input` for what no client would send.
-            headers: on every request; a Content-Type replaces the input's own.
-            explain: as for `/explanations`.
+            inputs: as for `Client.predict`: paths, bytes, texts, images, arrays, JSON values; or
+                `vestal.inprocess.Input` for requests that no client sends.
+            headers: of every request; Content-Type replaces the input's own.
+            explain: request explanations instead of predictions.
 
         Raises:
             InvalidInput: an input that cannot be sent.
         """
-        batch = [one if isinstance(one, Input) else _sent(one, headers or {}) for one in inputs]
+        batch = [
+            each if isinstance(each, Input) else _encode(each, headers or {}) for each in inputs
+        ]
         answers, _ = self._frontend.predict_batch(self.loaded, batch, explain=explain)
         return answers
 
     def describe(self) -> Any:
-        """What `GET /models/NAME?customized=true` answers."""
+        """Return the handler's description, as in `GET /models/NAME?customized=true`."""
         return self.loaded.describe()
 
     @property
     def handler(self) -> Any:
-        """The handler itself, for what no answer shows."""
+        """The handler object."""
         return self.loaded.handler
 
     @property
     def times(self) -> Times | None:
-        """Seconds of the last batch, step by step."""
+        """Seconds that each step of the last batch took."""
         return self.loaded.times
 
 
-def _sent(given: Any, headers: Mapping[str, str]) -> RawRequest:
-    payload, rest = encode(given), dict(headers)
+def _encode(value: Any, headers: Mapping[str, str]) -> RawRequest:
+    payload, rest = encode(value), dict(headers)
     types = [rest.pop(name) for name in list(rest) if name.lower() == "content-type"]
     return RawRequest("", payload.body, [payload.content_type, *types][-1], rest)
 
 
-class Archives:
-    """Loads what tests ask for, each once: what the fixture `archive` gives."""
+class ArchiveLoader:
+    """Loads archives and models, each once; the value of the fixture `archive`."""
 
-    def __init__(self, project: Project, opened: ExitStack) -> None:
-        self._project, self._opened = project, opened
+    def __init__(self, project: Project, stack: ExitStack) -> None:
+        self._project, self._stack = project, stack
         self._loaded: dict[tuple[Any, ...], ArchiveUnderTest] = {}
 
-    def __call__(self, target: str | Path, *, batch_size: int = 1, **said: str) -> ArchiveUnderTest:
-        """An archive's path or name in the model store, or a model, as of `vestal run`.
+    def __call__(
+        self, target: str | Path, *, batch_size: int = 1, **options: str
+    ) -> ArchiveUnderTest:
+        """Load an archive (a path, or a name in the model store) or a model.
 
         Args:
-            batch_size: what the handler warms up for.
-            said: of a model, `weights`, `engine` and `precision`; of a packed one, `version`.
+            batch_size: largest batch; the handler is warmed up for it.
+            options: `weights`, `engine` and `precision` of a model; `version` of an archive.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such archive or model.
             VestalError: it does not load.
         """
-        key = (str(target), batch_size, *sorted(said.items()))
+        key = (str(target), batch_size, *sorted(options.items()))
         if key not in self._loaded:
             frontend = Frontend.of(self._project)
-            found = find_runnable(self._project, str(target), **said)
-            loaded = self._opened.enter_context(found.loaded(batch_size, decode=frontend.decode))
+            found = find_runnable(self._project, str(target), **options)
+            loaded = self._stack.enter_context(found.loaded(batch_size, decode=frontend.decode))
             self._loaded[key] = ArchiveUnderTest(loaded, frontend)
         return self._loaded[key]
 
 
 @contextmanager
-def archives(project: Project) -> Iterator[Archives]:
-    """For tests without pytest: everything is closed at the end."""
-    with ExitStack() as opened:
-        yield Archives(project, opened)
+def load_archives(project: Project) -> Iterator[ArchiveLoader]:
+    """Yield a loader, for tests without pytest; close everything that it loaded."""
+    with ExitStack() as stack:
+        yield ArchiveLoader(project, stack)

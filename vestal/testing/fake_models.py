@@ -21,7 +21,7 @@ class FakeError(Exception):
 
 @dataclass
 class FakeVersion:
-    """One version. Its workers are READY at once."""
+    """One served version. Its workers are READY immediately."""
 
     model: str
     version: str
@@ -32,6 +32,7 @@ class FakeVersion:
     described: int = 0
 
     def document(self) -> dict[str, Any]:
+        """Return the version's description in TorchServe's format."""
         return {
             "modelName": self.model,
             "modelVersion": self.version,
@@ -99,7 +100,7 @@ class FakeModels:
                 if query.get("customized") == "true":
                     if not found.workers:
                         raise FakeError(*no_worker(found))
-                    # One worker after the other, each naming itself.
+                    # The workers take turns, and each sends its id.
                     worker = f"worker-{found.described % found.workers}"
                     found.described += 1
                     document["customizedMetadata"] = {"worker": worker}

@@ -47,13 +47,13 @@ class FakeRequest:
 
 
 class FakeServer:
-    """Responds as TorchServe with Vestal's handlers does; `client()` creates its client.
+    """Responds like TorchServe with Vestal's handlers; `client()` creates a client for it.
 
         with FakeServer() as server, server.client() as client:
             server.answer("mnist", {"label": "7"})
             assert client.predict("mnist", b"...")["label"] == "7"
 
-    `url` is the address of all three APIs. `token`: required from callers unless None.
+    `url` is the address of all three APIs. `token`: token that callers must send; None: none.
     `requests`: every prediction and explanation request so far, including failed ones.
     """
 

@@ -1,4 +1,8 @@
-"""The pytest plugin: the fixture `archive`. It imports nothing until a test asks for it."""
+"""Pytest plugin with the fixture `archive`.
+
+# conftest.py in the root folder of the tests
+pytest_plugins = ["vestal.testing.plugin"]
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vestal.testing.archives import Archives
+    from vestal.testing.archives import ArchiveLoader
 
 
 @pytest.fixture(scope="session")
-def archive(pytestconfig: pytest.Config) -> Iterator[Archives]:
-    """`archive("model_store/mnist-1.0.mar").predict([Path("seven.png")])`: answers, no server.
+def archive(pytestconfig: pytest.Config) -> Iterator[ArchiveLoader]:
+    """Load an archive or model without a server: `archive("mnist-1.0.mar").predict([...])`.
 
-    Each archive or model loads once a session; names and paths are those of pytest's root folder.
+    Each one is loaded once per session. Names and paths start at pytest's root folder.
     """
     from vestal.project import Project
-    from vestal.testing.archives import archives
+    from vestal.testing.archives import load_archives
 
-    with archives(Project(pytestconfig.rootpath)) as found:
-        yield found
+    with load_archives(Project(pytestconfig.rootpath)) as loader:
+        yield loader

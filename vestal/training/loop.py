@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from vestal.errors import UsageError, VestalError
-from vestal.files.storage import whole
+from vestal.files.storage import atomic_write
 from vestal.recipes.recipe import Examples, Recipe, Splits
 from vestal.training.loading import Shuffled, Transform, loader
 
@@ -37,7 +37,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole(Path(path)) as fresh:
+        with atomic_write(Path(path)) as fresh:
             super().save_checkpoint(checkpoint, fresh, storage_options)
 
 

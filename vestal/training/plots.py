@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vestal.files.storage import whole
+from vestal.files.storage import atomic_write
 
 MOST_NAMED = 30  # labels in a confusion matrix
 
@@ -132,5 +132,5 @@ def draw_predicted(
 
 
 def _save(figure: Figure, file: Path) -> None:
-    with whole(file) as fresh:
+    with atomic_write(file) as fresh:
         figure.savefig(fresh, dpi=100)

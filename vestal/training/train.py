@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vestal import runs
 from vestal.errors import UsageError, VestalError
-from vestal.files.storage import problem, write_text
+from vestal.files.disk_errors import describe_disk_error
+from vestal.files.storage import write_text
 from vestal.models import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import DataSet, Recipe, Splits, load_recipe, load_transform
@@ -221,7 +222,7 @@ def _left_resumable(name: str, folder: Path, *, new: bool) -> Iterator[None]:
         begun = (folder / LAST).is_file()
         if new and not begun:
             shutil.rmtree(folder)
-        elif begun and (reason := problem(error, denied=False)):
+        elif begun and (reason := describe_disk_error(error, denied=False)):
             raise VestalError(
                 f"{reason}: `vestal train {name} --resume` continues after the last whole epoch"
             ) from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vestal.errors import VestalError
-from vestal.files.storage import whole
+from vestal.files.storage import atomic_write
 
 # By format: the file, and the further files that it needs in an archive.
 ARTIFACTS = {
@@ -159,5 +159,5 @@ def _any_batch() -> tuple[dict[int, Any]]:
 
 def _whole(file: Path, write: Callable[[Path], Any]) -> None:
     """The file appears whole or not at all, also when several make it at once."""
-    with whole(file) as fresh:
+    with atomic_write(file) as fresh:
         write(fresh)

@@ -1,4 +1,4 @@
-"""The files by which commands and clients find the server: what it serves, and its phase."""
+"""Files by which commands and clients find the server: the ready files and the phase file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ import requests
 
 from vestal.project import Phase, Project, ReadyFile
 from vestal.server.api import Api
-from vestal.server.launch import partial
+from vestal.server.launch import temporary_path
 
 _REFRESH_SECONDS = 1.0
 _CALL_SECONDS = 5.0
 
 
-class Publishing:
-    """The ready files and the phase file of one server; safe to use from several threads."""
+class StateFiles:
+    """The ready files and the phase file of a server. Thread-safe."""
 
     def __init__(self, project: Project, ready_files: Sequence[Path]) -> None:
         self._ready_files, self._phase_file = ready_files, project.phase_file
         self._ready: ReadyFile | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._follower: threading.Thread | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -37,40 +36,39 @@ class Publishing:
 
     @property
     def ready(self) -> ReadyFile | None:
-        """What the ready file contains; None while there is none."""
+        """Contents of the ready file; None if there is none."""
         return self._ready
 
-    def phase(self, phase: str) -> None:
-        """Tells that the server is `starting` or `stopping`, from now on."""
+    def write_phase(self, phase: str) -> None:
+        """Write that the server is `starting` or `stopping`."""
         _write(self._phase_file, json.dumps(Phase(phase, os.getpid(), time.time())._asdict()))
 
-    def publish(self, ready: ReadyFile) -> None:
-        """Writes the ready files."""
+    def write_ready(self, ready: ReadyFile) -> None:
+        """Write the ready files and remove the phase file."""
         with self._lock:
             self._write(ready)
         _remove(self._phase_file)
 
-    def follow(self, api: Api) -> None:
-        """Keeps the list of models up to date, in a thread of its own, until `withdraw`."""
-        self._follower = threading.Thread(target=self._follow, args=(api,), daemon=True)
-        self._follower.start()
+    def keep_updated(self, api: Api) -> None:
+        """Update the list of models in a thread, until `remove_ready`."""
+        threading.Thread(target=self._update, args=(api,), daemon=True).start()
 
-    def withdraw(self) -> None:
-        """The server is not ready any more; once is enough."""
+    def remove_ready(self) -> None:
+        """Remove the ready files; a second call does nothing."""
         with self._lock:
             self._ended.set()
             self._ready = None
             _remove(*self._ready_files)
 
-    def end(self) -> None:
-        """The server is gone, or is not going to start."""
+    def remove_phase(self) -> None:
+        """Remove the phase file: the server has ended."""
         _remove(self._phase_file)
 
-    def _follow(self, api: Api) -> None:
+    def _update(self, api: Api) -> None:
         while not self._ended.wait(_REFRESH_SECONDS):
-            # A server that is busy, or ends, tells it the next time, or never.
+            # If the server is busy, the next round updates the list.
             with contextlib.suppress(requests.RequestException, OSError, ValueError, KeyError):
-                served = api.served(_CALL_SECONDS)
+                served = api.list_versions(_CALL_SECONDS)
                 with self._lock:
                     if self._ready is None:
                         return
@@ -86,11 +84,11 @@ class Publishing:
 
 
 def _write(file: Path, text: str) -> None:
-    partial(file).write_text(text, encoding="utf-8")
-    partial(file).replace(file)
+    temporary_path(file).write_text(text, encoding="utf-8")
+    temporary_path(file).replace(file)
 
 
 def _remove(*files: Path) -> None:
     for file in files:
-        for each in (file, partial(file)):  # a full disk leaves a part of one
-            each.unlink(missing_ok=True)
+        for path in (file, temporary_path(file)):  # incomplete if the disk was full
+            path.unlink(missing_ok=True)
