@@ -32,8 +32,8 @@ from vestal.project import Project
 from vestal.recipes.objectives import Regression
 from vestal.recipes.recipe import Splits, load_recipe
 from vestal.runs import Run
-from vestal.training.datasets import image_folder
-from vestal.weights.import_weights import bring
+from vestal.training.image_folders import image_folder
+from vestal.weights.import_weights import import_weights
 
 NO = RefusedInput(415, "InputError", "not an image")
 
@@ -184,7 +184,7 @@ class Passages:
 def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
     project = Project(tmp_path)
     source = language_model(tmp_path / "hub")
-    run = bring(project, "gpt2", str(source), tmp_path / "brought")
+    run = import_weights(project, "gpt2", str(source), tmp_path / "brought")
     archive = pack(project, "gpt2", version="1.0", weights=str(source)).archive
     recipe = load_recipe(project, "gpt2")
     texts = Passages(["the quick brown fox", "fox", "a fox jumps. \u00e9", "long " * 40])
@@ -272,7 +272,7 @@ def test_an_archive_of_another_name_needs_a_recipe(project, monkeypatch):
     manifest = folder / "MAR-INF" / "MANIFEST.json"
     manifest.write_text(manifest.read_text().replace('"mnist"', '"sevens"'))
     try:
-        with pytest.raises(UsageError, match=r"no model 'sevens'.*with --recipe"):
+        with pytest.raises(UsageError, match=r"unknown model 'sevens'.*with --recipe"):
             run_command(project, monkeypatch, "unpacked")
         arguments = ("unpacked", "--recipe", "mnist", "--dataset", "digits", "--json")
         done = run_command(project, monkeypatch, *arguments)

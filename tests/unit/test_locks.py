@@ -14,8 +14,8 @@ from vestal.client import renewal
 from vestal.files.locks import FileLock
 from vestal.mar.index import updating
 from vestal.project import Project
-from vestal.runs import locked
 from vestal.server.lock import lock
+from vestal.training.train import lock_folder
 
 # Takes every lock of the project, forks a child that outlives it, and says the child's pid.
 OWNER = """
@@ -27,13 +27,13 @@ from vestal.mar.index import updating
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project
-from vestal.runs import locked
+from vestal.training.train import lock_folder
 from vestal.server.lock import lock
 
 root = Path(sys.argv[1])
 with ExitStack() as stack:
     stack.enter_context(Journal(root / "out.csv.journal", {}))
-    stack.enter_context(locked(root / "run"))
+    stack.enter_context(lock_folder(root / "run"))
     stack.enter_context(updating(root / "model_store"))
     assert stack.enter_context(renewal._lock(root / "key_file.json"))
     served = lock(Project(root))
@@ -59,7 +59,7 @@ def killed(tmp_path):
 
 
 def test_no_lock_of_a_killed_process_is_held_by_its_child(killed):
-    with Journal(killed / "out.csv.journal", {}), locked(killed / "run"):
+    with Journal(killed / "out.csv.journal", {}), lock_folder(killed / "run"):
         pass
     store = FileLock(killed / "model_store")
     assert store.acquire()  # at once, where updating() waits

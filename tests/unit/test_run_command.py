@@ -23,7 +23,7 @@ from vestal.inprocess.messages import Answer, RefusedRequest
 from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.layout import MANIFEST
 from vestal.mar.store import find_archive, model_of
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 
 

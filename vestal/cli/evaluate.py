@@ -13,7 +13,7 @@ from vestal.cli.arguments import Data, ModelOrArchive, RequestTimeout, Version, 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
-from vestal.runs import shown
+from vestal.runs import format_figure
 
 if TYPE_CHECKING:
     from vestal.evaluation import Evaluation
@@ -102,7 +102,7 @@ def print_evaluation(found: Evaluation) -> None:
     figures = Table(box=None, pad_edge=False)
     row = {"inputs": f"{found.size:,}", "refused": f"{len(found.refused):,}"}
     for name, value in report.figures.items():
-        row[name] = shown(name, value)
+        row[name] = format_figure(name, value)
     if isinstance(report, Classified) and report.undecided:
         row["no label"] = f"{report.undecided:,}"
     if isinstance(report, Scored):

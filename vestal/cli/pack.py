@@ -47,7 +47,7 @@ def pack(
 
     with err.status("Packing"), quick_imports():
         from vestal.archive.pack import pack as pack_archive
-        from vestal.models import model_name
+        from vestal.model_folders import model_name
         from vestal.project import Project
 
         project = Project.here()

@@ -23,7 +23,7 @@ from vestal.evaluation.sources import (
     WeightsSource,
 )
 from vestal.mar.store import model_of
-from vestal.models import find_model, handler_options
+from vestal.model_folders import find_model, handler_options
 from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe
 

@@ -11,7 +11,7 @@ from vestal.errors import VestalError
 from vestal.recipes.objectives import Classification, NextToken, Regression
 from vestal.recipes.recipe import Examples, Recipe
 from vestal.recipes.request_body import Body, body_of, json_body
-from vestal.training.datasets import ImageFiles
+from vestal.training.image_folders import ImageFiles
 
 # Called with the number of inputs that are done.
 Progress = Callable[[int], object]
