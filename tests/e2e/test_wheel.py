@@ -192,7 +192,7 @@ def test_the_written_test_passes(installed):
     assert "3 passed" in said
 
 
-def test_without_extridentity_the_client_alone(wheel, tmp_path):
+def test_without_extras_it_is_the_client_alone(wheel, tmp_path):
     install(tmp_path / "venv", f"vestal @ {wheel.as_uri()}")
     client = Installed(tmp_path / "venv", tmp_path)
     packages = json.loads(
