@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vestal.models import zoo
+from vestal.model_folders import zoo
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.training.settings import Settings

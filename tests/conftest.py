@@ -106,7 +106,7 @@ def trained_project(tmp_path_factory: pytest.TempPathFactory):
 def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     """A project with every model of the zoo, trained for as little as does, packed as 1.0."""
     from vestal.archive.pack import pack
-    from vestal.models import zoo
+    from vestal.model_folders import zoo
     from vestal.training.settings import Settings
     from vestal.training.train import train
 

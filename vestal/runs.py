@@ -1,32 +1,30 @@
-"""What a training leaves, and packing takes: `runs/<model>/<number>/`.
+"""A run: the folder of a training, `runs/<model>/<number>/`, and its record.
 
-    model.*             the artifact in each format that the recipe saves
-    index_to_name.json  the labels, of a classifier
-    transforms.py       the preprocessing that it was trained with
-    model.py, ...       its architecture, and what else of the model's folder travels with it
-    sample/             one input of the test split, for the archive's sample
-    history.json        loss, rate and figures by epoch; curve.png draws them
-    training.json       the record: data set, seed, epochs, figures, versions
+    model.*             the weights in each format of the recipe
+    index_to_name.json  the labels of a classifier
+    transforms.py       the preprocessing
+    model.py, ...       the other code of the model that an archive needs
+    sample/             one input of the test split, for the sample of an archive
+    history.json        loss, learning rate and metrics by epoch; curve.png plots them
+    training.json       the record: data set, seed, epochs, metrics, versions
 
-While a training runs there are `settings.json` and `checkpoints/`, and no training.json yet.
+During a training there are `settings.json` and `checkpoints/`; training.json is written last.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
-from vestal.files.locks import FileLock
 from vestal.files.storage import write_text
+from vestal.model_folders import TRANSFORMS as TRANSFORMS
 from vestal.project import Project
 
 LABELS = "index_to_name.json"
-TRANSFORMS = "transforms.py"
 RECORD = "training.json"
 SETTINGS = "settings.json"
 SAMPLE = "sample"
@@ -36,18 +34,18 @@ ARTIFACTS = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training's record; `folder` is where it stands.
+    """The record of a training, or of imported weights.
 
     Attributes:
-        dataset: what it was trained on; of weights from elsewhere, where they come from.
-        artifacts: the files that hold weights; the first is the one to serve.
-        support: the other files that travel in an archive, in its root.
-        figure: the name of the one that stands for the others.
-        validation, test: the figures by name; empty for weights from elsewhere.
-        input_shape: of one prepared input, the model's.
-        versions: of the packages that made the artifacts.
-        compression: what distillation or pruning did, before and after.
-        background: what transparent images were shown on; None: it was not trained on image files.
+        dataset: name of the data set; for imported weights, their source.
+        artifacts: files with weights; the first is the one to serve.
+        support: other files that an archive needs, in its root.
+        figure: name of the main metric.
+        validation, test: metrics by name; empty for imported weights.
+        input_shape: shape of one prepared input.
+        versions: versions of the packages that wrote the artifacts.
+        compression: the models before and after distillation or pruning.
+        background: color behind transparent images; None: not trained on image files.
     """
 
     folder: Path
@@ -69,21 +67,21 @@ class Run:
     background: str | None = None
 
     def write(self) -> None:
-        """Written last: a folder with a record is whole."""
+        """Write the record; a folder with a record is complete."""
         record = {key: value for key, value in asdict(self).items() if key != "folder"}
         write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Reads a run's record.
+        """Read the record of a run.
 
         Raises:
-            VestalError: the folder is no finished training; the message names what is missing.
+            VestalError: not a finished training; the message names the missing file.
         """
         if not (folder / RECORD).is_file():
             raise VestalError(
                 f"{folder} is not a finished training (no {RECORD}): "
-                "name a folder that `vestal train` left"
+                "pass a folder that `vestal train` wrote"
             )
         try:
             run = cls(folder=folder, **json.loads((folder / RECORD).read_text("utf-8")))
@@ -94,11 +92,11 @@ class Run:
         run._check(folder / RECORD)
         missing = [file for file in (*run.artifacts, *run.support) if not (folder / file).is_file()]
         if missing:
-            raise VestalError(f"{folder} is not whole (no {', '.join(missing)}): train again")
+            raise VestalError(f"{folder} is incomplete (no {', '.join(missing)}): train again")
         return run
 
     def _check(self, record: Path) -> None:
-        """Raises VestalError for a record that `vestal train` does not write."""
+        """Raise VestalError for a record that `vestal train` does not write."""
         texts: tuple[Any, ...] = (self.model, self.task, self.dataset)
         lists: tuple[Any, ...] = (self.artifacts, self.support)
         if not all(isinstance(text, str) for text in texts) or not all(
@@ -115,18 +113,18 @@ class Run:
         for file in (*self.artifacts, *self.support):
             if not stays_inside(self.folder, file):
                 raise VestalError(
-                    f"{record} names {file}, which is outside of {self.folder}: every file of a "
-                    "training is in its folder; copy it there"
+                    f"{record} names {file}, which is outside of {self.folder}: copy it into the "
+                    "folder"
                 )
 
     @property
     def labels(self) -> list[str] | None:
-        """The names of the classes, in order; None where there are none.
+        """Names of the classes, in order; None if the model is not a classifier.
 
         Raises:
-            VestalError: the file is not what `vestal train` writes.
+            VestalError: an invalid file.
         """
-        # Not above: a process that holds an archive must import the archive's own copy first.
+        # Imported late: a process with an archive must import the archive's own copy first.
         from vestal_handlers.labels import labels_in
 
         file = self.folder / LABELS
@@ -140,32 +138,32 @@ class Run:
             ) from None
 
     def figures(self) -> str:
-        """The test figures for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
-        return ", ".join(f"{name} {shown(name, value)}" for name, value in self.test.items())
+        """The test metrics for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
+        return ", ".join(f"{name} {format_figure(name, v)}" for name, v in self.test.items())
 
 
 def stays_inside(folder: Path, name: str) -> bool:
-    """Whether a file of that name is inside of a folder, after links are followed."""
+    """Whether a file name is inside of a folder, after links are followed."""
     path = Path(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return False
     return (folder / path).resolve().is_relative_to(folder.resolve())
 
 
-def shown(name: str, value: float) -> str:
-    """A figure for people: `98.61%` of an accuracy, four digits of every other."""
+def format_figure(name: str, value: float) -> str:
+    """A metric for people: accuracy as `98.61%`, others with four digits."""
     return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
 
 
 def new_run_folder(project: Project, model: str) -> Path:
-    """Makes the next number's folder under `runs/<model>/`."""
+    """Create the folder with the next number under `runs/<model>/`."""
     parent = project.runs / model
     parent.mkdir(parents=True, exist_ok=True)
     number = max(_numbers(parent), default=0) + 1
     while True:
         try:
             (parent / str(number)).mkdir()
-        except FileExistsError:  # a training beside this one took it
+        except FileExistsError:  # by another training at the same time
             number += 1
         else:
             return parent / str(number)
@@ -175,65 +173,48 @@ def latest_run(project: Project, model: str) -> Path:
     """The newest finished run of a model.
 
     Raises:
-        VestalError: it was never trained here.
+        VestalError: the model was never trained in this project.
     """
     parent = project.runs / model
-    done = [number for number in _numbers(parent) if (parent / str(number) / RECORD).is_file()]
-    if not done:
+    finished = [n for n in _numbers(parent) if (parent / str(n) / RECORD).is_file()]
+    if not finished:
         raise VestalError(
             f"no weights of {model} in {parent}: train it (vestal train {model}) "
-            "or say where they are (--weights)"
+            "or pass its weights with --weights"
         )
-    return parent / str(max(done))
+    return parent / str(max(finished))
 
 
-def find_run(project: Project, named: str) -> Run:
-    """A run by its folder, or the newest run of a model by its name.
+def find_run(project: Project, name: str) -> Run:
+    """A run by its folder, or the newest run of a model by the name of the model.
 
-    A folder of the model's name is only meant where it is a run.
+    A folder with the name of a model is ignored unless it is a run.
 
     Raises:
-        VestalError: there is none, or it is not finished.
+        VestalError: no such run, or an unfinished one.
     """
-    folder = Path(named)
+    folder = Path(name)
     if (folder / RECORD).is_file() or len(folder.parts) > 1:
         return Run.read(folder)
-    return Run.read(latest_run(project, named))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One training at a time in a folder; raises VestalError where another one is at it.
-
-    The lock is on the folder itself, and ends with the process, however it ends.
-    """
-    lock = FileLock(folder)
-    try:
-        if not lock.acquire():
-            raise VestalError(f"another vestal train is at {folder}: wait for it, or stop it")
-        yield
-    finally:
-        lock.release()
+    return Run.read(latest_run(project, name))
 
 
 def unfinished_run(project: Project, model: str) -> Path:
-    """The newest run that was stopped before its end, for `--resume`.
+    """The newest interrupted training of a model, for `--resume`.
 
     Raises:
         VestalError: there is none.
     """
     parent = project.runs / model
-    open_ = [
+    unfinished = [
         number
         for number in _numbers(parent)
         if (parent / str(number) / SETTINGS).is_file()
         and not (parent / str(number) / RECORD).is_file()
     ]
-    if not open_:
-        raise VestalError(
-            f"no training of {model} in {parent} was stopped: there is none to resume"
-        )
-    return parent / str(max(open_))
+    if not unfinished:
+        raise VestalError(f"no interrupted training of {model} in {parent} to resume")
+    return parent / str(max(unfinished))
 
 
 def _numbers(parent: Path) -> list[int]:

@@ -12,7 +12,7 @@ from string import Template
 from vestal.errors import UsageError
 from vestal.files.storage import scratch_folder
 from vestal.files.table_columns import Choice
-from vestal.models import NAME, zoo
+from vestal.model_folders import NAME, zoo
 from vestal.project import Project
 
 TEMPLATES = Path(__file__).parent / "templates"

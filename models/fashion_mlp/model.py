@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of PyTorch's quickstart: flatten, 784-512-512-10 with ReLU."""
+"""The multilayer perceptron of PyTorch's quickstart: 784-512-512-10 with ReLU."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Clothes of Fashion-MNIST: what to train on and how."""
+"""Data and training of fashion_mlp: the clothes of Fashion-MNIST."""
 
 from torchvision.transforms import v2
 
@@ -29,10 +29,10 @@ recipe = Recipe(
     labels=CLOTHES,
     datasets={
         "fashion_mnist": DataSet(load=fashion_mnist, epochs=10),
-        # A mirrored digit is no digit: these are only moved.
+        # No flips: a mirrored digit is not a digit.
         "digits": DataSet(load=digits, epochs=60, augment=v2.RandomCrop(28, padding=2)),
     },
     batch_size=64,
     learning_rate=1e-3,
-    saves=("state_dict", "onnx"),
+    formats=("state_dict", "onnx"),
 )

@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: grey, 28 x 28, from 0 to 1 (the quickstart's)."""
+"""Preprocessing for training and serving: grayscale, 28 x 28, values from 0 to 1."""
 
 import torch
 from torchvision.transforms import v2

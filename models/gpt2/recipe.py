@@ -1,4 +1,4 @@
-"""A language model: what to train on and how."""
+"""Data and training of gpt2."""
 
 from functools import partial
 
@@ -23,9 +23,9 @@ def hub() -> Weights:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(HUB).backend_tokenizer
     except OSError as error:
         raise VestalError(
-            f"{HUB} cannot be had from the Hugging Face hub ({str(error).splitlines()[0]}): say "
-            "--weights FOLDER of a copy (config.json, model.safetensors, tokenizer.json), or "
-            "train the small one: vestal train gpt2"
+            f"{HUB} cannot be downloaded from the Hugging Face hub ({str(error).splitlines()[0]}): "
+            "pass the folder of a copy with --weights (config.json, model.safetensors, "
+            "tokenizer.json), or train a small model: vestal train gpt2"
         ) from None
     return Weights(module, f"{HUB} of the Hugging Face hub", tokenizer=tokenizer)
 
@@ -41,7 +41,7 @@ recipe = Recipe(
     gradient_clip=1.0,
     weight_decay=0.1,
     betas=(0.9, 0.95),
-    saves=("transformers",),
+    formats=("transformers",),
     weights={"gpt2": hub},
     tokenizer=partial(byte_level_bpe, vocabulary=VOCABULARY),
 )

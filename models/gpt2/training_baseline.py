@@ -1,4 +1,4 @@
-"""What a language model must beat: an interpolated bigram model over the same tokens."""
+"""A baseline for language models: an interpolated bigram model of the same tokens."""
 
 import math
 from collections import Counter
@@ -9,10 +9,10 @@ from itertools import pairwise
 def perplexity(
     train: Sequence[Sequence[int]], test: Sequence[Sequence[int]], vocabulary: int
 ) -> float:
-    """exp of the mean negative log-probability of every token of `test` but each first one.
+    """The perplexity of `test`, without the first token of each text.
 
     p(b|a) = x * c(ab) / c(a) + (1 - x) * ((1 - y) * c(b) / n + y / vocabulary), Jelinek-Mercer
-    interpolation; x and y are the best for `test` itself, which is to the baseline's advantage.
+    interpolation; x and y are chosen on `test` itself, which favors the baseline.
     """
     singles = Counter(token for text in train for token in text)
     pairs = Counter(pair for text in train for pair in pairwise(text))

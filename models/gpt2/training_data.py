@@ -1,4 +1,4 @@
-"""English: Python's own reference, as `pydoc_data.topics` has it."""
+"""Training data of gpt2: Python's reference manual in `pydoc_data.topics`."""
 
 import random
 from pydoc_data.topics import topics
@@ -6,15 +6,15 @@ from pydoc_data.topics import topics
 from vestal.recipes.recipe import Splits
 from vestal.training.tables import Texts, passages
 
-SPLIT_SEED = 0  # of the data, whatever the training's seed
-PIECE_BYTES = 4000  # what is held out is so long
-PASSAGE_BYTES = 500  # of a held-out passage: within the model's context
+SPLIT_SEED = 0  # of the data; a training has a seed of its own
+PIECE_BYTES = 4000  # length of the pieces that are split
+PASSAGE_BYTES = 500  # length of a held-out passage, within the model's context
 
 
 def pydoc_topics() -> Splits:
-    """465 kB in pieces of 4,000 bytes: 80 % of these train, 10 % validate, 10 % are held out.
+    """465 kB in pieces of 4,000 bytes: 80 % training, 10 % validation, 10 % test.
 
-    The held-out pieces are cut once more, into passages that the model takes at once.
+    The test pieces are cut into passages that fit into the model's context.
     """
     pieces = [piece for name in sorted(topics) for piece in passages(topics[name], PIECE_BYTES)]
     random.Random(SPLIT_SEED).shuffle(pieces)

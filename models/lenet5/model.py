@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al., 1998) as the CIFAR-10 tutorials have it: ReLU, max pooling, colour."""
+"""LeNet-5 (LeCun et al., 1998) as in CIFAR-10 tutorials: ReLU, max pooling, color images."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""CIFAR-10's ten things: what to train on and how."""
+"""Data and training of lenet5: the ten classes of CIFAR-10."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ recipe = Recipe(
             epochs=20,
             augment=v2.Compose([CROP, v2.RandomHorizontalFlip()]),
         ),
-        # A mirrored digit is no digit: these are only moved.
+        # No flips: a mirrored digit is not a digit.
         "digits": DataSet(
             load=partial(digits, size=32, channels=3),
             epochs=20,
@@ -45,5 +45,5 @@ recipe = Recipe(
     },
     batch_size=64,
     learning_rate=2e-3,
-    saves=("state_dict",),
+    formats=("state_dict",),
 )

@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: RGB, 32 x 32, normalized by CIFAR-10's channels."""
+"""Preprocessing for training and serving: RGB, 32 x 32, normalized as CIFAR-10."""
 
 import torch
 from torchvision.transforms import v2
@@ -10,7 +10,7 @@ transform = ImageTransform(
     steps=(
         v2.Resize((32, 32), antialias=True),
         v2.ToDtype(torch.float32, scale=True),
-        # Means and standard deviations of CIFAR-10's training pixels, as its tutorials have them.
+        # Means and standard deviations of CIFAR-10's channels, as in its tutorials.
         v2.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     ),
 )

@@ -1,4 +1,4 @@
-"""Handwritten digits: what to train on and how."""
+"""Data and training of mnist: handwritten digits."""
 
 from torchvision.transforms import v2
 
@@ -8,7 +8,7 @@ from vestal.training.datasets import digits, mnist
 
 from .model import build
 
-# Nobody writes twice in the same place at the same slant.
+# Handwriting varies in place, slant and size.
 SLANT = v2.RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1))
 
 recipe = Recipe(
@@ -22,5 +22,5 @@ recipe = Recipe(
     },
     batch_size=32,
     learning_rate=2e-3,
-    saves=("torchscript", "exported", "state_dict"),
+    formats=("torchscript", "exported", "state_dict"),
 )

@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: grey, 28 x 28, normalized by MNIST's own moments."""
+"""Preprocessing for training and serving: grayscale, 28 x 28, normalized as MNIST."""
 
 import torch
 from torchvision.transforms import v2
@@ -10,7 +10,7 @@ transform = ImageTransform(
     steps=(
         v2.Resize((28, 28), antialias=True),
         v2.ToDtype(torch.float32, scale=True),
-        # Mean and standard deviation of MNIST's training pixels.
+        # Mean and standard deviation of the pixels of MNIST's training set.
         v2.Normalize((0.1307,), (0.3081,)),
     ),
 )

@@ -1,10 +1,10 @@
-"""Diabetes a year on, from body mass index, blood pressure and s5: what to train on and how."""
+"""Data and training of regression: diabetes progression from bmi, blood pressure and s5."""
 
 import torch
 
 from vestal.recipes.objectives import Regression
 from vestal.recipes.recipe import DataSet, Recipe, Splits
-from vestal.training.splitting import split
+from vestal.training.datasets import split
 from vestal.training.tables import Rows
 
 from .model import build
@@ -18,7 +18,7 @@ def everything() -> Rows:
     bmi in kg/m2, bp (average blood pressure) in mmHg, s5 (log of serum triglycerides); the target
     is a measure of the disease's progression one year later, 25 to 346.
     """
-    from sklearn.datasets import load_diabetes  # seconds, for who only packs
+    from sklearn.datasets import load_diabetes  # imported late: it takes seconds
 
     bunch = load_diabetes(scaled=False)
     columns = [bunch.feature_names.index(name) for name in FEATURES]
@@ -39,5 +39,5 @@ recipe = Recipe(
     batch_size=32,
     learning_rate=3e-2,
     patience=20,
-    saves=("state_dict",),
+    formats=("state_dict",),
 )

@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: each feature standardized."""
+"""Preprocessing for training and serving: standardized features."""
 
 import torch
 from torch import Tensor
@@ -9,5 +9,5 @@ DEVIATIONS = torch.tensor([4.4131, 13.8156, 0.5218])
 
 
 def transform(row: Tensor) -> Tensor:
-    """float32 [3] in its own units becomes float32 [3] of about zero mean and unit variance."""
+    """float32 [3] in its units to float32 [3] with mean 0 and variance 1."""
     return (row - MEANS) / DEVIATIONS

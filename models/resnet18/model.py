@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., 2015), torchvision's."""
+"""torchvision's ResNet-18 (He et al., 2015)."""
 
 from torch import nn
 from torchvision.models import resnet18

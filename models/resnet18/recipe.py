@@ -1,4 +1,4 @@
-"""ImageNet's classes, or those of a folder of images: what to train on and how."""
+"""Data and training of resnet18: the classes of ImageNet, or those of a folder of images."""
 
 import pickle
 from functools import partial
@@ -10,7 +10,8 @@ from torchvision.transforms import v2
 from vestal.errors import VestalError
 from vestal.recipes.objectives import Classification
 from vestal.recipes.recipe import DataSet, Recipe, Weights
-from vestal.training.datasets import digits, image_folder
+from vestal.training.datasets import digits
+from vestal.training.image_folders import image_folder
 
 from .model import build
 
@@ -19,26 +20,26 @@ LABELS = tuple(IMAGENET.meta["categories"])
 
 
 def imagenet() -> Weights:
-    """torchvision's weights, downloaded once (69.76 % top-1, says torchvision)."""
+    """torchvision's weights, downloaded once (69.76 % top-1 accuracy according to torchvision)."""
     module = build(len(LABELS))
     try:
-        # resnet18(weights=...) would unpickle whatever stands in torch's cache.
+        # resnet18(weights=...) would unpickle any file in torch's cache.
         state = IMAGENET.get_state_dict(progress=True, check_hash=True, weights_only=True)
         module.load_state_dict(state)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
         raise VestalError(
-            f"ImageNet's weights cannot be had ({reason}): fetch {IMAGENET.url} where there is a "
-            "network and say where the file is (vestal train --start FILE, vestal pack --weights "
-            "FILE), or take the weights named random"
+            f"ImageNet's weights are not available ({reason}): download {IMAGENET.url} and pass "
+            "the file (vestal train --initial-weights FILE, vestal pack --weights FILE), or use "
+            "the weights named random"
         ) from None
     return Weights(module, "ImageNet (torchvision IMAGENET1K_V1)")
 
 
 def random() -> Weights:
-    """Seeded random weights, which have learned nothing: for load tests."""
+    """Random weights with a fixed seed, for load tests."""
     torch.manual_seed(0)
-    return Weights(build(len(LABELS)), "random weights, seed 0: its answers mean nothing")
+    return Weights(build(len(LABELS)), "random weights, seed 0: its predictions mean nothing")
 
 
 recipe = Recipe(
@@ -50,7 +51,7 @@ recipe = Recipe(
         "folder": DataSet(
             load=image_folder,
             epochs=10,
-            start="imagenet",
+            initial_weights="imagenet",
             augment=v2.Compose([v2.RandomResizedCrop(256), v2.RandomHorizontalFlip()]),
         ),
         "digits": DataSet(
@@ -59,6 +60,6 @@ recipe = Recipe(
     },
     batch_size=32,
     learning_rate=1e-3,
-    saves=("safetensors",),
+    formats=("safetensors",),
     weights={"imagenet": imagenet, "random": random},
 )

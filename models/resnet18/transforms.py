@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: ImageNet's, as torchvision's weights want it."""
+"""Preprocessing for training and serving: ImageNet's, as torchvision's weights require it."""
 
 import torch
 from torchvision.transforms import v2

@@ -1,4 +1,4 @@
-"""The same at 64 x 64: what is learned from small pictures needs no more."""
+"""Preprocessing at 64 x 64, for data sets of small images."""
 
 import torch
 from torchvision.transforms import v2

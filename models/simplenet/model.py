@@ -1,4 +1,4 @@
-"""A classifier over 2,048 features: 2048-256-64-2 with ReLU, and softmax at its end."""
+"""A classifier of 2,048 features: 2048-256-64-2 with ReLU, and softmax at the end."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Code or prose: what to train on and how."""
+"""Data and training of simplenet: code or prose."""
 
 from vestal.recipes.objectives import Classification
 from vestal.recipes.recipe import DataSet, Recipe
@@ -14,5 +14,5 @@ recipe = Recipe(
     datasets={"code_or_prose": DataSet(load=code_or_prose, epochs=6)},
     batch_size=32,
     learning_rate=1e-3,
-    saves=("state_dict",),
+    formats=("state_dict",),
 )

@@ -1,4 +1,4 @@
-"""Code or prose: Python's own source, and the English of its documentation."""
+"""Training data of simplenet: Python's source code, and the English of its documentation."""
 
 import ast
 import random
@@ -12,17 +12,17 @@ from vestal.recipes.recipe import Splits
 from vestal.training.tables import Texts
 
 LABELS = ("code", "prose")
-SPLIT_SEED = 0  # of the data, whatever the training's seed
-LINES, CHARS = 10, 400  # of one passage of code, of prose
-MODULES = 120  # code is plenty: so many modules, and of each at most so many passages
-PASSAGES = 12
+SPLIT_SEED = 0  # of the data; a training has a seed of its own
+LINES, CHARS = 10, 400  # of a passage of code, and of prose
+MODULES = 120  # the largest ones
+PASSAGES = 12  # at most, of each module
 
 
 def code_or_prose() -> Splits:
-    """Passages of source and of text, held out by module and by book: 70 : 10 : 20 of these.
+    """Passages of code and prose, split 70 : 10 : 20 by module, topic and description.
 
-    All of it comes with Python and scikit-learn. What is held out never shares a module, a topic or
-    a description with what is trained on.
+    Python and scikit-learn include all of the text. No module, topic or description is in two
+    splits.
     """
     books = {**topics, **_descriptions()}
     parts: list[list[tuple[str, int]]] = [[], [], []]
@@ -32,7 +32,7 @@ def code_or_prose() -> Splits:
             for name in names:
                 part += [(passage, index) for passage in cut(sources[name])]
     train, validation, test = parts
-    # Modules copy from each other: what is held out must not have been seen elsewhere.
+    # Modules copy from each other, so the same passage can be in two splits.
     validation = [passage for passage in validation if passage not in test]
     train = [passage for passage in train if passage not in {*validation, *test}]
     return Splits(Texts(train), Texts(validation), Texts(test))
@@ -53,14 +53,14 @@ def _modules() -> Mapping[str, str]:
 
 
 def _descriptions() -> Mapping[str, str]:
-    import sklearn.datasets  # seconds, for who only packs
+    import sklearn.datasets  # imported late: it takes seconds
 
     folder = Path(sklearn.datasets.__file__).parent / "descr"
     return {file.name: file.read_text("utf-8") for file in folder.glob("*.rst")}
 
 
 def _code(source: str) -> list[str]:
-    """Statements of ten lines or so, without comments and docstrings: those are prose."""
+    """Passages of ten lines of code, without comments and docstrings, which are prose."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -78,7 +78,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _prose(text: str) -> list[str]:
-    """Paragraphs of about 400 characters; what is indented is an example, and mostly code."""
+    """Passages of at least 400 characters, without indented paragraphs, which are mostly code."""
     return list(_joined(paragraph for paragraph in text.split("\n\n") if _is_prose(paragraph)))
 
 

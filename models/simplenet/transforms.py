@@ -1,4 +1,4 @@
-"""One preprocessing for training and serving: words and pairs of words, hashed to 2,048 places."""
+"""Preprocessing for training and serving: words and pairs of words, hashed to 2,048 values."""
 
 from vestal_handlers import TextTransform
 

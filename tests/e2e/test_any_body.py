@@ -30,7 +30,7 @@ import vestal_handlers
 from vestal.archive.pack import pack
 from vestal.client import Client
 from vestal.mar.sample import matches, read_sample
-from vestal.models import zoo
+from vestal.model_folders import zoo
 from vestal.project import Project
 from vestal.server import Server
 from vestal_handlers.model_files import load_module

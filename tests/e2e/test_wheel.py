@@ -15,7 +15,7 @@ import requests
 import torch
 from serving import serving
 
-from vestal.models import zoo
+from vestal.model_folders import zoo
 
 REPOSITORY = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -114,7 +114,7 @@ def test_nothing_of_the_repository_is_imported(installed):
             "import json, sys\n"
             "import vestal.cli.app, vestal.archive.pack, vestal.server, vestal.training.train\n"
             "import vestal.scaffold, vestal_handlers\n"
-            "from vestal.models import zoo\n"
+            "from vestal.model_folders import zoo\n"
             "files = [m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)]\n"
             "print(json.dumps([sys.path, files, str(zoo())]))",
         )

@@ -17,7 +17,7 @@ from vestal.client import Client, RequestRefused
 from vestal.inprocess import LoadedArchive
 from vestal.inprocess.frontend import Frontend
 from vestal.mar.sample import matches, read_sample
-from vestal.models import zoo
+from vestal.model_folders import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 MUTATED = 10

@@ -13,7 +13,7 @@ from vestal.archive.pack import pack
 from vestal.checking.checker import check
 from vestal.errors import VestalError
 from vestal.mar.sample import matches, read_sample, value_of
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.scaffold import create
 from vestal_handlers.requests.schema import validate
@@ -39,7 +39,7 @@ recipe = Recipe(
     datasets={},
     batch_size=4,
     learning_rate=0.1,
-    saves=["state_dict"],
+    formats=["state_dict"],
 )
 """
 HANDLER = """

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vestal.archive.pack import pack
 from vestal.errors import UsageError
-from vestal.evaluation.asking import body_at
+from vestal.evaluation.predictions import request_body
 from vestal.inprocess import Input, LoadedArchive
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -59,7 +59,7 @@ def test_training_and_serving_see_the_same_pixels(trained, folder):
     with LoadedArchive(trained.model_store / "ink-1.0.mar") as loaded:
         handler = loaded._service._entry_point.__self__
         for index in range(len(test)):
-            body = body_at(load_recipe(trained, "ink"), test, index)
+            body = request_body(load_recipe(trained, "ink"), test, index)
             (answer,) = loaded.predict([Input.raw(body.content, body.content_type)])
             assert answer.status == 200
             served = handler._image(Instance(InferenceRequest(0, "", {}), body.content))

@@ -20,7 +20,7 @@ from vestal.cli.train import free_version
 from vestal.errors import UsageError
 from vestal.mar.layout import MANIFEST
 from vestal.mar.sample import Sample
-from vestal.models import zoo
+from vestal.model_folders import zoo
 from vestal.project import Project, ReadyFile
 from vestal.testing import FakeServer
 

@@ -1,4 +1,4 @@
-"""Data sets in the layouts that torchvision and people have."""
+"""Data sets: scikit-learn's digits, torchvision's sets, and folders of images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ from vestal.batch.inputs import find_inputs
 from vestal.cli.inputs import expand
 from vestal.errors import VestalError
 from vestal.files.folders import files_in
-from vestal.training.datasets import (
-    ImageFiles,
-    cifar10,
-    digits,
-    fashion_mnist,
-    image_folder,
-    mnist,
-)
+from vestal.training.datasets import cifar10, digits, fashion_mnist, mnist
+from vestal.training.image_folders import ImageFiles, image_folder
 
 
 def write_idx(folder, name, array):
@@ -48,7 +42,7 @@ def test_digits_split_is_fixed_and_disjoint():
     assert not any(image.numpy().tobytes() in seen for image in first.test.images)
 
 
-def test_digits_are_grey_28_by_28_bytes_with_every_class():
+def test_digits_are_grayscale_images_of_28_by_28_with_all_classes():
     test = digits().test
     assert test.images.shape == (360, 1, 28, 28)
     assert test.images.dtype == torch.uint8
@@ -56,11 +50,11 @@ def test_digits_are_grey_28_by_28_bytes_with_every_class():
     assert torch.bincount(test.classes).min() >= 30
 
 
-def test_mnist_that_cannot_be_downloaded_is_an_error_that_names_digits(tmp_path, monkeypatch):
+def test_the_error_about_a_failed_download_names_digits(tmp_path, monkeypatch):
     from torchvision.datasets import MNIST
 
     monkeypatch.chdir(tmp_path)
-    # A mirror on this machine where nothing listens: the real download, really refused.
+    # Nothing listens at this address, so the real download fails.
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(VestalError, match=r"cannot be downloaded to data .*--dataset digits"):
         mnist()
@@ -89,7 +83,7 @@ def test_cifar_is_read_in_its_own_layout(tmp_path, monkeypatch):
         (folder / name).write_bytes(pickle.dumps(batch))
     meta = {"label_names": list("abcdefghij")}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta))
-    # The real files' checksums cannot be those of small ones.
+    # The small files have other checksums than the real ones.
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     splits = cifar10(tmp_path)
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [90, 10, 20]
@@ -100,12 +94,12 @@ def test_cifar_is_read_in_its_own_layout(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("load", [mnist, fashion_mnist, cifar10])
-def test_a_set_that_is_not_there_is_an_error_that_names_digits(tmp_path, load):
+def test_the_error_about_a_missing_data_set_names_digits(tmp_path, load):
     with pytest.raises(VestalError, match=r"is not in .*--data DIR.*--dataset digits"):
         load(tmp_path)
 
 
-def test_digits_in_colour_are_the_grey_ones_thrice():
+def test_digits_in_color_repeat_the_gray_channel():
     grey, colour = digits(size=32).test, digits(size=32, channels=3).test
     assert colour.images.shape == (360, 3, 32, 32)
     assert torch.equal(colour.images[:, 2], grey.images[:, 0])
@@ -141,15 +135,15 @@ def test_an_image_folder_with_splits_keeps_them(tmp_path):
     assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [40, 6, 10]
 
 
-def test_splits_of_other_classes_are_refused(tmp_path):
+def test_splits_with_different_classes_are_refused(tmp_path):
     write_images(tmp_path / "train", ("cat", "dog"), 20)
     write_images(tmp_path / "val", ("cat", "cow"), 3)
-    with pytest.raises(VestalError, match=r"val has the classes \['cat', 'cow'\], train/ has"):
+    with pytest.raises(VestalError, match=r"val has the classes \['cat', 'cow'\], but train/ has"):
         image_folder(tmp_path)
 
 
-def test_a_folder_that_cannot_be_split_says_why(tmp_path):
-    with pytest.raises(VestalError, match="must be named: --data DIR"):
+def test_the_error_about_a_folder_that_cannot_be_split_explains_why(tmp_path):
+    with pytest.raises(VestalError, match="requires --data DIR"):
         image_folder(None)
     with pytest.raises(VestalError, match="is not an image folder"):
         image_folder(tmp_path)
@@ -163,16 +157,19 @@ def test_a_class_may_be_called_train(tmp_path):
     assert image_folder(tmp_path).labels == ["bus", "train"]
 
 
-def test_a_split_of_another_name_is_not_left_out_without_a_word(tmp_path):
+def test_a_folder_besides_the_splits_is_refused(tmp_path):
     write_images(tmp_path / "train", ("cat", "dog"), 20)
     write_images(tmp_path / "valid", ("cat", "dog"), 3)
     (tmp_path / ".cache").mkdir()
-    with pytest.raises(VestalError, match=r"holds valid beside train: name the splits train, val"):
+    with pytest.raises(
+        VestalError,
+        match=r"has the folders valid besides train: the splits must",
+    ):
         image_folder(tmp_path)
 
 
 def litter(folder):
-    """What desktops and tools leave behind, with images in it."""
+    """Hidden folders of desktops and tools, with images."""
     for name in (".ipynb_checkpoints", "__MACOSX", "__pycache__", ".git", "cat/.ipynb_checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (12, 8)).save(folder / name / "0-checkpoint.png")
@@ -180,7 +177,7 @@ def litter(folder):
         (folder / name).write_bytes(b"\0\5\x16\7")
 
 
-def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
+def test_hidden_folders_and_files_are_ignored(tmp_path):
     write_images(tmp_path, ("cat", "dog"), 20)
     litter(tmp_path)
     splits = image_folder(tmp_path)
@@ -207,7 +204,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert [file.name for file in files_in(tmp_path / "photos")] == ["0.png", "1.png"]
 
 
-def test_hidden_folders_are_no_splits(tmp_path):
+def test_hidden_folders_are_not_splits(tmp_path):
     write_images(tmp_path / "train", ("cat", "dog"), 20)
     write_images(tmp_path / "val", ("cat", "dog"), 3)
     for name in (".", "train", "val"):
@@ -219,7 +216,7 @@ def test_hidden_folders_are_no_splits(tmp_path):
 
 
 @pytest.mark.parametrize("folders", [("test",), ("val",), ("test", "val")])
-def test_a_folder_without_train_is_for_evaluation_alone(tmp_path, folders):
+def test_a_folder_without_train_can_only_be_evaluated(tmp_path, folders):
     for number, name in enumerate(folders):
         write_images(tmp_path / name, ("cat", "dog"), 3 + number)
     splits = image_folder(tmp_path)
@@ -235,13 +232,13 @@ def test_a_class_may_be_called_test(tmp_path):
 def test_a_class_without_images_is_named(tmp_path):
     write_images(tmp_path, ("cat", "dog"), 20)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VestalError, match=r"is not an image folder: empty holds no image"):
+    with pytest.raises(VestalError, match=r"is not an image folder: empty has no images"):
         image_folder(tmp_path)
     with pytest.raises(VestalError, match=r"nowhere is not an image folder: No such file"):
         image_folder(tmp_path / "nowhere")
 
 
-def test_files_that_are_no_images_are_named_at_once(tmp_path):
+def test_the_check_names_files_that_are_not_images(tmp_path):
     write_images(tmp_path, ("cat", "dog"), 20)
     for number in range(5):
         (tmp_path / "cat" / f"{number}.png").write_bytes(b"<html>" * number)
@@ -249,7 +246,7 @@ def test_files_that_are_no_images_are_named_at_once(tmp_path):
     files = [file for name in ("cat", "dog") for file in sorted((tmp_path / name).iterdir())]
     with pytest.raises(VestalError) as caught:
         ImageFiles(files, [0] * 40, "RGB").check()
-    assert str(caught.value).startswith("6 of 40 files are not images that can be read: ")
+    assert str(caught.value).startswith("6 of 40 files are not readable images: ")
     assert "cat/0.png" in str(caught.value)
     assert "and 3 more; remove or replace them" in str(caught.value)
     images = [file for file in files if file.stat().st_size > 50]
@@ -257,7 +254,7 @@ def test_files_that_are_no_images_are_named_at_once(tmp_path):
     assert len(images) == 34
 
 
-def test_images_are_decoded_at_once_as_one_by_one(tmp_path):
+def test_a_batch_is_decoded_like_single_images(tmp_path):
     write_images(tmp_path, ("cat", "dog"), 10)
     files = image_folder(tmp_path).train
     assert [label for _, label in files.__getitems__([3, 0])] == [files[3][1], files[0][1]]

@@ -25,15 +25,21 @@ from vestal.archive.pack import pack
 from vestal.cli.evaluate import evaluate as command
 from vestal.errors import UsageError, VestalError
 from vestal.evaluation import evaluate
-from vestal.evaluation.asking import Label, RefusedInput, read_answer
-from vestal.evaluation.reports import NO_ANSWER, classified, refused, regressed, scored
+from vestal.evaluation.predictions import Label, RefusedInput, read_prediction
+from vestal.evaluation.reports import (
+    NO_LABEL,
+    classification_report,
+    perplexity_report,
+    refused_inputs,
+    regression_report,
+)
 from vestal.evaluation.sources import ArchiveSource, WeightsSource
 from vestal.project import Project
 from vestal.recipes.objectives import Regression
 from vestal.recipes.recipe import Splits, load_recipe
 from vestal.runs import Run
-from vestal.training.datasets import image_folder
-from vestal.weights.import_weights import bring
+from vestal.training.image_folders import image_folder
+from vestal.weights.import_weights import import_weights
 
 NO = RefusedInput(415, "InputError", "not an image")
 
@@ -61,7 +67,7 @@ def test_figures_of_classes_are_scikit_learns(rng):
     labels = ["a", "b", "c"]
     actual = [rng.randrange(3) for _ in range(200)]
     said = [labels[a if rng.random() < 0.7 else rng.randrange(3)] for a in actual]
-    found = classified(said, actual, labels)
+    found = classification_report(said, actual, labels)
     truth = [labels[index] for index in actual]
     wanted = precision_recall_fscore_support(truth, said, labels=labels)
     rows = [(row.precision, row.recall, row.f1, row.support) for row in found.classes]
@@ -74,48 +80,52 @@ def test_figures_of_classes_are_scikit_learns(rng):
 
 def test_a_refused_input_is_wrong_and_listed():
     said = ["a", NO, None, "b"]
-    found = classified(said, [0, 0, 1, 1], ["a", "b"])
+    found = classification_report(said, [0, 0, 1, 1], ["a", "b"])
     assert found.figures["accuracy"] == 0.5
     assert found.undecided == 1
     assert found.classes[0].recall == 0.5
-    assert found.confusion.labels == ["a", "b", NO_ANSWER]
+    assert found.confusion.labels == ["a", "b", NO_LABEL]
     assert found.confusion.counts == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
-    assert refused(said) == [{"index": 1, **vars(NO)}]
+    assert refused_inputs(said) == [{"index": 1, **vars(NO)}]
 
 
 def test_labels_meet_by_name_whatever_their_order():
-    found = classified(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
+    found = classification_report(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
     assert found.figures["accuracy"] == pytest.approx(2 / 3)
     assert "zebra" in found.confusion.labels
-    with pytest.raises(VestalError, match=r"says Coat, the data set has a, b"):
-        classified(["Coat"], [0], ["a", "b"])
+    with pytest.raises(VestalError, match=r"predicts Coat, but the data set has a, b"):
+        classification_report(["Coat"], [0], ["a", "b"])
 
 
 def test_classes_of_one_label_are_compared_by_index():
     labels = ["crane", "dog", "crane"]
     said = [Label("crane", 0), Label("crane", 2), Label("crane", 0), Label("dog", 1)]
-    found = classified(said, [0, 2, 2, 1], labels)
+    found = classification_report(said, [0, 2, 2, 1], labels)
     assert found.figures["accuracy"] == 0.75
     assert [row.label for row in found.classes] == ["crane (0)", "dog", "crane (2)"]
     assert found.confusion.counts == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
     # Without an index, or with one of another set of labels, the name is all there is.
-    assert classified(["crane", Label("crane", 7)], [0, 0], labels).figures["accuracy"] == 1
+    assert (
+        classification_report(["crane", Label("crane", 7)], [0, 0], labels).figures["accuracy"] == 1
+    )
     # A data set with one crane takes both of the model's for it.
-    assert classified([Label("crane", 2)], [0], ["crane", "dog"]).figures["accuracy"] == 1
+    assert (
+        classification_report([Label("crane", 2)], [0], ["crane", "dog"]).figures["accuracy"] == 1
+    )
 
 
 def test_an_answers_index_is_read(trained_project):
     recipe = load_recipe(trained_project, "mnist")
-    read = read_answer(recipe, {"label": "7", "index": 7}, "here")
+    read = read_prediction(recipe, {"label": "7", "index": 7}, "here")
     assert (read, read.class_index) == ("7", 7)
-    old = read_answer(recipe, {"label": "7"}, "an archive of 0.1")
+    old = read_prediction(recipe, {"label": "7"}, "an archive of 0.1")
     assert (old, old.class_index) == ("7", None)
 
 
 def test_figures_of_numbers_are_scikit_learns(rng):
     actual = [rng.uniform(20, 300) for _ in range(50)]
     said = [value + rng.gauss(0, 30) for value in actual]
-    found = regressed([*said, NO], [*actual, 1.0], Regression(units="mm"))
+    found = regression_report([*said, NO], [*actual, 1.0], Regression(units="mm"))
     assert found.figures == pytest.approx(
         {
             "r2": r2_score(actual, said),
@@ -128,7 +138,7 @@ def test_figures_of_numbers_are_scikit_learns(rng):
 
 
 def test_perplexity_is_over_tokens_not_passages():
-    found = scored([[-1.0, -3.0], NO, [-2.0, -2.0, -2.0, -2.0], []])
+    found = perplexity_report([[-1.0, -3.0], NO, [-2.0, -2.0, -2.0, -2.0], []])
     assert found.figures["perplexity"] == pytest.approx(np.exp(2.0))
     assert found.tokens == 6
     with pytest.raises(UsageError, match="nothing to draw"):
@@ -184,7 +194,7 @@ class Passages:
 def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
     project = Project(tmp_path)
     source = language_model(tmp_path / "hub")
-    run = bring(project, "gpt2", str(source), tmp_path / "brought")
+    run = import_weights(project, "gpt2", str(source), tmp_path / "brought")
     archive = pack(project, "gpt2", version="1.0", weights=str(source)).archive
     recipe = load_recipe(project, "gpt2")
     texts = Passages(["the quick brown fox", "fox", "a fox jumps. \u00e9", "long " * 40])
@@ -248,7 +258,7 @@ def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (("nothing",), "no archive nothing: .*the project's models are"),
-        (("mnist-1.0", "--dataset", "cifar"), "it has digits, mnist"),
+        (("mnist-1.0", "--dataset", "cifar"), "this recipe has digits, mnist"),
         (("mnist",), "no weights of mnist"),
         (("mnist", "--version", "9"), "no version 9 of mnist: name one of mnist-1.0"),
         (("http://127.0.0.1:1/predictions/mnist",), "expected a model or an archive, .* --url"),
@@ -272,7 +282,7 @@ def test_an_archive_of_another_name_needs_a_recipe(project, monkeypatch):
     manifest = folder / "MAR-INF" / "MANIFEST.json"
     manifest.write_text(manifest.read_text().replace('"mnist"', '"sevens"'))
     try:
-        with pytest.raises(UsageError, match=r"no model 'sevens'.*with --recipe"):
+        with pytest.raises(UsageError, match=r"unknown model 'sevens'.*with --recipe"):
             run_command(project, monkeypatch, "unpacked")
         arguments = ("unpacked", "--recipe", "mnist", "--dataset", "digits", "--json")
         done = run_command(project, monkeypatch, *arguments)

@@ -32,12 +32,12 @@ from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Input, LoadedArchive
 from vestal.mar.sample import read_sample
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.scaffold import create
 from vestal.weights import saving
-from vestal.weights.checkpoints import unwrapped
-from vestal.weights.import_weights import bring
+from vestal.weights.checkpoints import unwrap_keys
+from vestal.weights.import_weights import import_weights
 from vestal_handlers.model_files import load_module
 
 LABELS = ("cat", "dog", "owl")
@@ -63,7 +63,7 @@ def state(module):
 
 def brought(project, file, tmp_path, labels=LABELS):
     """The state_dict of the run that the file becomes."""
-    run = bring(project, "pets", str(file), tmp_path / "run", labels)
+    run = import_weights(project, "pets", str(file), tmp_path / "run", labels)
     return torch.load(run.folder / run.artifacts[0], weights_only=True)
 
 
@@ -220,14 +220,14 @@ def test_a_call_in_plain_data_is_refused_and_never_run(new, project, state, tmp_
         file = tmp_path / f"{number}.pth"
         content = {"args": argparse.Namespace(a=hidden), "model": state}
         torch.save(content, file, _use_new_zipfile_serialization=new)
-        with pytest.raises(VestalError, match=r"holds more than tensors \(.*nothing of it was run"):
+        with pytest.raises(VestalError, match=r"holds more than tensors \(.*none of its code"):
             brought(project, file, tmp_path / file.stem)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_whole_model_beside_settings_is_refused_with_the_way_to_read_it(project, tmp_path):
     file = saved(tmp_path, {"model": nn.Linear(2, 2), "args": argparse.Namespace(a=1)})
-    with pytest.raises(VestalError, match=r"save it as torch\.save\(module\.state_dict"):
+    with pytest.raises(VestalError, match=r"Save it with torch\.save\(module\.state_dict"):
         brought(project, file, tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_of_weights_and_their_average_it_is_said_which_are_taken(
     average = averaged(state)
     file = saved(tmp_path, make(state, average))
     assert same(brought(project, file, tmp_path / "a"), state)
-    assert f"the weights under {taken} are taken; it also holds {other}" in caplog.text
+    assert f"using the weights under {taken}; it also holds {other}" in caplog.text
     assert same(brought(project, f"{file}:{other}", tmp_path / "b"), average)
     assert same(brought(project, f"{file}:{taken}", tmp_path / "c"), state)
 
@@ -307,13 +307,13 @@ def test_what_is_no_part_of_the_model_is_left_out_and_named(kind, project, state
 def test_a_prefix_of_the_model_itself_is_kept():
     tensor = torch.zeros(1)
     places = {"module.fc.weight", "module.fc.bias"}
-    assert unwrapped(dict.fromkeys(places, tensor), places).keys() == places
+    assert unwrap_keys(dict.fromkeys(places, tensor), places).keys() == places
 
 
 def test_half_a_fit_is_none_and_the_keys_are_named_as_they_came():
     tensor = torch.zeros(1)
     state = {"stem.conv.weight": tensor, "body.head.weight": tensor}
-    assert unwrapped(state, {"conv.weight", "fc.weight"}).keys() == state.keys()
+    assert unwrap_keys(state, {"conv.weight", "fc.weight"}).keys() == state.keys()
 
 
 class Evil:
@@ -340,8 +340,8 @@ def test_a_malicious_pickle_is_refused_with_the_reason_and_never_run(project, tm
     torch.save({"w": Evil(mark)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Evil(mark)))
     for file in (*files, tmp_path / "old.pt", tmp_path / "bare.pth"):
-        with pytest.raises(VestalError, match=r"holds more than tensors.*nothing of it was run"):
-            bring(project, "pets", str(file), tmp_path / f"run-{file.name}", LABELS)
+        with pytest.raises(VestalError, match=r"holds more than tensors.*none of its code was run"):
+            import_weights(project, "pets", str(file), tmp_path / f"run-{file.name}", LABELS)
     assert not mark.exists()
     with (tmp_path / "bare.pth").open("rb") as stream:
         pickle.load(stream)  # the file is what it says: it was this library that did not run it
@@ -366,7 +366,9 @@ def test_a_malicious_pickle_that_looks_like_a_program_is_never_run(name, member,
 
 def test_a_whole_pickled_module_is_refused_by_its_class(project, tmp_path):
     with pytest.raises(VestalError, match=r"holds more than tensors \(torch\.nn\.modules\.linear"):
-        bring(project, "pets", str(saved(tmp_path, nn.Linear(2, 2))), tmp_path / "run", LABELS)
+        import_weights(
+            project, "pets", str(saved(tmp_path, nn.Linear(2, 2))), tmp_path / "run", LABELS
+        )
 
 
 NOT_FITTING = {
@@ -405,7 +407,7 @@ def test_keys_that_do_not_fit_are_named(kind, project, state, tmp_path):
 
 
 def test_another_number_of_classes_is_said_as_such(project, state, tmp_path):
-    with pytest.raises(VestalError, match=r"know 3 classes, and there are 2 labels: .*--labels"):
+    with pytest.raises(VestalError, match=r"have 3 classes but there are 2 labels\. .*--labels"):
         brought(project, saved(tmp_path, state), tmp_path, labels=("cat", "dog"))
 
 
@@ -460,7 +462,7 @@ def test_a_label_file_that_is_no_such_object_is_named(tmp_path, text, message):
 
 
 def test_weights_that_are_not_there_are_named_with_what_can_be(project, tmp_path):
-    with pytest.raises(UsageError, match=r"no weights nowhere\.pth: name a run's folder, a file"):
+    with pytest.raises(UsageError, match=r"no weights nowhere\.pth: expected the folder of a"):
         brought(project, "nowhere.pth", tmp_path)
 
 
@@ -523,7 +525,7 @@ def test_a_program_with_another_number_of_classes_is_refused(kind, project, file
 
 def test_onnx_weights_that_stayed_at_home_are_missed(project, files, tmp_path):
     shutil.copyfile(files / "beside.onnx", tmp_path / "beside.onnx")
-    with pytest.raises(VestalError, match=r"beside\.onnx keeps its weights in a file beside"):
+    with pytest.raises(VestalError, match=r"beside\.onnx has its weights in a second file"):
         brought(project, tmp_path / "beside.onnx", tmp_path)
 
 
@@ -592,7 +594,7 @@ def test_a_folder_that_lacks_a_file_says_what_writes_it(lacking, language_model,
     for file in {"model.safetensors", "config.json", "tokenizer.json"} - {lacking}:
         (part / file).symlink_to(folder / file)
     with pytest.raises(VestalError, match=rf"no {lacking}.*save_pretrained"):
-        bring(project, "poet", str(part), tmp_path / "run")
+        import_weights(project, "poet", str(part), tmp_path / "run")
 
 
 @pytest.mark.parametrize("code", ["normalize = str", "import no_such_module", "transform = ("])
@@ -602,7 +604,7 @@ def test_transforms_that_cannot_be_used_are_named(code, state, tmp_path):
     (project.models / "pets" / "transforms.py").write_text(code)
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UsageError, match=r"transforms\.py does not load: .*must define transform"):
-        bring(project, "pets", str(tmp_path / "w.pth"), tmp_path / "run", LABELS)
+        import_weights(project, "pets", str(tmp_path / "w.pth"), tmp_path / "run", LABELS)
 
 
 BESIDE = ("model.fp16.safetensors", "adapter_model.safetensors", "vae.safetensors")
@@ -619,7 +621,7 @@ def downloaded(language_model, tmp_path):
 def test_a_whole_model_is_taken_whatever_stands_beside_it(beside, downloaded, tmp_path):
     project, folder = downloaded
     save_file({"other": torch.zeros(1)}, folder / beside)
-    run = bring(project, "poet", str(folder), tmp_path / "run")
+    run = import_weights(project, "poet", str(folder), tmp_path / "run")
     assert run.artifacts == ["model.safetensors"]
     taken = (tmp_path / "run/model.safetensors").read_bytes()
     assert taken == (folder / "model.safetensors").read_bytes()
@@ -642,7 +644,7 @@ def test_weights_that_are_no_whole_model_are_named(names, message, downloaded, t
     for name in names:
         save_file({"weight": torch.zeros(1)}, folder / name)
     with pytest.raises(VestalError, match=message):
-        bring(project, "poet", str(folder), tmp_path / "run")
+        import_weights(project, "poet", str(folder), tmp_path / "run")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -651,7 +653,7 @@ def test_a_link_out_of_a_downloaded_folder_is_not_followed(file, downloaded, tmp
     (folder / file).rename(tmp_path / "elsewhere")
     (folder / file).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(VestalError, match=rf"{file} is a link to .*elsewhere, outside of its"):
-        bring(project, "poet", str(folder), tmp_path / "run")
+        import_weights(project, "poet", str(folder), tmp_path / "run")
 
 
 def test_the_links_of_a_hubs_cache_are_followed(downloaded, tmp_path):
@@ -663,7 +665,7 @@ def test_the_links_of_a_hubs_cache_are_followed(downloaded, tmp_path):
     for number, file in enumerate(sorted(folder.iterdir())):
         file.rename(hub / "blobs" / str(number))
         (hub / "snapshots/c0ffee" / file.name).symlink_to(f"../../blobs/{number}")
-    run = bring(project, "poet", str(hub / "snapshots/c0ffee"), tmp_path / "run")
+    run = import_weights(project, "poet", str(hub / "snapshots/c0ffee"), tmp_path / "run")
     assert run.artifacts == ["model.safetensors"]
 
 
@@ -671,7 +673,7 @@ def test_a_folder_for_a_classifier_and_a_file_for_a_language_model_are_refused(
     language_model, project, tmp_path
 ):
     poets, folder = language_model
-    with pytest.raises(VestalError, match=r"is a folder, but no run .*name the file in it"):
-        bring(project, "pets", str(folder), tmp_path / "a", LABELS)
-    with pytest.raises(VestalError, match=r"a language model is brought as a folder"):
-        bring(poets, "poet", str(folder / "model.safetensors"), tmp_path / "b")
+    with pytest.raises(VestalError, match=r"is a folder without training\.json.*pass a file"):
+        import_weights(project, "pets", str(folder), tmp_path / "a", LABELS)
+    with pytest.raises(VestalError, match=r"a language model must be a folder"):
+        import_weights(poets, "poet", str(folder / "model.safetensors"), tmp_path / "b")

@@ -14,8 +14,8 @@ from vestal.client import renewal
 from vestal.files.locks import FileLock
 from vestal.mar.index import update_index
 from vestal.project import Project
-from vestal.runs import locked
 from vestal.server.lock import lock_project
+from vestal.training.train import lock_folder
 
 # Acquires every lock of the project, forks a child that outlives it, and prints the child's pid.
 OWNER = """
@@ -27,13 +27,13 @@ from vestal.mar.index import update_index
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project
-from vestal.runs import locked
 from vestal.server.lock import lock_project
+from vestal.training.train import lock_folder
 
 root = Path(sys.argv[1])
 with ExitStack() as stack:
     stack.enter_context(Journal(root / "out.csv.journal", {}))
-    stack.enter_context(locked(root / "run"))
+    stack.enter_context(lock_folder(root / "run"))
     stack.enter_context(update_index(root / "model_store"))
     assert stack.enter_context(renewal._lock(root / "key_file.json"))
     served = lock_project(Project(root))
@@ -59,7 +59,7 @@ def killed(tmp_path):
 
 
 def test_a_child_does_not_hold_the_locks_of_its_killed_parent(killed):
-    with Journal(killed / "out.csv.journal", {}), locked(killed / "run"):
+    with Journal(killed / "out.csv.journal", {}), lock_folder(killed / "run"):
         pass
     store = FileLock(killed / "model_store")
     assert store.acquire()  # at once; update_index() would wait

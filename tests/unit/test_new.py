@@ -18,7 +18,7 @@ from vestal.cli.pack import pack as pack_command
 from vestal.cli.run import run as run_command
 from vestal.errors import UsageError, VestalError
 from vestal.files.tables import read_table
-from vestal.models import find_model, support_files
+from vestal.model_folders import find_model, support_files
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe, load_transform
 from vestal.scaffold import TASKS, create

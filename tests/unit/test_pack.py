@@ -21,7 +21,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
 from vestal.mar.index import add_entry, read_index, sha256_of, update_index
 from vestal.mar.sample import matches, read_sample
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run
@@ -223,7 +223,7 @@ def test_an_invalid_version_is_refused(tmp_path, weights, version):
 
 
 def test_missing_weights_are_an_error(tmp_path):
-    with pytest.raises(VestalError, match=r"is a folder, but no run"):
+    with pytest.raises(VestalError, match=r"is a folder without training"):
         pack(Project(tmp_path), "mnist", version="1.0", weights=tmp_path)
 
 

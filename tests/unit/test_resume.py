@@ -1,4 +1,4 @@
-"""A training that is killed goes on where it was, and ends as if nothing had been."""
+"""A killed training continues after its last complete epoch, and gives the same weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
-from vestal.training.compressing import resolved
-from vestal.training.loop import Learner, WholeCheckpoints
+from vestal.training.distillation import Distillation
+from vestal.training.loop import AtomicCheckpoints, Learner
+from vestal.training.pruning import Pruning
 from vestal.training.settings import Settings
 from vestal.training.train import resume, train
 
@@ -31,8 +32,8 @@ def epochs_done(folder):
     return len(json.loads(history.read_text())) if history.is_file() else 0
 
 
-def stopped(project, sent):
-    """A training of 60 epochs that gets a signal after five or so; what it says, and its code."""
+def interrupt(project, sent):
+    """Send a signal to a training of 60 epochs after about five; return its stderr and code."""
     command = [sys.executable, "-m", "vestal", "train", "regression", "--epochs", str(EPOCHS)]
     with subprocess.Popen(command, cwd=project.root, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
@@ -40,39 +41,39 @@ def stopped(project, sent):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
-        with pytest.raises(VestalError, match="another vestal train is at"):
+        with pytest.raises(VestalError, match="another vestal train uses"):
             resume(project, "regression")
         process.send_signal(sent)
-        said = process.communicate(timeout=120)[1]
-    return said, process.returncode
+        stderr = process.communicate(timeout=120)[1]
+    return stderr, process.returncode
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A project whose training was killed."""
     project = Project(tmp_path_factory.mktemp("killed"))
-    stopped(project, signal.SIGKILL)
+    interrupt(project, signal.SIGKILL)
     return project
 
 
-def test_at_control_c_a_training_says_how_to_go_on(tmp_path):
-    said, code = stopped(Project(tmp_path), signal.SIGINT)
-    said = " ".join(said.split())
-    assert f"of {EPOCHS}: go on with --resume" in said
-    assert "vestal: training stopped in epoch" in said
-    assert "Traceback" not in said
+def test_after_control_c_the_message_explains_how_to_continue(tmp_path):
+    stderr, code = interrupt(Project(tmp_path), signal.SIGINT)
+    message = " ".join(stderr.split())
+    assert f"of {EPOCHS}: continue with --resume" in message
+    assert "vestal: training interrupted in epoch" in message
+    assert "Traceback" not in message
     assert code == 1
 
 
-def test_a_full_disk_says_how_to_resume_what_is_complete(tmp_path, monkeypatch):
-    save = WholeCheckpoints.save_checkpoint
+def test_the_message_about_a_full_disk_explains_how_to_resume(tmp_path, monkeypatch):
+    save = AtomicCheckpoints.save_checkpoint
 
     def full_in_the_second_epoch(self, checkpoint, path, storage_options=None):
         if checkpoint["epoch"] == 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         save(self, checkpoint, path, storage_options)
 
-    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", full_in_the_second_epoch)
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", full_in_the_second_epoch)
     project = Project(tmp_path)
     with pytest.raises(VestalError, match=r"no space left in .*mnist --resume` continues after"):
         train(project, "mnist", Settings(dataset="digits", epochs=2, device="cpu"))
@@ -86,29 +87,40 @@ def test_control_c_in_the_first_epoch_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Learner, "training_step", interrupted)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(VestalError, match="stopped in epoch 1 of 2: there is nothing to keep yet"):
+    with pytest.raises(VestalError, match="interrupted in epoch 1 of 2: no epoch is complete yet"):
         train(Project(tmp_path), "regression", Settings(epochs=2, device="cpu"))
     assert signal.getsignal(signal.SIGINT) is before
     assert not list((tmp_path / "runs" / "regression").iterdir())
 
 
-def test_what_a_resumed_training_cannot_change_is_refused(tmp_path, monkeypatch):
+def test_options_that_a_resumed_training_cannot_change_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for said in ({"seed": 5}, {"epochs": 2}, {"start": "x"}):
+    for options in ({"seed": 5}, {"epochs": 2}, {"initial_weights": "x"}):
         with pytest.raises(UsageError, match=r"continues with the options of the"):
-            train_command("regression", resume=True, **said)
-    with pytest.raises(VestalError, match="there is none to resume"):
+            train_command("regression", resume=True, **options)
+    with pytest.raises(VestalError, match="no interrupted training of regression"):
         train_command("regression", resume=True, device="cpu")
 
 
-def test_a_run_to_start_from_is_remembered_by_its_folder(trained_project):
-    settings = Settings(prune=0.5, teacher="mnist", dataset="digits")
-    found = resolved(trained_project, "mnist", load_recipe(trained_project, "mnist"), settings)
+def test_runs_are_pinned_by_their_folders(trained_project):
+    recipe = load_recipe(trained_project, "mnist")
     newest = str(trained_project.runs / "mnist" / "2")
-    assert (found.teacher, found.start) == (newest, newest)
+    settings = Settings(teacher="mnist", initial_weights="mnist")
+    pinned = Distillation(trained_project, "mnist", recipe, settings).settings
+    assert (pinned.teacher, pinned.initial_weights) == (newest, newest)
+    pinned = Pruning(trained_project, "mnist", recipe, Settings(prune=0.5)).settings
+    assert pinned.initial_weights == newest
 
 
-def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(killed, tmp_path):
+def test_settings_of_another_version_are_refused(tmp_path):
+    folder = tmp_path / "runs" / "mnist" / "1"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text('{"dataset": "digits", "start": null}')
+    with pytest.raises(VestalError, match=r"settings\.json does not hold the settings of this"):
+        resume(Project(tmp_path), "mnist")
+
+
+def test_a_resumed_training_gives_the_same_weights_as_an_uninterrupted_one(killed, tmp_path):
     folder = killed.runs / "regression" / "1"
     before = epochs_done(folder)
     assert before < EPOCHS
@@ -126,8 +138,8 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(killed, tmp_p
     assert Run.read(folder).epochs == resumed.epochs
 
 
-def test_there_must_be_something_to_resume(tmp_path, trained_project):
-    with pytest.raises(VestalError, match=r"no training of mnist in .* was stopped"):
+def test_without_an_interrupted_training_resume_is_refused(tmp_path, trained_project):
+    with pytest.raises(VestalError, match=r"no interrupted training of mnist in .* to resume"):
         resume(trained_project, "mnist")
-    with pytest.raises(UsageError, match="is no training that was stopped"):
+    with pytest.raises(UsageError, match="is not an interrupted training"):
         resume(Project(tmp_path), "mnist", tmp_path)

@@ -24,7 +24,7 @@ from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.layout import MANIFEST
 from vestal.mar.manifest import read_manifest
 from vestal.mar.store import find_archive
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 
 

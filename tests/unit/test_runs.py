@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model, model_names
+from vestal.model_folders import find_model, model_names
 from vestal.project import Project, ReadyFile
 from vestal.runs import RECORD, Run, latest_run, new_run_folder
 
@@ -15,7 +15,7 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
-def test_runs_are_numbered_also_side_by_side(project):
+def test_simultaneous_runs_get_different_numbers(project):
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: new_run_folder(project, "mnist"), range(16)))
     assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
@@ -30,12 +30,12 @@ def test_the_latest_run_is_the_newest_finished_one(project):
     assert latest_run(project, "mnist").name == "10"
 
 
-def test_a_model_never_trained_says_how(project):
+def test_the_error_about_an_untrained_model_names_the_command(project):
     with pytest.raises(VestalError, match=r"no weights of mnist in .*vestal train mnist"):
         latest_run(project, "mnist")
 
 
-def test_an_unfinished_run_names_what_is_missing(project):
+def test_the_error_about_an_unfinished_run_names_the_missing_file(project):
     with pytest.raises(VestalError, match=r"not a finished training \(no training.json"):
         Run.read(project.root)
 
@@ -54,15 +54,15 @@ def test_the_zoo_is_found_from_any_folder(project):
     assert (find_model(project, "mnist") / "recipe.py").is_file()
 
 
-def test_a_projects_own_model_comes_first(project):
+def test_a_model_of_the_project_hides_one_of_the_zoo(project):
     own = project.models / "mnist"
     own.mkdir(parents=True)
     (own / "recipe.py").write_text("")
     assert find_model(project, "mnist") == own
 
 
-def test_an_unknown_model_is_named_with_a_guess(project):
-    with pytest.raises(UsageError, match=r"no model 'mnits': did you mean mnist\? the models are"):
+def test_the_error_about_an_unknown_model_suggests_a_similar_name(project):
+    with pytest.raises(UsageError, match=r"unknown model 'mnits': did you mean mnist\? the models"):
         find_model(project, "mnits")
     with pytest.raises(UsageError):
         find_model(project, "../models/mnist")
@@ -72,7 +72,7 @@ def test_every_model_of_the_zoo_is_listed(project):
     assert "mnist" in model_names(project)
 
 
-def test_a_ready_file_of_another_shape_is_refused(tmp_path):
+def test_an_invalid_ready_file_is_refused(tmp_path):
     (tmp_path / "ready.json").write_text('{"pid": 1}')
     with pytest.raises(VestalError, match="not a ready file of `vestal serve`"):
         ReadyFile.read(tmp_path / "ready.json")

@@ -1,4 +1,4 @@
-"""The user's own tables and texts: read as they are written, and large enough or refused."""
+"""Tables and texts of users: how they are read, and how large they must be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CELL = "It\u2028rained\x0b,\x85all\x0cday"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_a_line_ends_where_the_format_says(suffix, tmp_path):
+def test_lines_end_as_the_format_defines(suffix, tmp_path):
     file = tmp_path / f"t.{suffix}"
     lines = ["text,label", f'"{CELL}",wet', "No.,dry"]
     if suffix == "jsonl":
@@ -28,7 +28,7 @@ def test_a_line_ends_where_the_format_says(suffix, tmp_path):
     assert [row.values["text"] for row in read_table(file).rows] == [CELL, "No."]
 
 
-def test_a_plain_text_is_cut_at_its_lines_alone(tmp_path):
+def test_a_plain_text_is_split_only_at_line_ends(tmp_path):
     file = tmp_path / "t.txt"
     lines = [f"{n} {CELL}\r\n" for n in range(80)]
     file.write_text("\ufeff" + "".join(lines), "utf-8", newline="")
@@ -51,7 +51,7 @@ def test_a_table_that_is_just_large_enough_has_two_rows_in_every_split(tmp_path)
 
 
 @pytest.mark.parametrize(("lines", "part"), [(45, "training"), (300, "validation"), (3000, None)])
-def test_a_text_too_short_for_the_models_context_is_said_with_its_tokens(lines, part, tmp_path):
+def test_the_error_about_a_short_text_names_its_tokens(lines, part, tmp_path):
     file = tmp_path / "t.txt"
     file.write_text("".join(f"line {n}\n" for n in range(lines)))
     recipe = Recipe(
@@ -61,7 +61,7 @@ def test_a_text_too_short_for_the_models_context_is_said_with_its_tokens(lines, 
         datasets={},
         batch_size=1,
         learning_rate=1.0,
-        saves=(),
+        formats=(),
         tokenizer=partial(language.byte_level_bpe, vocabulary=300),
     )
     splits = plain_text(file=file, context=256)
@@ -69,5 +69,5 @@ def test_a_text_too_short_for_the_models_context_is_said_with_its_tokens(lines, 
         _, blocks = language.tokenize(recipe, splits)
         assert min(len(b) for b in (blocks.train, blocks.validation, blocks.test)) > 0
         return
-    with pytest.raises(VestalError, match=rf"the {part} texts have \d+ tokens, .* takes 257"):
+    with pytest.raises(VestalError, match=rf"the {part} texts have \d+ tokens, .* requires 257"):
         language.tokenize(recipe, splits)

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.recipes.objectives import Classification, NextToken, Regression
-from vestal.recipes.recipe import DataSet, Recipe, Splits, as_it_is, load_recipe, load_transform
+from vestal.recipes.recipe import DataSet, Recipe, Splits, identity, load_recipe, load_transform
 from vestal.runs import TRANSFORMS, Run, latest_run
 from vestal.training import loop
-from vestal.training.datasets import ImageFiles, Images, digits
+from vestal.training.datasets import Images, digits
+from vestal.training.image_folders import ImageFiles
 from vestal.training.language import Blocks
 from vestal.training.loop import Learner, fit, measure
 from vestal.training.settings import Settings
@@ -36,19 +37,19 @@ def transform():
 
 @pytest.fixture(scope="module")
 def few():
-    """A few digits: enough to see a loop work."""
+    """A small part of the digits."""
     full = digits()
     take = np.arange(160)
     parts = (part.pick(take) for part in (full.train, full.validation, full.test))
     return Splits(*parts, labels=full.labels)
 
 
-def test_an_unknown_data_set_is_named_with_those_there_are(recipe):
-    with pytest.raises(UsageError, match=r"no data set 'cifar' in this recipe: it has digits, mni"):
+def test_the_message_about_an_unknown_data_set_lists_the_known_ones(recipe):
+    with pytest.raises(UsageError, match=r"unknown data set 'cifar'; this recipe has digits, mni"):
         recipe.splits("cifar")
 
 
-def test_the_transform_takes_a_batch_and_one_alike(transform):
+def test_the_transform_takes_a_batch_and_a_single_image(transform):
     images = digits().test.images[:8]
     one_by_one = torch.stack([transform(image) for image in images])
     assert torch.equal(transform(images), one_by_one)
@@ -71,7 +72,7 @@ def test_the_same_seed_gives_the_same_weights(recipe, few, transform, tmp_path):
 
 
 def test_the_best_epoch_is_kept(recipe, few, transform, tmp_path):
-    # A learning rate that wrecks the model later on: the best epoch is not the last.
+    # With this learning rate the model gets worse later: the best epoch is not the last.
     wild = dataclasses.replace(recipe, learning_rate=1.0)
     trained = fit(learner_of(wild, few), few, transform, tmp_path, epochs=3, device="cpu")
     measured = measure(trained.module, wild, few.validation, transform, few.labels)
@@ -82,7 +83,7 @@ def test_the_best_epoch_is_kept(recipe, few, transform, tmp_path):
     assert not trained.module.training
 
 
-def test_training_stops_early_where_the_validation_loss_does_not_fall(
+def test_training_stops_early_if_the_validation_loss_does_not_fall(
     recipe, few, transform, tmp_path
 ):
     wild = dataclasses.replace(recipe, learning_rate=1.0, patience=2)
@@ -101,12 +102,12 @@ def test_accuracy_counts_over_all_examples(recipe, transform):
     assert found == {"accuracy": pytest.approx(0.1)}
 
 
-def test_an_unknown_device_is_refused_with_those_there_are(recipe, few, transform, tmp_path):
-    with pytest.raises(UsageError, match=r"no device 'tpu' here: there is cpu"):
-        fit(learner_of(recipe, few), few, transform, tmp_path, epochs=1, device="tpu")
+def test_an_unavailable_device_is_refused_with_the_available_ones():
+    with pytest.raises(UsageError, match=r"device 'tpu' is not available .*one of: cpu"):
+        Settings(device="tpu")
 
 
-def test_a_run_holds_what_packing_needs(trained_project):
+def test_a_run_has_the_files_that_packing_requires(trained_project):
     folder = latest_run(trained_project, "mnist")
     run = Run.read(folder)
     assert (run.model, run.task, run.dataset, run.seed) == (
@@ -132,8 +133,8 @@ def test_every_artifact_gives_the_trained_outputs(trained_project, transform):
     assert torch.allclose(exported, eager, atol=1e-4)
 
 
-def test_nothing_is_trained_over_an_earlier_run(trained_project):
-    with pytest.raises(UsageError, match=r"is not empty: give --out a new folder"):
+def test_a_training_does_not_overwrite_a_run(trained_project):
+    with pytest.raises(UsageError, match=r"is not empty and is not overwritten: .*--out"):
         train(
             trained_project,
             "mnist",
@@ -142,8 +143,8 @@ def test_nothing_is_trained_over_an_earlier_run(trained_project):
         )
 
 
-def test_no_epochs_is_refused(trained_project):
-    with pytest.raises(UsageError, match="--epochs must be at least 1, not 0"):
+def test_zero_epochs_are_refused(trained_project):
+    with pytest.raises(UsageError, match="--epochs must be at least 1, got 0"):
         train(trained_project, "mnist", Settings(dataset="digits", epochs=0))
 
 
@@ -178,7 +179,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
     objective, build, examples = OBJECTIVES[kind]
-    monkeypatch.setattr(loop, "_precision", lambda accelerator: "bf16-mixed")  # as on a GPU
+    monkeypatch.setattr(loop, "_precision", lambda cuda: "bf16-mixed")  # as on a GPU
     recipe = Recipe(
         task="",
         build=build,
@@ -186,14 +187,14 @@ def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
         datasets={},
         batch_size=8,
         learning_rate=0.01,
-        saves=(),
+        formats=(),
     )
     splits = Splits(examples, examples, examples, labels=("a", "b"))
     learner = Learner(recipe, build(), splits.labels, 0)
-    trained = fit(learner, splits, as_it_is, tmp_path, epochs=1, device="cpu")
+    trained = fit(learner, splits, identity, tmp_path, epochs=1, device="cpu")
     assert all(np.isfinite(value) for value in trained.test.values())
-    # The figures of the loop, in 16 bits, are those of the module in 32, but for the rounding.
-    again = measure(trained.module, recipe, examples, as_it_is, splits.labels)
+    # The metrics of the loop, in 16 bits, differ from those in 32 only by rounding.
+    again = measure(trained.module, recipe, examples, identity, splits.labels)
     assert trained.validation == pytest.approx(again, rel=1e-6)
     (row,) = json.loads((tmp_path / "history.json").read_text())
     assert row[f"val_{objective.figure}"] == pytest.approx(
@@ -202,16 +203,15 @@ def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "says"),
+    ("options", "message"),
     [
         ({"teacher": "nosuch"}, "no weights of nosuch"),
-        ({"device": "tpu"}, "no device 'tpu' here"),
-        ({"start": "nosuch"}, "no weights nosuch to start from: name a file"),
+        ({"initial_weights": "nosuch"}, "no initial weights nosuch: expected a file"),
     ],
 )
-def test_what_cannot_begin_leaves_no_run(tmp_path, chosen, says):
-    with pytest.raises(VestalError, match=says):
-        train(Project(tmp_path), "mnist", Settings(dataset="digits", **chosen))
+def test_a_training_that_cannot_start_leaves_no_run(tmp_path, options, message):
+    with pytest.raises(VestalError, match=message):
+        train(Project(tmp_path), "mnist", Settings(dataset="digits", **options))
     assert not list(tmp_path.iterdir())
 
 
@@ -226,23 +226,25 @@ class Odd(torch.nn.Linear):
         return super().forward(x) if str(x.device) in vars() else super().forward(x)
 
 
-recipe = replace(recipe, build=lambda: Odd(3, 1), saves=("torchscript",))
+recipe = replace(recipe, build=lambda: Odd(3, 1), formats=("torchscript",))
 """
 
 
-def test_what_cannot_be_saved_is_said_before_it_is_trained(tmp_path):
+def test_an_unsavable_module_is_refused_before_training(tmp_path):
     project = Project(tmp_path)
     folder = project.models / "odd"
     folder.mkdir(parents=True)
     for file in ("recipe.py", "model.py", "transforms.py"):
         text = (find_model(project, "regression") / file).read_text()
         (folder / file).write_text(text + (UNSAVABLE if file == "recipe.py" else ""))
-    with pytest.raises(VestalError, match=r"Odd cannot be saved as torchscript .*saves= of recipe"):
+    with pytest.raises(
+        VestalError, match=r"Odd cannot be saved as torchscript .*another format in"
+    ):
         train(project, "odd", Settings())
     assert not project.runs.exists()
 
 
-def test_a_corrupt_image_is_named_when_it_is_trained_on(recipe, transform, tmp_path):
+def test_the_message_about_a_corrupt_image_names_the_file(recipe, transform, tmp_path):
     from PIL import Image
 
     for number in range(4):
@@ -250,13 +252,13 @@ def test_a_corrupt_image_is_named_when_it_is_trained_on(recipe, transform, tmp_p
     (tmp_path / "2.png").write_bytes(b"no image")
     files = ImageFiles([tmp_path / f"{n}.png" for n in range(4)], [0, 1, 0, 1], "L")
     splits = Splits(files, files, files, labels=("a", "b"))
-    with pytest.raises(VestalError, match=r"2\.png cannot be trained on \(.*remove or replace it"):
+    with pytest.raises(VestalError, match=r"2\.png is not a readable image \(.*remove or replace"):
         fit(learner_of(recipe, splits), splits, transform, tmp_path / "run", epochs=1, device="cpu")
 
 
 FOLDER = """
 
-from vestal.training.datasets import image_folder
+from vestal.training.image_folders import image_folder
 
 recipe = replace(
     recipe, datasets={"folder": DataSet(load=partial(image_folder, mode="L"), epochs=1)}
@@ -266,7 +268,7 @@ recipe = replace(
 
 @pytest.fixture
 def folder_project(tmp_path):
-    """mnist, whose build() has ten outputs, on folders of images."""
+    """A project with mnist, whose build() has ten outputs, and a data set of image folders."""
     project = Project(tmp_path)
     folder = project.models / "ten"
     folder.mkdir(parents=True)
@@ -287,39 +289,41 @@ def write_photos(folder, classes, count):
             Image.new("L", (28, 28), shade).save(folder / name / f"{index}.png")
 
 
-def test_a_folder_of_other_classes_than_build_makes_is_one_sentence(folder_project, tmp_path):
+def test_a_folder_with_other_classes_than_build_is_refused_with_one_sentence(
+    folder_project, tmp_path
+):
     photos = tmp_path / "photos"
     write_photos(photos, ("cat", "dog"), 10)
     with pytest.raises(
         VestalError,
         match=r"build\(\) in .*ten/model\.py makes 10 outputs, but the data set folder has 2 "
-        r"classes \(cat, dog\): write build\(classes: int\)",
+        r"classes \(cat, dog\): define build\(classes: int\)",
     ):
         train(folder_project, "ten", Settings(data=str(photos)))
     assert not folder_project.runs.exists()
 
 
-def test_what_is_wrong_with_a_folder_is_named_before_it_is_trained_on(folder_project, tmp_path):
+def test_errors_in_a_folder_of_images_are_found_before_training(folder_project, tmp_path):
     photos = tmp_path / "photos"
     write_photos(photos, map(str, range(10)), 10)
     (photos / "3" / "7.png").write_bytes(b"no image")
     with pytest.raises(VestalError, match=r"1 of 70 files .*3/7\.png; remove"):
         train(folder_project, "ten", Settings(data=str(photos)))
     write_photos(tmp_path / "one", ("cat",), 10)
-    with pytest.raises(VestalError, match=r"folder has one class \(cat\): a classifier needs two"):
+    with pytest.raises(VestalError, match=r"folder has one class \(cat\): a classifier requires"):
         train(folder_project, "ten", Settings(data=str(tmp_path / "one")))
     write_photos(tmp_path / "test_only" / "test", ("cat", "dog"), 10)
-    with pytest.raises(VestalError, match=r"folder has no train/, so there is nothing to train on"):
+    with pytest.raises(VestalError, match=r"folder has no train/ folder, so there is nothing to"):
         train(folder_project, "ten", Settings(data=str(tmp_path / "test_only")))
     assert not folder_project.runs.exists()
 
 
-def test_a_data_set_that_is_at_hand_takes_no_data(tmp_path):
+def test_a_data_set_that_is_always_available_takes_no_data(tmp_path):
     project = Project(tmp_path)
     for model, dataset in (("mnist", "digits"), ("regression", None), ("simplenet", None)):
-        with pytest.raises(UsageError, match="is always at hand and takes no --data: leave"):
+        with pytest.raises(UsageError, match="takes no --data: it is always available"):
             load_recipe(project, model).splits(dataset, tmp_path)
     taking = DataSet(load=lambda data=None: data, epochs=1)
     own = dataclasses.replace(load_recipe(project, "mnist"), datasets={"own": taking})
-    with pytest.raises(AttributeError):  # it was asked, with the folder
+    with pytest.raises(AttributeError):  # `load` was called with the folder
         own.splits("own", tmp_path)

@@ -13,16 +13,16 @@ import torch
 from vestal.archive.pack import pack
 from vestal.archive.runnable import stage_model
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model, support_files
+from vestal.model_folders import find_model, support_files
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import RECORD, Run
-from vestal.training.compressing import taught_by
+from vestal.training.distillation import load_teacher
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A project with one training of lenet5: weights that need the code beside them."""
+    """A project with a training of lenet5, whose weights require its code."""
     project = Project(tmp_path_factory.mktemp("original"))
     recipe = load_recipe(project, "lenet5")
     folder = project.runs / "lenet5" / "1"
@@ -52,7 +52,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def outside(original, tmp_path):
-    """That training, downloaded into a folder that is not the project's."""
+    """The same training, in a folder outside of the project."""
     return Run.read(shutil.copytree(original.folder, tmp_path / "downloaded"))
 
 
@@ -110,12 +110,12 @@ def test_code_from_outside_never_runs(kind, project, outside, mark):
     with pytest.raises(VestalError, match="from outside this project"):
         stage_model(project.root / "staged", project, "lenet5", weights=outside.folder)
     with pytest.raises(VestalError, match="from outside this project"):
-        taught_by(project, Run.read(outside.folder), outside.labels)
+        load_teacher(project, Run.read(outside.folder), outside.labels)
     assert not mark.exists()
     assert not list(project.model_store.glob("*.mar"))
 
 
-def test_a_folder_inside_of_the_project_is_outside_of_its_runs(project, outside, mark):
+def test_a_folder_of_the_project_outside_of_runs_is_not_trusted(project, outside, mark):
     PLANTED["the architecture"](outside, evil(mark))
     inside = project.root / "downloads" / "lenet5"
     shutil.copytree(outside.folder, inside)
@@ -128,7 +128,7 @@ def test_a_folder_inside_of_the_project_is_outside_of_its_runs(project, outside,
     assert not mark.exists()
 
 
-def test_what_is_copied_into_runs_is_the_projects(project, outside):
+def test_a_training_that_is_copied_into_runs_belongs_to_the_project(project, outside):
     shutil.copytree(outside.folder, project.runs / "lenet5" / "1")
     (project.runs / "lenet5" / "1" / "transforms.py").write_text(
         (outside.folder / "transforms.py").read_text() + "# mine\n"
@@ -190,14 +190,14 @@ def test_a_link_in_a_model_folder_stays_in_the_project(project, tmp_path, mark):
         {"model": ["lenet5"]},
     ],
 )
-def test_a_record_that_no_training_wrote_is_one_sentence(record, outside):
+def test_an_invalid_record_is_refused_with_one_sentence(record, outside):
     file = outside.folder / RECORD
     file.write_text(json.dumps({**json.loads(file.read_text()), **record}))
     with pytest.raises(VestalError, match=r"training\.json (is not a record|names)"):
         Run.read(outside.folder)
 
 
-def test_labels_that_cannot_be_read_are_named(outside):
+def test_the_error_about_invalid_labels_names_the_file(outside):
     (outside.folder / "index_to_name.json").write_text('{"a": "b"}')
     with pytest.raises(VestalError, match=r"index_to_name\.json cannot be read"):
         _ = outside.labels

@@ -17,12 +17,11 @@ from torch import nn
 from vestal.archive.pack import pack
 from vestal.inprocess import Input, LoadedArchive
 from vestal.mar.sample import read_sample
-from vestal.models import model_names, support_files, zoo
+from vestal.model_folders import model_names, support_files, zoo
 from vestal.project import Project
 from vestal.recipes.recipe import Splits, load_recipe, load_transform
 from vestal.training.loop import Learner, fit
 from vestal.weights import saving
-from vestal.weights.run_files import write_support
 from vestal_handlers import engines
 from vestal_handlers.model_files import load_module
 from vestal_handlers.text import language_model
@@ -144,8 +143,8 @@ def test_a_loaded_artifact_gives_the_modules_own_outputs(name, tmp_path):
     module = recipe.make(recipe.labels).eval()
     language = recipe.tokenizer is not None
     inputs = torch.randint(256, (3, 20)) if language else torch.randn(3, *INPUTS[name])
-    artifacts = saving.save(module, recipe.saves, tmp_path, inputs[:2])
-    write_support(zoo() / name, tmp_path, recipe.labels)
+    artifacts = saving.save(module, recipe.formats, tmp_path, inputs[:2])
+    saving.save_support(artifacts, zoo() / name, tmp_path, recipe.labels)
     for file in artifacts:
         if language:
             recipe.tokenizer(["to be or not to be"]).save(str(tmp_path / "tokenizer.json"))
@@ -171,7 +170,7 @@ def test_weights_of_a_recipe_are_packed_by_their_name(tmp_path):
     assert answer.json()["label"] in load_recipe(HERE, "resnet18").labels
 
 
-def test_who_packs_a_recipes_model_does_not_wait_for_scikit_learn():
+def test_packing_a_model_does_not_import_scikit_learn():
     own = [name for name in SEVEN if name != "gpt2"]  # transformers itself imports it
     code = (
         "import sys; from vestal.project import Project; from vestal.recipes.recipe import *\n"

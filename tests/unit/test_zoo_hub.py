@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from vestal.archive.pack import pack
 from vestal.errors import VestalError
 from vestal.mar.sample import read_sample
-from vestal.models import zoo
+from vestal.model_folders import zoo
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal_handlers.model_files import load_module

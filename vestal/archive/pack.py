@@ -26,10 +26,10 @@ from vestal.files.storage import scratch_folder
 from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
 from vestal.mar.sample import tolerance_of
-from vestal.models import NAME, find_model, handler_options
+from vestal.model_folders import NAME, find_model, handler_options
 from vestal.project import Project
 from vestal.runs import RECORD, Run, latest_run
-from vestal.trust import is_own, trusted
+from vestal.trust import is_own, trusted_run
 from vestal_handlers.labels import shared_labels
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest in a zip
@@ -179,7 +179,7 @@ def find_weights(
     No code of imported weights is used.
 
     Raises:
-        UsageError, VestalError: see `bring` and `trusted`.
+        UsageError, VestalError: as from `import_weights` and `trusted_run`.
     """
     if weights is None and not (find_model(project, name) / "recipe.py").is_file():
         raise UsageError(
@@ -192,10 +192,10 @@ def find_weights(
             return run
         from vestal.recipes.recipe import load_recipe
 
-        return trusted(project, run, load_recipe(project, run.model).task, folder)
-    from vestal.weights.import_weights import bring
+        return trusted_run(project, run, load_recipe(project, run.model).task, folder)
+    from vestal.weights.import_weights import import_weights
 
-    return bring(project, name, str(weights), folder, labels)
+    return import_weights(project, name, str(weights), folder, labels)
 
 
 def _revision(root: Path) -> str | None:

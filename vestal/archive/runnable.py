@@ -16,7 +16,7 @@ from vestal.inprocess import LoadedArchive
 from vestal.inprocess.loaded_archive import load_staged
 from vestal.inprocess.module_scope import forget_handlers
 from vestal.mar.store import find_archive, is_path_or_file
-from vestal.models import find_model, model_name, model_names
+from vestal.model_folders import find_model, model_name, model_names
 from vestal.project import Project
 
 

@@ -21,7 +21,7 @@ from vestal.errors import UsageError
 from vestal.mar.index import sha256_of
 from vestal.mar.layout import BILL, CONFIG, HANDLER, MANIFEST
 from vestal.mar.manifest import Manifest, read_manifest
-from vestal.models import find_model
+from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX

@@ -57,7 +57,7 @@ def sources_of(project: Project, name: str, weights: str | None = None) -> list[
         VestalError: the model has no training.
     """
     import vestal_handlers
-    from vestal.models import find_model
+    from vestal.model_folders import find_model
     from vestal.runs import RECORD, latest_run
 
     home, handlers = find_model(project, name), Path(vestal_handlers.__file__).parent

@@ -13,11 +13,11 @@ from vestal.cli.arguments import Data, ModelOrArchive, RequestTimeout, Version, 
 from vestal.cli.output import Json, err, out, print_json, print_warning
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
-from vestal.runs import shown
+from vestal.runs import format_figure
 
 if TYPE_CHECKING:
     from vestal.evaluation import Evaluation
-    from vestal.evaluation.reports import Classified
+    from vestal.evaluation.reports import ClassificationReport
 
 SHOWN = 10  # refused inputs and, of many, classes; --json lists all
 
@@ -58,8 +58,8 @@ def evaluate(
     """Measure weights, an archive or a served model on the test split of its recipe."""
     with err.status("Loading PyTorch"):
         from vestal.cli.targets import EvaluationOptions, open_target
+        from vestal.evaluation import as_json as evaluation_json
         from vestal.evaluation import evaluate as measure
-        from vestal.evaluation import facts
         from vestal.project import Project
         from vestal.recipes.objectives import NextToken
         from vestal_handlers.labels import shared_labels
@@ -83,7 +83,7 @@ def evaluate(
                 progress=progress,
             )
     if as_json:
-        print_json(facts(measured))
+        print_json(evaluation_json(measured))
     else:
         print_evaluation(measured)
     if plot:
@@ -95,25 +95,25 @@ def evaluate(
 
 def print_evaluation(found: Evaluation) -> None:
     """Print figures, classes and refused inputs."""
-    from vestal.evaluation.reports import Classified, Regressed, Scored
+    from vestal.evaluation.reports import ClassificationReport, PerplexityReport, RegressionReport
 
     report = found.report
     out.print(Text(found.title, style="bold"), Text(found.place, style="dim"))
     figures = Table(box=None, pad_edge=False)
     row = {"inputs": f"{found.size:,}", "refused": f"{len(found.refused):,}"}
     for name, value in report.figures.items():
-        row[name] = shown(name, value)
-    if isinstance(report, Classified) and report.undecided:
+        row[name] = format_figure(name, value)
+    if isinstance(report, ClassificationReport) and report.undecided:
         row["no label"] = f"{report.undecided:,}"
-    if isinstance(report, Scored):
+    if isinstance(report, PerplexityReport):
         row["tokens"] = f"{report.tokens:,}"
     for name in row:
         figures.add_column(name, justify="right")
     figures.add_row(*row.values())
     out.print(figures)
-    if isinstance(report, Regressed) and report.units:
+    if isinstance(report, RegressionReport) and report.units:
         out.print(Text(f"Unit of mae and rmse: {report.units}", style="dim"))
-    if isinstance(report, Classified):
+    if isinstance(report, ClassificationReport):
         out.print(_classes(report))
     for one in found.refused[:SHOWN]:
         status = f"{one['status']} " if one["status"] else ""
@@ -123,7 +123,7 @@ def print_evaluation(found: Evaluation) -> None:
         out.print(Text(f"and {len(found.refused) - SHOWN} more (--json lists all)"))
 
 
-def _classes(report: Classified) -> Table:
+def _classes(report: ClassificationReport) -> Table:
     from vestal.training.plots import MOST_NAMED
 
     rows = report.classes

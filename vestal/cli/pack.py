@@ -45,7 +45,7 @@ def pack(
     """Pack weights, handler, labels and a sample input into model_store/MODEL-VERSION.mar."""
     with err.status("Packing"):
         from vestal.archive.pack import pack as pack_archive
-        from vestal.models import model_name
+        from vestal.model_folders import model_name
         from vestal.project import Project
 
         project = Project.here()

@@ -24,7 +24,7 @@ from vestal.evaluation.sources import (
 )
 from vestal.mar.manifest import read_manifest
 from vestal.mar.store import training_dataset_of
-from vestal.models import find_model, handler_options
+from vestal.model_folders import find_model, handler_options
 from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe
 

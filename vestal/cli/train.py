@@ -45,11 +45,12 @@ def train(
         float | None,
         typer.Option(help="Share of the channels to remove from trained weights before training."),
     ] = None,
-    start: Annotated[
+    initial_weights: Annotated[
         str | None,
         typer.Option(
-            help="Initial weights: folder of a training, file, or name of weights in the recipe. "
-            "With --prune: the training to prune. Default: the newest."
+            help="Weights to begin with: folder of a training, name of a trained model, file, or "
+            "name of weights in the recipe. Default: as in the recipe, else random. With --prune: "
+            "the training to prune. Default: the newest."
         ),
     ] = None,
     resume: Annotated[
@@ -62,15 +63,15 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model with its recipe and keep the weights of the best epoch."""
-    chosen = (dataset, data, epochs, seed, teacher, prune, start)
-    if resume and any(value is not None for value in chosen):
+    options = (dataset, data, epochs, seed, teacher, prune, initial_weights)
+    if resume and any(value is not None for value in options):
         raise UsageError(
             "--resume continues with the options of the interrupted training: it can be combined "
             "with --device, --out and --json only"
         )
     project = Project.here()
     with err.status("Loading PyTorch"):
-        from vestal.models import model_name
+        from vestal.model_folders import model_name
         from vestal.training import train as training
         from vestal.training.settings import Settings
         from vestal_handlers.labels import shared_labels
@@ -87,7 +88,7 @@ def train(
             seed=seed or 0,
             teacher=teacher,
             prune=prune,
-            start=start,
+            initial_weights=initial_weights,
         )
         run = training.train(project, model, settings, out_)
     if shared := shared_labels(run.labels or ()):

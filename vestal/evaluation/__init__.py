@@ -1,9 +1,8 @@
-"""Measuring a model where it stands: its weights in process, its archive, a server that runs it.
+"""Measure a model on test data: its weights, its archive, or the model on a server.
 
-test split -> `sources` -> answers, or why there is none -> `reports` -> figures; `measuring` is all
-of it.
+test split -> `sources` -> predictions and refused inputs -> `reports` -> metrics
 """
 
-from vestal.evaluation.measuring import Evaluation, evaluate, facts
+from vestal.evaluation.measuring import Evaluation, as_json, evaluate
 
-__all__ = ["Evaluation", "evaluate", "facts"]
+__all__ = ["Evaluation", "as_json", "evaluate"]

@@ -1,4 +1,4 @@
-"""Measures a model on its recipe's test split, wherever it stands, by the same figures."""
+"""Measure a model on the test split of its recipe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from vestal.errors import VestalError
 from vestal.evaluation import reports
-from vestal.evaluation.asking import Progress, target_at
-from vestal.evaluation.reports import Classified, Report
+from vestal.evaluation.predictions import Progress, target_at
+from vestal.evaluation.reports import ClassificationReport, Report
 from vestal.evaluation.sources import Source
 from vestal.recipes.objectives import Classification, Regression
 from vestal.recipes.recipe import Recipe, Splits
@@ -18,12 +18,12 @@ from vestal.recipes.recipe import Recipe, Splits
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One measurement.
+    """The result of a measurement.
 
     Attributes:
-        kind: who was asked: "weights", "archive" or "server"; `place` says where.
-        size: inputs of the test split; `refused` of them got no answer.
-        seconds: from the first input to the last answer, loading included.
+        kind: "weights", "archive" or "server"; `place` is its path or URL.
+        size: number of inputs in the test split; `refused` lists those without a prediction.
+        seconds: duration, including loading the model.
     """
 
     model: str
@@ -42,10 +42,10 @@ class Evaluation:
         return f"{self.model}{version} ({self.kind}) on {self.dataset}"
 
     def draw(self, file: Path) -> None:
-        """Draws the confusion matrix, or predicted against actual.
+        """Draw the confusion matrix, or predicted against actual numbers.
 
         Raises:
-            UsageError: a language model, of which there is nothing to draw.
+            UsageError: a language model, which has nothing to draw.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
         self.report.draw(file, self.title)
@@ -60,37 +60,37 @@ def evaluate(
     dataset: str,
     progress: Progress = lambda done: None,
 ) -> Evaluation:
-    """Asks for every input of the test split.
+    """Get a prediction for every input of the test split, and compute metrics.
 
     Classification: accuracy, where a refused input counts as wrong, and precision, recall and F1
     of each class. Regression: R2, mean absolute error, root mean squared error. Language:
-    perplexity, each passage by itself. The last two are over the answered inputs.
+    perplexity, each passage alone. Refused inputs are left out of the last two.
 
     Raises:
-        VestalError: the source does not load, cannot be reached, refuses everything, or answers
+        VestalError: the source does not load, cannot be reached, refuses every input, or responds
             as another kind of model.
     """
-    begin = time.perf_counter()
+    start = time.perf_counter()
     test = splits.test
-    said = source.ask(recipe, test, progress)
-    seconds = time.perf_counter() - begin
-    refused = reports.refused(said)
+    outcomes = source.predict(recipe, test, progress)
+    seconds = time.perf_counter() - start
+    refused = reports.refused_inputs(outcomes)
     if len(refused) == len(test):
         first = refused[0]
         raise VestalError(
-            f"{source.place} refuses every input of {dataset} ({len(test):,}); the first one: "
+            f"{source.place} refuses every input of {dataset} ({len(test):,}); the first: "
             f"{first['status'] or ''} {first['type']}: {first['message']}"
         )
     objective = recipe.objective
     report: Report
     if isinstance(objective, Classification):
         targets = [int(target_at(test, index)) for index in range(len(test))]
-        report = reports.classified(said, targets, splits.labels or ())
+        report = reports.classification_report(outcomes, targets, splits.labels or ())
     elif isinstance(objective, Regression):
         numbers = [float(target_at(test, index)) for index in range(len(test))]
-        report = reports.regressed(said, numbers, objective)
+        report = reports.regression_report(outcomes, numbers, objective)
     else:
-        report = reports.scored(said)
+        report = reports.perplexity_report(outcomes)
     return Evaluation(
         model=model,
         kind=source.kind,
@@ -104,22 +104,22 @@ def evaluate(
     )
 
 
-def facts(found: Evaluation) -> dict[str, Any]:
-    """All of it, for JSON."""
-    report = found.report
-    said: dict[str, Any] = {
-        "model": found.model,
-        "version": found.version,
-        "measured": found.kind,
-        "source": found.place,
-        "dataset": found.dataset,
-        "size": found.size,
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as JSON values."""
+    report = evaluation.report
+    fields: dict[str, Any] = {
+        "model": evaluation.model,
+        "version": evaluation.version,
+        "measured": evaluation.kind,
+        "source": evaluation.place,
+        "dataset": evaluation.dataset,
+        "size": evaluation.size,
         "figures": report.figures,
-        "refused": found.refused,
-        "seconds": round(found.seconds, 3),
+        "refused": evaluation.refused,
+        "seconds": round(evaluation.seconds, 3),
     }
-    if isinstance(report, Classified):
-        said["undecided"] = report.undecided
-        said["classes"] = [vars(row) for row in report.classes]
-        said["confusion"] = vars(report.confusion)
-    return said
+    if isinstance(report, ClassificationReport):
+        fields["undecided"] = report.undecided
+        fields["classes"] = [vars(row) for row in report.classes]
+        fields["confusion"] = vars(report.confusion)
+    return fields

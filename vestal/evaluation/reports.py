@@ -1,4 +1,4 @@
-"""Figures of a measurement: torchmetrics' over what was answered."""
+"""Reports of an evaluation: metrics of predictions, by torchmetrics."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torchmetrics.classification import (
 )
 
 from vestal.errors import UsageError, VestalError
-from vestal.evaluation.asking import RefusedInput, Said
+from vestal.evaluation.predictions import Outcome, RefusedInput
 from vestal.recipes.objectives import Regression
 from vestal.training.language import perplexity
 from vestal.training.plots import draw_confusion, draw_predicted
 from vestal_handlers.labels import indices_by_label
 
-NO_ANSWER = "(none)"  # refused, or a label of null
+NO_LABEL = "(none)"  # of refused inputs, and of predictions whose label is null
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: of what was called so how much is it, of what is it how much was called so."""
+    """Metrics of one class; `support`: the number of its inputs."""
 
     label: str
     precision: float
@@ -39,17 +39,17 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts by actual label (row) and predicted label (column); both are `labels`."""
+    """A confusion matrix: counts by actual label (row) and predicted label (column)."""
 
     labels: list[str]
     counts: list[list[int]]
 
 
 @dataclass(frozen=True)
-class Classified:
-    """Classes told right and wrong. A refused input counts as wrong.
+class ClassificationReport:
+    """Accuracy and metrics by class. Refused inputs count as wrong.
 
-    `undecided`: answers whose label was null, wrong too.
+    `undecided`: number of predictions whose label is null; they count as wrong, too.
     """
 
     figures: dict[str, float]
@@ -62,8 +62,8 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class Regressed:
-    """Numbers beside the true ones [answered]."""
+class RegressionReport:
+    """Predicted and actual numbers, without refused inputs."""
 
     figures: dict[str, float]
     actual: list[float]
@@ -75,62 +75,65 @@ class Regressed:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Passages of text; `tokens`: how many have a log-probability."""
+class PerplexityReport:
+    """Perplexity of passages; `tokens`: number of tokens with a log-probability."""
 
     figures: dict[str, float]
     tokens: int
 
     def draw(self, file: Path, title: str) -> None:
-        raise UsageError("perplexity is one number: there is nothing to draw (leave --plot out)")
+        raise UsageError("perplexity is one number, so there is nothing to draw; leave out --plot")
 
 
-Report = Classified | Regressed | Scored
+Report = ClassificationReport | RegressionReport | PerplexityReport
 
 
-def classified(said: Sequence[Said], targets: Sequence[int], labels: Sequence[str]) -> Classified:
-    """Accuracy over all inputs, and each class.
+def classification_report(
+    outcomes: Sequence[Outcome], targets: Sequence[int], labels: Sequence[str]
+) -> ClassificationReport:
+    """Accuracy over all inputs, and metrics of each class.
 
     Args:
-        said: labels, by name: a model may know more classes than a data set has, in any order.
-            Of a name that several classes of the data set share, the answer's index decides.
-        targets: indices into `labels`, the data set's.
+        outcomes: labels by name, as a model may have more classes than the data set, in any order.
+            If classes of the data set share a label, the index of the prediction decides.
+        targets: indices into `labels`, the labels of the data set.
 
     Raises:
         VestalError: no predicted label is one of the data set's.
     """
-    labels, given_labels = _told_apart(labels), labels
-    predicted = [_name(one, labels, given_labels) for one in said]
-    others = sorted(set(predicted) - set(labels) - {NO_ANSWER})
+    labels, names_in_data = _unique_names(labels), labels
+    predicted = [_name(outcome, labels, names_in_data) for outcome in outcomes]
+    others = sorted(set(predicted) - set(labels) - {NO_LABEL})
     if others and not set(predicted) & set(labels):
         raise VestalError(
-            f"the model says {_few(others)}, the data set has {_few(labels)}: its labels are of "
-            "another data set (say which with --dataset)"
+            f"the model predicts {_few(others)}, but the data set has {_few(labels)}: pass the "
+            "data set of the model with --dataset"
         )
-    names = [*labels, *others, NO_ANSWER]
+    names = [*labels, *others, NO_LABEL]
     place = {name: index for index, name in enumerate(names)}
-    given = torch.tensor([place[name] for name in predicted])
+    predictions = torch.tensor([place[name] for name in predicted])
     actual = torch.tensor(list(targets))
     count = len(names)
-    # `given` is compared as classes, so a label outside the data set is wrong and nothing else.
-    accuracy = MulticlassAccuracy(count, average="micro")(given, actual)
+    # A label outside the data set is a class of its own, so it counts as wrong.
+    accuracy = MulticlassAccuracy(count, average="micro")(predictions, actual)
     by_class = [
-        kind(count, average="none")(given, actual).tolist()
+        kind(count, average="none")(predictions, actual).tolist()
         for kind in (MulticlassPrecision, MulticlassRecall, MulticlassF1Score)
     ]
-    matrix: Tensor = MulticlassConfusionMatrix(count)(given, actual)
+    matrix: Tensor = MulticlassConfusionMatrix(count)(predictions, actual)
     support = matrix.sum(1).tolist()
     rows = [
         ClassRow(name, *figures)
-        for name, *figures in zip(labels, *by_class, support, strict=False)  # of the labels alone
+        for name, *figures in zip(labels, *by_class, support, strict=False)  # without the others
     ]
     shown = [i for i in range(count) if i < len(labels) or int(matrix[:, i].sum())]
     confusion = Confusion([names[i] for i in shown], matrix[shown][:, shown].tolist())
-    return Classified({"accuracy": float(accuracy)}, rows, confusion, sum(s is None for s in said))
+    undecided = sum(outcome is None for outcome in outcomes)
+    return ClassificationReport({"accuracy": float(accuracy)}, rows, confusion, undecided)
 
 
-def _told_apart(labels: Sequence[str]) -> list[str]:
-    """The labels, with the index of each class whose label others have too: `crane (134)`."""
+def _unique_names(labels: Sequence[str]) -> list[str]:
+    """The labels; classes that share a label get their index, such as `crane (134)`."""
     classes = indices_by_label(labels)
     return [
         f"{label} ({index})" if len(classes[label]) > 1 else label
@@ -138,42 +141,44 @@ def _told_apart(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _name(said: Said, names: Sequence[str], labels: Sequence[str]) -> str:
-    """A predicted label as one of `names`; without an index, a shared one means its first class."""
-    if not isinstance(said, str):
-        return NO_ANSWER
-    index = getattr(said, "class_index", None)
-    if not isinstance(index, int) or not 0 <= index < len(labels) or labels[index] != said:
-        index = labels.index(said) if said in labels else None
-    return str(said) if index is None else names[index]
+def _name(outcome: Outcome, names: Sequence[str], labels: Sequence[str]) -> str:
+    """A predicted label as one of `names`; without an index, the first class of that label."""
+    if not isinstance(outcome, str):
+        return NO_LABEL
+    index = getattr(outcome, "class_index", None)
+    if not isinstance(index, int) or not 0 <= index < len(labels) or labels[index] != outcome:
+        index = labels.index(outcome) if outcome in labels else None
+    return str(outcome) if index is None else names[index]
 
 
-def regressed(said: Sequence[Said], targets: Sequence[float], objective: Regression) -> Regressed:
-    """R2, mean absolute and root mean squared error over the answered inputs."""
-    pairs = [(s, float(t)) for s, t in zip(said, targets, strict=True) if isinstance(s, float)]
+def regression_report(
+    outcomes: Sequence[Outcome], targets: Sequence[float], objective: Regression
+) -> RegressionReport:
+    """R2, mean absolute error and root mean squared error, without refused inputs."""
+    pairs = [(o, float(t)) for o, t in zip(outcomes, targets, strict=True) if isinstance(o, float)]
     if len(pairs) < 2:
-        raise VestalError(f"R2 needs at least 2 answers, there are {len(pairs)}")
+        raise VestalError(f"R2 requires at least 2 predictions, got {len(pairs)}")
     predicted, actual = (list(column) for column in zip(*pairs, strict=True))
     figures = {
         name: float(metric(torch.tensor(predicted), torch.tensor(actual)))
         for name, metric in objective.metrics(None).items()
     }
-    return Regressed(figures, actual, predicted, objective.units)
+    return RegressionReport(figures, actual, predicted, objective.units)
 
 
-def scored(said: Sequence[Said]) -> Scored:
-    """Perplexity over the tokens of all answered passages."""
-    logprobs = [one for one in said if isinstance(one, list)]
+def perplexity_report(outcomes: Sequence[Outcome]) -> PerplexityReport:
+    """Perplexity over the tokens of all passages, without refused ones."""
+    logprobs = [one for one in outcomes if isinstance(one, list)]
     tokens = sum(map(len, logprobs))
     if not tokens:
-        raise VestalError("no passage has two tokens or more: there is no perplexity")
-    return Scored({"perplexity": perplexity(logprobs)}, tokens)
+        raise VestalError("perplexity requires a passage of at least two tokens, and there is none")
+    return PerplexityReport({"perplexity": perplexity(logprobs)}, tokens)
 
 
-def refused(said: Sequence[Said]) -> list[dict[str, object]]:
-    """The inputs without an answer, by their place in the test split."""
+def refused_inputs(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """The refused inputs, with their indices in the test split."""
     return [
-        {"index": i, **vars(one)} for i, one in enumerate(said) if isinstance(one, RefusedInput)
+        {"index": i, **vars(one)} for i, one in enumerate(outcomes) if isinstance(one, RefusedInput)
     ]
 
 

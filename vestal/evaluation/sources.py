@@ -1,4 +1,4 @@
-"""Who is asked: weights by engine and transform alone, an archive's handler, a running server."""
+"""Sources of predictions: weights in this process, an archive's handler, a model on a server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ import torch
 
 from vestal.client import Client, ClientError
 from vestal.client.errors import ConnectionFailed, DeadlineExceeded, NotFound, TokenError
-from vestal.evaluation.asking import Label, Progress, RefusedInput, Said, body_at, read_answer
+from vestal.evaluation.predictions import (
+    Label,
+    Outcome,
+    Progress,
+    RefusedInput,
+    read_prediction,
+    request_body,
+)
 from vestal.inprocess import Input, LoadedArchive
 from vestal.recipes.objectives import Classification, NextToken
-from vestal.recipes.recipe import Examples, Recipe
+from vestal.recipes.recipe import Examples, Recipe, identity
 from vestal.recipes.request_body import Body
 from vestal.runs import TRANSFORMS, Run
 from vestal.training.language import module_scorer
@@ -27,82 +34,85 @@ CPU = torch.device("cpu")
 
 
 class Source(Protocol):
-    """Something that answers for a model.
+    """A source of a model's predictions.
 
-    `kind`: "weights", "archive" or "server". `place`: where it is. `version`: as far as known.
+    Attributes:
+        kind: "weights", "archive" or "server".
+        place: path or URL.
+        version: version of the model, if known.
     """
 
     kind: str
     place: str
     version: str | None
 
-    def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
-        """An answer for every example, in order."""
+    def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
+        """An outcome for every example, in order."""
 
 
 class WeightsSource:
-    """A run's weights in this process: engine and transform, no handler."""
+    """The weights of a run in this process: engine and transform, without a handler."""
 
     kind = "weights"
     version: str | None = None
 
     def __init__(self, run: Run, place: str | None = None, output: str | int | None = None) -> None:
-        """`output`: which of the model's outputs is measured; None: the only one."""
+        """`output`: the output to measure, by name or index; None: the only one."""
         self.run, self.place, self.output = run, place or str(run.folder), output
 
-    def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
-        answer = self._scorer() if isinstance(recipe.objective, NextToken) else self._model(recipe)
-        said: list[Said] = []
+    def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
+        predict = self._scorer() if isinstance(recipe.objective, NextToken) else self._model(recipe)
+        outcomes: list[Outcome] = []
         for start in range(0, len(examples), recipe.batch_size):
             batch = [_decoded(examples, i) for i in _range(start, recipe.batch_size, examples)]
-            good = iter(answer([one for one in batch if not isinstance(one, RefusedInput)]))
-            said += [one if isinstance(one, RefusedInput) else next(good) for one in batch]
-            progress(len(said))
-        return said
+            good = iter(predict([one for one in batch if not isinstance(one, RefusedInput)]))
+            outcomes += [one if isinstance(one, RefusedInput) else next(good) for one in batch]
+            progress(len(outcomes))
+        return outcomes
 
-    def _model(self, recipe: Recipe) -> Callable[[Sequence[Any]], Sequence[Said]]:
+    def _model(self, recipe: Recipe) -> Callable[[Sequence[Any]], Sequence[Outcome]]:
         folder, labels = self.run.folder, self.run.labels
         engine = engines.load(folder / self.run.artifacts[0], CPU, output=self.output)
         own = (folder / TRANSFORMS).is_file()
-        transform = load_module(folder, "transforms").transform if own else lambda given: given
+        transform = load_module(folder, "transforms").transform if own else identity
 
         @torch.inference_mode()
-        def answer(inputs: Sequence[Any]) -> Sequence[Said]:
+        def predict(inputs: Sequence[Any]) -> Sequence[Outcome]:
             if not inputs:
                 return []
-            outputs = engine(torch.stack([transform(given) for given in inputs]))
+            outputs = engine(torch.stack([transform(value) for value in inputs]))
             predicted = recipe.objective.predicted(outputs)
             if isinstance(recipe.objective, Classification):
                 assert labels is not None
                 return [Label(labels[index], index) for index in predicted.argmax(-1).tolist()]
             return [float(value) for value in predicted]
 
-        return answer
+        return predict
 
-    def _scorer(self) -> Callable[[Sequence[Any]], Sequence[Said]]:
+    def _scorer(self) -> Callable[[Sequence[Any]], Sequence[Outcome]]:
         from vestal_handlers.text import language_model
 
         language = language_model.load(self.run.folder / self.run.artifacts[0], CPU)
         score = module_scorer(language.model, language.tokenizer)
 
-        def answer(texts: Sequence[str]) -> Sequence[Said]:
-            return [one(text) for text in texts]
+        def predict(texts: Sequence[str]) -> Sequence[Outcome]:
+            return [score_one(text) for text in texts]
 
-        def one(text: str) -> Said:
+        def score_one(text: str) -> Outcome:
             try:
                 tokens = len(language.tokens(text))
             except InputError as error:
                 return _input_error(error)
             if tokens > language.context:
-                message = f"the passage has {tokens} tokens, at most {language.context}"
+                message = f"the passage has {tokens} tokens; the limit is {language.context}"
                 return RefusedInput(413, "InputError", message)
             return list(score([text])[0])
 
-        return answer
+        return predict
 
 
 class ArchiveSource:
-    """An archive's own handler in this process."""
+    """The handler of an archive in this process."""
 
     kind = "archive"
 
@@ -110,53 +120,56 @@ class ArchiveSource:
         self.place, self.archive = str(archive), archive
         self.version: str | None = None
 
-    def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
-        said: list[Said] = []
-        # Warm for one: every size of batch would take longer to warm up than to run.
+    def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        # Warm up for single inputs: a warm-up of every batch size takes longer than the evaluation.
         with LoadedArchive(self.archive, batch_size=1) as loaded:
             self.version = loaded.version
             for start in range(0, len(examples), recipe.batch_size):
                 indices = _range(start, recipe.batch_size, examples)
-                bodies = [body_at(recipe, examples, index) for index in indices]
+                bodies = [request_body(recipe, examples, index) for index in indices]
                 inputs = [Input.raw(body.content, body.content_type) for body in bodies]
-                for answer in loaded.predict(inputs):
-                    if answer.status != 200:
-                        said.append(_refused(answer.status, answer.body))
+                for response in loaded.predict(inputs):
+                    if response.status != 200:
+                        outcomes.append(_refused(response.status, response.body))
                     else:
-                        said.append(read_answer(recipe, answer.json(), self.place))
-                progress(len(said))
-        return said
+                        outcomes.append(read_prediction(recipe, response.json(), self.place))
+                progress(len(outcomes))
+        return outcomes
 
 
 class ServedSource:
-    """A model behind a server, asked by the client: deadlines, retries and tokens are its own."""
+    """A model on a server, with the deadlines, retries and tokens of the client."""
 
     kind = "server"
 
     def __init__(self, client: Client, place: str, model: str, version: str | None) -> None:
         self.client, self.place, self.model, self.version = client, place, model, version
 
-    def ask(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Said]:
-        inputs = (_sent(body_at(recipe, examples, index)) for index in range(len(examples)))
-        # The first alone: what is true of the server is said once, not after every deadline.
-        asked = self.client.predict_many(self.model, islice(inputs, 1), version=self.version)
-        for error in asked:
+    def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
+        inputs = (
+            _client_input(request_body(recipe, examples, index)) for index in range(len(examples))
+        )
+        # The first input alone, so that an unreachable server is found after one deadline.
+        predictions = self.client.predict_many(self.model, islice(inputs, 1), version=self.version)
+        for error in predictions:
             if isinstance(error, DeadlineExceeded | ConnectionFailed | NotFound | TokenError):
                 raise error
-        asked += self.client.predict_many(
+        predictions += self.client.predict_many(
             self.model, inputs, version=self.version, progress=lambda done, _: progress(done + 1)
         )
-        said: list[Said] = []
-        for answer in asked:
-            if isinstance(answer, ConnectionFailed | NotFound | TokenError):
-                raise answer
-            if isinstance(answer, ClientError):
-                kind = answer.server_type or type(answer).__name__
-                said.append(RefusedInput(answer.status, kind, answer.server_message or str(answer)))
+        outcomes: list[Outcome] = []
+        for prediction in predictions:
+            if isinstance(prediction, ConnectionFailed | NotFound | TokenError):
+                raise prediction
+            if isinstance(prediction, ClientError):
+                kind = prediction.server_type or type(prediction).__name__
+                message = prediction.server_message or str(prediction)
+                outcomes.append(RefusedInput(prediction.status, kind, message))
             else:
-                self.version = answer.version or self.version
-                said.append(read_answer(recipe, answer.value, self.place))
-        return said
+                self.version = prediction.version or self.version
+                outcomes.append(read_prediction(recipe, prediction.value, self.place))
+        return outcomes
 
 
 def _range(start: int, size: int, examples: Examples) -> range:
@@ -174,14 +187,14 @@ def _input_error(error: InputError) -> RefusedInput:
     return RefusedInput(error.status, type(error).__name__, error.message)
 
 
-def _sent(body: Body) -> Any:
-    """What the client sends as this body."""
+def _client_input(body: Body) -> Any:
+    """The value that the client sends as this body."""
     return json.loads(body.content) if body.suffix == ".json" else body.content
 
 
 def _refused(status: int, body: bytes) -> RefusedInput:
     try:
-        told = json.loads(body)
-        return RefusedInput(status, str(told["type"]), str(told["message"]))
+        error = json.loads(body)
+        return RefusedInput(status, str(error["type"]), str(error["message"]))
     except (ValueError, KeyError, TypeError):
         return RefusedInput(status, "Error", body.decode("utf-8", "replace")[:200])

@@ -1,4 +1,4 @@
-"""Language: a tokenizer, texts as token blocks to train on, and perplexity over passages."""
+"""Language models: the tokenizer, blocks of tokens to train on, and perplexity of passages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vestal.errors import VestalError
 from vestal.recipes.objectives import NextToken
 from vestal.recipes.recipe import Examples, Recipe, Splits
 
-# The log-probabilities of a passage's tokens, each given those before it; the first has none.
+# Returns the log-probability of each token of a passage given those before it, but the first.
 Scorer = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
 class Blocks:
-    """Token ids in rows of `context`; an example is a row [context] and the row one further on.
+    """Blocks of token ids: an example is the ids [context], and the ids one position later.
 
-    With `jitter` each row begins up to a row further on, by chance: every epoch sees other cuts.
+    With `jitter` each block begins at a random offset of up to one block, so that epochs differ.
     """
 
     def __init__(self, ids: Sequence[int], context: int, jitter: bool = False) -> None:
@@ -43,9 +43,9 @@ class Blocks:
 
 
 def byte_level_bpe(texts: Sequence[str], *, vocabulary: int) -> Any:
-    """GPT-2's kind of tokenizer (`tokenizers.Tokenizer`), trained on these texts.
+    """Train a tokenizer (`tokenizers.Tokenizer`) like GPT-2's on texts.
 
-    Every text has tokens and none is unknown; the token 0, `<|endoftext|>`, ends one.
+    It has tokens for every text, and none is unknown; token 0, `<|endoftext|>`, ends a text.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -67,16 +67,16 @@ def texts_of(examples: Examples) -> list[str]:
 
 
 def tokenize(recipe: Recipe, splits: Splits) -> tuple[Any, Splits]:
-    """Trains the recipe's tokenizer on the training texts, and turns every split into blocks.
+    """Train the recipe's tokenizer on the training texts, and turn all splits into blocks.
 
     Raises:
-        VestalError: a split has too few tokens for one block.
+        VestalError: a split has too few tokens for a block.
     """
     assert recipe.tokenizer is not None
     assert isinstance(recipe.objective, NextToken)
     context = recipe.objective.context
     tokenizer = recipe.tokenizer(texts_of(splits.train))
-    # A text ends with the token that ends a generation, where the vocabulary has one.
+    # Texts end with the token that ends a generation, if the vocabulary has one.
     end = tokenizer.token_to_id("<|endoftext|>")
 
     def blocks(part: str, examples: Examples, jitter: bool = False) -> Blocks:
@@ -86,8 +86,8 @@ def tokenize(recipe: Recipe, splits: Splits) -> tuple[Any, Splits]:
             ids += [] if end is None else [end]
         if len(ids) <= context:
             raise VestalError(
-                f"the {part} texts have {len(ids)} tokens, and one example takes {context + 1}: "
-                "take a longer text, or a smaller context into model.py"
+                f"the {part} texts have {len(ids)} tokens, but an example requires {context + 1}: "
+                "use a longer text, or a smaller context in model.py"
             )
         return Blocks(ids, context, jitter)
 
@@ -100,27 +100,27 @@ def tokenize(recipe: Recipe, splits: Splits) -> tuple[Any, Splits]:
 
 
 def module_scorer(module: Any, tokenizer: Any) -> Scorer:
-    """Scores with a causal language model of transformers in this process, one by one."""
+    """A scorer that uses a causal language model of transformers in this process."""
 
     @torch.inference_mode()
     def score(passages: Sequence[str]) -> list[list[float]]:
-        found = []
+        scores = []
         for passage in passages:
             ids = torch.tensor([tokenizer.encode(passage).ids])
             logprobs = module(ids).logits[0, :-1].float().log_softmax(-1)
-            found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist())
-        return found
+            scores.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist())
+        return scores
 
     return score
 
 
 def perplexity(logprobs: Sequence[Sequence[float]]) -> float:
-    """exp of the mean negative log-probability over all scored tokens."""
+    """The exponential of the mean negative log-probability of all scored tokens."""
     flat = [value for passage in logprobs for value in passage]
     return math.exp(-math.fsum(flat) / len(flat))
 
 
-def figures(module: Any, tokenizer: Any, passages: Examples) -> dict[str, float]:
-    """The perplexity over passages, each scored by itself, as a handler scores them."""
-    scored = module_scorer(module, tokenizer)(texts_of(passages))
-    return {"perplexity": perplexity(scored)}
+def measure_passages(module: Any, tokenizer: Any, passages: Examples) -> dict[str, float]:
+    """The perplexity of passages, each scored alone, as a handler does it."""
+    logprobs = module_scorer(module, tokenizer)(texts_of(passages))
+    return {"perplexity": perplexity(logprobs)}

@@ -1,4 +1,4 @@
-"""The training loop: Lightning's, around a recipe."""
+"""The training loop: examples become batches, and Lightning trains a recipe's module on them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler, default_collate
 
-from vestal.errors import UsageError, VestalError
-from vestal.files.storage import atomic_write
-from vestal.recipes.recipe import Examples, Recipe, Splits
-from vestal.training.loading import Shuffled, Transform, loader
+from vestal.errors import VestalError
+from vestal.files.storage import atomic_write, write_text
+from vestal.recipes.recipe import Examples, Recipe, Splits, Transform
 
 CHECKPOINTS = "checkpoints"
-LAST = f"{CHECKPOINTS}/last.ckpt"  # of the last whole epoch: where `--resume` goes on
+LAST = f"{CHECKPOINTS}/last.ckpt"  # written after every epoch; `--resume` continues from it
 HISTORY = "history.json"
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """A checkpoint replaces the last one only when it is whole: `--resume` reads it."""
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint only by a complete one, because `--resume` reads it."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -42,13 +42,18 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class Learner(lightning.LightningModule):
-    """A recipe's objective, AdamW under a one-cycle learning rate."""
+    """Trains a module for the recipe's objective: AdamW with a one-cycle learning rate.
+
+    `extra_transforms`: each adds a tensor of transformed inputs to every training batch.
+    """
+
+    extra_transforms: Sequence[Transform] = ()
 
     def __init__(self, recipe: Recipe, module: nn.Module, labels: Sequence[str] | None, seed: int):
         super().__init__()
         self.recipe, self.module, self.seed = recipe, module, seed
         self.figures = recipe.objective.metrics(labels)
-        self._figures = nn.ModuleDict(self.figures)  # where Lightning moves and resets them
+        self._figures = nn.ModuleDict(self.figures)  # here Lightning moves and resets them
 
     def training_step(self, batch: Sequence[Tensor], index: int) -> Tensor:
         loss = self.training_loss(batch)
@@ -67,7 +72,7 @@ class Learner(lightning.LightningModule):
         loss = self.recipe.objective.loss(outputs, targets)
         self.log("val_loss", loss, batch_size=len(inputs))
         for name, figure in self.figures.items():
-            # In mixed precision they come in 16 bits, in which figures are not computed.
+            # Mixed precision gives outputs of 16 bits, and the metrics require 32.
             figure.update(self.recipe.objective.predicted(outputs).float(), targets)
             self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.figure)
 
@@ -87,10 +92,12 @@ class Learner(lightning.LightningModule):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """`module`: in eval mode on the CPU, of the epoch with the lowest validation loss.
+class TrainingResult:
+    """The module of the epoch with the lowest validation loss, in eval mode on the CPU.
 
-    `validation`, `test`: that epoch's figures by name. `epochs`: how many were run.
+    Attributes:
+        epochs: number of epochs that were run.
+        validation, test: metrics of that module by name.
     """
 
     module: nn.Module
@@ -100,15 +107,15 @@ class Trained:
     test: dict[str, float]
 
 
-class _Bar(RichProgressBar):
+class _ProgressBar(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
-        """Epochs from 1, as in everything else that Vestal prints."""
+        """Count epochs from 1, like all other output of Vestal."""
         text = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-        return text.ljust(len(self.validation_description))  # else the bar flickers
+        return text.ljust(len(self.validation_description))  # prevents flicker
 
 
 class History(Callback):
-    """`history.json`: a line an epoch, written as they end, so that a kill loses none."""
+    """Writes a row of `history.json` after every epoch."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -119,13 +126,57 @@ class History(Callback):
             for name, value in trainer.callback_metrics.items()
             if name != "loss"
         }
-        before = json.loads(self.file.read_text("utf-8")) if self.file.exists() else []
-        # A resumed training repeats what came after its checkpoint.
-        kept = [row for row in before if row["epoch"] <= trainer.current_epoch]
-        rows = [*kept, {"epoch": trainer.current_epoch + 1, **figures}]
-        fresh = self.file.with_suffix(".new")
-        fresh.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-        fresh.replace(self.file)
+        rows = json.loads(self.file.read_text("utf-8")) if self.file.exists() else []
+        # A resumed training repeats the epochs after its checkpoint.
+        rows = [row for row in rows if row["epoch"] <= trainer.current_epoch]
+        rows.append({"epoch": trainer.current_epoch + 1, **figures})
+        write_text(self.file, json.dumps(rows, indent=1) + "\n")
+
+
+class EpochSampler(Sampler[int]):
+    """A random order for each epoch, and a seed for its dropout and augmentation.
+
+    All depend on the number of the epoch alone, so that a resumed training is exact.
+    """
+
+    def __init__(self, size: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.size, self.seed, self.epoch = size, seed, epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        torch.manual_seed(self.seed * 1_000_003 + self.epoch())
+        yield from torch.randperm(self.size).tolist()
+
+
+def loader(
+    recipe: Recipe,
+    examples: Examples,
+    *transforms: Transform,
+    augment: Callable[[Any], Any] | None = None,
+    sampler: Sampler[int] | None = None,
+) -> DataLoader[Any]:
+    """Batches of (inputs by the first transform, targets, inputs by each further transform)."""
+
+    def collate(batch: Sequence[tuple[Any, Any]]) -> list[Any]:
+        inputs = [augment(value) if augment else value for value, _ in batch]
+        targets = default_collate([target for _, target in batch])
+        if targets.is_floating_point():
+            targets = targets.float()
+        first, *rest = (_apply(transform, inputs) for transform in transforms)
+        return [first, targets, *rest]
+
+    # No worker processes: all randomness is in this process, and threads decode files.
+    dataset: Any = examples  # __len__ and __getitem__ are enough
+    return DataLoader(dataset, recipe.batch_size, sampler=sampler, collate_fn=collate)
+
+
+def _apply(transform: Transform, inputs: Sequence[Any]) -> Tensor:
+    image = isinstance(inputs[0], Tensor) and inputs[0].dim() == 3
+    if image and len({value.shape for value in inputs}) == 1:
+        return transform(torch.stack(list(inputs)))
+    return torch.stack([transform(value) for value in inputs])
 
 
 def fit(
@@ -137,78 +188,69 @@ def fit(
     epochs: int,
     device: str = "auto",
     augment: Callable[[Any], Any] | None = None,
-    teacher_transform: Transform | None = None,
-) -> Trained:
-    """Trains, validates after every epoch, and measures the best epoch on the test split.
+) -> TrainingResult:
+    """Train, validate after every epoch, and measure the best epoch on the test split.
 
-    `folder` gets history.json, and checkpoints/ while it lasts: where one is there already, the
-    training goes on from it.
+    Writes history.json and checkpoints/ to `folder`, and continues from checkpoints in it.
 
     Args:
-        device: "auto", "cpu", "cuda" or "mps"; on CUDA it computes in mixed precision.
-        augment: changes one decoded training input at random.
-        teacher_transform: gives a third part of every training batch (`Distiller`).
+        device: "auto", "cpu", "cuda" or "mps"; CUDA computes in mixed precision.
+        augment: changes a decoded training input at random.
 
     Raises:
-        UsageError: no such device here.
-        VestalError: interrupted; its checkpoint stays.
+        VestalError: interrupted; the last checkpoint stays.
     """
-    accelerator = accelerator_of(device)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = learner.recipe
     last = folder / LAST
     best = ModelCheckpoint(folder / CHECKPOINTS, monitor="val_loss", mode="min", save_last=True)
-    callbacks: list[Callback] = [best, History(folder / HISTORY)]
     theme = RichProgressBarTheme(metrics_format=".3g")
-    bar = _Bar(leave=epochs <= 30, theme=theme, console_kwargs={"stderr": True})
-    callbacks.append(bar)
+    bar = _ProgressBar(leave=epochs <= 30, theme=theme, console_kwargs={"stderr": True})
+    callbacks: list[Callback] = [best, History(folder / HISTORY), bar]
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(monitor="val_loss", mode="min", patience=recipe.patience))
-    extra = [teacher_transform] if teacher_transform else []
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator=accelerator,
-            precision=_precision(accelerator),
+            accelerator=device,
+            precision=_precision(cuda),
             devices=1,
             max_epochs=epochs,
             gradient_clip_val=recipe.gradient_clip,
-            # On CUDA some layers (adaptive pooling) have no deterministic gradient.
-            deterministic="warn" if accelerator == "cuda" else True,
+            # Some layers (adaptive pooling) have no deterministic gradient on CUDA.
+            deterministic="warn" if cuda else True,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[AtomicCheckpoints()],
             logger=False,
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        shuffled = Shuffled(len(splits.train), learner.seed, lambda: trainer.current_epoch)
+        transforms = (transform, *learner.extra_transforms)
+        order = EpochSampler(len(splits.train), learner.seed, lambda: trainer.current_epoch)
+        batches = loader(recipe, splits.train, *transforms, augment=augment, sampler=order)
+        validation = loader(recipe, splits.validation, transform)
+        resume = last if last.is_file() else None
         with _interruptible(trainer):
-            trainer.fit(
-                learner,
-                loader(recipe, splits.train, transform, *extra, augment=augment, sampler=shuffled),
-                loader(recipe, splits.validation, transform),
-                ckpt_path=last if last.is_file() else None,
-                weights_only=True,
-            )
+            trainer.fit(learner, batches, validation, ckpt_path=resume, weights_only=True)
         if trainer.interrupted:
             raise VestalError(
-                f"training stopped in epoch {trainer.current_epoch + 1} of {epochs}: "
-                + ("go on with --resume" if last.is_file() else "there is nothing to keep yet")
+                f"training interrupted in epoch {trainer.current_epoch + 1} of {epochs}: "
+                + ("continue with --resume" if last.is_file() else "no epoch is complete yet")
             )
         checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     learner.load_state_dict(checkpoint["state_dict"])
     module = learner.module.to("cpu").eval()
-    return Trained(
-        module=module,
-        best_epoch=int(checkpoint["epoch"]) + 1,
-        epochs=trainer.current_epoch,
-        validation=measure(module, recipe, splits.validation, transform, splits.labels),
-        test=measure(module, recipe, splits.test, transform, splits.labels),
-    )
+    best_epoch = int(checkpoint["epoch"]) + 1
+    figures = [
+        measure(module, recipe, examples, transform, splits.labels)
+        for examples in (splits.validation, splits.test)
+    ]
+    return TrainingResult(module, best_epoch, trainer.current_epoch, *figures)
 
 
 @contextmanager
 def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """At Ctrl-C Lightning ignores every further one and exits: what to do then is said by us."""
+    """Keep Lightning from exiting at Ctrl-C, and restore the signal handler that it replaces."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -228,7 +270,7 @@ def measure(
     transform: Transform,
     labels: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The objective's figures by name, over all examples."""
+    """The objective's metrics by name, over all examples."""
     figures = recipe.objective.metrics(labels)
     for inputs, targets in loader(recipe, examples, transform):
         predicted = recipe.objective.predicted(module(inputs))
@@ -237,33 +279,21 @@ def measure(
     return {name: float(figure.compute()) for name, figure in figures.items()}
 
 
-def accelerator_of(device: str) -> str:
-    """cpu, cuda or mps; raises UsageError where it is not here."""
-    kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if device == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if kinds[kind])
-    if not kinds.get(device):
-        have = ", ".join(kind for kind, there in kinds.items() if there)
-        raise UsageError(f"no device {device!r} here: there is {have} (or say auto)")
-    return device
-
-
-def _precision(accelerator: str) -> Any:
-    if accelerator != "cuda":
+def _precision(cuda: bool) -> Any:
+    if not cuda:
         return "32-true"
-    # Emulated, it would be slower than fp32.
+    # Emulated bfloat16 is slower than float32.
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's hints (worker counts, devices found) are not for the user of a recipe."""
+    """Silence Lightning's hints about worker processes and devices."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
+        try:
             yield
-    finally:
-        log.setLevel(level)
+        finally:
+            log.setLevel(level)

@@ -20,7 +20,7 @@ from vestal.errors import VestalError
 from vestal.files.tables import Row, Table, cell_number, is_missing, read_table
 from vestal.files.text import lines_of, read_text
 from vestal.recipes.recipe import Splits
-from vestal.training.splitting import SPLIT_SEED, split
+from vestal.training.datasets import SPLIT_SEED, split
 
 FEWEST_ROWS = 12  # of a table: R2 needs two of a split, and a tenth of these validates
 FEWEST = 10  # texts of a class: less cannot be split three ways

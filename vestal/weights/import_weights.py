@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a run: files in any usual format, and those a recipe names."""
+"""Import weights from other sources as a run: files in any usual format, or weights of a recipe."""
 
 from __future__ import annotations
 
@@ -11,81 +11,92 @@ import torch
 from torch import nn
 
 from vestal.errors import UsageError, VestalError
-from vestal.models import find_model, handler_options
+from vestal.model_folders import find_model, handler_options
 from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe, load_transform
-from vestal.runs import Run
+from vestal.runs import RECORD, Run
 from vestal.weights import saving
 from vestal.weights.checkpoints import fill, read_checkpoint, split_part
-from vestal.weights.run_files import versions, write_support
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".bin", ".ckpt")
 LANGUAGE = "text_generator"
 CLASSIFIERS = ("image_classifier", "text_classifier")
+STATE_FORMATS = ("state_dict", "safetensors", "transformers")
 EXTERNAL = b"\n\x08location"  # in ONNX's protobuf: the name of the file that a tensor is in
-MOST_IN_ONE = 2**31 - 2**20  # bytes: protobuf's limit, less what is not weights
+MAX_ONNX_BYTES = 2**31 - 2**20  # protobuf's limit, less a margin for everything but weights
 FOLDER = "config.json, model.safetensors, tokenizer.json"
 
 
-def bring(
+def import_weights(
     project: Project, name: str, source: str, folder: Path, labels: Sequence[str] | None = None
 ) -> Run:
-    """Makes a run of weights from elsewhere, in a new folder.
+    """Create a run, in a new folder, from weights of another source.
 
     Args:
         source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, safetensors), `FILE:PART`
-            for one of several state_dicts in a checkpoint, a Hugging Face folder, or the name of
-            weights that the recipe can fetch.
-        labels: of the classes, in order; None: the recipe's.
+            for one of several state_dicts in a checkpoint, a Hugging Face folder, or a name in the
+            recipe's `weights`.
+        labels: names of the classes, in order; None: the recipe's.
 
     Raises:
-        UsageError: no such weights, or no labels for a classifier's.
-        VestalError: a file that is none of these, holds more than tensors, or does not fit the
-            model; the message names the keys.
+        UsageError: no such weights, or no labels for a classifier.
+        VestalError: another kind of file, one that holds more than tensors, or weights that do not
+            fit the model; the message names the keys.
     """
     recipe = load_recipe(project, name)
     folder.mkdir(parents=True)
+    transforms = "transforms"
     if source in recipe.weights:
-        found = recipe.weights[source]()
-        labels = labels or found.labels or recipe.labels
-        artifacts = _save(found.module, recipe, folder)
-        if found.tokenizer is not None:
-            found.tokenizer.save(str(folder / "tokenizer.json"))
-        return _run(
-            project, name, recipe, folder, artifacts, labels, found.source, found.transforms
-        )
-    path, part = split_part(source)
-    if not path.exists():
-        names = ", ".join(recipe.weights)
-        raise UsageError(
-            f"no weights {source}: name a run's folder, a file ({', '.join(SUFFIXES)})"
-            + (f", or one of the recipe's own: {names}" if names else "")
-        )
-    labels = labels or recipe.labels
-    if recipe.task in CLASSIFIERS and not labels:
-        raise UsageError(
-            f"{name} has no labels: set labels= in its recipe.py, or pack the weights with "
-            "`vestal pack --labels FILE` (one label per line, in class order)"
-        )
-    try:
-        artifacts = _from_path(path, part, recipe, folder, labels)
-    except ValueError as error:
-        raise VestalError(str(error)) from None
-    taken = f"{path.name}:{part}" if part else path.name
-    return _run(project, name, recipe, folder, artifacts, labels, taken, "transforms")
+        weights = recipe.weights[source]()
+        labels = labels or weights.labels or recipe.labels
+        artifacts = _save(weights.module, recipe, folder)
+        if weights.tokenizer is not None:
+            weights.tokenizer.save(str(folder / "tokenizer.json"))
+        description, transforms = weights.source, weights.transforms
+    else:
+        path, part = split_part(source)
+        if not path.exists():
+            names = ", ".join(recipe.weights)
+            raise UsageError(
+                f"no weights {source}: expected the folder of a training or a file "
+                f"({', '.join(SUFFIXES)})" + f", or weights of the recipe: {names}" * bool(names)
+            )
+        labels = labels or recipe.labels
+        if recipe.task in CLASSIFIERS and not labels:
+            raise UsageError(
+                f"{name} has no labels: set labels= in its recipe.py, or pack the weights with "
+                "`vestal pack --labels FILE` (one label per line, in class order)"
+            )
+        try:
+            artifacts = _import_path(path, part, recipe, folder, labels)
+        except ValueError as error:
+            raise VestalError(str(error)) from None
+        description = f"{path.name}:{part}" if part else path.name
+    files = saving.save_support(artifacts, find_model(project, name), folder, labels, transforms)
+    run = Run(
+        folder=folder,
+        model=name,
+        task=recipe.task,
+        dataset=description,
+        **vars(files),
+        figure=recipe.objective.figure,
+        input_shape=_input_shape(project, name, recipe.task, transforms),
+    )
+    run.write()
+    return run
 
 
-def _from_path(
+def _import_path(
     path: Path, part: str, recipe: Recipe, folder: Path, labels: Sequence[str] | None
 ) -> list[str]:
     if recipe.task == LANGUAGE:
         if not path.is_dir():
-            raise ValueError(f"a language model is brought as a folder ({FOLDER}), not as {path}")
+            raise ValueError(f"a language model must be a folder ({FOLDER}), but {path} is a file")
         return _copy_language_model(path, folder)
     if path.is_dir():
         raise ValueError(
-            f"{path} is a folder, but no run (no training.json); for task {recipe.task} name the "
-            f"file in it: {', '.join(f'*{suffix}' for suffix in SUFFIXES)}"
+            f"{path} is a folder without {RECORD}, so it is not a training; for task "
+            f"{recipe.task} pass a file: {', '.join(f'*{suffix}' for suffix in SUFFIXES)}"
         )
     kind = _kind(path)
     if kind == "onnx":
@@ -101,34 +112,7 @@ def _from_path(
 
 
 def _copy_language_model(path: Path, folder: Path) -> list[str]:
-    weights = path / "model.safetensors"  # variants and adapters may stand beside it
-    shards = sorted(path.glob("model*-of-*.safetensors"))
-    adapters = sorted(path.glob("adapter_*.safetensors"))
-    variants = sorted(set(path.glob("*.safetensors")) - {weights, *shards, *adapters})
-    if weights.is_file():
-        pass
-    elif shards:
-        raise ValueError(
-            f"{path} holds {len(shards)} shards: save it as one file "
-            "(model.save_pretrained(folder, max_shard_size='100GB'))"
-        )
-    elif len(variants) == 1:
-        (weights,) = variants
-    elif variants:
-        raise ValueError(
-            f"{path} holds {', '.join(file.name for file in variants)}: "
-            "rename the one to take to model.safetensors"
-        )
-    elif adapters:
-        raise ValueError(
-            f"{path} holds an adapter without its model ({adapters[0].name}): merge them and save "
-            "the model (peft: model.merge_and_unload().save_pretrained(folder))"
-        )
-    else:
-        raise ValueError(
-            f"{path} is neither a run nor a Hugging Face folder of safetensors: it has no "
-            "model.safetensors (model.save_pretrained(folder) of transformers writes it)"
-        )
+    weights = _language_model_weights(path)
     missing = [file for file in ("config.json", "tokenizer.json") if not (path / file).is_file()]
     if missing:
         raise ValueError(
@@ -137,7 +121,7 @@ def _copy_language_model(path: Path, folder: Path) -> list[str]:
         )
     for file in (weights.name, *saving.LANGUAGE_MODEL):
         _check_link(path / file)
-    # Only these: code that stands beside them is neither copied nor run.
+    # Other files, such as code, are neither copied nor run.
     for file in saving.LANGUAGE_MODEL:
         if (path / file).is_file():
             shutil.copyfile(path / file, folder / file)
@@ -145,19 +129,49 @@ def _copy_language_model(path: Path, folder: Path) -> list[str]:
     return ["model.safetensors"]
 
 
+def _language_model_weights(path: Path) -> Path:
+    weights = path / "model.safetensors"
+    if weights.is_file():  # variants and adapters may be in the folder, too
+        return weights
+    shards = sorted(path.glob("model*-of-*.safetensors"))
+    adapters = sorted(path.glob("adapter_*.safetensors"))
+    variants = sorted(set(path.glob("*.safetensors")) - {*shards, *adapters})
+    if shards:
+        raise ValueError(
+            f"{path} holds {len(shards)} shards: save it as one file "
+            "(model.save_pretrained(folder, max_shard_size='100GB'))"
+        )
+    if len(variants) == 1:
+        return variants[0]
+    if variants:
+        raise ValueError(
+            f"{path} holds {', '.join(file.name for file in variants)}: rename the one to use to "
+            "model.safetensors"
+        )
+    if adapters:
+        raise ValueError(
+            f"{path} holds an adapter without its model ({adapters[0].name}): merge them and save "
+            "the model (peft: model.merge_and_unload().save_pretrained(folder))"
+        )
+    raise ValueError(
+        f"{path} is neither a training nor a Hugging Face folder: it has no model.safetensors "
+        "(model.save_pretrained(folder) of transformers writes it)"
+    )
+
+
 def _check_link(file: Path) -> None:
-    """Raises ValueError for a link out of a downloaded folder; a hub's cache links its blobs."""
+    """Raise ValueError for a link out of a downloaded folder; the hub's cache links to blobs."""
     places = [file.parent.resolve()]
     if file.parent.resolve().parent.name == "snapshots":
         places.append(file.parent.resolve().parents[1] / "blobs")
     if not any(file.resolve().is_relative_to(place) for place in places):
         raise ValueError(
-            f"{file} is a link to {file.resolve()}, outside of its folder: put a copy in its place"
+            f"{file} is a link to {file.resolve()}, outside of its folder: replace it by a copy"
         )
 
 
 def _kind(path: Path) -> str:
-    """By what is in the file, since .pt can be three things."""
+    """The format, by the content of the file: .pt can be three formats."""
     if path.suffix == ".onnx":
         return "onnx"
     if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
@@ -170,7 +184,7 @@ def _kind(path: Path) -> str:
 
 
 def _copy_onnx(path: Path, target: Path) -> None:
-    """In one file: torch's exporter puts the weights beside it by default (`w.onnx.data`)."""
+    """Copy into one file: torch's exporter writes the weights to a second one (`w.onnx.data`)."""
     if EXTERNAL not in path.read_bytes():
         shutil.copyfile(path, target)
         return
@@ -178,59 +192,29 @@ def _copy_onnx(path: Path, target: Path) -> None:
 
     try:
         model = onnx.load(path)
-    except Exception as error:  # onnx's own, and protobuf's
+    except Exception as error:  # exceptions of onnx and of protobuf
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{path} keeps its weights in a file beside it, which cannot be read ({reason}): bring "
-            "it together with that file (w.onnx and w.onnx.data), under the names it was saved with"
+            f"{path} has its weights in a second file, which cannot be read ({reason}): put both "
+            "files (w.onnx and w.onnx.data) into one folder, with the names they were saved under"
         ) from None
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if weights > MOST_IN_ONE:
+    if weights > MAX_ONNX_BYTES:
         raise ValueError(
             f"{path} has {weights / 1e9:.1f} GB of weights, and one .onnx file holds at most 2: "
-            "bring the state_dict instead, or torch.export's .pt2"
+            "use the state_dict instead, or torch.export's .pt2"
         )
     onnx.save(model, target)
 
 
 def _save(module: nn.Module, recipe: Recipe, folder: Path) -> list[str]:
-    by_name = [
-        name for name in recipe.saves if name in ("state_dict", "safetensors", "transformers")
-    ]
-    # Weights by name first: other formats are made from them when they are asked for.
-    return saving.save(module.eval(), by_name[:1] or ["safetensors"], folder, torch.empty(0))
-
-
-def _run(
-    project: Project,
-    name: str,
-    recipe: Recipe,
-    folder: Path,
-    artifacts: list[str],
-    labels: Sequence[str] | None,
-    source: str,
-    transforms: str,
-) -> Run:
-    home = find_model(project, name)
-    support = write_support(home, folder, labels, transforms)
-    support += [file for file in saving.LANGUAGE_MODEL if (folder / file).is_file()]
-    run = Run(
-        folder=folder,
-        model=name,
-        task=recipe.task,
-        dataset=source,
-        artifacts=artifacts,
-        support=support,
-        figure=recipe.objective.figure,
-        input_shape=_input_shape(project, name, recipe.task, transforms),
-        versions=versions(),
-    )
-    run.write()
-    return run
+    """Save as a state_dict; other formats are made from it on demand."""
+    formats = [name for name in recipe.formats if name in STATE_FORMATS]
+    return saving.save(module.eval(), formats[:1] or ["safetensors"], folder, torch.empty(0))
 
 
 def _input_shape(project: Project, name: str, task: str, transforms: str) -> list[int]:
-    """Of one prepared input, as the handler knows it; what tracing looks at."""
+    """The shape of a prepared input, for tracing; [] if it is not known."""
     transform = load_transform(project, name, transforms)
     if task == "regressor":
         features = handler_options(find_model(project, name)).get("features") or []

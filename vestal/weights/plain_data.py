@@ -1,7 +1,7 @@
-"""Checkpoints that hold settings beside their weights: argparse, numpy numbers, dataclasses.
+"""Read checkpoints that hold settings besides weights: argparse, numpy numbers, dataclasses.
 
-torch.load stays at `weights_only=True`. Of the further classes it asks for, plain data becomes
-stand-ins, which keep nothing and run nothing: no class of a checkpoint is ever imported.
+torch.load runs with `weights_only=True`. Stand-ins replace the classes of plain data; they keep
+nothing and run nothing, and no class of a checkpoint is ever imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 MOST = 200  # classes in one file
 _OPAQUE = re.compile(r"(numpy|pathlib|datetime|decimal|fractions|uuid|zoneinfo)\.")
-# Functions and classes that are called with their values; whatever else is a class of the user's.
+# Functions and classes that a pickle calls with their values.
 _CALLED = re.compile(
     r"numpy(\._?core)?(\.multiarray|\.numeric|\.dtypes)?\.\w+|numpy\.random\._pickle\.\w+"
     r"|pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path|argparse\.Namespace|types\.SimpleNamespace"
@@ -30,7 +30,7 @@ _CALLED = re.compile(
 
 
 class _StandIn(type):
-    """The type of stand-ins. One is called only for plain data and for a member of an enum."""
+    """The type of stand-ins. Only plain data and members of an enum may be called."""
 
     called: bool
 
@@ -44,8 +44,8 @@ class _StandIn(type):
 
 
 def _stand_in(name: str, opaque: bool) -> Any:
-    """What takes the place of a class or function of that name; `opaque`: it takes any state."""
-    # A Counter takes keys and attributes, as a dict or an object would.
+    """The replacement of a class or function; `opaque`: it accepts any state."""
+    # A Counter accepts keys and attributes, like a dict and like an object.
     body: dict[str, Any] = {
         "called": _CALLED.fullmatch(name) is not None,
         "__new__": lambda cls, *args, **named: Counter(),
@@ -57,7 +57,7 @@ def _stand_in(name: str, opaque: bool) -> Any:
 
 
 def may_stand_in(name: str) -> bool:
-    """Whether an object of that class may be plain data: settings, a number, a path, an enum."""
+    """Whether an object of this class can be plain data: settings, a number, a path, an enum."""
     top, last = name.partition(".")[0], name.rpartition(".")[2]
     if top in sys.stdlib_module_names or top == "numpy":
         return _CALLED.fullmatch(name) is not None
@@ -65,10 +65,10 @@ def may_stand_in(name: str) -> bool:
 
 
 def load(file: Path) -> tuple[Any, list[str]]:
-    """What `torch.save` wrote, with stand-ins for plain data; and the names that they stand for.
+    """The content of a `torch.save` file, and the classes that stand-ins replace in it.
 
     Raises:
-        ValueError: it holds more than that; the message says how to save the weights alone.
+        ValueError: it holds more than plain data; the message explains how to save the weights.
     """
     names: list[str] = []
     opaque = False
@@ -80,37 +80,37 @@ def load(file: Path) -> tuple[Any, list[str]]:
             found = _missing(file, names, error)
             refused = [name for name in found if not may_stand_in(name)]
             if not found and not opaque:
-                opaque = True  # a class with slots has a list as its state
+                opaque = True  # a class with slots stores its state as a list
                 continue
             if refused or not found or len(names) + len(found) > MOST:
-                raise ValueError(more_than_tensors(file, refused or names)) from error
+                raise ValueError(unsafe_message(file, refused or names)) from error
             names += found
 
 
 def _missing(file: Path, names: list[str], error: Exception) -> list[str]:
-    """The classes that the file asks for and that have no stand-in yet."""
+    """The classes in the file that have no stand-in yet."""
     try:
         every = get_unsafe_globals_in_checkpoint(file)
-    except (ValueError, RuntimeError, UnpicklingError):  # of torch's older format: one by one
-        told = re.search(r"GLOBAL (\S+) (?:was not|whose)", str(error))
-        every = [told[1]] if told else []
-        if told and "." not in told[1]:  # torch leaves the word out
-            every = [f"builtins.{told[1]}"]
+    except (ValueError, RuntimeError, UnpicklingError):  # torch's older format: one at a time
+        match = re.search(r"GLOBAL (\S+) (?:was not|whose)", str(error))
+        every = [match[1]] if match else []
+        if match and "." not in match[1]:  # torch leaves out "builtins"
+            every = [f"builtins.{match[1]}"]
     return sorted(set(every) - set(names))
 
 
-def more_than_tensors(file: Path, names: Sequence[str]) -> str:
-    """The message for a file whose weights cannot be read, with the way to a file that can."""
+def unsafe_message(file: Path, names: Sequence[str]) -> str:
+    """The message for a file whose weights cannot be read, and how to save a file that can."""
     what = f" ({', '.join(names[:4])})" if names else ", or is broken"
     text = (
-        f"{file.name} holds more than tensors{what}; nothing of it was run: "
-        "save it as torch.save(module.state_dict(), path)"
+        f"{file.name} holds more than tensors{what}; none of its code was run. "
+        "Save it with torch.save(module.state_dict(), path)"
     )
     classes = [name for name in names if name.rpartition(".")[2][:1].isupper()]
     if not names or classes != names or any(_is_system(name) for name in names):
         return text
     return (
-        f"{text}. To read it where these classes are installed, and if you trust them: "
+        f"{text}. If you trust these classes, read it where they are installed: "
         f"with torch.serialization.safe_globals([{', '.join(names)}]): "
         "torch.load(path, weights_only=True)"
     )

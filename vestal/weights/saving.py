@@ -1,15 +1,19 @@
-"""Artifacts: a trained module saved in the formats that engines load.
+"""Save a run: a module in the formats that engines load, its code, labels and a sample.
 
-What torch adds for its tracebacks, and with it the paths of this machine, is left out.
+Paths of this machine, which torch writes for its tracebacks, are left out.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
+import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,11 @@ from torch import Tensor, nn
 
 from vestal.errors import VestalError
 from vestal.files.storage import atomic_write
+from vestal.model_folders import support_files
+from vestal.recipes.request_body import body_of
+from vestal.runs import LABELS, SAMPLE
 
-# By format: the file, and the further files that it needs in an archive.
+# Format -> file.
 ARTIFACTS = {
     "torchscript": "model.pt",
     "exported": "model.pt2",
@@ -28,14 +35,15 @@ ARTIFACTS = {
     "onnx": "model.onnx",
     "transformers": "model.safetensors",
 }
+# Files of a language model besides its weights.
 LANGUAGE_MODEL = ("config.json", "generation_config.json", "tokenizer.json")
 
 
 def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tensor) -> list[str]:
-    """Saves a module, in eval mode on the CPU, in each format; gives the files' names.
+    """Save a module, in eval mode on the CPU, in each format, and return the names of the files.
 
     Args:
-        example: a batch of two inputs [2, ...], for the formats that trace.
+        example: a batch of two inputs [2, ...], for formats that trace the module.
     """
     for name in formats:
         _SAVERS[name](module, folder / ARTIFACTS[name], example)
@@ -43,11 +51,11 @@ def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tenso
 
 
 def check(module: nn.Module, formats: Sequence[str], example: Tensor) -> None:
-    """Saves a module for trial, before hours of training; the module stays as it is.
+    """Save a copy of a module to a temporary folder, to find errors before a long training.
 
     Raises:
-        VestalError: it cannot be saved in one of the formats.
-        ModuleNotFoundError: a package that writes one is not installed.
+        VestalError: the module cannot be saved in one of the formats.
+        ModuleNotFoundError: a format requires a package that is not installed.
     """
     trial = copy.deepcopy(module).eval()
     with tempfile.TemporaryDirectory(prefix="vestal-trial-") as scratch:
@@ -56,29 +64,28 @@ def check(module: nn.Module, formats: Sequence[str], example: Tensor) -> None:
                 save(trial, [name], Path(scratch), example)
             except ModuleNotFoundError:
                 raise
-            except Exception as error:  # of torch's exporters each has its own
+            except Exception as error:  # each exporter raises its own kinds
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise VestalError(
-                    f"{type(module).__name__} cannot be saved as {name} ({reason}): take another "
-                    f"format into saves= of recipe.py ({', '.join(ARTIFACTS)}), or change model.py"
+                    f"{type(module).__name__} cannot be saved as {name} ({reason}): "
+                    f"choose another format in recipe.py ({', '.join(ARTIFACTS)}), or change "
+                    "model.py"
                 ) from error
 
 
 def _torchscript(module: nn.Module, file: Path, example: Tensor) -> None:
     with warnings.catch_warnings():
-        # Deprecated since torch 2.15, and what this format is.
+        # torch 2.15 deprecates TorchScript.
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         scripted = torch.jit.script(module)
 
     def write(fresh: Path) -> None:
-        # The same name: torch writes it into the file.
-        whole = fresh.parent / "whole" / fresh.name
-        whole.parent.mkdir()
-        scripted.save(str(whole))  # type: ignore[no-untyped-call]
-        reader, writer = (
-            torch._C.PyTorchFileReader(str(whole)),
-            torch._C.PyTorchFileWriter(str(fresh)),
-        )
+        # torch writes the file name into the file, so it is the same for both.
+        full = fresh.parent / "full" / fresh.name
+        full.parent.mkdir()
+        scripted.save(str(full))  # type: ignore[no-untyped-call]
+        reader = torch._C.PyTorchFileReader(str(full))
+        writer = torch._C.PyTorchFileWriter(str(fresh))
         for name in reader.get_all_records():
             if not name.endswith((".debug_pkl", "/serialization_id")):
                 record = reader.get_record(name)
@@ -99,7 +106,7 @@ def _exported(module: nn.Module, file: Path, example: Tensor) -> None:
 
 def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
     def write(fresh: Path) -> None:
-        # One file: an archive's artifact has no second one for its weights.
+        # The artifact of an archive is one file, so the weights are in it.
         program = torch.onnx.export(
             module,
             (example,),
@@ -112,15 +119,15 @@ def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
         _without_traces(program.model)
         program.save(str(fresh), external_data=False)
 
-    for package in ("onnx", "onnxscript"):  # torch wraps what says that one is missing
+    for package in ("onnx", "onnxscript"):  # torch hides the ModuleNotFoundError
         importlib.import_module(package)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        warnings.simplefilter("ignore")  # deprecations in the exporter
         _whole(file, write)
 
 
 def _without_traces(model: Any) -> None:
-    """Of an `onnx_ir.Model`: what stands in the graphs of functions and of branches, too."""
+    """Remove traces from all graphs of an `onnx_ir.Model`, those of functions and branches too."""
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
     nodes = [node for graph in graphs for node in graph.all_nodes()]
     values = [*model.graph.inputs, *model.graph.initializers.values()]
@@ -158,6 +165,57 @@ def _any_batch() -> tuple[dict[int, Any]]:
 
 
 def _whole(file: Path, write: Callable[[Path], Any]) -> None:
-    """The file appears whole or not at all, also when several make it at once."""
+    """Write a file completely or not at all, even if several processes write it at once."""
     with atomic_write(file) as fresh:
         write(fresh)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Names of the files in a run, and versions of the packages that wrote them (as in `Run`)."""
+
+    artifacts: list[str]
+    support: list[str]
+    versions: dict[str, str]
+
+
+def save_run(
+    module: nn.Module,
+    formats: Sequence[str],
+    folder: Path,
+    example: Tensor,
+    *,
+    model_folder: Path,
+    task: str,
+    labels: Sequence[str] | None,
+    transforms: str,
+    sample: Any,
+) -> RunFiles:
+    """Save a trained module, its code and labels, and a decoded input as `sample/input.*`."""
+    artifacts = save(module, formats, folder, example)
+    body = body_of(task, sample)
+    (folder / SAMPLE).mkdir(exist_ok=True)
+    (folder / SAMPLE / f"input{body.suffix}").write_bytes(body.content)
+    return save_support(artifacts, model_folder, folder, labels, transforms)
+
+
+def save_support(
+    artifacts: list[str],
+    model_folder: Path,
+    folder: Path,
+    labels: Sequence[str] | None,
+    transforms: str = "transforms",
+) -> RunFiles:
+    """Copy the code of a model into a run, and write its labels."""
+    files = support_files(model_folder, transforms)
+    for target, source in files.items():
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / target)
+    support = list(files)
+    if labels:
+        names = {str(index): label for index, label in enumerate(labels)}
+        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
+        (folder / LABELS).write_text(text, "utf-8")
+        support.append(LABELS)
+    support += [file for file in LANGUAGE_MODEL if (folder / file).is_file()]
+    return RunFiles(artifacts, support, {name: version(name) for name in ("torch", "torchvision")})

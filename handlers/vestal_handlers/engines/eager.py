@@ -150,11 +150,16 @@ def check_state(state: Any, source: str) -> dict[str, Tensor]:
     return dict(state)
 
 
+class UnsafePickle(ValueError):
+    """A pickle that is broken or holds more than tensors and plain values."""
+
+
 def load_pickle(artifact: Path) -> Any:
     """Load a file of torch.save that holds only tensors and plain values.
 
     Raises:
-        ValueError: it holds something else, is broken, or is a file of another format.
+        UnsafePickle: it holds something else, or is broken.
+        ValueError: it is a file of another format.
     """
     try:
         with warnings.catch_warnings():
@@ -164,7 +169,7 @@ def load_pickle(artifact: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({named[1].rstrip('.')})" if named else ", or is broken"
-        raise ValueError(
+        raise UnsafePickle(
             f"{artifact.name} holds more than tensors{what}; none of its code was run. "
             "Save it with torch.save(module.state_dict(), path)"
         ) from error

@@ -1,4 +1,4 @@
-"""Where models are found: `models/` of the project first, then the zoo that travels with Vestal."""
+"""Find model folders: in `models/` of the project, then in the zoo that Vestal includes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,26 @@ import yaml
 from vestal.errors import UsageError
 from vestal.project import Project
 
-# What TorchServe takes in a URL path and a file name takes everywhere.
+# Valid in a URL path of TorchServe and in file names of every system.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-# One of these makes a folder a model: a recipe trains it; a handler alone only serves it.
+TRANSFORMS = "transforms.py"
+
+# A model folder has one of these: a recipe to train the model, or a handler that only serves it.
 DEFINITIONS = ("recipe.py", "handler.py")
+
+# Files of a model folder that are not copied into a run: how to train, test and serve the model,
+# its data, and modules that only the recipe imports (`training*`).
+NOT_COPIED = (
+    "recipe.py",
+    "training*",
+    "handler.py",
+    "model-config.yaml",
+    "README.md",
+    "data",
+    "tests",
+    "test_*",
+)
 
 
 def zoo() -> Path:
@@ -32,8 +47,7 @@ def find_model(project: Project, name: str) -> Path:
     """The folder of a model.
 
     Raises:
-        UsageError: there is none of that name, and the message names those there are; or a file of
-            it is a link that leads out of the project.
+        UsageError: an unknown model, or a file in its folder is a link out of the project.
     """
     for parent in (project.models, zoo()):
         if NAME.fullmatch(name) and _is_model(parent / name):
@@ -43,16 +57,16 @@ def find_model(project: Project, name: str) -> Path:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(
-        f"no model {name!r}: {hint}the models are {', '.join(known)} "
+        f"unknown model {name!r}: {hint}the models are {', '.join(known)} "
         f"(folders with {' or '.join(DEFINITIONS)} in {project.models} and in Vestal's zoo)"
     )
 
 
-def model_name(project: Project, given: str) -> str:
-    """The name of a model that is given by name or by its folder (`models/mnist/`)."""
-    path = project.path(given)
+def model_name(project: Project, argument: str) -> str:
+    """The name of a model, from its name or the path of its folder (`models/mnist/`)."""
+    path = project.path(argument)
     inside = path.parent.resolve() in (project.models.resolve(), zoo().resolve())
-    return path.name if inside and _is_model(path) else given
+    return path.name if inside and _is_model(path) else argument
 
 
 def _is_model(folder: Path) -> bool:
@@ -60,10 +74,10 @@ def _is_model(folder: Path) -> bool:
 
 
 def handler_options(folder: Path) -> dict[str, Any]:
-    """What stands under `handler:` in a folder's model-config.yaml; {}: nothing, or no such file.
+    """The section `handler` of a model folder's model-config.yaml; {} if there is none.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     file = folder / "model-config.yaml"
     if not file.is_file():
@@ -77,52 +91,37 @@ def handler_options(folder: Path) -> dict[str, Any]:
 
 
 def model_names(project: Project) -> list[str]:
-    """Every model that `find_model` finds."""
+    """All models that `find_model` finds."""
     folders = [*project.models.glob("*"), *zoo().glob("*")]
     return sorted({folder.name for folder in folders if _is_model(folder)})
 
 
 def _check_links(folder: Path, files: Iterable[Path]) -> None:
-    """Raises UsageError for a link out of the project: what it leads to would run or be packed."""
+    """Raise UsageError for a link out of the project: its target would be run or packed."""
     places = (folder.resolve(), folder.absolute().parents[1].resolve())
     for file in files:
-        if file.name == "data":  # often a link to another disk; it is read, and never run or packed
+        if file.name == "data":  # often a link to another disk; never run or packed
             continue
         if file.is_symlink() and not any(file.resolve().is_relative_to(place) for place in places):
             raise UsageError(
                 f"{file} is a link to {file.readlink()}, outside of the project: "
-                "put a copy of it in its place"
+                "replace it by a copy"
             )
 
 
-# Of a model folder, what says how to train, test and serve it: it stays at home. So does the data,
-# and what only the recipe imports, where it is called so.
-STAYS = (
-    "recipe.py",
-    "training*",
-    "handler.py",
-    "model-config.yaml",
-    "README.md",
-    "data",
-    "tests",
-    "test_*",
-)
-
-
 def support_files(folder: Path, transforms: str = "transforms") -> dict[str, Path]:
-    """What travels in an archive beside the weights, by its name there: the model's own code.
+    """The files of a model folder that an archive needs besides the weights, by name there.
 
-    `transforms` names the module that becomes `transforms.py`.
+    `transforms`: the module that becomes `transforms.py`.
     """
-    own = {f"{transforms}.py": "transforms.py"}
-    found = {}
+    files = {}
     for file in sorted(folder.rglob("*")):
         parts = file.relative_to(folder).parts
         hidden = any(part.startswith((".", "__pycache__")) for part in parts)
-        stays = hidden or any(fnmatch(parts[0], pattern) for pattern in STAYS)
-        another = parts[0] == "transforms.py" and transforms != "transforms"
-        if file.is_file() and not stays and not another:
+        excluded = hidden or any(fnmatch(parts[0], pattern) for pattern in NOT_COPIED)
+        replaced = parts[0] == TRANSFORMS and transforms != "transforms"
+        if file.is_file() and not excluded and not replaced:
             _check_links(folder, [file])
             name = "/".join(parts)
-            found[own.get(name, name)] = file
-    return found
+            files[TRANSFORMS if name == f"{transforms}.py" else name] = file
+    return files
