@@ -26,7 +26,7 @@ import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from vestal_handlers.text.generation import Row, generate
+from vestal_handlers.text.generation import GeneratedSequence, generate
 from vestal_handlers.text.sampling import Sampler, Sampling
 
 SEED, BATCH, PROMPT_TOKENS = 0, 8, 32
@@ -53,7 +53,9 @@ def peer(model: GPT2LMHeadModel, prompts: Tokens, count: int) -> Tokens:
 def ours(model: GPT2LMHeadModel, prompts: Tokens, count: int, *, mixed: bool = False) -> Tokens:
     samplings = [Sampling(0.7 + index / 10, 40 * (index % 2), 0.9, index) for index in range(BATCH)]
     samplers = [Sampler(sampling) if mixed else None for sampling in samplings]
-    rows = [Row(p, count, sampler) for p, sampler in zip(prompts, samplers, strict=False)]
+    rows = [
+        GeneratedSequence(p, count, sampler) for p, sampler in zip(prompts, samplers, strict=False)
+    ]
     generate(model, rows, model.config.n_positions)
     return [row.tokens for row in rows]
 

@@ -13,7 +13,7 @@ from typing import Any
 from imaging import encoded
 from PIL import Image
 
-from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess import Response, Input, LoadedArchive
 
 
 def png(width: int, height: int) -> bytes:
@@ -87,7 +87,7 @@ def reset_peak(pid: int | str = "self") -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def predict_hostile(loaded: LoadedArchive, hostile_input: Input, good: bytes = b"1") -> Answer:
+def predict_hostile(loaded: LoadedArchive, hostile_input: Input, good: bytes = b"1") -> Response:
     """The response to a hostile request; its neighbours are predicted, and memory hardly grows."""
     neighbour = Input.raw(good, "" if good[:1] == b"\x89" else "application/json")
     reset_peak()

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from vestal.inprocess import Answer, Input, LoadedArchive
+from vestal.inprocess import Response, Input, LoadedArchive
 from vestal.mar.layout import MANIFEST
 
 CONTEXT, VOCABULARY, EOS = 64, 300, 0
@@ -95,7 +95,7 @@ def write_generator(folder: Path) -> Path:
     return folder
 
 
-def send(loaded: LoadedArchive, *values: Any) -> list[Answer]:
+def send(loaded: LoadedArchive, *values: Any) -> list[Response]:
     """The responses to JSON values in one batch."""
     batch = [Input.raw(json.dumps(value).encode(), "application/json") for value in values]
     return loaded.predict(batch)
