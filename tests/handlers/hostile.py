@@ -13,7 +13,7 @@ from typing import Any
 from imaging import encoded
 from PIL import Image
 
-from vestal.inprocess import Response, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive, Response
 
 
 def png(width: int, height: int) -> bytes:

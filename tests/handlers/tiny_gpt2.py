@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from vestal.inprocess import Response, Input, LoadedArchive
+from vestal.inprocess import Input, LoadedArchive, Response
 from vestal.mar.layout import MANIFEST
 
 CONTEXT, VOCABULARY, EOS = 64, 300, 0
