@@ -139,7 +139,7 @@ def test_hostile_bodies(served, local, trained_project):
     seeds = [image.file.read_bytes() for image in save_test_images(trained_project)[:8]]
     reached = 0
     for number, each in enumerate(bodies(HOSTILE, seeds, SEED)):
-        if each.may_fail and each.headers == FORM:  # a broken form: docs/archives.md
+        if each.may_fail and each.headers == FORM:  # a broken form: docs/guides/run-and-compare.md
             continue
         ours = local(each.model, each.headers, each.body)
         reached += ours.reached

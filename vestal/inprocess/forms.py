@@ -1,7 +1,7 @@
 """Parse form bodies into the parts that TorchServe passes to a handler.
 
 What curl, browsers, Node, requests and httpx send gives the same parts as on a server
-(tests/forms/recorded.json); docs/archives.md lists the differences for other bodies.
+(tests/forms/recorded.json); docs/guides/run-and-compare.md lists the differences for other bodies.
 """
 
 from __future__ import annotations
