@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load quick test test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -43,8 +43,10 @@ quick: lint type  ## run lint, type checks and the unit tests
 test: lint type docs  ## run lint, type checks, all tests but the slow ones, and build the site
 	@$(PYTEST) -m "not slow"
 
-test-all: lint type docs  ## run all tests
-	@$(PYTEST)
+slow: $(STAMP)  ## run the slow tests: the wheel, the whole zoo, long chaos
+	@$(PYTEST) -m slow
+
+test-all: test slow  ## run all tests
 
 docs: $(STAMP)  ## build the documentation site, in site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet

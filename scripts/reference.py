@@ -151,7 +151,6 @@ def errors() -> str:
             *table(("code", "meaning"), rows),
             "::: vestal.client.errors",
             "    options:",
-            "      show_root_full_path: false",
             "      filters: ['!^_', '!ErrorDetails']",
             "",
         ]
