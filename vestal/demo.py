@@ -29,7 +29,7 @@ from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
 from vestal.server import Server
-from vestal.training.plots import Seen, draw_grid
+from vestal.training.plots import PredictedImage, draw_grid
 from vestal.training.settings import Settings
 from vestal.training.train import train
 
@@ -90,13 +90,13 @@ def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> 
     print_step("Sixteen held-out images", f"vestal predict {MODEL} samples --plot grid.png")
     chosen = images[:16]
     answers = _all_answered(client.predict_many(MODEL, [image.file for image in chosen]))
-    seen = []
+    images = []
     for image, answer in zip(chosen, answers, strict=True):
         pixels = torch.frombuffer(bytearray(image.file.read_bytes()), dtype=torch.uint8)
-        seen.append(Seen(decode_image(pixels)[0].numpy(), image.label, answer["label"]))
-    draw_grid(seen, project.root / "grid.png")
-    right = sum(one.actual == one.predicted for one in seen)
-    console.print(f"{right} of {len(seen)} correct; plot: {project.root.name}/grid.png")
+        images.append(PredictedImage(decode_image(pixels)[0].numpy(), image.label, answer["label"]))
+    draw_grid(images, project.root / "grid.png")
+    right = sum(one.actual == one.predicted for one in images)
+    console.print(f"{right} of {len(images)} correct; plot: {project.root.name}/grid.png")
 
 
 def _all_answered(outcomes: Sequence[Prediction | ClientError]) -> list[Prediction]:

@@ -73,7 +73,7 @@ def test_figures_of_classes_are_scikit_learns(rng):
     rows = [(row.precision, row.recall, row.f1, row.support) for row in found.classes]
     assert np.allclose(np.array(rows).T, wanted, atol=1e-6)
     right = sum(a == b for a, b in zip(truth, said, strict=True))
-    assert found.figures["accuracy"] == pytest.approx(right / 200)
+    assert found.metrics["accuracy"] == pytest.approx(right / 200)
     assert sum(map(sum, found.confusion.counts)) == 200
     assert found.confusion.labels == labels
 
@@ -81,7 +81,7 @@ def test_figures_of_classes_are_scikit_learns(rng):
 def test_a_refused_input_is_wrong_and_listed():
     said = ["a", NO, None, "b"]
     found = classification_report(said, [0, 0, 1, 1], ["a", "b"])
-    assert found.figures["accuracy"] == 0.5
+    assert found.metrics["accuracy"] == 0.5
     assert found.undecided == 1
     assert found.classes[0].recall == 0.5
     assert found.confusion.labels == ["a", "b", NO_LABEL]
@@ -91,7 +91,7 @@ def test_a_refused_input_is_wrong_and_listed():
 
 def test_labels_meet_by_name_whatever_their_order():
     found = classification_report(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
-    assert found.figures["accuracy"] == pytest.approx(2 / 3)
+    assert found.metrics["accuracy"] == pytest.approx(2 / 3)
     assert "zebra" in found.confusion.labels
     with pytest.raises(VestalError, match=r"predicts Coat, but the data set has a, b"):
         classification_report(["Coat"], [0], ["a", "b"])
@@ -101,16 +101,16 @@ def test_classes_of_one_label_are_compared_by_index():
     labels = ["crane", "dog", "crane"]
     said = [Label("crane", 0), Label("crane", 2), Label("crane", 0), Label("dog", 1)]
     found = classification_report(said, [0, 2, 2, 1], labels)
-    assert found.figures["accuracy"] == 0.75
+    assert found.metrics["accuracy"] == 0.75
     assert [row.label for row in found.classes] == ["crane (0)", "dog", "crane (2)"]
     assert found.confusion.counts == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
     # Without an index, or with one of another set of labels, the name is all there is.
     assert (
-        classification_report(["crane", Label("crane", 7)], [0, 0], labels).figures["accuracy"] == 1
+        classification_report(["crane", Label("crane", 7)], [0, 0], labels).metrics["accuracy"] == 1
     )
     # A data set with one crane takes both of the model's for it.
     assert (
-        classification_report([Label("crane", 2)], [0], ["crane", "dog"]).figures["accuracy"] == 1
+        classification_report([Label("crane", 2)], [0], ["crane", "dog"]).metrics["accuracy"] == 1
     )
 
 
@@ -126,7 +126,7 @@ def test_figures_of_numbers_are_scikit_learns(rng):
     actual = [rng.uniform(20, 300) for _ in range(50)]
     said = [value + rng.gauss(0, 30) for value in actual]
     found = regression_report([*said, NO], [*actual, 1.0], Regression(units="mm"))
-    assert found.figures == pytest.approx(
+    assert found.metrics == pytest.approx(
         {
             "r2": r2_score(actual, said),
             "mae": mean_absolute_error(actual, said),
@@ -139,7 +139,7 @@ def test_figures_of_numbers_are_scikit_learns(rng):
 
 def test_perplexity_is_over_tokens_not_passages():
     found = perplexity_report([[-1.0, -3.0], NO, [-2.0, -2.0, -2.0, -2.0], []])
-    assert found.figures["perplexity"] == pytest.approx(np.exp(2.0))
+    assert found.metrics["perplexity"] == pytest.approx(np.exp(2.0))
     assert found.tokens == 6
     with pytest.raises(UsageError, match="nothing to draw"):
         found.draw(None, "")
@@ -155,7 +155,7 @@ def test_weights_and_archive_give_the_accuracy_of_training(trained_project):
         evaluate(recipe, source, splits, model="mnist", dataset="digits", progress=seen.append)
         for source in (WeightsSource(run), ArchiveSource(archive))
     ]
-    assert [one.report.figures["accuracy"] for one in found] == [run.test["accuracy"]] * 2
+    assert [one.report.metrics["accuracy"] for one in found] == [run.test["accuracy"]] * 2
     assert found[0].report.confusion == found[1].report.confusion
     assert (found[1].version, found[1].kind, found[1].size) == ("1.0", "archive", 360)
     assert seen.count(360) == 2
@@ -177,7 +177,7 @@ def test_a_corrupt_file_of_a_data_set_is_refused_everywhere(trained_project, tmp
     assert [len(one.refused) for one in both] == [1, 1]
     assert both[0].refused == both[1].refused
     assert both[0].refused[0]["index"] == 14
-    assert both[0].report.figures == both[1].report.figures
+    assert both[0].report.metrics == both[1].report.metrics
 
 
 @dataclass
@@ -204,7 +204,7 @@ def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
         for s in (WeightsSource(run), ArchiveSource(archive))
     ]
     first, second = (one.report for one in both)
-    assert first.figures["perplexity"] == pytest.approx(second.figures["perplexity"], rel=1e-5)
+    assert first.metrics["perplexity"] == pytest.approx(second.metrics["perplexity"], rel=1e-5)
     assert first.tokens == second.tokens > 0
     assert [[one["index"] for one in each.refused] for each in both] == [[3], [3]]
 

@@ -176,7 +176,11 @@ REFUSED = {
         [*ROWS, f"{'9' * 5002},1,2"],
         r"column area: '9{59}\.\.\. is not a fin",
     ),
-    "beyond float32": (prices, [*ROWS, "1e39,1,2"], r"column area: '1e39' is beyond float32"),
+    "too large for float32": (
+        prices,
+        [*ROWS, "1e39,1,2"],
+        r"column area: '1e39' is too large for float32",
+    ),
     "NaN": (
         prices,
         [*ROWS, "nan,1,2"],

@@ -197,8 +197,8 @@ def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
     again = measure(trained.module, recipe, examples, identity, splits.labels)
     assert trained.validation == pytest.approx(again, rel=1e-6)
     (row,) = json.loads((tmp_path / "history.json").read_text())
-    assert row[f"val_{objective.figure}"] == pytest.approx(
-        again[objective.figure], rel=0.1, abs=0.1
+    assert row[f"val_{objective.main_metric}"] == pytest.approx(
+        again[objective.main_metric], rel=0.1, abs=0.1
     )
 
 
