@@ -181,9 +181,9 @@ def picture(level, size=(8, 8)):
     [
         (picture(100), None),
         (picture(101), None),
-        (picture(110), "another image/png"),
-        (picture(100, (8, 9)), "another image/png"),
-        (value_of(b"\xffno picture", "image/png"), "another image/png"),
+        (picture(110), "is a different image/png"),
+        (picture(100, (8, 9)), "is a different image/png"),
+        (value_of(b"\xffno picture", "image/png"), "is a different image/png"),
         (value_of(b"\xff", "audio/wav"), "is audio/wav, expected image/png"),
         ({"label": "a"}, "has no 'b64'"),
     ],
