@@ -42,8 +42,6 @@ def handle(data, context):
             answers.append({"version": context.manifest["model"]["modelVersion"], "text": text})
     return answers
 """
-
-
 BROKEN = """
 def handle(data, context):
     raise RuntimeError("never reached")

@@ -10,16 +10,10 @@ def write_table(folder, rows, header="area,rooms,price", name="prices.csv"):
 
 
 ROWS = [f"{40 + 3 * n},{1 + n % 4},{100_000 + 9_000 * n}" for n in range(20)]
-
-
 CITIES = ["Paris", "Rome", "Oslo"]
-
-
 HOUSES = [
     f"{row.rsplit(',', 1)[0]},{CITIES[n % 3]},{row.rsplit(',', 1)[1]}" for n, row in enumerate(ROWS)
 ]
-
-
 COLUMNS = "area,rooms,city,price"
 
 

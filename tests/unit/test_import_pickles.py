@@ -84,8 +84,6 @@ PLAIN = {
     "decimal": decimal.Decimal("0.1"),
     "a loss": {"hyper_parameters": {"criterion": nn.CrossEntropyLoss(torch.ones(3))}},
 }
-
-
 # Torch's old format contains the source of modules, which torch does not read back.
 IN_BOTH_FORMATS = [kind for kind in PLAIN if kind != "a loss"]
 

@@ -141,7 +141,7 @@ def test_a_custom_model_packs_and_runs_without_a_recipe(tmp_path, monkeypatch, c
         ("text;label\na;b\n", r"the columns seem to be separated by ';'"),
         ("text\tlabel\na\tb\n", r"the columns seem to be separated by tabs"),
         ("text,label\n" + "a,x\n" * 20, r"has 1 classes"),
-        ("text,label\n" + "a,x\n" * 20 + "b,y\n" * 3, r"y has 3; at least 2 of 10"),
+        ("text,label\n" + "a,x\n" * 20 + "b,y\n" * 3, r"y has 3; at least 2 classes with 10"),
         (
             "text,label\n" + "a,x\n" * 20 + " ,y\n",
             r"row 21 \(line 22\), column text: the text is empty",

@@ -58,8 +58,8 @@ REFUSED = {
     "empty": ([*ROWS, "5,,2"], r"column rooms has no value .* fill in a value .*mean"),
     "a row too short": ([*ROWS, "1,2"], r"row 21 \(line 22\) has 2 fields; .* names 3"),
     "a row too long": ([*ROWS, "1,2,3,4"], r"row 21 \(line 22\) has 4 fields"),
-    "too few rows": (ROWS[:3], r"has 3 rows: at least 12"),
-    "too few rows for R2": (ROWS[:11], r"has 11 rows: at least 12"),
+    "too few rows": (ROWS[:3], r"has 3 rows; at least 12"),
+    "too few rows for R2": (ROWS[:11], r"has 11 rows; at least 12"),
     "no rows": ([], r"has 0 rows"),
     "a constant column": (
         [f"1,{r}" for r in ROWS],

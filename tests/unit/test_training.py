@@ -189,11 +189,7 @@ class Classes(Rows):
 
 
 NUMBERS = torch.linspace(-1, 1, 48)
-
-
 TABLE = (NUMBERS.reshape(16, 3), NUMBERS[:16])
-
-
 OBJECTIVES = {
     "logits": (Classification(), lambda: torch.nn.Linear(3, 2), Classes(*TABLE)),
     "probabilities": (Classification(outputs="probabilities"), Probabilities, Classes(*TABLE)),
