@@ -131,7 +131,7 @@ def test_an_input_that_kills_a_worker_is_sent_to_only_two_workers(client: Client
 def test_a_burst_into_a_full_queue_is_served_at_the_servers_rate(
     server: ReadyFile, client: Client, kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With retries alone, these calls would take minutes.
+    # With the budget of retries alone, these calls would take minutes.
     monkeypatch.setattr("vestal.client.retry_state.FLOOR", 1.0)
     monkeypatch.setattr("vestal.client.retry_state.RATIO", 0.0)
     if not any(info.name == "small" for info in client.models()):

@@ -116,7 +116,7 @@ def test_a_custom_model_packs_and_runs_without_a_recipe(tmp_path, monkeypatch, c
     module = load_module(find_model(project, "scorer"), "model").build().eval()
     torch.save(module.state_dict(), "scorer.pt")
     torch.jit.script(module).save("scripted.pt")
-    with pytest.raises(UsageError, match=r"scorer has no recipe\.py .*--weights FILE"):
+    with pytest.raises(UsageError, match=r"scorer has no recipe\.py, .*--weights FILE"):
         pack_command("scorer", "1.0")
     pack_command("models/scorer/", "1.0", weights="scorer.pt")
     pack_command("scorer", "2.0", weights="scripted.pt")
