@@ -1,4 +1,4 @@
-"""`make models`: train every model of the zoo on bundled data and print its figures.
+"""`make models`: train every model of the zoo on bundled data and print its metrics.
 
 The argument, if any, is a CSV file to write them to.
 """
@@ -18,7 +18,7 @@ from vestal.training.settings import Settings
 from vestal.training.train import train
 
 project = Project.here()
-COLUMNS = ("model", "data", "held out", "figures", "best epoch", "seconds", "run")
+COLUMNS = ("model", "data", "held out", "metrics", "best epoch", "seconds", "run")
 rows = []
 start = time.perf_counter()
 for folder in sorted(zoo().glob("*/recipe.py")):
@@ -29,7 +29,7 @@ for folder in sorted(zoo().glob("*/recipe.py")):
     seconds = f"{time.perf_counter() - began:.0f}"
     best = f"{run.best_epoch} of {run.epochs}"
     where = str(run.folder.relative_to(project.root))
-    rows.append((name, run.dataset, str(run.test_size), run.figures(), best, seconds, where))
+    rows.append((name, run.dataset, str(run.test_size), run.metrics_text(), best, seconds, where))
 table = Table(*COLUMNS, box=None, pad_edge=False)
 for row in rows:
     table.add_row(*row)

@@ -29,7 +29,7 @@ from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
 from vestal.server import Server
-from vestal.training.plots import Seen, draw_grid
+from vestal.training.plots import PredictedImage, draw_grid
 from vestal.training.settings import Settings
 from vestal.training.train import train
 
@@ -88,15 +88,16 @@ def save_test_images(project: Project) -> list[TestImage]:
 def show_grid(client: Client, project: Project, images: Sequence[TestImage]) -> None:
     """Predict sixteen held-out images over HTTP and draw them with their labels."""
     print_step("Sixteen held-out images", f"vestal predict {MODEL} samples --plot grid.png")
-    chosen = images[:16]
-    answers = _all_answered(client.predict_many(MODEL, [image.file for image in chosen]))
-    seen = []
-    for image, answer in zip(chosen, answers, strict=True):
+    shown = images[:16]
+    answers = _all_answered(client.predict_many(MODEL, [image.file for image in shown]))
+    predicted = []
+    for image, answer in zip(shown, answers, strict=True):
         pixels = torch.frombuffer(bytearray(image.file.read_bytes()), dtype=torch.uint8)
-        seen.append(Seen(decode_image(pixels)[0].numpy(), image.label, answer["label"]))
-    draw_grid(seen, project.root / "grid.png")
-    right = sum(one.actual == one.predicted for one in seen)
-    console.print(f"{right} of {len(seen)} correct; plot: {project.root.name}/grid.png")
+        array = decode_image(pixels)[0].numpy()
+        predicted.append(PredictedImage(array, image.label, answer["label"]))
+    draw_grid(predicted, project.root / "grid.png")
+    right = sum(one.actual == one.predicted for one in predicted)
+    console.print(f"{right} of {len(predicted)} correct; plot: {project.root.name}/grid.png")
 
 
 def _all_answered(outcomes: Sequence[Prediction | ClientError]) -> list[Prediction]:

@@ -40,7 +40,7 @@ class Run:
         dataset: name of the data set; for imported weights, their source.
         artifacts: files with weights; the first is the one to serve.
         support: other files that an archive needs, in its root.
-        figure: name of the main metric.
+        figure: name of the main metric; the record keeps this older name.
         validation, test: metrics by name; empty for imported weights.
         input_shape: shape of one prepared input.
         versions: versions of the packages that wrote the artifacts.
@@ -137,21 +137,21 @@ class Run:
                 f'{file} cannot be read ({error!r}): expected {{"0": "first label", ...}}'
             ) from None
 
-    def figures(self) -> str:
-        """The test metrics for people: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
-        return ", ".join(f"{name} {format_figure(name, v)}" for name, v in self.test.items())
+    def metrics_text(self) -> str:
+        """The test metrics as text: `accuracy 98.61%`, `r2 0.432, mae 44.1`."""
+        return ", ".join(f"{name} {format_metric(name, v)}" for name, v in self.test.items())
 
 
 def stays_inside(folder: Path, name: str) -> bool:
-    """Whether a file name is inside of a folder, after links are followed."""
+    """Whether a file is inside of a folder, after links are followed."""
     path = Path(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return False
     return (folder / path).resolve().is_relative_to(folder.resolve())
 
 
-def format_figure(name: str, value: float) -> str:
-    """A metric for people: accuracy as `98.61%`, others with four digits."""
+def format_metric(name: str, value: float) -> str:
+    """A metric as text: accuracy as `98.61%`, others with four digits."""
     return f"{value:.2%}" if name == "accuracy" else f"{value:.4g}"
 
 

@@ -18,7 +18,7 @@ from vestal.project import Project
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".template"  # keeps linters and imports away from files with placeholders
 TASKS = ("image_classifier", "text_generator", "text_classifier", "regressor", "custom")
-BUNDLED = ("text_generator", "text_classifier", "regressor")  # tasks that begin with a file of data
+BUNDLED = ("text_generator", "text_classifier", "regressor")  # tasks whose folder contains data
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def create(
     """Write `models/<name>/`, completely or not at all.
 
     Args:
-        data: table or text that is copied into the folder; None: a small one from Python or
+        data: table or text to copy into the folder; None: a small data set from Python or
             scikit-learn.
-        target: column of a regressor's table that is predicted; None: the last one.
-        ignore: columns of the table that are left out.
-        encode: text columns that become columns of 0 and 1, one for each value.
+        target: column of a regressor's table to predict; None: the last one.
+        ignore: columns of the table to leave out.
+        encode: text columns to turn into columns of 0 and 1, one for each value.
 
     Raises:
-        UsageError: an invalid name, an unknown task, or a folder that exists.
+        UsageError: an invalid name, an unknown task, or an existing folder.
         VestalError: `data` cannot be read.
     """
     if task not in TASKS:
@@ -65,25 +65,25 @@ def create(
         )
     if data is not None and task == "image_classifier":
         raise UsageError(
-            "--data takes no folder of images here; pass it to the training: "
+            "--data does not accept a folder of images here; pass it to `vestal train`: "
             f"vestal train {name} --dataset folder --data DIR"
         )
     if data is not None and task == "custom":
         raise UsageError("--data is for models that are trained; a custom model is only served")
     project.models.mkdir(parents=True, exist_ok=True)
     with scratch_folder(project.models, ".new-") as scratch:
-        made = scratch / name
-        made.mkdir()
+        new_folder = scratch / name
+        new_folder.mkdir()
         values = {"name": name, "test": _test_name(name)}
         if task in BUNDLED:
             from vestal import starters
 
-            values |= starters.add_data(task, made / "data", data, choice)
+            values |= starters.add_data(task, new_folder / "data", data, choice)
         for template in sorted((TEMPLATES / task).glob(f"*{SUFFIX}")):
             # The test is a module, so its name must be a Python identifier.
             file = template.name.removesuffix(SUFFIX).replace("test_model", values["test"])
-            (made / file).write_text(render(template, values), "utf-8")
-        made.rename(folder)
+            (new_folder / file).write_text(render(template, values), "utf-8")
+        new_folder.rename(folder)
     files = sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
     )

@@ -20,7 +20,7 @@ from vestal.files.table_columns import Choice, choose
 from vestal.files.tables import Table, read_table
 from vestal.training import tables
 
-# Label -> modules of Python's library whose documentation has the sentences of that label.
+# Label -> modules of Python's standard library whose documentation provides the sentences.
 ABOUT = {
     "files": ("os", "shutil", "pathlib", "tempfile", "zipfile", "tarfile"),
     "network": ("socket", "ssl", "http.client", "smtplib", "ftplib", "ipaddress", "imaplib"),
@@ -37,7 +37,7 @@ def add_data(task: str, folder: Path, data: Path | None, choice: Choice) -> dict
     """Fill the data folder of a model and return the values for its templates.
 
     Args:
-        choice: the columns of a regressor's table.
+        choice: columns of a regressor's table.
 
     Raises:
         UsageError: a missing file or column.
@@ -64,13 +64,15 @@ def _copy(data: Path, target: Path) -> Path:
 def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
     """Copy a table; return its features with mean and standard deviation of the training rows."""
     source = data or _diabetes(folder)
-    chosen = choose(read_table(source), choice)
-    target = chosen.target
-    train = tables.split_rows(chosen.table, chosen.features, target).train
+    columns = choose(read_table(source), choice)
+    target = columns.target
+    train = tables.split_rows(columns.table, columns.features, target).train
     assert isinstance(train, tables.Rows)
-    moments = dict(zip(chosen.features, zip(*tables.moments(train.rows), strict=True), strict=True))
-    # A value that is in no training row gives a constant column.
-    moments = {n: m for n, m in moments.items() if m[1] > 0 or n not in chosen.encoded}
+    moments = dict(
+        zip(columns.features, zip(*tables.moments(train.rows), strict=True), strict=True)
+    )
+    # An encoded value that is in no training row gives a constant column.
+    moments = {n: m for n, m in moments.items() if m[1] > 0 or n not in columns.encoded}
     ((mean, spread),) = zip(*tables.moments(train.targets[:, None]), strict=True)
     for name, (_, deviation) in [*moments.items(), (target, (mean, spread))]:
         if not deviation > 0:
@@ -83,8 +85,8 @@ def _table(folder: Path, data: Path | None, choice: Choice) -> dict[str, str]:
                 f"{source}: column {name} has the same value in every row of the training split; "
                 f"{advice}"
             )
-    if chosen.encoded:
-        file = _write_table(folder, chosen.table)
+    if columns.encoded:
+        file = _write_table(folder, columns.table)
     else:
         file = _copy(data, folder / "rows") if data else source
     units = "" if data else f"\n  units: {UNITS}"
@@ -128,13 +130,14 @@ def _diabetes(folder: Path) -> Path:
 
 def _sentences(folder: Path) -> Path:
     """Write sentences of Python's documentation, labelled by subject."""
-    found = {label: _documentation(modules) for label, modules in ABOUT.items()}
-    often = Counter(text for texts in found.values() for text in texts)
-    chosen = []
-    for label, texts in found.items():
-        own = sorted(text for text in texts if often[text] == 1)
-        chosen += [(text, label) for text in random.Random(0).sample(own, min(SENTENCES, len(own)))]
-    return _write(folder / "texts.csv", ("text", "label"), chosen)
+    sentences = {label: _documentation(modules) for label, modules in ABOUT.items()}
+    count = Counter(text for texts in sentences.values() for text in texts)
+    examples = []
+    for label, texts in sentences.items():
+        unique = sorted(text for text in texts if count[text] == 1)
+        sample = random.Random(0).sample(unique, min(SENTENCES, len(unique)))
+        examples += [(text, label) for text in sample]
+    return _write(folder / "texts.csv", ("text", "label"), examples)
 
 
 def _documentation(modules: Sequence[str]) -> set[str]:
@@ -157,9 +160,9 @@ def _documented(name: str) -> Iterator[str]:
         if attribute.startswith("_") or not own:
             continue
         members = vars(value).values() if inspect.isclass(value) else ()
-        for one in (value, *members):
-            if isinstance(one.__doc__, str) and (inspect.isclass(one) or inspect.isroutine(one)):
-                yield one.__doc__
+        for item in (value, *members):
+            if isinstance(item.__doc__, str) and (inspect.isclass(item) or inspect.isroutine(item)):
+                yield item.__doc__
 
 
 def _reference(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Whose code may run: Vestal's own, and that in models/ and runs/ of the project.
+"""Decide which code may run: Vestal's own, and that in models/ and runs/ of the project.
 
 Weights may come from anywhere. A training from outside the project is accepted if its code equals
 the project's byte for byte; then the project's code runs.

@@ -29,7 +29,7 @@ from serving import plain_torchserve, python_without_vestal
 import vestal_handlers
 from vestal.archive.pack import pack
 from vestal.client import Client
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import zoo
 from vestal.project import Project
 from vestal.server import Server
@@ -130,7 +130,7 @@ def test_the_same_responses_with_and_without_configuration(project, address, cal
         _, _, prediction = send(
             plain, own_caller, "mnist", {"Content-Type": sample.content_type}, sample.input
         )
-        assert matches(sample.answer, prediction, sample.tolerance) is None
+        assert find_difference(sample.answer, prediction, sample.tolerance) is None
         for name, (model, headers, body) in REQUESTS.items():
             ours = send(address, caller, model, headers, body)
             theirs = send(plain, own_caller, model, headers, body)
@@ -138,7 +138,7 @@ def test_the_same_responses_with_and_without_configuration(project, address, cal
             if isinstance(ours[2], bytes):
                 assert ours[2] == theirs[2], name
             else:
-                assert matches(ours[2], theirs[2], 1e-5) is None, name
+                assert find_difference(ours[2], theirs[2], 1e-5) is None, name
             assert ours[1]["x-model-name"] == model, f"{name} did not reach the handler"
 
 

@@ -12,7 +12,7 @@ import requests
 from packaging.requirements import Requirement
 from serving import plain_torchserve
 
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 # Dependencies of TorchServe's wheel, and yaml, which its worker imports.
@@ -91,7 +91,7 @@ def test_an_archive_needs_only_what_it_declares(responses, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
     response = responses[name]
     assert response.status_code == 200, response.text
-    assert matches(sample.answer, response.json(), sample.tolerance) is None
+    assert find_difference(sample.answer, response.json(), sample.tolerance) is None
 
 
 def test_the_environments_hold_nothing_else(tmp_path, zoo_project):

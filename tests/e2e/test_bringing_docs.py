@@ -29,7 +29,7 @@ def test_the_page_runs_as_written(tmp_path):
             assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
             return done.stdout
 
-        said = ""
+        output = ""
         for language, text in blocks:
             if language == "python":  # its first line names the file
                 place = root / text.splitlines()[0].removeprefix("# ")
@@ -44,10 +44,10 @@ def test_the_page_runs_as_written(tmp_path):
                     server.start(*words[2:], "--port", "0", "--timeout", str(SECONDS))
                     until(server.project.ready_file.exists, SECONDS, "the ready file")
                 elif words[0] == "vestal":
-                    said += run(sys.executable, "-m", *words)
+                    output += run(sys.executable, "-m", *words)
                 else:
                     run("sh", "-c", line)
     stored = {file.name for file in server.project.model_store.glob("*.mar")}
     assert stored == {"prices-1.0.mar", "pets-1.0.mar", "pets-1.1.mar"}
-    assert "Weights: pets.pth.tar" in said
-    assert re.search(r"photo\.png +(cat|dog|owl)", said)
+    assert "Weights: pets.pth.tar" in output
+    assert re.search(r"photo\.png +(cat|dog|owl)", output)

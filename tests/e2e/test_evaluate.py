@@ -1,4 +1,4 @@
-"""`vestal evaluate` gives the same figures for weights, archive and server."""
+"""`vestal evaluate` gives the same metrics for weights, archive and server."""
 
 from __future__ import annotations
 

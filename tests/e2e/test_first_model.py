@@ -19,7 +19,7 @@ from serving import until
 from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenError, TooLarge
 from vestal.demo import TestImage, save_test_images, show_isolation, swap
 from vestal.inprocess import LoadedArchive
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 from vestal.runs import Run
 from vestal.server.server import Server
 
@@ -70,7 +70,7 @@ def test_predictions_over_http_equal_the_handler_in_process(client, images, trai
     with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
         local = [answer.json() for answer in loaded.predict([f.read_bytes() for f in files])]
     for over_http, here in zip(client.predict_many("mnist", files), local, strict=True):
-        assert matches(here, over_http.value, 1e-5) is None
+        assert find_difference(here, over_http.value, 1e-5) is None
 
 
 def test_a_prediction_has_its_model_and_version(client, images):
@@ -85,7 +85,7 @@ def test_two_models_are_served_together(client, trained_project):
     assert served == {("mnist", "1.0"), ("other", "2.0")}
     sample = read_sample(trained_project.model_store / "mnist-2.0.mar")
     answer = client.predict("other", sample.input)
-    assert matches(sample.answer, answer.value, sample.tolerance) is None
+    assert find_difference(sample.answer, answer.value, sample.tolerance) is None
 
 
 IMAGES = {
@@ -103,7 +103,7 @@ IMAGES = {
 def test_every_kind_of_image_is_predicted_as_in_process(kind, client, trained_project):
     with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
         (here,) = loaded.predict([IMAGES[kind]])
-    assert matches(here.json(), client.predict("mnist", IMAGES[kind]).value, 1e-5) is None
+    assert find_difference(here.json(), client.predict("mnist", IMAGES[kind]).value, 1e-5) is None
 
 
 def test_a_photo_is_rotated_by_its_exif_orientation(client):
@@ -112,7 +112,9 @@ def test_a_photo_is_rotated_by_its_exif_orientation(client):
     rotated = seven().transpose(Image.Transpose.ROTATE_90)
     upright = client.predict("mnist", encoded(seven()))
     assert (
-        matches(upright.value, client.predict("mnist", encoded(rotated, exif=exif)).value, 1e-5)
+        find_difference(
+            upright.value, client.predict("mnist", encoded(rotated, exif=exif)).value, 1e-5
+        )
         is None
     )
 
@@ -167,7 +169,7 @@ def test_multipart_and_json_get_the_same_prediction(server, client, images):
     ]
     for answer in answers:
         assert answer.status_code == 200
-        assert matches(expected, answer.json(), 1e-5) is None
+        assert find_difference(expected, answer.json(), 1e-5) is None
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-model-version"] == "1.0"
         assert answer.headers["x-correlation-id"] == "abc-1"

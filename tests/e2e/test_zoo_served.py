@@ -16,7 +16,7 @@ from serving import serving
 from vestal.client import Client, RequestRefused
 from vestal.inprocess import LoadedArchive
 from vestal.inprocess.frontend import Frontend
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import zoo
 
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
@@ -82,7 +82,7 @@ def test_the_commands_of_the_readme_work(server, zoo_project, name):
         timeout=60,
         check=True,
     )
-    assert matches(json.loads(over_curl.stdout), prediction) is None
+    assert find_difference(json.loads(over_curl.stdout), prediction) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)
@@ -102,14 +102,14 @@ def test_run_responds_as_the_server_does(server, zoo_project, rng, name):
             assert_same((number, body[:200]), ours, theirs)
             if number == 0:
                 assert ours.status == 200
-                assert matches(sample.answer, ours.json(), sample.tolerance) is None
+                assert find_difference(sample.answer, ours.json(), sample.tolerance) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)
 def test_a_client_gets_the_packed_prediction_of_the_sample(client, zoo_project, name):
     sample = read_sample(zoo_project.model_store / f"{name}-1.0.mar")
     served = client.predict(name, value_of(sample))
-    assert matches(sample.answer, served.value, sample.tolerance) is None
+    assert find_difference(sample.answer, served.value, sample.tolerance) is None
 
 
 @pytest.mark.parametrize("name", SEVEN)
@@ -185,7 +185,7 @@ def test_predict_and_run_accept_a_training_table(server, zoo_project, name, tabl
     answer = by_predict["answer"]
     assert answer[predicted]
     assert by_predict["row"] == 1
-    assert matches(answer, json.loads(found[1])["answers"][0]["json"]) is None
+    assert find_difference(answer, json.loads(found[1])["answers"][0]["json"]) is None
 
 
 def test_a_refused_text_that_looks_like_a_file_gives_a_hint(client, tmp_path, monkeypatch):

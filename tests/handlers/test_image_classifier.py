@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from vestal.inprocess import Input, LoadedArchive
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 from vestal.recipes.recipe import load_recipe, load_transform
 
 
@@ -56,8 +56,8 @@ BAD = {
 def test_a_bad_request_does_not_affect_its_neighbours(archive, images, alone):
     good, bad, last = archive.predict([images[0], b"", images[1]])
     assert (good.status, bad.status, last.status) == (200, 400, 200)
-    assert matches(alone[0], good.json(), 1e-5) is None
-    assert matches(alone[1], last.json(), 1e-5) is None
+    assert find_difference(alone[0], good.json(), 1e-5) is None
+    assert find_difference(alone[1], last.json(), 1e-5) is None
     assert bad.json() == {
         "code": 400,
         "type": "InputError",
@@ -79,7 +79,7 @@ def test_every_request_gets_its_own_response_in_any_mix(archive, images, alone, 
         if isinstance(one, int):
             assert answer.status == 200
             assert answer.json()["label"] == alone[one]["label"]
-            assert matches(alone[one], answer.json(), 1e-5) is None
+            assert find_difference(alone[one], answer.json(), 1e-5) is None
         else:
             assert answer.status == BAD[one]
 
@@ -117,7 +117,7 @@ def test_serving_and_training_prepare_the_same_tensor(trained_project, archive, 
 def test_the_packed_sample_gets_its_packed_prediction(trained_project, archive):
     sample = read_sample(trained_project.model_store / "mnist-1.0.mar")
     (answer,) = archive.predict([sample.input])
-    assert matches(sample.answer, answer.json(), sample.tolerance) is None
+    assert find_difference(sample.answer, answer.json(), sample.tolerance) is None
 
 
 def test_every_way_to_send_an_image_gives_the_same_prediction(archive, images, alone):
@@ -136,7 +136,7 @@ def test_every_way_to_send_an_image_gives_the_same_prediction(archive, images, a
     ]
     for way, answer in zip(ways, archive.predict(ways), strict=True):
         assert answer.status == 200, way
-        assert matches(alone[0], answer.json(), 1e-5) is None
+        assert find_difference(alone[0], answer.json(), 1e-5) is None
 
 
 def test_a_body_parsed_by_the_server_gives_the_same_prediction(archive, images, alone, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_body_parsed_by_the_server_gives_the_same_prediction(archive, images, 
         context.request_processor = [RequestProcessor({})]
         answer = json.loads(handler.handle([{"body": value}], context)[0])
         answer = answer.get("predictions", [answer])[0]
-        assert matches(alone[0], answer, 1e-5) is None
+        assert find_difference(alone[0], answer, 1e-5) is None
 
 
 def test_each_of_several_instances_gets_its_own_result(archive, images, alone):
@@ -161,8 +161,8 @@ def test_each_of_several_instances_gets_its_own_result(archive, images, alone):
     assert answer.status == 200
     assert answer.headers["x-failed-instances"] == "1"
     first, bad, last = answer.json()["predictions"]
-    assert matches(alone[0], first, 1e-5) is None
-    assert matches(alone[1], last, 1e-5) is None
+    assert find_difference(alone[0], first, 1e-5) is None
+    assert find_difference(alone[1], last, 1e-5) is None
     assert (bad["code"], bad["type"]) == (400, "InputError")
 
 
@@ -262,7 +262,7 @@ def test_explanations_and_predictions_share_a_batch(archive, images, alone):
     )
     assert (explained.status, refused.status, answered.status) == (200, 400, 200)
     assert explained.json()["label"] == alone[0]["label"]
-    assert matches(alone[0], answered.json(), 1e-5) is None
+    assert find_difference(alone[0], answered.json(), 1e-5) is None
 
 
 def test_describe_returns_schemas_limits_and_an_example(archive, trained_project):

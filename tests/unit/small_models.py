@@ -1,4 +1,4 @@
-"""Small models with random weights, packed in a moment: for tests that need no good answers."""
+"""Small models with random weights, for tests that do not need good predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vestal.training.language import byte_level_bpe
 
 
 def packed(project, model, version="1.0"):
-    """An archive of a model of the zoo, its weights random but the same every time."""
+    """Pack a model of the zoo with random weights, the same in every call."""
     torch.manual_seed(0)
     recipe = load_recipe(project, model)
     file = project.root / f"{model}.pth"
@@ -20,7 +20,7 @@ def packed(project, model, version="1.0"):
 
 
 def language_model(folder, context=32):
-    """A folder as transformers saves it: a GPT-2 of two small layers, and its tokenizer."""
+    """Save a GPT-2 of two small layers and its tokenizer as transformers does."""
     torch.manual_seed(0)
     tokenizer = byte_level_bpe(["the quick brown fox"], vocabulary=300)
     config = GPT2Config(

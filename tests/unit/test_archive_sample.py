@@ -12,7 +12,7 @@ from vestal.archive.examples import example_of
 from vestal.archive.pack import pack
 from vestal.checking.checker import check
 from vestal.errors import VestalError
-from vestal.mar.sample import matches, read_sample, value_of
+from vestal.mar.sample import find_difference, read_sample, value_of
 from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.scaffold import create
@@ -181,22 +181,22 @@ def picture(level, size=(8, 8)):
     [
         (picture(100), None),
         (picture(101), None),
-        (picture(110), "another image/png"),
-        (picture(100, (8, 9)), "another image/png"),
-        (value_of(b"\xffno picture", "image/png"), "another image/png"),
+        (picture(110), "is a different image/png"),
+        (picture(100, (8, 9)), "is a different image/png"),
+        (value_of(b"\xffno picture", "image/png"), "is a different image/png"),
         (value_of(b"\xff", "audio/wav"), "is audio/wav, expected image/png"),
         ({"label": "a"}, "has no 'b64'"),
     ],
 )
 def test_pictures_are_compared_by_their_pixels(other, difference):
-    found = matches(picture(100), other)
+    found = find_difference(picture(100), other)
     assert (found is None) == (difference is None)
     assert difference is None or difference in found
 
 
 def test_other_media_are_compared_byte_by_byte():
-    assert matches(value_of(b"\xff1", "audio/wav"), value_of(b"\xff1", "audio/wav")) is None
-    assert matches(value_of(b"\xff1", "audio/wav"), value_of(b"\xff2", "audio/wav"))
+    assert find_difference(value_of(b"\xff1", "audio/wav"), value_of(b"\xff1", "audio/wav")) is None
+    assert find_difference(value_of(b"\xff1", "audio/wav"), value_of(b"\xff2", "audio/wav"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_draining_waits_for_an_empty_queue_before_it_describes_workers(kind: typ
 
     def shrinks(version: Version) -> None:
         seen.append(f"queue {version.pending}")
-        version.pending = max(0, version.pending - 1)  # before it is told
+        version.pending = max(0, version.pending - 1)  # before it is reported
 
     version.on_describe = shrinks
     version.on_fence = lambda _: seen.append("fence")
@@ -104,10 +104,10 @@ def test_a_replaced_worker_does_not_count_for_its_busy_neighbour(kind: type[Clie
     answering = iter(["first", "replacement", "replacement", "busy"])
 
     def fence(version: Version) -> None:
-        said = next(answering)
-        if said == "replacement":
+        worker = next(answering)
+        if worker == "replacement":
             version.workers[0] = ("9000", "READY", 200)
-        version.customized = {"worker": said}
+        version.customized = {"worker": worker}
 
     version.on_fence = fence
     with serving(version) as server, kind(management=server.url) as client:

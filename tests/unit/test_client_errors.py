@@ -97,7 +97,7 @@ def test_every_error_class_has_a_hint() -> None:
         NoAddress,
         tree.WorkerDied,
         tree.NotReady,
-    }  # always said with them
+    }  # always reported with them
     for kind in vars(tree).values():
         if isinstance(kind, type) and issubclass(kind, ClientError) and kind not in own:
             assert kind("gone").hint

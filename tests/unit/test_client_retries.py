@@ -218,7 +218,9 @@ def test_the_single_retry_after_a_break_waits_for_a_ping() -> None:
     played = Played(CUT_LATE, call=PREDICT, pings=[REFUSED] * 100, timeout=None)
     assert isinstance(played.error, ConnectionFailed)
     assert (len(played.requests), played.pings) == (1, WITHOUT_DEADLINE)
-    assert Played(DIED, FINE, call=PREDICT).pings == 0  # TorchServe itself said it: it is alive
+    assert (
+        Played(DIED, FINE, call=PREDICT).pings == 0
+    )  # TorchServe sent the response, so it is alive
 
 
 def test_a_missing_model_is_retried_only_if_it_was_known_before_an_outage() -> None:

@@ -1,4 +1,4 @@
-"""Measuring: right figures, and the same ones from weights and archive."""
+"""Evaluation: metrics are correct, and equal for weights and archive."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from vestal.runs import Run
 from vestal.training.image_folders import image_folder
 from vestal.weights.import_weights import import_weights
 
-NO = RefusedInput(415, "InputError", "not an image")
+REFUSED = RefusedInput(415, "InputError", "not an image")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """Two versions of mnist with random weights."""
-    made = Project(tmp_path_factory.mktemp("evaluation"))
+    project = Project(tmp_path_factory.mktemp("evaluation"))
     for version in ("1.0", "2.0"):
-        packed(made, "mnist", version)
-    return made
+        packed(project, "mnist", version)
+    return project
 
 
 def run_command(project, monkeypatch, *arguments):
@@ -63,58 +63,58 @@ def run_command(project, monkeypatch, *arguments):
     return done
 
 
-def test_figures_of_classes_are_scikit_learns(rng):
+def test_metrics_of_classes_equal_those_of_scikit_learn(rng):
     labels = ["a", "b", "c"]
     actual = [rng.randrange(3) for _ in range(200)]
-    said = [labels[a if rng.random() < 0.7 else rng.randrange(3)] for a in actual]
-    found = classification_report(said, actual, labels)
-    truth = [labels[index] for index in actual]
-    wanted = precision_recall_fscore_support(truth, said, labels=labels)
-    rows = [(row.precision, row.recall, row.f1, row.support) for row in found.classes]
-    assert np.allclose(np.array(rows).T, wanted, atol=1e-6)
-    right = sum(a == b for a, b in zip(truth, said, strict=True))
-    assert found.figures["accuracy"] == pytest.approx(right / 200)
-    assert sum(map(sum, found.confusion.counts)) == 200
-    assert found.confusion.labels == labels
+    predicted = [labels[a if rng.random() < 0.7 else rng.randrange(3)] for a in actual]
+    report = classification_report(predicted, actual, labels)
+    actual_labels = [labels[index] for index in actual]
+    expected = precision_recall_fscore_support(actual_labels, predicted, labels=labels)
+    rows = [(row.precision, row.recall, row.f1, row.support) for row in report.classes]
+    assert np.allclose(np.array(rows).T, expected, atol=1e-6)
+    correct = sum(a == b for a, b in zip(actual_labels, predicted, strict=True))
+    assert report.metrics["accuracy"] == pytest.approx(correct / 200)
+    assert sum(map(sum, report.confusion.counts)) == 200
+    assert report.confusion.labels == labels
 
 
-def test_a_refused_input_is_wrong_and_listed():
-    said = ["a", NO, None, "b"]
-    found = classification_report(said, [0, 0, 1, 1], ["a", "b"])
-    assert found.figures["accuracy"] == 0.5
-    assert found.undecided == 1
-    assert found.classes[0].recall == 0.5
-    assert found.confusion.labels == ["a", "b", NO_LABEL]
-    assert found.confusion.counts == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
-    assert refused_inputs(said) == [{"index": 1, **vars(NO)}]
+def test_a_refused_input_counts_as_wrong_and_is_listed():
+    predicted = ["a", REFUSED, None, "b"]
+    report = classification_report(predicted, [0, 0, 1, 1], ["a", "b"])
+    assert report.metrics["accuracy"] == 0.5
+    assert report.undecided == 1
+    assert report.classes[0].recall == 0.5
+    assert report.confusion.labels == ["a", "b", NO_LABEL]
+    assert report.confusion.counts == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    assert refused_inputs(predicted) == [{"index": 1, **vars(REFUSED)}]
 
 
-def test_labels_meet_by_name_whatever_their_order():
-    found = classification_report(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
-    assert found.figures["accuracy"] == pytest.approx(2 / 3)
-    assert "zebra" in found.confusion.labels
+def test_labels_are_compared_by_name_in_any_order():
+    report = classification_report(["b", "a", "zebra"], [1, 0, 0], ["a", "b"])
+    assert report.metrics["accuracy"] == pytest.approx(2 / 3)
+    assert "zebra" in report.confusion.labels
     with pytest.raises(VestalError, match=r"predicts Coat, but the data set has a, b"):
         classification_report(["Coat"], [0], ["a", "b"])
 
 
-def test_classes_of_one_label_are_compared_by_index():
+def test_classes_with_the_same_label_are_compared_by_index():
     labels = ["crane", "dog", "crane"]
-    said = [Label("crane", 0), Label("crane", 2), Label("crane", 0), Label("dog", 1)]
-    found = classification_report(said, [0, 2, 2, 1], labels)
-    assert found.figures["accuracy"] == 0.75
-    assert [row.label for row in found.classes] == ["crane (0)", "dog", "crane (2)"]
-    assert found.confusion.counts == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
-    # Without an index, or with one of another set of labels, the name is all there is.
+    predicted = [Label("crane", 0), Label("crane", 2), Label("crane", 0), Label("dog", 1)]
+    report = classification_report(predicted, [0, 2, 2, 1], labels)
+    assert report.metrics["accuracy"] == 0.75
+    assert [row.label for row in report.classes] == ["crane (0)", "dog", "crane (2)"]
+    assert report.confusion.counts == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    # Without an index, or with an index of other labels, only the name is compared.
     assert (
-        classification_report(["crane", Label("crane", 7)], [0, 0], labels).figures["accuracy"] == 1
+        classification_report(["crane", Label("crane", 7)], [0, 0], labels).metrics["accuracy"] == 1
     )
-    # A data set with one crane takes both of the model's for it.
+    # A data set with one crane accepts both cranes of the model.
     assert (
-        classification_report([Label("crane", 2)], [0], ["crane", "dog"]).figures["accuracy"] == 1
+        classification_report([Label("crane", 2)], [0], ["crane", "dog"]).metrics["accuracy"] == 1
     )
 
 
-def test_an_answers_index_is_read(trained_project):
+def test_the_class_index_of_a_response_is_read(trained_project):
     recipe = load_recipe(trained_project, "mnist")
     read = read_prediction(recipe, {"label": "7", "index": 7}, "here")
     assert (read, read.class_index) == ("7", 7)
@@ -122,27 +122,27 @@ def test_an_answers_index_is_read(trained_project):
     assert (old, old.class_index) == ("7", None)
 
 
-def test_figures_of_numbers_are_scikit_learns(rng):
+def test_metrics_of_numbers_equal_those_of_scikit_learn(rng):
     actual = [rng.uniform(20, 300) for _ in range(50)]
-    said = [value + rng.gauss(0, 30) for value in actual]
-    found = regression_report([*said, NO], [*actual, 1.0], Regression(units="mm"))
-    assert found.figures == pytest.approx(
+    predicted = [value + rng.gauss(0, 30) for value in actual]
+    report = regression_report([*predicted, REFUSED], [*actual, 1.0], Regression(units="mm"))
+    assert report.metrics == pytest.approx(
         {
-            "r2": r2_score(actual, said),
-            "mae": mean_absolute_error(actual, said),
-            "rmse": root_mean_squared_error(actual, said),
+            "r2": r2_score(actual, predicted),
+            "mae": mean_absolute_error(actual, predicted),
+            "rmse": root_mean_squared_error(actual, predicted),
         },
         rel=1e-5,
     )
-    assert len(found.actual) == 50
+    assert len(report.actual) == 50
 
 
-def test_perplexity_is_over_tokens_not_passages():
-    found = perplexity_report([[-1.0, -3.0], NO, [-2.0, -2.0, -2.0, -2.0], []])
-    assert found.figures["perplexity"] == pytest.approx(np.exp(2.0))
-    assert found.tokens == 6
+def test_perplexity_is_the_mean_over_tokens_not_passages():
+    report = perplexity_report([[-1.0, -3.0], REFUSED, [-2.0, -2.0, -2.0, -2.0], []])
+    assert report.metrics["perplexity"] == pytest.approx(np.exp(2.0))
+    assert report.tokens == 6
     with pytest.raises(UsageError, match="nothing to draw"):
-        found.draw(None, "")
+        report.draw(None, "")
 
 
 def test_weights_and_archive_give_the_accuracy_of_training(trained_project):
@@ -150,18 +150,22 @@ def test_weights_and_archive_give_the_accuracy_of_training(trained_project):
     recipe = load_recipe(trained_project, "mnist")
     splits = recipe.splits("digits")
     archive = trained_project.model_store / "mnist-1.0.mar"
-    seen = []
-    found = [
-        evaluate(recipe, source, splits, model="mnist", dataset="digits", progress=seen.append)
+    progress = []
+    evaluations = [
+        evaluate(recipe, source, splits, model="mnist", dataset="digits", progress=progress.append)
         for source in (WeightsSource(run), ArchiveSource(archive))
     ]
-    assert [one.report.figures["accuracy"] for one in found] == [run.test["accuracy"]] * 2
-    assert found[0].report.confusion == found[1].report.confusion
-    assert (found[1].version, found[1].kind, found[1].size) == ("1.0", "archive", 360)
-    assert seen.count(360) == 2
+    assert [one.report.metrics["accuracy"] for one in evaluations] == [run.test["accuracy"]] * 2
+    assert evaluations[0].report.confusion == evaluations[1].report.confusion
+    assert (evaluations[1].version, evaluations[1].kind, evaluations[1].size) == (
+        "1.0",
+        "archive",
+        360,
+    )
+    assert progress.count(360) == 2
 
 
-def test_a_corrupt_file_of_a_data_set_is_refused_everywhere(trained_project, tmp_path):
+def test_weights_and_archive_refuse_a_corrupt_image(trained_project, tmp_path):
     for label in "01":
         for part in ("train", "val", "test"):
             folder = tmp_path / "data" / part / label
@@ -177,7 +181,7 @@ def test_a_corrupt_file_of_a_data_set_is_refused_everywhere(trained_project, tmp
     assert [len(one.refused) for one in both] == [1, 1]
     assert both[0].refused == both[1].refused
     assert both[0].refused[0]["index"] == 14
-    assert both[0].report.figures == both[1].report.figures
+    assert both[0].report.metrics == both[1].report.metrics
 
 
 @dataclass
@@ -194,7 +198,7 @@ class Passages:
 def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
     project = Project(tmp_path)
     source = language_model(tmp_path / "hub")
-    run = import_weights(project, "gpt2", str(source), tmp_path / "brought")
+    run = import_weights(project, "gpt2", str(source), tmp_path / "imported")
     archive = pack(project, "gpt2", version="1.0", weights=str(source)).archive
     recipe = load_recipe(project, "gpt2")
     texts = Passages(["the quick brown fox", "fox", "a fox jumps. \u00e9", "long " * 40])
@@ -204,7 +208,7 @@ def test_perplexity_is_the_same_in_process_and_through_the_handler(tmp_path):
         for s in (WeightsSource(run), ArchiveSource(archive))
     ]
     first, second = (one.report for one in both)
-    assert first.figures["perplexity"] == pytest.approx(second.figures["perplexity"], rel=1e-5)
+    assert first.metrics["perplexity"] == pytest.approx(second.metrics["perplexity"], rel=1e-5)
     assert first.tokens == second.tokens > 0
     assert [[one["index"] for one in each.refused] for each in both] == [[3], [3]]
 
@@ -226,7 +230,7 @@ def test_a_source_that_refuses_everything_is_an_error(tmp_path):
         )
 
 
-def test_the_command_measures_weights_archives_and_draws(trained_project, monkeypatch):
+def test_the_command_evaluates_weights_and_archives_and_draws_a_plot(trained_project, monkeypatch):
     root = trained_project.root
     done = run_command(trained_project, monkeypatch, "mnist", "--json", "--plot", "out/c.png")
     weights = json.loads(done.stdout)
@@ -235,17 +239,17 @@ def test_the_command_measures_weights_archives_and_draws(trained_project, monkey
         assert min(drawn.size) > 300
     by_file = run_command(trained_project, monkeypatch, "model_store/mnist-2.0.mar", "--json")
     by_version = run_command(trained_project, monkeypatch, "mnist", "--version", "2.0", "--json")
-    for said in (by_file, by_version):
-        archive = json.loads(said.stdout)
+    for done in (by_file, by_version):
+        archive = json.loads(done.stdout)
         assert (archive["measured"], archive["version"]) == ("archive", "2.0")
-        for same in ("figures", "classes", "confusion", "dataset", "size", "refused"):
-            assert archive[same] == weights[same]
-    people = run_command(trained_project, monkeypatch, "mnist", "--weights", "runs/mnist/1")
-    assert "accuracy" in people.stdout
-    assert "precision" in people.stdout
+        for key in ("figures", "classes", "confusion", "dataset", "size", "refused"):
+            assert archive[key] == weights[key]
+    table = run_command(trained_project, monkeypatch, "mnist", "--weights", "runs/mnist/1")
+    assert "accuracy" in table.stdout
+    assert "precision" in table.stdout
 
 
-def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
+def test_a_regression_is_evaluated_and_drawn(tmp_path, monkeypatch):
     project = Project(tmp_path)
     packed(project, "regression")
     done = run_command(project, monkeypatch, "regression-1.0", "--plot", "r.png")
@@ -270,12 +274,14 @@ def test_regression_is_measured_and_drawn(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_what_cannot_be_measured_is_said(project, monkeypatch, arguments, message):
+def test_the_error_of_a_failed_evaluation_names_the_reason(
+    project, monkeypatch, arguments, message
+):
     with pytest.raises(VestalError, match=message):
         run_command(project, monkeypatch, *arguments)
 
 
-def test_an_archive_of_another_name_needs_a_recipe(project, monkeypatch):
+def test_an_archive_of_an_unknown_model_requires_a_recipe(project, monkeypatch):
     folder = project.root / "unpacked"
     with zipfile.ZipFile(project.model_store / "mnist-1.0.mar") as content:
         content.extractall(folder)

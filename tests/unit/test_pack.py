@@ -20,7 +20,7 @@ from vestal.checking import check
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
 from vestal.mar.index import add_entry, read_index, sha256_of, update_index
-from vestal.mar.sample import matches, read_sample
+from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import find_model
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -246,7 +246,7 @@ def test_a_sample_file_is_packed_with_its_prediction(tmp_path, weights):
     assert (sample.input, sample.content_type) == (image.read_bytes(), "image/webp")
     with LoadedArchive(archive) as loaded:
         (answer,) = loaded.predict([sample.input])
-    assert matches(sample.answer, answer.json(), sample.tolerance) is None
+    assert find_difference(sample.answer, answer.json(), sample.tolerance) is None
 
 
 def test_a_sample_that_the_handler_refuses_is_an_error(tmp_path, weights):

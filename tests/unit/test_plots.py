@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from vestal.training import plots
-from vestal.training.plots import Seen, draw_confusion, draw_curve, draw_grid, draw_predicted
+from vestal.training.plots import (
+    PredictedImage,
+    draw_confusion,
+    draw_curve,
+    draw_grid,
+    draw_predicted,
+)
 
 
 def red_pixels(file):
@@ -18,32 +24,35 @@ def red_pixels(file):
 @pytest.mark.parametrize("count", [1, 3, 16])
 def test_only_wrong_predictions_are_red(tmp_path, count):
     blank = np.zeros((8, 8))
-    draw_grid([Seen(blank, "3", "3")] * count, tmp_path / "right.png")
-    draw_grid([Seen(blank, "3", "3")] * (count - 1) + [Seen(blank, "3", "5")], tmp_path / "w.png")
+    draw_grid([PredictedImage(blank, "3", "3")] * count, tmp_path / "right.png")
+    draw_grid(
+        [PredictedImage(blank, "3", "3")] * (count - 1) + [PredictedImage(blank, "3", "5")],
+        tmp_path / "w.png",
+    )
     assert red_pixels(tmp_path / "right.png") == 0
     assert red_pixels(tmp_path / "w.png") > 0
 
 
-def test_an_unknown_truth_is_not_wrong(tmp_path):
-    draw_grid([Seen(np.zeros((8, 8)), None, "5")], tmp_path / "grid.png", title="photos")
+def test_a_prediction_without_an_actual_label_is_not_red(tmp_path):
+    draw_grid([PredictedImage(np.zeros((8, 8)), None, "5")], tmp_path / "grid.png", title="photos")
     assert red_pixels(tmp_path / "grid.png") == 0
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were drawn, as they were saved."""
+    """A list of the figures that were saved."""
     figures = []
 
-    class Kept(plots.Figure):
+    class Recorder(plots.Figure):
         def savefig(self, *arguments, **keywords):
             super().savefig(*arguments, **keywords)
             figures.append(self)
 
-    monkeypatch.setattr(plots, "Figure", Kept)
+    monkeypatch.setattr(plots, "Figure", Recorder)
     return figures
 
 
-def test_a_curve_draws_losses_rate_and_figures(tmp_path, drawn):
+def test_a_curve_shows_losses_learning_rate_and_metrics(tmp_path, drawn):
     rows = [
         {"epoch": n, "loss": 1 / n, "val_loss": 2 / n, "val_accuracy": n / 4, "lr": n / 100}
         for n in (1, 2, 3)
@@ -66,7 +75,7 @@ def test_a_curve_draws_losses_rate_and_figures(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("length", [1, 12, 80])
-def test_long_labels_stand_whole_beside_the_matrix(tmp_path, drawn, length):
+def test_long_labels_fit_into_the_plot(tmp_path, drawn, length):
     labels = ["x" * length, "y" * length, "z"]
     draw_confusion(labels, [[1, 0, 0], [0, 2, 1], [0, 0, 3]], tmp_path / "c.png")  # no warning
     figure = drawn[0]
@@ -75,7 +84,7 @@ def test_long_labels_stand_whole_beside_the_matrix(tmp_path, drawn, length):
         place = tick.get_window_extent()
         assert place.x0 >= 0
         assert place.y0 >= 0
-    assert figure.axes[0].get_window_extent().width > 40  # pixels: something is left to see
+    assert figure.axes[0].get_window_extent().width > 40  # pixels: the matrix is visible
 
 
 def test_numbers_of_many_digits_do_not_overlap(tmp_path, drawn):

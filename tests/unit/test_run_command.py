@@ -157,7 +157,7 @@ def test_a_version_that_differs_from_the_archive_is_refused(tmp_path):
     project = Project(tmp_path)
     write_folder(tmp_path / "m-1.0")
     assert find_runnable(project, "m-1.0", version="1.0").archive == tmp_path / "m-1.0"
-    with pytest.raises(UsageError, match=r"is of version 1\.0, and --version says 9\.9"):
+    with pytest.raises(UsageError, match=r"has version 1\.0, which contradicts --version 9\.9"):
         find_runnable(project, "m-1.0", version="9.9")
 
 

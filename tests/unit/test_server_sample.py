@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from vestal.errors import VestalError
-from vestal.mar.sample import matches, read_sample, tolerance_of
+from vestal.mar.sample import find_difference, read_sample, tolerance_of
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from vestal.mar.sample import matches, read_sample, tolerance_of
     ],
 )
 def test_equal_predictions_within_the_tolerance(expected, actual):
-    assert matches(expected, actual, 1e-4) is None
+    assert find_difference(expected, actual, 1e-4) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_equal_predictions_within_the_tolerance(expected, actual):
     ],
 )
 def test_the_first_difference_is_reported(expected, actual, difference):
-    assert matches(expected, actual, 1e-4) == difference
+    assert find_difference(expected, actual, 1e-4) == difference
 
 
 def test_a_sample_is_read_from_its_archive(tmp_path):
@@ -80,14 +80,14 @@ def top(*pairs):
 
 def test_nearly_equal_labels_may_be_in_either_order():
     expected, actual = top(("a", 0.50004), ("b", 0.49996)), top(("b", 0.50001), ("a", 0.49999))
-    assert matches(expected, actual) is None
-    assert "probability is" in matches(expected, top(("b", 0.6), ("a", 0.4)))
-    assert "has no 'b'" in matches(expected, top(("a", 0.50004), ("c", 0.49996)))
+    assert find_difference(expected, actual) is None
+    assert "probability is" in find_difference(expected, top(("b", 0.6), ("a", 0.4)))
+    assert "has no 'b'" in find_difference(expected, top(("a", 0.50004), ("c", 0.49996)))
 
 
 def test_predictions_for_several_instances_keep_their_order():
     first, second = ({"label": label, "probability": 0.9, **top()} for label in "ab")
-    assert matches([first, second], [second, first])
+    assert find_difference([first, second], [second, first])
 
 
 def test_the_tolerance_is_larger_for_engines_other_than_torch():

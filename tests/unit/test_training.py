@@ -1,3 +1,5 @@
+"""Train a recipe: seeds, the best epoch, early stopping, and the files of a run."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -16,7 +18,6 @@ from vestal.recipes.recipe import DataSet, Recipe, Splits, identity, load_recipe
 from vestal.runs import TRANSFORMS, Run, latest_run
 from vestal.training import loop
 from vestal.training.datasets import Images, digits
-from vestal.training.image_folders import ImageFiles
 from vestal.training.language import Blocks
 from vestal.training.loop import Learner, fit, measure
 from vestal.training.settings import Settings
@@ -36,11 +37,11 @@ def transform():
 
 
 @pytest.fixture(scope="module")
-def few():
+def small_splits():
     """A small part of the digits."""
     full = digits()
-    take = np.arange(160)
-    parts = (part.pick(take) for part in (full.train, full.validation, full.test))
+    indices = np.arange(160)
+    parts = (part.pick(indices) for part in (full.train, full.validation, full.test))
     return Splits(*parts, labels=full.labels)
 
 
@@ -55,15 +56,20 @@ def test_the_transform_takes_a_batch_and_a_single_image(transform):
     assert torch.equal(transform(images), one_by_one)
 
 
-def learner_of(recipe, few, seed=0):
+def learner_of(recipe, small_splits, seed=0):
     torch.manual_seed(seed)
-    return Learner(recipe, recipe.make(few.labels), few.labels, seed)
+    return Learner(recipe, recipe.make(small_splits.labels), small_splits.labels, seed)
 
 
-def test_the_same_seed_gives_the_same_weights(recipe, few, transform, tmp_path):
+def test_the_same_seed_gives_the_same_weights(recipe, small_splits, transform, tmp_path):
     states = [
         fit(
-            learner_of(recipe, few, seed), few, transform, tmp_path / str(n), epochs=1, device="cpu"
+            learner_of(recipe, small_splits, seed),
+            small_splits,
+            transform,
+            tmp_path / str(n),
+            epochs=1,
+            device="cpu",
         ).module.state_dict()
         for n, seed in enumerate((3, 3, 4))
     ]
@@ -71,11 +77,20 @@ def test_the_same_seed_gives_the_same_weights(recipe, few, transform, tmp_path):
     assert not torch.equal(states[0]["fc2.weight"], states[2]["fc2.weight"])
 
 
-def test_the_best_epoch_is_kept(recipe, few, transform, tmp_path):
+def test_the_best_epoch_is_kept(recipe, small_splits, transform, tmp_path):
     # With this learning rate the model gets worse later: the best epoch is not the last.
-    wild = dataclasses.replace(recipe, learning_rate=1.0)
-    trained = fit(learner_of(wild, few), few, transform, tmp_path, epochs=3, device="cpu")
-    measured = measure(trained.module, wild, few.validation, transform, few.labels)
+    unstable = dataclasses.replace(recipe, learning_rate=1.0)
+    trained = fit(
+        learner_of(unstable, small_splits),
+        small_splits,
+        transform,
+        tmp_path,
+        epochs=3,
+        device="cpu",
+    )
+    measured = measure(
+        trained.module, unstable, small_splits.validation, transform, small_splits.labels
+    )
     assert trained.validation == pytest.approx(measured, abs=1e-6)
     history = json.loads((tmp_path / "history.json").read_text())
     losses = [row["val_loss"] for row in history]
@@ -84,10 +99,17 @@ def test_the_best_epoch_is_kept(recipe, few, transform, tmp_path):
 
 
 def test_training_stops_early_if_the_validation_loss_does_not_fall(
-    recipe, few, transform, tmp_path
+    recipe, small_splits, transform, tmp_path
 ):
-    wild = dataclasses.replace(recipe, learning_rate=1.0, patience=2)
-    trained = fit(learner_of(wild, few), few, transform, tmp_path, epochs=30, device="cpu")
+    unstable = dataclasses.replace(recipe, learning_rate=1.0, patience=2)
+    trained = fit(
+        learner_of(unstable, small_splits),
+        small_splits,
+        transform,
+        tmp_path,
+        epochs=30,
+        device="cpu",
+    )
     assert trained.epochs == trained.best_epoch + 2 < 30
 
 
@@ -98,8 +120,8 @@ def test_accuracy_counts_over_all_examples(recipe, transform):
 
     images = torch.zeros(70, 1, 28, 28, dtype=torch.uint8)
     examples = Images(images, torch.arange(70) % 10)
-    found = measure(Always3(), recipe, examples, transform, recipe.labels)
-    assert found == {"accuracy": pytest.approx(0.1)}
+    metrics = measure(Always3(), recipe, examples, transform, recipe.labels)
+    assert metrics == {"accuracy": pytest.approx(0.1)}
 
 
 def test_an_unavailable_device_is_refused_with_the_available_ones():
@@ -117,8 +139,8 @@ def test_a_run_has_the_files_that_packing_requires(trained_project):
         1,
     )
     assert json.loads((folder / "index_to_name.json").read_text())["7"] == "7"
-    recipes_own = find_model(trained_project, "mnist") / TRANSFORMS
-    assert (folder / TRANSFORMS).read_bytes() == recipes_own.read_bytes()
+    transforms = find_model(trained_project, "mnist") / TRANSFORMS
+    assert (folder / TRANSFORMS).read_bytes() == transforms.read_bytes()
 
 
 def test_every_artifact_gives_the_trained_outputs(trained_project, transform):
@@ -153,7 +175,7 @@ class Probabilities(torch.nn.Sequential):
         super().__init__(torch.nn.Linear(3, 2), torch.nn.Softmax(1))
 
 
-def little_gpt():
+def small_gpt():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = {"vocab_size": 20, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 1}
@@ -172,7 +194,7 @@ OBJECTIVES = {
     "logits": (Classification(), lambda: torch.nn.Linear(3, 2), Classes(*TABLE)),
     "probabilities": (Classification(outputs="probabilities"), Probabilities, Classes(*TABLE)),
     "numbers": (Regression(), lambda: torch.nn.Linear(3, 1), Rows(*TABLE)),
-    "tokens": (NextToken(context=8), little_gpt, Blocks([n % 20 for n in range(80)], 8)),
+    "tokens": (NextToken(context=8), small_gpt, Blocks([n % 20 for n in range(80)], 8)),
 }
 
 
@@ -197,8 +219,8 @@ def test_every_objective_trains_in_mixed_precision(kind, tmp_path, monkeypatch):
     again = measure(trained.module, recipe, examples, identity, splits.labels)
     assert trained.validation == pytest.approx(again, rel=1e-6)
     (row,) = json.loads((tmp_path / "history.json").read_text())
-    assert row[f"val_{objective.figure}"] == pytest.approx(
-        again[objective.figure], rel=0.1, abs=0.1
+    assert row[f"val_{objective.main_metric}"] == pytest.approx(
+        again[objective.main_metric], rel=0.1, abs=0.1
     )
 
 
@@ -244,86 +266,12 @@ def test_an_unsavable_module_is_refused_before_training(tmp_path):
     assert not project.runs.exists()
 
 
-def test_the_message_about_a_corrupt_image_names_the_file(recipe, transform, tmp_path):
-    from PIL import Image
-
-    for number in range(4):
-        Image.new("L", (28, 28), 60 * number).save(tmp_path / f"{number}.png")
-    (tmp_path / "2.png").write_bytes(b"no image")
-    files = ImageFiles([tmp_path / f"{n}.png" for n in range(4)], [0, 1, 0, 1], "L")
-    splits = Splits(files, files, files, labels=("a", "b"))
-    with pytest.raises(VestalError, match=r"2\.png is not a readable image \(.*remove or replace"):
-        fit(learner_of(recipe, splits), splits, transform, tmp_path / "run", epochs=1, device="cpu")
-
-
-FOLDER = """
-
-from vestal.training.image_folders import image_folder
-
-recipe = replace(
-    recipe, datasets={"folder": DataSet(load=partial(image_folder, mode="L"), epochs=1)}
-)
-"""
-
-
-@pytest.fixture
-def folder_project(tmp_path):
-    """A project with mnist, whose build() has ten outputs, and a data set of image folders."""
-    project = Project(tmp_path)
-    folder = project.models / "ten"
-    folder.mkdir(parents=True)
-    for file in ("recipe.py", "model.py", "transforms.py"):
-        text = (find_model(project, "mnist") / file).read_text()
-        imports = "from dataclasses import replace\nfrom functools import partial\n"
-        (folder / file).write_text(imports + text + FOLDER if file == "recipe.py" else text)
-    return project
-
-
-def write_photos(folder, classes, count):
-    from PIL import Image
-
-    for number, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            shade = 60 * number + index
-            Image.new("L", (28, 28), shade).save(folder / name / f"{index}.png")
-
-
-def test_a_folder_with_other_classes_than_build_is_refused_with_one_sentence(
-    folder_project, tmp_path
-):
-    photos = tmp_path / "photos"
-    write_photos(photos, ("cat", "dog"), 10)
-    with pytest.raises(
-        VestalError,
-        match=r"build\(\) in .*ten/model\.py makes 10 outputs, but the data set folder has 2 "
-        r"classes \(cat, dog\): define build\(classes: int\)",
-    ):
-        train(folder_project, "ten", Settings(data=str(photos)))
-    assert not folder_project.runs.exists()
-
-
-def test_errors_in_a_folder_of_images_are_found_before_training(folder_project, tmp_path):
-    photos = tmp_path / "photos"
-    write_photos(photos, map(str, range(10)), 10)
-    (photos / "3" / "7.png").write_bytes(b"no image")
-    with pytest.raises(VestalError, match=r"1 of 70 files .*3/7\.png; remove"):
-        train(folder_project, "ten", Settings(data=str(photos)))
-    write_photos(tmp_path / "one", ("cat",), 10)
-    with pytest.raises(VestalError, match=r"folder has one class \(cat\): a classifier requires"):
-        train(folder_project, "ten", Settings(data=str(tmp_path / "one")))
-    write_photos(tmp_path / "test_only" / "test", ("cat", "dog"), 10)
-    with pytest.raises(VestalError, match=r"folder has no train/ folder, so there is nothing to"):
-        train(folder_project, "ten", Settings(data=str(tmp_path / "test_only")))
-    assert not folder_project.runs.exists()
-
-
 def test_a_data_set_that_is_always_available_takes_no_data(tmp_path):
     project = Project(tmp_path)
     for model, dataset in (("mnist", "digits"), ("regression", None), ("simplenet", None)):
         with pytest.raises(UsageError, match="takes no --data: it is always available"):
             load_recipe(project, model).splits(dataset, tmp_path)
-    taking = DataSet(load=lambda data=None: data, epochs=1)
-    own = dataclasses.replace(load_recipe(project, "mnist"), datasets={"own": taking})
+    accepting_data = DataSet(load=lambda data=None: data, epochs=1)
+    own = dataclasses.replace(load_recipe(project, "mnist"), datasets={"own": accepting_data})
     with pytest.raises(AttributeError):  # `load` was called with the folder
         own.splits("own", tmp_path)

@@ -35,14 +35,14 @@ def test_the_zoo_has_every_model():
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_recipe_has_data_that_need_no_download(name):
+def test_a_recipe_has_a_data_set_without_a_download(name):
     splits = load_recipe(HERE, name).splits(
         "digits" if "digits" in load_recipe(HERE, name).datasets else None
     )
     assert min(len(splits.train), len(splits.validation), len(splits.test)) > 10
 
 
-def test_only_what_a_worker_needs_travels():
+def test_an_archive_has_only_the_files_that_a_worker_needs():
     assert set(support_files(zoo() / "gpt2")) == {"model.py"}
     assert set(support_files(zoo() / "simplenet")) == {"model.py", "transforms.py"}
     small = support_files(zoo() / "resnet18", "transforms_small")
@@ -102,7 +102,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_forward_is_the_plain_architectures(name):
+def test_the_forward_pass_equals_the_plain_architecture(name):
     torch.manual_seed(0)
     module = load_recipe(HERE, name).make(None).eval()
     plain = PLAIN[name]()
@@ -114,7 +114,7 @@ def test_a_forward_is_the_plain_architectures(name):
         assert torch.equal(module(inputs), plain(inputs))
 
 
-def test_the_mnist_network_is_its_plain_architecture():
+def test_the_mnist_network_equals_its_plain_architecture():
     torch.manual_seed(0)
     module = load_recipe(HERE, "mnist").make(None).eval()
     inputs = torch.randn(4, 1, 28, 28)
@@ -123,7 +123,7 @@ def test_the_mnist_network_is_its_plain_architecture():
         assert torch.allclose(module(inputs), expected, atol=1e-6)
 
 
-def test_resnet18_is_torchvisions_with_as_many_classes_as_labels():
+def test_resnet18_equals_torchvisions_with_one_class_per_label():
     recipe = load_recipe(HERE, "resnet18")
     assert len(recipe.labels) == 1000
     assert recipe.make(["cat", "dog"]).fc.out_features == 2
@@ -137,7 +137,7 @@ INPUTS = {**SHAPES, "mnist": (1, 28, 28), "resnet18": (3, 64, 64)}
 
 
 @pytest.mark.parametrize("name", SEVEN)
-def test_a_loaded_artifact_gives_the_modules_own_outputs(name, tmp_path):
+def test_a_loaded_artifact_has_the_same_outputs_as_the_module(name, tmp_path):
     torch.manual_seed(0)
     recipe = load_recipe(HERE, name)
     module = recipe.make(recipe.labels).eval()
@@ -161,7 +161,7 @@ def test_a_loaded_artifact_gives_the_modules_own_outputs(name, tmp_path):
             assert torch.equal(theirs, ours), file
 
 
-def test_weights_of_a_recipe_are_packed_by_their_name(tmp_path):
+def test_named_weights_of_a_recipe_are_packed(tmp_path):
     packed = pack(Project(tmp_path), "resnet18", version="1.0", weights="random")
     assert "mean nothing" in packed.source
     with LoadedArchive(packed.archive, 1) as loaded:
@@ -181,7 +181,7 @@ def test_packing_a_model_does_not_import_scikit_learn():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_code_and_prose_are_held_out_by_module_and_by_book():
+def test_whole_modules_and_books_are_held_out():
     splits = load_recipe(HERE, "simplenet").splits(None)
     parts = [set(part.texts) for part in (splits.train, splits.validation, splits.test)]
     assert not parts[0] & parts[2]
@@ -206,7 +206,7 @@ def test_prose_leaves_out_examples():
     assert cut(f"{prose}\n\n    x = 1\n    y = 2\n\nShort.") == [prose.strip()]
 
 
-def test_a_regression_standardizes_with_the_datas_own_moments():
+def test_a_regression_standardizes_with_the_moments_of_its_data():
     rows = load_module(zoo() / "regression", "recipe").everything().rows
     standard = load_transform(HERE, "regression", "transforms")(rows)
     assert standard.mean(0).abs().max() < 1e-3
@@ -231,7 +231,7 @@ def test_five_folds_of_diabetes_are_as_good_as_linear_regression(tmp_path):
     assert np.mean(ours) > np.mean(linear) - 0.05, (ours, linear)
 
 
-def test_the_bigram_baseline_is_what_the_counts_say():
+def test_the_bigram_baseline_equals_the_counts():
     perplexity = load_module(zoo() / "gpt2", "training_baseline").perplexity
     # Of two tokens that always alternate every next one is certain, but for the smoothing.
     assert perplexity([[0, 1] * 50], [[0, 1, 0, 1]], 2) == pytest.approx(1.025, abs=0.01)
@@ -240,7 +240,7 @@ def test_the_bigram_baseline_is_what_the_counts_say():
     assert perplexity(coins, coins, 2) == pytest.approx(2.0, abs=0.02)
 
 
-def test_a_language_models_passages_fit_its_context():
+def test_passages_fit_the_context_of_the_language_model():
     recipe = load_recipe(HERE, "gpt2")
     splits = recipe.splits(None)
     train = [splits.train[n][0] for n in range(len(splits.train))]

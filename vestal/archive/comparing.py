@@ -15,7 +15,7 @@ from typing import Any
 from vestal.inprocess.archive_process import ArchiveProcess
 from vestal.inprocess.frontend import Frontend, RawRequest
 from vestal.inprocess.messages import Response
-from vestal.mar.sample import TOLERANCE, by_label, distance_of, matches
+from vestal.mar.sample import TOLERANCE, by_label, distance_of, find_difference
 
 MEASURED = 20  # the least number of latencies per archive
 
@@ -125,7 +125,7 @@ def _difference(before: Response, after: Response, tolerance: float) -> str | No
     old, new = _value(before), _value(after)
     if isinstance(old, bytes) or isinstance(new, bytes):
         return None if old == new else "the bytes differ"
-    return matches(old, new, tolerance)
+    return find_difference(old, new, tolerance)
 
 
 def _count(found: Comparison, before: Response, after: Response) -> bool:

@@ -16,7 +16,7 @@ from vestal.inprocess.loaded_archive import load_staged
 from vestal.mar.sample import (
     TOLERANCES,
     Sample,
-    matches,
+    find_difference,
     round_numbers,
     tolerance_of,
     value_of,
@@ -89,9 +89,9 @@ def add_sample(
             prediction = _predict(loaded, chosen)
     precision = own or precision
     tolerance = tolerance_of(precision if precision in TOLERANCES else "fp32", engine)
-    if matches(expected, again, tolerance):
+    if find_difference(expected, again, tolerance):
         return SampleResult(precision, "its handler predicts differently for the same input")
-    difference = matches(expected, prediction, tolerance)
+    difference = find_difference(expected, prediction, tolerance)
     if difference:
         raise VestalError(
             f"the {engine} engine in {precision} predicts the sample differently from the "

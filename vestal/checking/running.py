@@ -10,7 +10,7 @@ from vestal.inprocess.frontend import Frontend, RawRequest
 from vestal.inprocess.messages import Response
 from vestal.mar.findings import Finding
 from vestal.mar.opening import Contents
-from vestal.mar.sample import Sample, matches, read_sample, value_of
+from vestal.mar.sample import Sample, find_difference, read_sample, value_of
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes
@@ -69,7 +69,7 @@ def _compare(sample: Sample, response: Response) -> list[Finding]:
         return [_finding("answer-refused", f"status {response.status}: {_first_lines(text)}")]
     try:
         value = value_of(response.body, response.headers.get("content-type", ""))
-        difference = matches(sample.answer, value, sample.tolerance)
+        difference = find_difference(sample.answer, value, sample.tolerance)
     except Exception as error:  # an archive can respond with anything
         return [_finding("answer-refused", f"{type(error).__name__}: {error}")]
     return [_finding("answer-differs", difference)] if difference else []

@@ -13,7 +13,7 @@ from vestal.cli.arguments import Data, ModelOrArchive, RequestTimeout, Version, 
 from vestal.cli.output import Json, err, out, print_json, print_warning
 from vestal.cli.progress import progress_bar
 from vestal.errors import UsageError
-from vestal.runs import format_figure
+from vestal.runs import format_metric
 
 if TYPE_CHECKING:
     from vestal.evaluation import Evaluation
@@ -94,23 +94,23 @@ def evaluate(
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Print figures, classes and refused inputs."""
+    """Print metrics, classes and refused inputs."""
     from vestal.evaluation.reports import ClassificationReport, PerplexityReport, RegressionReport
 
     report = found.report
     out.print(Text(found.title, style="bold"), Text(found.place, style="dim"))
-    figures = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     row = {"inputs": f"{found.size:,}", "refused": f"{len(found.refused):,}"}
-    for name, value in report.figures.items():
-        row[name] = format_figure(name, value)
+    for name, value in report.metrics.items():
+        row[name] = format_metric(name, value)
     if isinstance(report, ClassificationReport) and report.undecided:
         row["no label"] = f"{report.undecided:,}"
     if isinstance(report, PerplexityReport):
         row["tokens"] = f"{report.tokens:,}"
     for name in row:
-        figures.add_column(name, justify="right")
-    figures.add_row(*row.values())
-    out.print(figures)
+        table.add_column(name, justify="right")
+    table.add_row(*row.values())
+    out.print(table)
     if isinstance(report, RegressionReport) and report.units:
         out.print(Text(f"Unit of mae and rmse: {report.units}", style="dim"))
     if isinstance(report, ClassificationReport):

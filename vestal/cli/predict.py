@@ -217,11 +217,11 @@ def _draw(
     with err.status("Drawing the plot"):
         from PIL import Image
 
-        from vestal.training.plots import Seen, draw_grid
+        from vestal.training.plots import PredictedImage, draw_grid
         from vestal_handlers.errors import InputError
         from vestal_handlers.images.decoding import read_image
 
-        seen = []
+        images = []
         for one, truth, outcome in zip(inputs, actual, outcomes, strict=True):
             if one.file is None or not is_class(outcome):
                 continue
@@ -230,8 +230,8 @@ def _draw(
             except InputError:
                 continue  # not an image file
             image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            seen.append(Seen(image, truth, outcome["label"] or "(undecided)"))
-        if not seen:
+            images.append(PredictedImage(image, truth, outcome["label"] or "(undecided)"))
+        if not images:
             raise UsageError(f"--plot: {model} classified none of the inputs as an image")
         file.parent.mkdir(parents=True, exist_ok=True)
-        draw_grid(seen, file)
+        draw_grid(images, file)

@@ -79,7 +79,7 @@ def open_target(project: Project, options: EvaluationOptions) -> Iterator[Evalua
         return
     recipe = _recipe(project, found.name, options)
     with tempfile.TemporaryDirectory(prefix="vestal-weights-") as scratch:
-        run = find_weights(project, found.name, found.weights, Path(scratch) / "brought")
+        run = find_weights(project, found.name, found.weights, Path(scratch) / "imported")
         output = handler_options(find_model(project, run.model)).get("output")
         source = WeightsSource(run, options.weights, output)
         yield EvaluationTarget(found.name, source, recipe, run.dataset)

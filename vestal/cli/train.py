@@ -97,8 +97,8 @@ def train(
         print_json({**vars(run), "folder": str(run.folder)})
         return
     out.print(
-        f"{run.model} on {run.dataset}: [bold]{run.figures()}[/] on {run.test_size:,} held-out "
-        f"examples (epoch {run.best_epoch} of {run.epochs}, seed {run.seed})"
+        f"{run.model} on {run.dataset}: [bold]{run.metrics_text()}[/] on {run.test_size:,} "
+        f"held-out examples (epoch {run.best_epoch} of {run.epochs}, seed {run.seed})"
     )
     if run.compression:
         _print_compression(run)

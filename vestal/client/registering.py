@@ -141,7 +141,7 @@ def _new_default(context: CallContext, name: str, versions: list[str]) -> Flow[s
 
 def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow[None]:
     """Send the packed sample; raises NotReady unless its prediction is the packed one."""
-    from vestal.mar.sample import matches, value_of
+    from vestal.mar.sample import find_difference, value_of
 
     hint = "Pack it again, or see the model's log for the reason"
     details: dict[str, Any] = {"model": name, "version": version, "hint": hint}
@@ -167,7 +167,7 @@ def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow
         failure.server_type, failure.server_message = error.server_type, error.server_message
         raise failure from error
     value = value_of(response.body, response.headers.get("content-type", ""))
-    difference = matches(sample.answer, value, sample.tolerance)
+    difference = find_difference(sample.answer, value, sample.tolerance)
     if difference is not None:
         raise NotReady(
             f"{name} {version} predicts its sample {sample.name} differently than when it was "

@@ -114,7 +114,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "source": evaluation.place,
         "dataset": evaluation.dataset,
         "size": evaluation.size,
-        "figures": report.figures,
+        "figures": report.metrics,
         "refused": evaluation.refused,
         "seconds": round(evaluation.seconds, 3),
     }

@@ -10,7 +10,7 @@ from vestal.client.encoding import BYTES, IMAGES
 from vestal.errors import VestalError
 from vestal.recipes.objectives import Classification, NextToken, Regression
 from vestal.recipes.recipe import Examples, Recipe
-from vestal.recipes.request_body import Body, body_of, json_body
+from vestal.recipes.request_body import RequestBody, body_of, json_body
 from vestal.training.image_folders import ImageFiles
 
 # Called with the number of finished inputs.
@@ -41,12 +41,12 @@ class Label(str):
 Outcome = str | None | float | list[float] | RefusedInput
 
 
-def request_body(recipe: Recipe, examples: Examples, index: int) -> Body:
+def request_body(recipe: Recipe, examples: Examples, index: int) -> RequestBody:
     """The request body of an example: the bytes of an image file, or a lossless encoding."""
     if isinstance(examples, ImageFiles):
         file = examples.files[index]
         suffix = file.suffix.lower()
-        return Body(file.read_bytes(), IMAGES.get(suffix, BYTES), suffix)
+        return RequestBody(file.read_bytes(), IMAGES.get(suffix, BYTES), suffix)
     value = examples[index][0]
     if isinstance(recipe.objective, NextToken):
         return json_body({"prompt": value, "score": True})

@@ -23,7 +23,7 @@ from vestal.training.language import perplexity
 from vestal.training.plots import draw_confusion, draw_predicted
 from vestal_handlers.labels import indices_by_label
 
-NO_LABEL = "(none)"  # of refused inputs, and of predictions whose label is null
+NO_LABEL = "(none)"  # for refused inputs and predictions whose label is null
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ClassificationReport:
     `undecided`: number of predictions whose label is null; they count as wrong, too.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     classes: list[ClassRow]
     confusion: Confusion
     undecided: int
@@ -65,7 +65,7 @@ class ClassificationReport:
 class RegressionReport:
     """Predicted and actual numbers, without refused inputs."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     actual: list[float]
     predicted: list[float]
     units: str
@@ -78,7 +78,7 @@ class RegressionReport:
 class PerplexityReport:
     """Perplexity of passages; `tokens`: number of tokens with a log-probability."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     tokens: int
 
     def draw(self, file: Path, title: str) -> None:
@@ -99,10 +99,10 @@ def classification_report(
         targets: indices into `labels`, the labels of the data set.
 
     Raises:
-        VestalError: no predicted label is one of the data set's.
+        VestalError: no predicted label is a label of the data set.
     """
-    labels, names_in_data = _unique_names(labels), labels
-    predicted = [_name(outcome, labels, names_in_data) for outcome in outcomes]
+    labels, original_labels = _unique_names(labels), labels
+    predicted = [_name(outcome, labels, original_labels) for outcome in outcomes]
     others = sorted(set(predicted) - set(labels) - {NO_LABEL})
     if others and not set(predicted) & set(labels):
         raise VestalError(
@@ -123,8 +123,8 @@ def classification_report(
     matrix: Tensor = MulticlassConfusionMatrix(count)(predictions, actual)
     support = matrix.sum(1).tolist()
     rows = [
-        ClassRow(name, *figures)
-        for name, *figures in zip(labels, *by_class, support, strict=False)  # without the others
+        ClassRow(name, *values)
+        for name, *values in zip(labels, *by_class, support, strict=False)  # without `others`
     ]
     shown = [i for i in range(count) if i < len(labels) or int(matrix[:, i].sum())]
     confusion = Confusion([names[i] for i in shown], matrix[shown][:, shown].tolist())
@@ -159,16 +159,16 @@ def regression_report(
     if len(pairs) < 2:
         raise VestalError(f"R2 requires at least 2 predictions, got {len(pairs)}")
     predicted, actual = (list(column) for column in zip(*pairs, strict=True))
-    figures = {
+    metrics = {
         name: float(metric(torch.tensor(predicted), torch.tensor(actual)))
         for name, metric in objective.metrics(None).items()
     }
-    return RegressionReport(figures, actual, predicted, objective.units)
+    return RegressionReport(metrics, actual, predicted, objective.units)
 
 
 def perplexity_report(outcomes: Sequence[Outcome]) -> PerplexityReport:
     """Perplexity over the tokens of all passages, without refused ones."""
-    logprobs = [one for one in outcomes if isinstance(one, list)]
+    logprobs = [outcome for outcome in outcomes if isinstance(outcome, list)]
     tokens = sum(map(len, logprobs))
     if not tokens:
         raise VestalError("perplexity requires a passage of at least two tokens, and there is none")
@@ -178,7 +178,9 @@ def perplexity_report(outcomes: Sequence[Outcome]) -> PerplexityReport:
 def refused_inputs(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     """The refused inputs, with their indices in the test split."""
     return [
-        {"index": i, **vars(one)} for i, one in enumerate(outcomes) if isinstance(one, RefusedInput)
+        {"index": index, **vars(outcome)}
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, RefusedInput)
     ]
 
 

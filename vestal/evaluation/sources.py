@@ -23,7 +23,7 @@ from vestal.evaluation.predictions import (
 from vestal.inprocess import Input, LoadedArchive
 from vestal.recipes.objectives import Classification, NextToken
 from vestal.recipes.recipe import Examples, Recipe, identity
-from vestal.recipes.request_body import Body
+from vestal.recipes.request_body import RequestBody
 from vestal.runs import TRANSFORMS, Run
 from vestal.training.language import module_scorer
 from vestal_handlers import engines
@@ -47,7 +47,7 @@ class Source(Protocol):
     version: str | None
 
     def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
-        """An outcome for every example, in order."""
+        """Return an outcome for every example, in order."""
 
 
 class WeightsSource:
@@ -64,17 +64,18 @@ class WeightsSource:
         predict = self._scorer() if isinstance(recipe.objective, NextToken) else self._model(recipe)
         outcomes: list[Outcome] = []
         for start in range(0, len(examples), recipe.batch_size):
-            batch = [_decoded(examples, i) for i in _range(start, recipe.batch_size, examples)]
-            good = iter(predict([one for one in batch if not isinstance(one, RefusedInput)]))
-            outcomes += [one if isinstance(one, RefusedInput) else next(good) for one in batch]
+            batch = [_decode(examples, i) for i in _range(start, recipe.batch_size, examples)]
+            decoded = [value for value in batch if not isinstance(value, RefusedInput)]
+            predictions = iter(predict(decoded))
+            outcomes += [v if isinstance(v, RefusedInput) else next(predictions) for v in batch]
             progress(len(outcomes))
         return outcomes
 
     def _model(self, recipe: Recipe) -> Callable[[Sequence[Any]], Sequence[Outcome]]:
         folder, labels = self.run.folder, self.run.labels
         engine = engines.load(folder / self.run.artifacts[0], CPU, output=self.output)
-        own = (folder / TRANSFORMS).is_file()
-        transform = load_module(folder, "transforms").transform if own else identity
+        has_transforms = (folder / TRANSFORMS).is_file()
+        transform = load_module(folder, "transforms").transform if has_transforms else identity
 
         @torch.inference_mode()
         def predict(inputs: Sequence[Any]) -> Sequence[Outcome]:
@@ -122,7 +123,7 @@ class ArchiveSource:
 
     def predict(self, recipe: Recipe, examples: Examples, progress: Progress) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        # Warm up for single inputs: a warm-up of every batch size takes longer than the evaluation.
+        # Warming up every batch size would take longer than the evaluation.
         with LoadedArchive(self.archive, batch_size=1) as loaded:
             self.version = loaded.version
             for start in range(0, len(examples), recipe.batch_size):
@@ -131,7 +132,7 @@ class ArchiveSource:
                 inputs = [Input.raw(body.content, body.content_type) for body in bodies]
                 for response in loaded.predict(inputs):
                     if response.status != 200:
-                        outcomes.append(_refused(response.status, response.body))
+                        outcomes.append(_refused_input(response.status, response.body))
                     else:
                         outcomes.append(read_prediction(recipe, response.json(), self.place))
                 progress(len(outcomes))
@@ -176,7 +177,7 @@ def _range(start: int, size: int, examples: Examples) -> range:
     return range(start, min(start + size, len(examples)))
 
 
-def _decoded(examples: Examples, index: int) -> Any:
+def _decode(examples: Examples, index: int) -> Any:
     try:
         return examples[index][0]
     except InputError as error:
@@ -187,12 +188,12 @@ def _input_error(error: InputError) -> RefusedInput:
     return RefusedInput(error.status, type(error).__name__, error.message)
 
 
-def _client_input(body: Body) -> Any:
-    """The value that the client sends as this body."""
+def _client_input(body: RequestBody) -> Any:
+    """The value that the client encodes as this body."""
     return json.loads(body.content) if body.suffix == ".json" else body.content
 
 
-def _refused(status: int, body: bytes) -> RefusedInput:
+def _refused_input(status: int, body: bytes) -> RefusedInput:
     try:
         error = json.loads(body)
         return RefusedInput(status, str(error["type"]), str(error["message"]))

@@ -87,7 +87,7 @@ def run_load(
             stdout=log,
             stderr=subprocess.STDOUT,
             timeout=seconds + deadline + 60,
-            check=False,  # Locust exits with 1 when a request failed; the counts are in the result
+            check=False,  # Locust exits with 1 if a request failed; the result contains the counts
         )
     return _read(out, report)
 
@@ -101,5 +101,5 @@ def _read(out: Path, report: Path) -> LoadResult:
         tail = (out / "locust.log").read_text("utf-8")[-800:].strip()
         raise VestalError(f"the load test failed ({error}). End of Locust's log:\n{tail}") from None
     if not total["requests"]:
-        raise VestalError(f"no request was answered; see {out / 'locust.log'}")
+        raise VestalError(f"no request got a response; see {out / 'locust.log'}")
     return LoadResult(**total, report=report)

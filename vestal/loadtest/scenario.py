@@ -25,7 +25,7 @@ NEXT = itertools.cycle(BODIES)
 
 
 class LoadUser(FastHttpUser):
-    """Sends the next input as soon as the last one is answered (a closed loop)."""
+    """Send the next input as soon as the response to the last one arrives (a closed loop)."""
 
     host = SETTINGS["address"]
     connection_timeout = network_timeout = SETTINGS["deadline"]
@@ -37,7 +37,7 @@ class LoadUser(FastHttpUser):
         path = f"/predictions/{SETTINGS['model']}"
         with self.client.post(
             path,
-            data=next(NEXT),  # type: ignore[arg-type]  # bytes are accepted; the annotation lacks them
+            data=next(NEXT),  # type: ignore[arg-type]  # bytes are accepted; the annotation omits them
             headers=headers,
             name=path,
             catch_response=True,
@@ -60,10 +60,10 @@ def write_totals(environment: Environment, **_: Any) -> None:
     """Write the fields of `LoadResult` after every user has stopped."""
     total = environment.stats.total
     times = {f"p{n}": total.get_response_time_percentile(n / 100) or 0.0 for n in (50, 95, 99)}
-    facts = {
+    totals = {
         "requests": total.num_requests,
         "failures": {str(e.error): e.occurrences for e in environment.stats.errors.values()},
         "requests_per_second": total.total_rps,
         **times,
     }
-    Path(SETTINGS["totals"]).write_text(json.dumps(facts), "utf-8")
+    Path(SETTINGS["totals"]).write_text(json.dumps(totals), "utf-8")

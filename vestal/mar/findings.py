@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 class Severity(StrEnum):
-    """error: it cannot be served as it states; warning: possibly so; note: for information."""
+    """error: it cannot be served as declared; warning: possibly not; note: for information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -115,7 +115,7 @@ Check = Generator[Finding, None, T]
 
 
 def collect(check: Check[T]) -> tuple[list[Finding], T]:
-    """Run a check; its findings and its result."""
+    """Run a check; return its findings and its result."""
     findings: list[Finding] = []
     while True:
         try:

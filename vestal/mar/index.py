@@ -1,4 +1,4 @@
-"""`model_store/index.json`: the archives in the store and how they were made."""
+"""`model_store/index.json`: the archives in the store and how each was made."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def update_index(store: Path) -> Iterator[Index]:
             write_text(store / INDEX, json.dumps(index, indent=1, sort_keys=True) + "\n")
 
 
-def add_entry(index: Index, archive: str, **facts: Any) -> None:
+def add_entry(index: Index, archive: str, **fields: Any) -> None:
     """Add an archive; an entry with the same `sha256` stays as it is."""
-    if index.get(archive, {}).get("sha256") != facts["sha256"]:
-        index[archive] = {**facts, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
+    if index.get(archive, {}).get("sha256") != fields["sha256"]:
+        index[archive] = {**fields, "packed": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Manifest:
 
     Attributes:
         handler: a file, `folder/my_handler.py:function`, or a handler of TorchServe.
-        runtime: of the worker; the key that stands beside `model` in the JSON.
+        runtime: runtime of the worker; a key of the JSON next to `model`.
     """
 
     name: str = ""
@@ -51,14 +51,14 @@ class Manifest:
 
     @property
     def handler_file(self) -> str:
-        """The member that is imported; a worker looks into a folder only if a function is named."""
+        """The member that is imported; a worker searches a folder only if a function is named."""
         place, colon, _ = self.handler.partition(":")
         folder = f"{place.rpartition('/')[0]}/" if colon and "/" in place else ""
         return f"{folder}{self.handler_module}.py"
 
     @property
     def handler_function(self) -> str:
-        """The function that a worker looks for before it looks for a class."""
+        """The function that a worker searches for before it searches for a class."""
         return self.handler.partition(":")[2] or "handle"
 
     def model(self) -> dict[str, str]:

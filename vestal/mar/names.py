@@ -41,7 +41,7 @@ def check_names(names: Iterable[str], prefix: str = "") -> Iterator[Finding]:
     """Find member names (a folder ends in "/") that are unsafe or in conflict.
 
     Args:
-        prefix: of names in findings, for a zip inside the archive, which is not unpacked.
+        prefix: prefix of names in findings, for a zip inside the archive, which is not unpacked.
     """
     files: Counter[str] = Counter()
     folders: set[str] = set()
@@ -63,8 +63,7 @@ def check_names(names: Iterable[str], prefix: str = "") -> Iterator[Finding]:
             yield Finding.error(
                 "absolute-path",
                 prefix + name,
-                "an absolute path: some programs overwrite a file of the system when they "
-                "unpack it",
+                "an absolute path: some programs overwrite a system file when they unpack it",
                 "do not serve this archive; pack it again with relative names",
             )
         else:

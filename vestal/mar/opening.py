@@ -22,7 +22,7 @@ from vestal.mar.layout import served_folder
 from vestal.mar.names import check_names, safe_name
 
 GZIP, ZIP = b"\x1f\x8b", b"PK"
-TEXT_LIMIT = 4_000_000  # bytes of a source or a manifest; longer ones are not written by people
+TEXT_LIMIT = 4_000_000  # bytes of a source or a manifest; people write no longer ones
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def open_archive(archive: Path) -> Iterator[tuple[Contents | None, list[Finding]
             ) from None
         except (*zips.BROKEN, *tars.BROKEN) as error:
             meaning = f"it cannot be read as a {'.tar.gz' if kind == 'tar' else 'zip'}: {error}"
-            todo = "create it again with vestal pack or torch-model-archiver; a copy may be cut off"
+            todo = (
+                "create it again with vestal pack or torch-model-archiver; a copy may be truncated"
+            )
             findings.append(Finding.error("not-an-archive", "", meaning, todo))
         yield contents, findings
 

@@ -26,14 +26,9 @@ DESCRIPTION = "sample.json"
 TOLERANCE = 1e-4
 # The precisions have 24, 11 and 8 bits of mantissa, and rounding errors grow in a network.
 TOLERANCES = {"fp32": TOLERANCE, "fp16": 1e-2, "bf16": 5e-2}
-TORCH = {
-    "eager",
-    "torchscript",
-    "exported",
-    "transformers",
-}  # engines with the kernels of torch
-OTHER_KERNELS = 1e-3  # tolerance for other engines, which add in another order
-DIGITS = 6  # significant digits of a prediction; the others depend on the machine
+TORCH = {"eager", "torchscript", "exported", "transformers"}  # engines with torch's kernels
+OTHER_KERNELS = 1e-3  # tolerance for other engines, which sum in another order
+DIGITS = 6  # significant digits of a prediction; further digits depend on the machine
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def _read(place: Path | zipfile.Path) -> Sample | None:
         return None
     description = json.loads((place / DESCRIPTION).read_text("utf-8"))
     if "/" in description["input"] or description["input"] == "..":
-        raise ValueError(f"its input {description['input']!r:.80} is not a file beside it")
+        raise ValueError(f"its input {description['input']!r:.80} is not a file in its folder")
     return _sample(description, (place / description["input"]).read_bytes())
 
 
@@ -140,8 +135,8 @@ def round_numbers(answer: Any) -> Any:
     return float(f"{answer:.{DIGITS}g}") if isinstance(answer, float) else answer
 
 
-def matches(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | None:
-    """The first difference between two JSON values as a sentence; None if they agree.
+def find_difference(expected: Any, actual: Any, tolerance: float = TOLERANCE) -> str | None:
+    """Describe the first difference between two JSON values; None if they agree.
 
     Numbers may differ by `tolerance`, multiplied by the expected number if that is larger than 1;
     all other values must be equal.

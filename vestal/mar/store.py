@@ -13,12 +13,12 @@ from vestal.mar.zips import BROKEN
 from vestal.project import Project
 
 
-def is_path_or_file(project: Project, given: str) -> bool:
+def is_path_or_file(project: Project, name: str) -> bool:
     """Whether it is a path or an archive's file name in the store, not only a model's name."""
-    return _by_file(project, given) is not None
+    return _by_file(project, name) is not None
 
 
-def find_archive(project: Project, given: str, version: str | None = None) -> Path:
+def find_archive(project: Project, name: str, version: str | None = None) -> Path:
     """Find an archive by its path (.mar or unpacked folder), or in the model store.
 
     In the store, it is named by its file (`mnist-1.0`, with or without .mar) or by its model, with
@@ -28,7 +28,7 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
         UsageError: it does not exist, cannot be read, or has another version; the message names
             those that exist.
     """
-    archive = _by_file(project, given)
+    archive = _by_file(project, name)
     if archive is not None:
         if version is not None and (own := read_manifest(archive).version) != version:
             raise UsageError(
@@ -36,42 +36,42 @@ def find_archive(project: Project, given: str, version: str | None = None) -> Pa
                 "them"
             )
         return archive
-    return find_stored(project.model_store, given, version)
+    return find_stored(project.model_store, name, version)
 
 
-def find_stored(store: Path, given: str, version: str | None = None) -> Path:
+def find_stored(store: Path, name: str, version: str | None = None) -> Path:
     """Find an archive in a store by its file name, with or without .mar, or by its model's name.
 
     Raises:
         UsageError: the store holds no such archive, or several versions of the model.
     """
-    for name in (given, f"{given}.mar"):
-        if version is None and name.endswith(".mar") and (store / name).is_file():
-            return store / name
-    if (store / f"{given}-{version}.mar").is_file():
-        return store / f"{given}-{version}.mar"
+    for file in (name, f"{name}.mar"):
+        if version is None and file.endswith(".mar") and (store / file).is_file():
+            return store / file
+    if (store / f"{name}-{version}.mar").is_file():
+        return store / f"{name}-{version}.mar"
     known = sorted(archive.name for archive in store.glob("*.mar"))
-    versions = [name for name in known if _is_of(store / name, given)]
+    versions = [file for file in known if _is_of(store / file, name)]
     if len(versions) == 1 and version is None:
         return store / versions[0]
     if versions:
-        names = ", ".join(name.removesuffix(".mar") for name in versions)
-        wrong = f"no version {version} of {given}" if version else f"several versions of {given}"
+        names = ", ".join(file.removesuffix(".mar") for file in versions)
+        wrong = f"no version {version} of {name}" if version else f"several versions of {name}"
         raise UsageError(f"{store} holds {wrong}: name one of {names}")
-    held = f"holds {', '.join(known)}" if known else "is empty; `vestal pack` adds an archive"
-    raise UsageError(f"no archive {given}: there is no such path, and {store} {held}")
+    contents = f"holds {', '.join(known)}" if known else "is empty; `vestal pack` adds an archive"
+    raise UsageError(f"no archive {name}: there is no such path, and {store} {contents}")
 
 
-def _by_file(project: Project, given: str) -> Path | None:
-    path, store = project.path(given), project.model_store
+def _by_file(project: Project, name: str) -> Path | None:
+    path, store = project.path(name), project.model_store
     if path.is_file() or is_unpacked(path):
         return path
-    stored = [store / name for name in (given, f"{given}.mar") if "/" not in given]
+    stored = [store / file for file in (name, f"{name}.mar") if "/" not in file]
     return next((file for file in stored if file.is_file()), None)
 
 
 def _is_of(archive: Path, model: str) -> bool:
-    """Whether its manifest names the model: mnist-half-1.0.mar is not an mnist."""
+    """Whether its manifest names the model: mnist-half-1.0.mar is not a version of mnist."""
     try:
         return archive.name.startswith(f"{model}-") and read_manifest(archive).name == model
     except UsageError:

@@ -36,7 +36,7 @@ class _LimitedReader(io.RawIOBase):
 def unpack(archive: Path, target: Path, room: int) -> list[str]:
     """Write the files into the folder `target` and return their names.
 
-    TorchServe drops the first folder of every name, so the names are without it.
+    The names omit their first folder, as TorchServe does.
 
     Raises:
         UnsafeArchive: a member is unsafe.

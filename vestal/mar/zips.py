@@ -1,7 +1,7 @@
 """Unpack a zip after checking its directory, counting every byte.
 
 TorchServe reads a .mar as a stream, local header by local header, and ignores the central
-directory; most tools, this one included, read the directory. So the two must agree.
+directory; most tools, Vestal included, read the directory. So the two must agree.
 """
 
 from __future__ import annotations
@@ -112,8 +112,10 @@ def check_directory(members: Sequence[zipfile.ZipInfo], size: int) -> Iterator[F
 
 def _check_sizes(where: str, unpacked: int, packed: int) -> Iterator[Finding]:
     if unpacked > SMALL and unpacked > RATIO * packed:
-        size = f"{packed:,} bytes declare to unpack to {unpacked:,}, more than {RATIO} times"
-        yield _bomb(where, f"{size} as much", "; if these are weights of zeros, pack them stored")
+        size = f"{packed:,} packed bytes declare {unpacked:,} unpacked ones, more than {RATIO}"
+        yield _bomb(
+            where, f"{size} times as many", "; if these are weights of zeros, pack them stored"
+        )
 
 
 def read_chunks(content: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -199,7 +201,7 @@ def _hidden(where: str, what: str) -> Finding:
     return Finding.error(
         "zip-hidden",
         where,
-        f"{what}: TorchServe reads a zip from its start, so it would unpack other files than the "
-        "directory lists",
+        f"{what}: TorchServe reads a zip from its start, so it would unpack different files from "
+        "those in the directory",
         "do not serve this archive; pack it again",
     )

@@ -1,1 +1,1 @@
-"""Recipes: what a model folder says about data, objective and training."""
+"""Recipes: the data sets, objective and training settings of a model folder."""

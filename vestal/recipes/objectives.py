@@ -1,4 +1,4 @@
-"""What a training makes smaller, and the figures that people read: one class a kind of target."""
+"""Objectives: the loss that a training minimizes, and the metrics that it reports."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    # Its import takes longer than torch's: who packs or serves a recipe's model does not wait.
+    # Its import takes longer than torch's, and packing and serving do not need it.
     from torchmetrics import Metric
 
     Metrics = dict[str, Metric]
 
 
 class Objective(Protocol):
-    """A loss and its figures."""
+    """The loss and metrics for one kind of target."""
 
     @property
-    def figure(self) -> str:
-        """The name of the figure that stands for the others."""
+    def main_metric(self) -> str:
+        """Name of the metric that is shown during training and in comparisons."""
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """The mean loss of a batch: what the module gave, and the targets [N, ...]."""
+        """The mean loss of a batch, from the module's outputs and the targets [N, ...]."""
 
     def metrics(self, labels: Sequence[str] | None) -> Metrics:
-        """Fresh figures by name; each is updated with (`predicted(outputs)`, targets)."""
+        """New metrics by name; update each with (`predicted(outputs)`, targets)."""
 
     def predicted(self, outputs: Any) -> Tensor:
-        """What the figures look at."""
+        """The input of the metrics, computed from the module's outputs."""
 
 
 @dataclass(frozen=True)
 class Classification:
     """Cross entropy; accuracy over all examples.
 
-    `outputs`: what the module gives [N, classes]; the handler's option of the same name.
+    `outputs`: kind of the module's outputs [N, classes], as in the handler's option `outputs`.
     """
 
     outputs: Literal["logits", "probabilities"] = "logits"
-    figure: str = "accuracy"
+    main_metric: str = "accuracy"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.outputs == "probabilities":
-            # A probability that rounded to 0 must not give an infinite loss.
+            # A probability that was rounded to 0 would give an infinite loss.
             return nn.functional.nll_loss(outputs.clamp_min(1e-7).log(), targets)
         return nn.functional.cross_entropy(outputs, targets)
 
@@ -61,11 +61,11 @@ class Classification:
 class Regression:
     """Mean squared error of one number; R2, mean absolute error, root mean squared error.
 
-    `units`: of the target, for people.
+    `units`: units of the target, shown in plots and responses.
     """
 
     units: str = ""
-    figure: str = "r2"
+    main_metric: str = "r2"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.mse_loss(self.predicted(outputs), targets)
@@ -85,17 +85,17 @@ class Regression:
 
 @dataclass(frozen=True)
 class NextToken:
-    """Cross entropy of every next token; perplexity is its exponential.
+    """Cross entropy of the next token; perplexity is its exponential.
 
     The module is a causal language model of transformers: token ids [N, T] to `.logits`
-    [N, T, vocabulary]; targets are the ids one further on [N, T].
+    [N, T, vocabulary]; targets are the ids one position later [N, T].
 
     Attributes:
-        context: tokens in one training example.
+        context: number of tokens in a training example.
     """
 
     context: int
-    figure: str = "perplexity"
+    main_metric: str = "perplexity"
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(outputs.logits.flatten(0, 1), targets.flatten())

@@ -226,7 +226,7 @@ def _serving_recipe(folder: Path) -> Recipe:
     return Recipe(
         task="custom",
         build=load_module(folder, "model").build if own else build,
-        objective=Classification(figure=""),  # never used, as there is no data set
+        objective=Classification(main_metric=""),  # never used, as there is no data set
         datasets={},
         batch_size=1,
         learning_rate=0.0,

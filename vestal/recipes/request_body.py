@@ -1,4 +1,4 @@
-"""How an example of a data set is asked of a handler: the body that a caller would send."""
+"""Encode an example of a data set as the request body that a client would send."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from torch import Tensor
 
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 
-_TYPES = mimetypes.MimeTypes()  # Python's own table: the same on every machine
+_TYPES = mimetypes.MimeTypes()  # Python's own table, so that it is the same on every machine
 PROMPT_CHARS = 60
 
 
 @dataclass(frozen=True)
-class Body:
-    """`suffix`: of a file that holds it, `.png`."""
+class RequestBody:
+    """A request body; `suffix`: suffix of a file with this content, such as `.png`."""
 
     content: bytes
     content_type: str
     suffix: str
 
 
-def body_of(task: str, given: Any) -> Body:
-    """A decoded input becomes a request's body, without loss.
+def body_of(task: str, value: Any) -> RequestBody:
+    """Encode a decoded input as a request body, without loss.
 
     Args:
-        given: an image uint8 [C, H, W] (sent as PNG), a text, or a row float32 [features]. Of a
-            language model's text the beginning becomes a prompt.
+        value: an image uint8 [C, H, W] (encoded as PNG), a text, or a row float32 [features]. For
+            a language model, the beginning of the text becomes the prompt.
     """
-    if isinstance(given, Tensor) and given.dtype == torch.uint8:
+    if isinstance(value, Tensor) and value.dtype == torch.uint8:
         from torchvision.io import encode_png
 
-        return Body(bytes(encode_png(given).numpy()), "image/png", ".png")
-    if isinstance(given, Tensor):
-        return json_body(given.tolist())
+        return RequestBody(bytes(encode_png(value).numpy()), "image/png", ".png")
+    if isinstance(value, Tensor):
+        return json_body(value.tolist())
     if task == "text_generator":
-        return json_body({"prompt": given[:PROMPT_CHARS], "max_new_tokens": 16})
-    return Body(given.encode(), "text/plain; charset=utf-8", ".txt")
+        return json_body({"prompt": value[:PROMPT_CHARS], "max_new_tokens": 16})
+    return RequestBody(value.encode(), "text/plain; charset=utf-8", ".txt")
 
 
-def json_body(value: Any) -> Body:
-    """A JSON value as a request's body."""
-    return Body(json.dumps(value).encode(), "application/json", ".json")
+def json_body(value: Any) -> RequestBody:
+    """Encode a JSON value as a request body."""
+    return RequestBody(json.dumps(value).encode(), "application/json", ".json")
 
 
 def content_type_of(file: Path) -> str:
-    """The content type of a file, by its suffix."""
+    """Look up the content type of a file by its suffix."""
     known = CONTENT_TYPES.get(file.suffix.lower())
     return known or _TYPES.guess_type(file.name)[0] or BYTES

@@ -16,7 +16,7 @@ from typing import TypeVar
 import requests
 
 from vestal.errors import VestalError
-from vestal.mar.sample import Sample, matches, read_sample, value_of
+from vestal.mar.sample import Sample, find_difference, read_sample, value_of
 from vestal.server.api import Api, error_of, is_queue_full
 from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, tail
@@ -188,7 +188,7 @@ class Readiness:
                 spec, f"model {spec} did not predict its sample {sample.name}: {error_of(response)}"
             )
         value = value_of(response.content, response.headers.get("Content-Type", ""))
-        difference = matches(sample.answer, value, sample.tolerance)
+        difference = find_difference(sample.answer, value, sample.tolerance)
         if difference is not None:
             raise VestalError(
                 f"model {spec} predicts its sample {sample.name} differently than when it was "

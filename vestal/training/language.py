@@ -1,4 +1,4 @@
-"""Language models: the tokenizer, blocks of tokens to train on, and perplexity of passages."""
+"""Language models: tokenizer, blocks of tokens for training, perplexity of passages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vestal.errors import VestalError
 from vestal.recipes.objectives import NextToken
 from vestal.recipes.recipe import Examples, Recipe, Splits
 
-# Returns the log-probability of each token of a passage given those before it, but the first.
+# Returns the log-probability of each token of a passage, except the first.
 Scorer = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
@@ -45,7 +45,7 @@ class Blocks:
 def byte_level_bpe(texts: Sequence[str], *, vocabulary: int) -> Any:
     """Train a tokenizer (`tokenizers.Tokenizer`) like GPT-2's on texts.
 
-    It has tokens for every text, and none is unknown; token 0, `<|endoftext|>`, ends a text.
+    It can encode any text; token 0, `<|endoftext|>`, ends a text.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -121,6 +121,6 @@ def perplexity(logprobs: Sequence[Sequence[float]]) -> float:
 
 
 def measure_passages(module: Any, tokenizer: Any, passages: Examples) -> dict[str, float]:
-    """The perplexity of passages, each scored alone, as a handler does it."""
+    """Measure the perplexity of passages, each scored alone as in a handler."""
     logprobs = module_scorer(module, tokenizer)(texts_of(passages))
     return {"perplexity": perplexity(logprobs)}

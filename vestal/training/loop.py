@@ -74,7 +74,7 @@ class Learner(lightning.LightningModule):
         for name, figure in self.figures.items():
             # Mixed precision gives outputs of 16 bits, and the metrics require 32.
             figure.update(self.recipe.objective.predicted(outputs).float(), targets)
-            self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.figure)
+            self.log(f"val_{name}", figure, prog_bar=name == self.recipe.objective.main_metric)
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe

@@ -1,4 +1,4 @@
-"""Pictures of what a model says."""
+"""Plots of predictions, confusion matrices and training histories."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ MOST_NAMED = 30  # labels in a confusion matrix
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One image [H, W] or [H, W, 3] beside its truth (None: not known) and its prediction."""
+class PredictedImage:
+    """An image [H, W] or [H, W, 3], its actual label (None: unknown) and its predicted label."""
 
     image: Any
     actual: str | None
     predicted: str
 
 
-def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
-    """Draws the images in a square grid, each under `actual` and `predicted`; wrong ones in red.
+def draw_grid(images: Sequence[PredictedImage], file: Path, title: str = "") -> None:
+    """Draw images in a square grid, with their labels above; wrong predictions are red.
 
-    Written as the kind that the file's suffix names (.png, .pdf, .svg).
+    The suffix of `file` selects the format (.png, .pdf, .svg).
     """
-    columns = math.ceil(math.sqrt(len(seen)))
-    rows = math.ceil(len(seen) / columns)
-    # No pyplot: a figure of its own needs no display and no global state.
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    # Unlike pyplot, Figure needs no display and no global state.
     figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.axis("off")
-    for axis, one in zip(axes, seen, strict=False):
-        axis.imshow(one.image, cmap="gray")
-        wrong = one.actual is not None and one.actual != one.predicted
-        actual = "" if one.actual is None else f"actual {one.actual}\n"
+    for axis, image in zip(axes, images, strict=False):
+        axis.imshow(image.image, cmap="gray")
+        wrong = image.actual is not None and image.actual != image.predicted
+        actual = "" if image.actual is None else f"actual {image.actual}\n"
         axis.set_title(
-            f"{actual}predicted {one.predicted}", fontsize=9, color="crimson" if wrong else "black"
+            f"{actual}predicted {image.predicted}",
+            fontsize=9,
+            color="crimson" if wrong else "black",
         )
     if title:
         figure.suptitle(title, fontsize=10)
@@ -49,22 +51,22 @@ def draw_grid(seen: Sequence[Seen], file: Path, title: str = "") -> None:
 
 
 def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Draws a training's losses and learning rate by epoch and, below, its figures.
+    """Draw losses and learning rate by epoch and, below, each metric.
 
-    A vertical line marks the epoch whose weights are kept, the one with the lowest `val_loss`.
-    `history`: rows with `epoch`, `loss`, `val_loss`, `lr`, and the figures as `val_*`.
+    A vertical line marks the epoch with the lowest `val_loss`, whose weights are kept.
+    `history`: rows with `epoch`, `loss`, `val_loss`, `lr`, and the metrics as `val_*`.
     """
     epochs = [row["epoch"] for row in history]
-    figures = [name for name in history[-1] if name.startswith("val_") and name != "val_loss"]
-    figure = Figure(figsize=(6, 2.4 * (1 + len(figures))), layout="constrained")
-    axes = figure.subplots(1 + len(figures), 1, squeeze=False, sharex=True).flatten()
+    metrics = [name for name in history[-1] if name.startswith("val_") and name != "val_loss"]
+    figure = Figure(figsize=(6, 2.4 * (1 + len(metrics))), layout="constrained")
+    axes = figure.subplots(1 + len(metrics), 1, squeeze=False, sharex=True).flatten()
     for name, label in (("loss", "training"), ("val_loss", "validation")):
         axes[0].plot(epochs, [row.get(name) for row in history], marker=".", label=label)
     axes[0].set_ylabel("loss")
     rate = axes[0].twinx()
     rate.plot(epochs, [row.get("lr") for row in history], color="grey", linewidth=1, linestyle=":")
     rate.set_ylabel("learning rate (dotted)")
-    for axis, name in zip(axes[1:], figures, strict=True):
+    for axis, name in zip(axes[1:], metrics, strict=True):
         axis.plot(epochs, [row.get(name) for row in history], marker=".", color="seagreen")
         axis.set_ylabel(name.removeprefix("val_"))
     validated = [row for row in history if row.get("val_loss") is not None]
@@ -80,15 +82,15 @@ def draw_curve(history: Sequence[Mapping[str, float]], file: Path) -> None:
 def draw_confusion(
     labels: Sequence[str], counts: Sequence[Sequence[int]], file: Path, title: str = ""
 ) -> None:
-    """Draws counts by actual label (row) and predicted label (column), both in `labels`' order.
+    """Draw counts by actual label (row) and predicted label (column), in the order of `labels`.
 
-    Each row is coloured by its shares, so a rare class shows as well as a frequent one. Numbers
-    and names are written where they can be read: up to 30 labels.
+    Colors show the share of a row, so that rare classes are as visible as frequent ones. Numbers
+    and labels are written only for up to 30 labels, where they are readable.
     """
     readable = len(labels) <= MOST_NAMED
-    # Beside the squares the names need their room: about 0.08 inches a character.
-    room = max(1.5, 0.08 * max(map(len, labels)) + 1.0)
-    side = max(4.0, 0.45 * len(labels) + room) if readable else 10.0
+    # The labels next to the matrix require about 0.08 inches per character.
+    margin = max(1.5, 0.08 * max(map(len, labels)) + 1.0)
+    side = max(4.0, 0.45 * len(labels) + margin) if readable else 10.0
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
@@ -117,13 +119,13 @@ def draw_predicted(
     title: str = "",
     units: str = "",
 ) -> None:
-    """Draws each prediction over the truth [N]; on the diagonal they are equal."""
+    """Draw predicted against actual numbers [N]; the diagonal marks correct predictions."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()
     both = (min(*actual, *predicted), max(*actual, *predicted))
     axis.plot(both, both, color="grey", linewidth=1)
     axis.scatter(actual, predicted, s=12, alpha=0.6)
-    axis.locator_params(nbins=5)  # more numbers of six digits overlap
+    axis.locator_params(nbins=5)  # more numbers with six digits would overlap
     in_units = f" ({units})" if units else ""
     axis.set(xlabel=f"actual{in_units}", ylabel=f"predicted{in_units}")
     if title:

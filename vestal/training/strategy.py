@@ -167,7 +167,7 @@ class Strategy:
             task=recipe.task,
             dataset=data.name,
             **vars(files),
-            figure=recipe.objective.figure,
+            figure=recipe.objective.main_metric,
             seed=settings.seed,
             epochs=result.epochs,
             best_epoch=result.best_epoch,

@@ -1,6 +1,6 @@
-"""The user's own tables and texts as splits: CSV and JSON Lines, plain text. Split once: 70:10:20.
+"""Load tables (CSV, JSON Lines) and plain text as splits: 70 % train, 10 % validation, 20 % test.
 
-A recipe names its own file; `vestal train --data FILE` takes another one of the same columns.
+A recipe names its file; `vestal train --data FILE` replaces it by one with the same columns.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from vestal.files.text import lines_of, read_text
 from vestal.recipes.recipe import Splits
 from vestal.training.datasets import SPLIT_SEED, split
 
-FEWEST_ROWS = 12  # of a table: R2 needs two of a split, and a tenth of these validates
-FEWEST = 10  # texts of a class: less cannot be split three ways
+FEWEST_ROWS = 12  # in a table: R2 requires two rows, and a tenth of the rows is for validation
+FEWEST = 10  # texts in a class: fewer cannot be split in three
 SHOWN = 60  # characters of a cell in a message
-PIECES = 40  # of a plain text: what is held out is a 40th of it in one piece, several times
+PIECES = 40  # a plain text is cut into so many pieces, and whole pieces are held out
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Rows:
         return self.rows[index], self.targets[index]
 
     def pick(self, indices: np.ndarray) -> Rows:
-        chosen = torch.from_numpy(indices)
-        return Rows(self.rows[chosen], self.targets[chosen])
+        picked = torch.from_numpy(indices)
+        return Rows(self.rows[picked], self.targets[picked])
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts and their classes; None where there are none (language)."""
+    """Texts with the index of their class; None for language models."""
 
     texts: Sequence[tuple[str, int | None]]
 
@@ -63,46 +63,48 @@ class Texts:
 
 
 def rows(data: Path | None = None, *, file: Path, features: Sequence[str], target: str) -> Splits:
-    """A table of numbers, one row an example.
+    """Load a table of numbers; each row is an example.
 
     Args:
-        data: another table of these columns than `file`.
+        data: table with the same columns, used instead of `file`.
 
     Raises:
-        VestalError: no such file or column, what is no finite number (row and column are named),
-            or too few rows.
+        VestalError: a missing file or column, a value that is not a finite number (the message
+            names row and column), or too few rows.
     """
     return split_rows(read_table(data or file), features, target)
 
 
 def split_rows(table: Table, features: Sequence[str], target: str) -> Splits:
-    """Split a table that is read, as `rows` does."""
+    """Split the rows of a table; see `rows`."""
     columns = (*features, target)
     table.require(columns)
     if len(table.rows) < FEWEST_ROWS:
         raise VestalError(
-            f"{table.file} has {len(table.rows)} rows: at least {FEWEST_ROWS} can be split"
+            f"{table.file} has {len(table.rows)} rows; at least {FEWEST_ROWS} are required"
         )
     numbers = torch.tensor([[_number(table, row, name) for name in columns] for row in table.rows])
-    beyond = (~torch.isfinite(numbers)).nonzero()
-    if len(beyond):
-        row, name = table.rows[int(beyond[0][0])], columns[int(beyond[0][1])]
-        raise VestalError(f"{table.place(row, name)}: {row.values[name]!r} is beyond float32")
+    infinite = (~torch.isfinite(numbers)).nonzero()
+    if len(infinite):
+        row, name = table.rows[int(infinite[0][0])], columns[int(infinite[0][1])]
+        raise VestalError(
+            f"{table.place(row, name)}: {row.values[name]!r} is too large for float32"
+        )
     everything = Rows(numbers[:, :-1], numbers[:, -1])
     return split(everything, place=table.file)
 
 
 def moments(values: Tensor) -> tuple[list[float], list[float]]:
-    """Means and standard deviations of the columns of [N, columns]."""
+    """Compute mean and standard deviation of each column of [N, columns]."""
     return values.mean(0).tolist(), values.std(0).tolist()
 
 
 def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
-    """A table with the columns `text` and `label`; the labels are the classes, sorted.
+    """Load a table with the columns `text` and `label`; the classes are the sorted labels.
 
     Raises:
-        VestalError: no such file or column, a text or label that is empty, a single class, or too
-            few texts of one.
+        VestalError: a missing file or column, an empty text or label, a single class, or too few
+            texts in a class.
     """
     source = data or file
     table = read_table(source)
@@ -111,7 +113,7 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
         for name in ("text", "label"):
             value = row.values[name]
             if not isinstance(value, str | int) or not str(value).strip():
-                raise VestalError(f"{table.place(row, name)}: the {name} is empty, or is no text")
+                raise VestalError(f"{table.place(row, name)}: the {name} is empty or not a text")
     examples = [(str(row.values["text"]), str(row.values["label"]).strip()) for row in table.rows]
     count = Counter(label for _, label in examples)
     labels = sorted(count)
@@ -119,7 +121,7 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
     if few or len(labels) < 2:
         raise VestalError(
             f"{source} has {len(labels)} classes{': ' * bool(few)}{', '.join(few[:4])}; "
-            f"at least 2 of {FEWEST} texts each can be learned and split"
+            f"at least 2 classes with {FEWEST} texts each are required"
         )
     classes = [labels.index(label) for _, label in examples]
     texts = Texts([(text, c) for (text, _), c in zip(examples, classes, strict=True)])
@@ -127,20 +129,20 @@ def labelled_texts(data: Path | None = None, *, file: Path) -> Splits:
 
 
 def plain_text(data: Path | None = None, *, file: Path, context: int) -> Splits:
-    """A text in UTF-8 to learn a language from: what is held out are whole pieces of it.
+    """Load a UTF-8 text for a language model; whole pieces of it are held out.
 
     Args:
-        context: tokens that the model takes. A held-out passage has at most so many bytes, and a
-            token is at least one.
+        context: largest number of tokens that the model accepts. A held-out passage has at most
+            as many bytes, and a token has at least one byte.
 
     Raises:
-        VestalError: no such file, not UTF-8, or too few lines to be split. Whether their tokens
-            are enough for the model says `language.tokenize`.
+        VestalError: a missing file, not UTF-8, or too few lines. `language.tokenize` checks the
+            number of tokens.
     """
     source = data or file
     lines = lines_of(read_text(source), ends=True)
     if len(lines) < PIECES:
-        raise VestalError(f"{source} has {len(lines)} lines: at least {PIECES} can be split")
+        raise VestalError(f"{source} has {len(lines)} lines; at least {PIECES} are required")
     edges = [round(index * len(lines) / PIECES) for index in range(PIECES + 1)]
     pieces = ["".join(lines[a:b]) for a, b in pairwise(edges)]
     random.Random(SPLIT_SEED).shuffle(pieces)
@@ -166,7 +168,7 @@ def _number(table: Table, row: Row, column: str) -> float:
 
 
 def passages(text: str, size: int) -> Iterator[str]:
-    """Whole lines, at most `size` bytes at once; a longer line is cut."""
+    """Divide a text into passages of whole lines, at most `size` bytes each; cut longer lines."""
     passage = ""
     for line in lines_of(text, ends=True):
         if passage and len((passage + line).encode()) > size:

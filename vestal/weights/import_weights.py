@@ -79,7 +79,7 @@ def import_weights(
         task=recipe.task,
         dataset=description,
         **vars(files),
-        figure=recipe.objective.figure,
+        figure=recipe.objective.main_metric,
         input_shape=_input_shape(project, name, recipe.task, transforms),
     )
     run.write()
