@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guides" / "call.md"
 
 
 class Served(FakeTorchServe):
-    """Predicts too."""
+    """The fake server also returns predictions."""
 
     def _respond(self, request: Received) -> bytes:
         if request.path.startswith("/predictions/nobody"):
