@@ -6,7 +6,6 @@ import io
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def test_predict_many_bounds_concurrency_and_reads_inputs_lazily(kind: type[Clie
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)  # long enough for others to be in work too
+        until(lambda: most == 4)
         with lock:
             running -= 1
         return echo(request)

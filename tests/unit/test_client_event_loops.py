@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from client_wire import Connection, HTTPServer, Received, WireServer, error, http
+from client_wire import Connection, HTTPServer, Received, WireServer, error, http, until
 
 from vestal import (
     AsyncClient,
@@ -130,16 +130,18 @@ def test_a_host_that_does_not_resolve_is_not_retried() -> None:
 
 def test_connections_are_limited_and_calls_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vestal.client.async_pool.CONNECTIONS", 4)
-    now = most = 0
+    now = most = hanging = 0
     lock = threading.Lock()
 
     def behave(connection: Connection) -> None:
-        nonlocal now, most
+        nonlocal now, most, hanging
         with lock:
             now += 1
             most = max(most, now)
         while (request := connection.receive()) is not None:
             if request.body == b"silent":
+                with lock:
+                    hanging += 1
                 connection.hang()
             connection.send(http(500 if request.body == b"bad" else 200, {}))
         with lock:
@@ -153,7 +155,7 @@ def test_connections_are_limited_and_calls_wait_for_one(monkeypatch: pytest.Monk
             )
             assert [type(result) is ServerFailed for result in results] == [True, False] * 20
             silent = [asyncio.create_task(client.predict("m", b"silent")) for _ in range(4)]
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(until, lambda: hanging == 4)
             with pytest.raises(DeadlineExceeded, match="waiting for one of 4 connections"):
                 await client.predict("m", b"good", timeout=0.3)
             for task in silent:

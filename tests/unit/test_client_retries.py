@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from client_both import both
@@ -267,12 +268,17 @@ def test_an_outage_ends_after_its_time_limit(monkeypatch: pytest.MonkeyPatch) ->
     assert not retry_state.outages.broke_since_known("m")
 
 
-def test_a_deadline_that_passes_before_the_next_attempt_names_the_last_failure() -> None:
-    context = CallContext(ADDRESSES, NoToken(), Deadline(0.2), RetryState())
+def test_a_deadline_that_passes_before_the_next_attempt_names_the_last_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("vestal.client.deadline.time", clock)
+    context = CallContext(ADDRESSES, NoToken(), Deadline(20), RetryState())
     flow = send(context, PREDICT)
     flow.send(None)
     assert isinstance(flow.send(HTTPResponse(502, "", {}, b"")), Pause)
-    time.sleep(0.2)
+    now += 20
     with pytest.raises(DeadlineExceeded, match="before it was sent again, 1 attempt") as caught:
         flow.send(None)
     assert isinstance(caught.value.__cause__, ServerFailed)
