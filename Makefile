@@ -73,8 +73,8 @@ format: $(STAMP)  ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-type: $(STAMP)  ## check types with mypy, in strict mode
-	@$(BIN)/mypy vestal handlers models
+type: $(STAMP)  ## check types with mypy; the product in strict mode
+	@$(BIN)/mypy
 
 unit handlers e2e chaos: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/$@
@@ -92,9 +92,12 @@ bench-client: $(STAMP)  ## compare the client with requests, httpx and wrk; rows
 chaos-client: $(STAMP)  ## test the client with killed workers and servers, renewed keys and drains; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_chaos
 
-coverage: $(STAMP)  ## measure the line and branch coverage of the client's unit tests
-	@$(BIN)/coverage run -m pytest -q tests/unit/test_client*.py tests/unit/test_fake_server.py
+coverage: $(STAMP)  ## measure the line and branch coverage of the unit and handlers tests
+	@$(BIN)/coverage erase
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile -m "not slow" tests/unit tests/handlers
+	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+	@$(BIN)/coverage report --include='vestal/client/*' --fail-under=95
 
 bench-batch: $(STAMP)  ## compare vestal batch with a plain loop; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.batch

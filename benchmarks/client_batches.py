@@ -1,8 +1,8 @@
 """Workers killed while they gather a batch: TorchServe never responds to those requests.
 
-Each setting is a number of callers, a batch size and a client; every few seconds a worker of two
-that is READY is killed. A lone caller, and as many callers as a batch holds, never see a later
-answer while theirs is lost. `healthy` loads a server that loses nothing.
+Each setting is a number of callers, a batch size and a client; every few seconds one of two READY
+workers is killed. A single caller, and as many callers as a batch holds, never see a later response
+while theirs is lost. `healthy` loads a server that loses nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HEALTHY = {
     "a queue of 4 of 5 s": (40, b"0.1", 5.0),
     "overloaded: a queue of 8 of 5 s": (80, b"0.1", 5.0),
 }
-"""Callers, seconds that the model takes for an input, deadline."""
+"""Number of callers, seconds that the model needs for an input, and deadline in seconds."""
 SHORT_SETTINGS = [Setting(1, 64, "Client"), Setting(4, 64, "AsyncClient")]
 
 
@@ -86,7 +86,7 @@ def one(
 
 
 def healthy(server: Torchserve, seconds: float) -> tuple[dict[str, Any], list[Row]]:
-    """Loads of one worker that loses nothing, so that every copy is extra load."""
+    """Load one worker that loses nothing, so that every copy is extra load."""
     results, rows = [], []
     for name, (callers, body, deadline) in HEALTHY.items():
         for hedge in (False, True):
@@ -103,7 +103,7 @@ def healthy(server: Torchserve, seconds: float) -> tuple[dict[str, Any], list[Ro
 
 @contextmanager
 def counted_copies() -> Iterator[list[HTTPRequest]]:
-    """The further copies that are sent beside a request that is still waited for."""
+    """Yield the copies of requests that have no response yet."""
     copies: list[HTTPRequest] = []
     send_copy = Attempts.copy
 

@@ -34,7 +34,7 @@ LATE = 0.2
 
 
 def kills(server: Torchserve, seconds: float, every: float) -> tuple[dict[str, Any], list[Row]]:
-    """2 workers, concurrency 16, deadline 60 s: every so often one that is READY is killed."""
+    """Kill READY workers at intervals: 2 workers, concurrency 16, deadline 60 s."""
     killed = []
     with server.client() as client, Load(client, "echo") as load:
         end = time.monotonic() + seconds
@@ -48,7 +48,7 @@ def kills(server: Torchserve, seconds: float, every: float) -> tuple[dict[str, A
 
 
 def killer(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
-    """An input makes the worker exit while 15 other callers send harmless ones."""
+    """Send an input that makes the worker exit while 15 other callers send harmless ones."""
     lost = []
     with server.client(timeout=60) as client, Load(client, "echo", 15) as load:
         for _ in range(times):
@@ -67,7 +67,7 @@ def killer(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
 
 
 def restart(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
-    """TorchServe is killed and started again; calls have deadlines of 1 to 45 s."""
+    """Kill and restart TorchServe; calls have deadlines of 1 to 45 s."""
     draw = random.Random(0)
     outages: list[tuple[float, float]] = []
     with (
@@ -86,7 +86,7 @@ def restart(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
 
 
 def judged(rows: Iterable[Row], outages: list[tuple[float, float]]) -> dict[str, Any]:
-    """Who failed although its deadline came 5 s after READY (or no outage met it), and how."""
+    """Return the calls that failed although they had 5 s after READY, or met no outage."""
     wrong, worst = [], 0.0
     for row in rows:
         end = row.at + row.timeout
@@ -100,14 +100,14 @@ def judged(rows: Iterable[Row], outages: list[tuple[float, float]]) -> dict[str,
 
 
 def tokens(server: Torchserve, processes: int, seconds: float) -> tuple[dict[str, Any], list[Row]]:
-    """Processes with keys that are good for a minute."""
+    """Call from processes whose keys are valid for a minute."""
     with TokenLoad(server, "steady", processes) as load:
         time.sleep(seconds)
     return load.result, []
 
 
 def drains(server: Torchserve, times: int) -> tuple[dict[str, Any], list[Row]]:
-    """A version is replaced under load, again and again."""
+    """Replace a version under load repeatedly."""
     with server.client() as client, Load(client, "drained") as load:
         versions = ["1.0", "2.0"]
         for _ in range(times):

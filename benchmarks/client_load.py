@@ -1,4 +1,4 @@
-"""Load for the client's chaos: many callers, of either client, and every call remembered."""
+"""Load for the client's chaos: many callers of either client; every call is recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vestal import AsyncClient, Client, ClientError
 
 @dataclass(frozen=True)
 class Row:
-    """One call. `at`: seconds since the load began; `error`: the type, empty for an answer."""
+    """One call. `at`: seconds since the load began; `error`: the type, empty for a response."""
 
     at: float
     seconds: float
@@ -81,7 +81,7 @@ class Load:
 
 @dataclass
 class AsyncLoad(Load):
-    """The same from the tasks of one event loop; `client` is only the source of the settings."""
+    """Calls from the tasks of one event loop; `client` only provides the settings."""
 
     asynchronous: AsyncClient | None = None
 

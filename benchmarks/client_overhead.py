@@ -3,9 +3,9 @@
     python -m benchmarks.client_overhead [--seconds 20] [--rounds 3] [--skip resnet18]
 
 1. One caller, one kept connection, a no-op model, sides alternating in blocks: `Client.predict`
-   beside a bare `requests.Session.post`, `AsyncClient.predict` beside a bare `httpx.AsyncClient`.
+   with a bare `requests.Session.post`, `AsyncClient.predict` with a bare `httpx.AsyncClient`.
    The medians of the calls and the CPU time of the calling process are compared.
-2. 32 connections: `predict_many(concurrency=32)` of both clients beside wrk, on ResNet18 (weights
+2. 32 connections: `predict_many(concurrency=32)` of both clients with wrk, on ResNet18 (weights
    random, 224 x 224 JPEG) and on the no-op model, in turns.
 """
 
@@ -37,7 +37,7 @@ from vestal import AsyncClient
 
 RESULTS = Path(__file__).with_name("results")
 BLOCK = 200
-"""Calls of one side before the other has its turn."""
+"""Consecutive calls of one side."""
 BODY = b"x" * 1000
 
 
@@ -132,7 +132,7 @@ def overhead(server: Torchserve, calls: int) -> list[dict[str, Any]]:
 
 
 def wrk(server: Torchserve, model: str, body: bytes, seconds: float) -> float:
-    """Answers a second that wrk gets over 32 connections."""
+    """Return the responses per second that wrk gets over 32 connections."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "body").write_bytes(body)
         key = bare_headers(server)["Authorization"]
@@ -160,9 +160,9 @@ def until(seconds: float, body: bytes) -> Iterator[bytes]:
 
 
 def many(server: Torchserve, model: str, body: bytes, seconds: float) -> tuple[float, float]:
-    """Answers a second, and CPU seconds of this process an answer.
+    """Return the responses per second, and CPU seconds of this process per response.
 
-    Like wrk, only answers that came within the time count: not the last ones in work.
+    As in wrk, only responses that arrive within the time count.
     """
     ends: list[float] = []
     with server.client(timeout=60) as client:

@@ -1,17 +1,17 @@
 """Bursts past a full queue, and outages; rows in benchmarks/results/client_pace-*.
 
-    python -m benchmarks.client_pace                     # all, about 8 minutes
-    python -m benchmarks.client_pace burst --before REV  # beside the client of another commit
+    python -m benchmarks.client_pace                     # everything, about 8 minutes
+    python -m benchmarks.client_pace burst --before REV  # and the client of that commit
 
-`burst`: 500 calls at once to a model whose queue holds 10, beside the same burst to a model whose
-queue holds them all: the server's own time. `refused` and `no-worker`: four processes of 25 callers
-each, while the server is down, or the model has no worker, for 30 s; every attempt is counted.
+`burst` sends 500 calls at once to a model whose queue holds 10 requests. The same burst to a model
+whose queue holds all 500 gives the server's own time. `refused` and `no-worker` run four processes
+of 25 callers each while the server is down, or the model has no worker, for 30 s, and count every
+attempt.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import collections
 import csv
 import gzip
@@ -23,110 +23,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.client_server import Torchserve, torchserve
+
 RESULTS = Path(__file__).with_name("results")
+CALLER = Path(__file__).with_name("client_pace_caller.py")
 CALLS = 500
-SERVICE = b"0.004"
-"""Seconds that the handler takes for a request: 500 of them take 2 s."""
 QUEUE = 10
 PROCESSES, CALLERS = 4, 25
 
 
-# A caller is a process of its own, whose PYTHONPATH selects the client that it measures.
-
-
-def all_processes_are_ready() -> None:
-    print("ready", flush=True)
-    sys.stdin.readline()
-
-
-def burst(addresses: dict[str, str], model: str, calls: int, kind: str) -> list[dict[str, Any]]:
-    """So many calls at once from one client; a row for each."""
-    from vestal import AsyncClient, Client, ClientError
-
-    async def all_at_once() -> list[dict[str, Any]]:
-        async with AsyncClient(**addresses, timeout=60) as client:
-
-            async def call() -> dict[str, Any]:
-                began = time.monotonic()
-                try:
-                    attempts, error = (await client.predict(model, SERVICE)).attempts, ""
-                except ClientError as raised:
-                    attempts, error = raised.attempts, type(raised).__name__
-                return {"seconds": time.monotonic() - began, "attempts": attempts, "error": error}
-
-            await client.predict(model, SERVICE)
-            all_processes_are_ready()
-            return await asyncio.gather(*(call() for _ in range(calls)))
-
-    if kind == "AsyncClient":
-        return asyncio.run(all_at_once())
-    gate = threading.Barrier(calls, action=all_processes_are_ready)
-    with Client(**addresses, timeout=60) as client, ThreadPoolExecutor(calls) as pool:
-        client.predict(model, SERVICE)
-
-        def call(_: int) -> dict[str, Any]:
-            gate.wait()
-            began = time.monotonic()
-            try:
-                attempts, error = client.predict(model, SERVICE).attempts, ""
-            except ClientError as raised:
-                attempts, error = raised.attempts, type(raised).__name__
-            return {"seconds": time.monotonic() - began, "attempts": attempts, "error": error}
-
-        return list(pool.map(call, range(calls)))
-
-
-def steady(addresses: dict[str, str], model: str, callers: int) -> list[dict[str, Any]]:
-    """Callers in a closed loop until standard input ends; a row for each attempt and call."""
-    from urllib3 import HTTPConnectionPool
-
-    from vestal import Client, ClientError
-
-    rows: list[dict[str, Any]] = []
-    send = HTTPConnectionPool.urlopen
-
-    def counted(self: Any, method: str, url: str, *args: Any, **options: Any) -> Any:
-        rows.append({"at": time.time(), "what": "attempt"})
-        return send(self, method, url, *args, **options)
-
-    HTTPConnectionPool.urlopen = counted  # type: ignore[method-assign,assignment]
-    stop = threading.Event()
-
-    def call() -> None:
-        while not stop.is_set():
-            try:
-                client.predict(model, b"0.02")
-                rows.append({"at": time.time(), "what": "answer"})
-            except ClientError as error:
-                rows.append({"at": time.time(), "what": type(error).__name__})
-
-    with Client(**addresses, timeout=120) as client:
-        threads = [threading.Thread(target=call) for _ in range(callers)]
-        for thread in threads:
-            thread.start()
-        sys.stdin.read()
-        stop.set()
-        for thread in threads:
-            thread.join()
-    return rows
-
-
-def caller(arguments: Sequence[str]) -> None:
-    name, *rest = json.loads(arguments[0])
-    print(json.dumps({"burst": burst, "steady": steady}[name](*rest)))
-
-
-# The rest runs next to the server.
-
-
 def start_caller(tree: Path, *what: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, __file__, "--caller", json.dumps(what)],
+        [sys.executable, CALLER, json.dumps(what)],
         env={**os.environ, "PYTHONPATH": str(tree)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -134,8 +46,8 @@ def start_caller(tree: Path, *what: object) -> subprocess.Popen[str]:
     )
 
 
-def begin(callers: list[subprocess.Popen[str]]) -> None:
-    """At once, when all of them are ready."""
+def start_together(callers: list[subprocess.Popen[str]]) -> None:
+    """Start all processes at once, when all of them are ready."""
     for each in callers:
         assert each.stdout is not None
         each.stdout.readline()
@@ -163,7 +75,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def measure_bursts(
-    server: Any, trees: dict[str, Path], repeats: int, processes: Sequence[int]
+    server: Torchserve, trees: dict[str, Path], repeats: int, processes: Sequence[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows = []
     for repeat in range(repeats):
@@ -177,7 +89,7 @@ def measure_bursts(
                             )
                             for _ in range(clients)
                         ]
-                        begin(started)
+                        start_together(started)
                         about = {
                             "repeat": repeat,
                             "kind": kind,
@@ -210,7 +122,7 @@ def measure_bursts(
 
 
 def measure_outage(
-    server: Any, name: str, tree: Path, how: str, length: float
+    server: Torchserve, name: str, tree: Path, how: str, length: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     callers = [
         start_caller(tree, "steady", server.addresses(), "echo", CALLERS) for _ in range(PROCESSES)
@@ -265,8 +177,6 @@ def write(stamp: str, name: str, found: Any, rows: list[dict[str, Any]]) -> None
 
 
 def main() -> None:
-    from benchmarks.client_server import torchserve
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", default=["burst", "refused", "no-worker"])
     parser.add_argument("--before", metavar="REV", help="Measure the client of this commit, too.")
@@ -281,13 +191,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vc-") as folder, torchserve() as server:
         trees = {"now": here}
         if arguments.before:
-            tree = subprocess.run(
+            archived = subprocess.run(
                 ["git", "archive", arguments.before, "vestal"],
                 check=True,
                 cwd=here,
                 stdout=subprocess.PIPE,
             ).stdout
-            subprocess.run(["tar", "-x", "-C", folder], check=True, input=tree)
+            subprocess.run(["tar", "-x", "-C", folder], check=True, input=archived)
             trees = {"before": Path(folder), **trees}
         if "burst" in arguments.what:
             server.start([server.pack("roomy"), server.pack("small", queue=QUEUE)])
@@ -312,7 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--caller"]:
-        caller(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -60,7 +61,7 @@ def pack(
     delay: int = 5,
     code: str = HANDLER,
 ) -> str:
-    """A plain archive as torch-model-archiver makes it; the file's name."""
+    """Write a plain archive, as torch-model-archiver does; return the name of the file."""
     store.mkdir(parents=True, exist_ok=True)
     manifest = {
         "runtime": "python",
@@ -95,11 +96,11 @@ class Torchserve:
         self.port = _three_free_ports()
         self._server: Server | None = None
 
-    def pack(self, name: str, version: str = "1.0", **options: int | str) -> str:
-        return pack(self.project.model_store, name, version, **options)  # type: ignore[arg-type]
+    def pack(self, name: str, version: str = "1.0", **options: Any) -> str:
+        return pack(self.project.model_store, name, version, **options)
 
     def start(self, models: Sequence[str]) -> ReadyFile:
-        """Returns when every model is READY and has answered."""
+        """Start TorchServe; return when every model is READY and has sent a response."""
         self._server = Server(self.project, list(models), port=self.port)
         return self._server.__enter__().ready
 
@@ -109,7 +110,7 @@ class Torchserve:
             self._server = None
 
     def kill(self) -> None:
-        """kill -9 of this server's Java, then what is left of that start is cleaned."""
+        """Kill this server's Java with SIGKILL, and clean up what it left."""
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 is_java = "org.pytorch.serve.ModelServer" in process.cmdline()
@@ -117,10 +118,10 @@ class Torchserve:
                     process.kill()
         self.stop()
 
-    def client(self, **options: object) -> Client:
-        return Client(**self.addresses(), **options)  # type: ignore[arg-type]
+    def client(self, **options: Any) -> Client:
+        return Client(**self.addresses(), **options)
 
-    def addresses(self) -> dict[str, str]:
+    def addresses(self) -> dict[str, Any]:
         """Arguments of a client, in this process or in another."""
         url = "http://127.0.0.1:{}"
         return {

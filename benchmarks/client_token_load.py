@@ -35,7 +35,7 @@ print(json.dumps({"calls": calls, "failed": failed, "attempts": attempts}))
 
 
 class TokenLoad:
-    """`result` after the `with`: calls, failures, renewals in all and a minute."""
+    """`result`, set at the end: calls, failures, renewals in total and per minute."""
 
     def __init__(self, server: Torchserve, model: str, processes: int) -> None:
         self._key_file = server.project.key_file
@@ -64,7 +64,7 @@ class TokenLoad:
         return time.monotonic() - self._started
 
     def finish(self) -> None:
-        """Ends the processes and sums up; a second call does nothing."""
+        """End the processes and compute the result; a second call does nothing."""
         if self.result:
             return
         seconds = self.seconds
@@ -91,7 +91,7 @@ class TokenLoad:
         }
 
     def _watch(self) -> None:
-        """Every inference key that the key file has held."""
+        """Return every inference key that the key file has held."""
         while not self._stop.wait(0.02):
             try:
                 key = json.loads(self._key_file.read_text())["inference"]["key"]

@@ -69,7 +69,7 @@ def prepare(project: Project, names: Sequence[str]) -> dict[str, Path]:
     """Pack the archives, with random weights and two threads each."""
     module = load_recipe(project, "mnist").make(tuple("0123456789"))
     torch.save(module.state_dict(), project.root / "mnist.pth")
-    weights = {"mnist": project.root / "mnist.pth", "resnet18": "random"}
+    weights: dict[str, str | Path] = {"mnist": project.root / "mnist.pth", "resnet18": "random"}
     return {
         name: pack(project, name, version="1.0", weights=weights[name]).archive for name in names
     }

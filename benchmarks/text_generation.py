@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -42,7 +43,7 @@ def naive(model: GPT2LMHeadModel, prompts: Tokens, count: int) -> Tokens:
     return ids[:, PROMPT_TOKENS:].tolist()
 
 
-def peer(model: GPT2LMHeadModel, prompts: Tokens, count: int) -> Tokens:
+def peer(model: Any, prompts: Tokens, count: int) -> Tokens:
     ids = torch.tensor(prompts)
     found = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -111,7 +112,7 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
     from vestal.training.train import train
 
     digits = {"dataset": "digits", "epochs": 1}
-    trainings = {
+    trainings: dict[str, dict[str, Any]] = {
         "fashion_mlp": digits,
         "lenet5": digits,
         "resnet18": digits,

@@ -1,4 +1,4 @@
-"""The client keeps its word while workers and servers die; the full forms: `make chaos-client`."""
+"""No call is lost while workers and servers die; `make chaos-client` runs for longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.client_server import Torchserve, torchserve
 from benchmarks.client_token_load import TokenLoad
 
 TOKEN_SECONDS = 58
-"""Keys are good for 60 s here, and renewed 10 s before."""
+"""Keys are valid for 60 s and are renewed 10 s before they expire."""
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +38,25 @@ def test_no_call_fails_when_ready_workers_are_killed(
     check("kills", kills(tokens[0], 16, 8)[0])
 
 
-def test_a_lone_caller_is_answered_although_its_worker_is_killed_while_it_gathers(
+def test_a_single_caller_gets_a_response_although_its_worker_is_killed(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     check("batches", batches(tokens[0], SHORT_SETTINGS[:1], 2.5, every=1)[0])
 
 
-def test_an_input_that_kills_costs_two_workers_and_no_neighbor(
+def test_an_input_that_kills_workers_harms_no_other_call(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     check("killer", killer(tokens[0], 1)[0])
 
 
-def test_versions_are_drained_under_load_and_nothing_is_lost(
+def test_draining_under_load_loses_no_request(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     check("drains", drains(tokens[0], 2)[0])
 
 
-def test_keys_that_expire_are_renewed_once_and_nobody_fails(
+def test_expiring_keys_are_renewed_once_and_no_call_fails(
     tokens: tuple[Torchserve, TokenLoad],
 ) -> None:
     _, load = tokens
@@ -66,7 +66,7 @@ def test_keys_that_expire_are_renewed_once_and_nobody_fails(
     assert 1 <= load.result["renewals"] <= 1 + load.result["seconds"] / 45
 
 
-def test_a_server_that_is_killed_and_started_again_loses_no_call_with_time_left() -> None:
+def test_calls_with_time_left_survive_a_restart_of_the_server() -> None:
     with torchserve() as server:
         server.start(prepare(server)[:1])
         check("restart", restart(server, 1)[0])

@@ -13,7 +13,7 @@ from vestal.inprocess.frontend import Frontend, RawRequest
 from vestal.inprocess.messages import Response
 
 
-def ask_here(
+def send_to_handler(
     frontend: Frontend,
     loaded: LoadedArchive,
     headers: Mapping[str, str],
@@ -27,7 +27,7 @@ def ask_here(
     return batch.responses[0]
 
 
-def ask_server(
+def send_to_server(
     address: str, headers: Mapping[str, str], body: bytes
 ) -> tuple[int, dict[str, str], bytes]:
     reply = requests.post(address, data=body, headers=headers, timeout=60)

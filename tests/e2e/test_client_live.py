@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+from client_both import predictions
 from plain_archives import client_of, plain_server
 
 from vestal import (
@@ -15,6 +16,7 @@ from vestal import (
     Conflict,
     DeadlineExceeded,
     NotFound,
+    Prediction,
     RequestRefused,
     ServerFailed,
     TokenError,
@@ -48,7 +50,7 @@ def test_a_plain_handler_is_supported(client: Client) -> None:
 
 
 def test_the_asynchronous_client_gets_responses(server: ReadyFile) -> None:
-    async def call() -> list[object]:
+    async def call() -> list[Prediction]:
         async with AsyncClient(
             server.inference,
             management=server.management,
@@ -61,7 +63,7 @@ def test_the_asynchronous_client_gets_responses(server: ReadyFile) -> None:
                 await client.predict("missing", b"x")
             with pytest.raises(DeadlineExceeded):
                 await client.predict("echo", b"2", timeout=0.5)
-            return list(await client.predict_many("echo", [b"0.01"] * 20, concurrency=20))
+            return predictions(await client.predict_many("echo", [b"0.01"] * 20, concurrency=20))
 
     answers = asyncio.run(call())
     assert [answer.value for answer in answers] == [{"version": "1.0", "text": "0.01"}] * 20
@@ -78,7 +80,7 @@ def test_a_fake_server_sends_the_errors_of_torchserve(client: Client, server: Re
             lambda: caller.register("echo-1.0.mar"),
             lambda: caller.set_default("echo", "9.0"),
         ]
-        found = []
+        found: list[tuple[object, ...]] = []
         for call in calls:
             with pytest.raises(ClientError) as caught:
                 call()
@@ -142,7 +144,7 @@ def test_a_burst_into_a_full_queue_is_served_at_the_servers_rate(
             results = caller.predict_many("small", inputs, concurrency=150)
     else:
 
-        async def burst() -> list[object]:
+        async def burst() -> list[Prediction | ClientError]:
             async with AsyncClient(
                 server.inference, key_file=server.key_file, timeout=60
             ) as caller:
@@ -150,4 +152,4 @@ def test_a_burst_into_a_full_queue_is_served_at_the_servers_rate(
 
         results = asyncio.run(burst())
     assert [result for result in results if isinstance(result, ClientError)] == []
-    assert max(result.attempts for result in results) > 1  # the queue was full
+    assert max(result.attempts for result in predictions(results)) > 1  # the queue was full

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fuzzing import bodies
 from request_bodies import PNG, REQUESTS, as_json, multipart
-from same_answers import ask_here, ask_server, assert_same
+from same_answers import assert_same, send_to_handler, send_to_server
 from serving import archive
 from test_any_body import project as project  # a fixture: mnist and the doubler
 
@@ -104,7 +104,7 @@ def served(project):
 
         def send(model, headers, body, kind="predictions"):
             address = f"{running.ready.inference}/{kind}/{model}"
-            return ask_server(address, {**caller, **headers}, body)
+            return send_to_server(address, {**caller, **headers}, body)
 
         yield send
 
@@ -118,7 +118,7 @@ def local(project):
             loaded[name] = LoadedArchive(project.model_store / f"{name}-1.0.mar")
 
         def send(model, headers, body, *, explain=False):
-            return ask_here(frontend, loaded[model], headers, body, explain=explain)
+            return send_to_handler(frontend, loaded[model], headers, body, explain=explain)
 
         yield send
     finally:

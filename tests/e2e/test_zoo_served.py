@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from fuzzing import mutate
-from same_answers import ask_here, ask_server, assert_same
+from same_answers import assert_same, send_to_handler, send_to_server
 from serving import serving
 
 from vestal.client import Client, RequestRefused
@@ -97,8 +97,8 @@ def test_run_responds_as_the_server_does(server, zoo_project, rng, name):
     frontend = Frontend.of(zoo_project)
     with LoadedArchive(archive) as loaded:
         for number, (headers, body) in enumerate(sent):
-            ours = ask_here(frontend, loaded, headers, body)
-            theirs = ask_server(address, {**server.token(), **headers}, body)
+            ours = send_to_handler(frontend, loaded, headers, body)
+            theirs = send_to_server(address, {**server.token(), **headers}, body)
             assert_same((number, body[:200]), ours, theirs)
             if number == 0:
                 assert ours.status == 200

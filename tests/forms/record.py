@@ -17,6 +17,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import unquote
 
 import httpx
 import requests
@@ -93,7 +94,7 @@ class Recorder(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.recorded[requests.utils.unquote(self.path[1:])] = {
+        self.recorded[unquote(self.path[1:])] = {
             "content_type": self.headers.get("Content-Type", ""),
             "body": base64.b64encode(body).decode(),
         }
@@ -116,7 +117,7 @@ def script(origin: str) -> str:
 
 def record(address: str, folder: Path, chromium: str | None) -> None:
     requests.post(f"{address}/requests multipart", data=FIELDS, files=FILES, timeout=9)
-    nameless = {"field": (None, "text"), "bytes": b"DATA"}
+    nameless: dict[str, tuple[None, str] | bytes] = {"field": (None, "text"), "bytes": b"DATA"}
     requests.post(f"{address}/requests without file names", files=nameless, timeout=9)
     requests.post(f"{address}/requests urlencoded", data=FIELDS, timeout=9)
     httpx.post(f"{address}/httpx multipart", data=FIELDS, files=FILES)

@@ -89,8 +89,8 @@ def write_models(folder: Path) -> torch.nn.Module:
                 external_data=False, verbose=False, output_names=["logits", "total"],
             )  # fmt: skip
         reverse = dict(reversed(INPUTS.items()))
-        shapes = dict.fromkeys(INPUTS, batch)
-        program = torch.export.export(module, (), reverse, dynamic_shapes=shapes)
+        by_name = dict.fromkeys(INPUTS, batch)
+        program = torch.export.export(module, (), reverse, dynamic_shapes=by_name)
         torch.export.save(program, folder / "keywords.pt2")
     return module
 

@@ -11,10 +11,11 @@ from torch import nn
 class WithGradients:
     """An engine with a module to differentiate, as the eager engine has."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module | None) -> None:
         self.module = module
 
     def __call__(self, batch: Any) -> Any:
+        assert self.module is not None
         return self.module(**batch) if isinstance(batch, dict) else self.module(batch)
 
     def describe(self) -> dict[str, Any]:
@@ -29,8 +30,8 @@ class WithoutGradients(WithGradients):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__(module)
-        self.module, self._plain, self.sizes = None, WithGradients(module), []
+        super().__init__(None)
+        self._plain, self.sizes = WithGradients(module), list[int]()
 
     def __call__(self, batch: Any) -> Any:
         first = next(iter(batch.values())) if isinstance(batch, dict) else batch

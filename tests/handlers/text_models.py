@@ -24,11 +24,10 @@ transform = TextTransform(size=2048, words=2)
 
 def simplenet() -> nn.Module:
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Linear(2048, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2)
-    )
+    first = nn.Linear(2048, 256)
+    net = nn.Sequential(first, nn.ReLU(), nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 2))
     with torch.no_grad():
-        net[0].weight.mul_(20)  # so that the text changes the prediction
+        first.weight.mul_(20)  # so that the text changes the prediction
     return net
 
 

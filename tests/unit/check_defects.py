@@ -17,6 +17,7 @@ from check_planting import (
     Defect,
     Evil,
     after_packing,
+    bill,
     data,
     foreign_handler,
     member,
@@ -28,6 +29,7 @@ from check_planting import (
     scripted,
     setting,
     text,
+    together,
     without,
     zip_of,
 )
@@ -110,9 +112,9 @@ DEFECTS = [
     Defect(
         "shadowing",
         "a file with the name of Python's codecs is imported",
-        lambda draft: (
-            draft.text("codecs.py", "x = 1\n"),
-            draft.change("handler.py", "\nfrom", "\nimport codecs\nfrom"),
+        together(
+            text("codecs.py", "x = 1\n"),
+            lambda draft: draft.change("handler.py", "\nfrom", "\nimport codecs\nfrom"),
         ),
     ),
     Defect("shadowing", "a file is named profile", text("profile.py", "x = 1"), plain, "warning"),
@@ -174,9 +176,9 @@ DEFECTS = [
     Defect(
         "config-misspelt",
         "batchSize is nested in another key",
-        lambda draft: (
-            model(configFile=CONFIG_FILE)(draft),
-            draft.text(CONFIG_FILE, "micro_batching: {batchSize: 2}\n"),
+        together(
+            model(configFile=CONFIG_FILE),
+            text(CONFIG_FILE, "micro_batching: {batchSize: 2}\n"),
         ),
         stock,
     ),
@@ -269,8 +271,8 @@ DEFECTS = [
     Defect("bill-mismatch", "a file was changed", after_packing("transforms.py", "x = 1\n")),
     Defect("bill-mismatch", "a file was added", after_packing("more.txt", "x")),
     Defect("bad-bill", "the bill is not JSON", text(BILL, "{")),
-    Defect("bad-bill", "its engine is a list", lambda draft: draft.bill.update(engine=["eager"])),
-    Defect("bad-bill", "its artifact is a number", lambda draft: draft.bill.update(artifact=7)),
+    Defect("bad-bill", "its engine is a list", bill(engine=["eager"])),
+    Defect("bad-bill", "its artifact is a number", bill(artifact=7)),
     Defect("sample", "its input is missing", without("sample/input.png")),
     Defect(
         "sample",

@@ -64,6 +64,22 @@ def setting(old: str, new: str) -> Callable[[Draft], object]:
     return lambda draft: draft.change(CONFIG_FILE, old, new)
 
 
+def bill(**keys: Any) -> Callable[[Draft], object]:
+    def plant(draft: Draft) -> None:
+        assert draft.bill is not None
+        draft.bill.update(keys)
+
+    return plant
+
+
+def together(*plants: Callable[[Draft], object]) -> Callable[[Draft], object]:
+    def plant(draft: Draft) -> None:
+        for each in plants:
+            each(draft)
+
+    return plant
+
+
 def text(name: str, content: str) -> Callable[[Draft], object]:
     return lambda draft: draft.text(name, content)
 

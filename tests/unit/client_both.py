@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 import pytest
 
-from vestal import AsyncClient, Client
+from vestal import AsyncClient, Client, ClientError, Prediction
 
 
 class Blocking:
     """An AsyncClient in an event loop of its own; each call waits for its coroutine."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._client = AsyncClient(*args, **options)
+        self.asynchronous = AsyncClient(*args, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
+        method = getattr(self.asynchronous, name)
 
         def call(*args: Any, **options: Any) -> Any:
             return asyncio.run_coroutine_threadsafe(method(*args, **options), self._loop).result()
@@ -33,7 +33,7 @@ class Blocking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(self._client.close())
+        self.stop(self.asynchronous.close())
 
     def stop(self, last: Coroutine[Any, Any, None]) -> None:
         async def end() -> None:
@@ -48,7 +48,13 @@ class Blocking:
         self._loop.close()
 
     def __repr__(self) -> str:
-        return repr(self._client)
+        return repr(self.asynchronous)
+
+
+def predictions(results: Sequence[Prediction | ClientError]) -> list[Prediction]:
+    """Return the results; fails if one of them is an error."""
+    assert [result for result in results if isinstance(result, ClientError)] == []
+    return [result for result in results if isinstance(result, Prediction)]
 
 
 both = pytest.mark.parametrize("kind", [Client, Blocking], ids=["sync", "async"])

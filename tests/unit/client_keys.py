@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from client_wire import BAD_TOKEN, HTTPServer, Received, http
 
@@ -62,5 +63,6 @@ class KeyServer(HTTPServer):
                 return BAD_TOKEN
             return http(200, {} if api == "inference" else {"models": []})
 
-    def addresses(self) -> dict[str, str]:
+    def addresses(self) -> dict[str, Any]:
+        """Arguments of a client."""
         return {"url": self.url, "management": self.url, "key_file": str(self.key_file)}

@@ -12,13 +12,11 @@ from client_wire import (
 )
 
 CUT = b"cut"
-
-
 NEVER = b"never"
 
 
 class Losing(WireServer):
-    """Answers any body at once, but the n-th request with the body "lost" by the n-th action.
+    """Performs the n-th action for the n-th request with the body "lost"; responds to all others.
 
     An action is a response, CUT or NEVER; or a pair of an event to wait for and a response.
     """

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import trustme
 from client_wire import Connection, WireServer, http
@@ -33,6 +34,12 @@ def server_context(cert: Path, key: Path, *, client_ca: Path | None = None) -> s
     return context
 
 
+def common_name(connection: ssl.SSLSocket) -> str | None:
+    """Return the common name of the client's certificate; None if it sent none."""
+    subject: Any = (connection.getpeercert() or {}).get("subject", ())
+    return dict(part[0] for part in subject).get("commonName")
+
+
 @contextmanager
 def https_server(context: ssl.SSLContext) -> Iterator[str]:
     """Respond to every request with the subject of the client's certificate; yields the URL."""
@@ -46,8 +53,7 @@ def https_server(context: ssl.SSLContext) -> Iterator[str]:
         with secured:
             inner = Connection(secured, connection.number, connection.closing)
             while inner.receive() is not None:
-                subject = dict(part[0] for part in (secured.getpeercert() or {}).get("subject", ()))
-                inner.send(http(200, {"client": subject.get("commonName")}))
+                inner.send(http(200, {"client": common_name(secured)}))
 
     with WireServer(behave) as server:
         yield server.url.replace("http://127.0.0.1", "https://localhost")

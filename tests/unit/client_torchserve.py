@@ -51,7 +51,7 @@ def ready(number: str = "1.0", workers: int = 1, **options: Any) -> Version:
 
 
 class FakeTorchServe(HTTPServer):
-    """`models[name]` holds its versions; the default is the first one, or that in `defaults`."""
+    """`models[name]` holds its versions; the first is the default unless `defaults` names one."""
 
     def __init__(self, **models: list[Version]) -> None:
         super().__init__(self._respond)

@@ -140,7 +140,7 @@ class WireServer:
 
 
 class HTTPServer(WireServer):
-    """Responds with the result of `answer` and records the requests."""
+    """Responds with the result of `answer`, and records the requests."""
 
     def __init__(self, answer: Callable[[Received], bytes]) -> None:
         super().__init__(self._converse)
@@ -167,7 +167,7 @@ def script(*answers: bytes) -> Callable[[Received], bytes]:
 
 
 def http(status: int = 200, body: object = b"", **headers: str) -> bytes:
-    """A response; other bodies than bytes are JSON; errors close the connection."""
+    """Return a response. A body that is not bytes is sent as JSON; errors close the connection."""
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
         headers.setdefault("content_type", "application/json")

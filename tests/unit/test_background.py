@@ -73,7 +73,9 @@ def test_the_run_knows_its_background(trained):
 @pytest.mark.parametrize("other", [None, "black"])
 def test_packing_over_another_background_is_refused(trained, other):
     configure(trained, other)
-    with pytest.raises(UsageError, match=r"trained with .* on #ff0000, but handler\.background .*"):
+    with pytest.raises(
+        UsageError, match=r"trained with a #ff0000 background .*, but handler\.background .*"
+    ):
         pack(trained, "ink", version="1.1")
     configure(trained, '"#ff0000"')
 

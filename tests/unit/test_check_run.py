@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +35,7 @@ def handle(data, context):
 """
 
 
-def found_in(draft: Draft, folder: Path, **limits: float) -> dict[str, str]:
+def found_in(draft: Draft, folder: Path, **limits: Any) -> dict[str, str]:
     report = check(draft.write(folder / "model.mar"), run=True, **limits)
     assert report.ran
     return {f.code: f.meaning for f in report.findings if f.severity != "note"}

@@ -51,7 +51,7 @@ def test_help_lists_every_command(cli):
     ("arguments", "code", "message"),
     [
         (("train", "mnits", "--dataset", "digits"), 2, "did you mean mnist?"),
-        (("train", "mnist", "--dataset", "cifar"), 2, "it has digits, mnist"),
+        (("train", "mnist", "--dataset", "cifar"), 2, "this recipe has digits, mnist"),
         (("train", "mnist", "--dataset", "mnist", "--data", "."), 1, "--dataset digits"),
         (("train", "mnist", "--dataset", "digits", "--epochs", "0"), 2, "at least 1"),
         (("pack", "mnist", "--version", "1.0"), 1, "vestal train mnist"),
@@ -165,7 +165,7 @@ def test_check_accepts_the_name_of_an_archive(cli, tmp_path):
 
 def test_train_accepts_the_folder_of_a_model(cli):
     code, _, err = cli("train", f"{zoo()}/mnist/", "--dataset", "cifar")
-    assert (code, "it has digits, mnist" in err) == (2, True)
+    assert (code, "this recipe has digits, mnist" in err) == (2, True)
 
 
 def test_train_and_pack_print_json(cli, tmp_path):

@@ -33,7 +33,7 @@ def public(kind: type) -> list[str]:
     return [name for name in dir(kind) if not name.startswith("_")]
 
 
-def test_both_have_the_same_methods_with_the_same_arguments() -> None:
+def test_both_clients_have_the_same_methods_and_arguments() -> None:
     assert public(Client) == public(AsyncClient)
     for name in ["__init__", *public(Client)]:
         sync, other = getattr(Client, name), getattr(AsyncClient, name)
@@ -47,7 +47,7 @@ def test_both_have_the_same_methods_with_the_same_arguments() -> None:
         assert inspect.iscoroutinefunction(other) == (name != "__init__"), name
 
 
-def test_both_come_in_the_same_order() -> None:
+def test_both_clients_define_their_methods_in_the_same_order() -> None:
     names = {
         kind: [name for name in vars(kind) if not name.startswith("_")]
         for kind in (Client, AsyncClient)
@@ -55,7 +55,7 @@ def test_both_come_in_the_same_order() -> None:
     assert names[Client] == names[AsyncClient]
 
 
-def test_every_name_of_the_package_is_there() -> None:
+def test_every_public_name_of_the_package_exists() -> None:
     assert vestal.__all__ == sorted(vestal.__all__)
     # Constants first, as ruff sorts.
     names = sorted(vestal.client.__all__, key=lambda name: (not name.isupper(), name))
@@ -96,7 +96,7 @@ def test_an_error_in_progress_ends_the_call(kind: type[Client]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_pickled_a_client_is_its_configuration(kind: type[Client], tmp_path: Path) -> None:
+def test_a_pickled_client_keeps_only_its_configuration(kind: type[Client], tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
     keys.write_text('{"inference": {"key": "s3cr3t"}}')
     client = kind("http://h:1", management="http://h:2", key_file=keys, timeout=7)
@@ -142,7 +142,7 @@ def test_a_client_works_in_another_process() -> None:
 @both
 def test_a_file_object_that_cannot_be_rewound_is_buffered(kind: type[Client]) -> None:
     class Once:
-        """A stream as a socket's: it can be read, not rewound."""
+        """A stream that cannot be rewound, like a socket's."""
 
         def __init__(self) -> None:
             self.reads = 0
@@ -160,7 +160,7 @@ def test_a_file_object_that_cannot_be_rewound_is_buffered(kind: type[Client]) ->
 
 
 @both
-def test_many_read_their_inputs_late(kind: type[Client]) -> None:
+def test_predict_many_reads_inputs_lazily(kind: type[Client]) -> None:
     ahead = 0
 
     def inputs() -> Iterator[bytes]:

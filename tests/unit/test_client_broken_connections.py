@@ -19,7 +19,7 @@ from vestal import (
 
 
 @both
-def test_a_break_after_the_whole_request_is_retried_once(kind: type[Client]) -> None:
+def test_a_connection_broken_after_the_whole_request_is_retried_once(kind: type[Client]) -> None:
     targets: list[str] = []
 
     def resets(connection: Connection) -> None:
@@ -59,7 +59,7 @@ def test_a_missing_model_is_not_retried_because_a_call_timed_out(
 
 
 @both
-def test_a_connection_that_breaks_while_sending_is_distinguished_from_one_that_breaks_later(
+def test_errors_distinguish_breaks_during_and_after_sending(
     kind: type[Client],
 ) -> None:
     def resets_early(connection: Connection) -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from client_both import both
-from client_wire import QUEUE_FULL, HTTPServer
+from client_wire import QUEUE_FULL, WORKER_DIED, HTTPServer, Received, http
 
 from vestal import Client, DeadlineExceeded
 from vestal.client.backoff import BUDGET_POLL
 from vestal.client.base import CallContext
 from vestal.client.deadline import Deadline
-from vestal.client.flow import ApiCall, HTTPRequest, HTTPResponse, Pause
+from vestal.client.flow import ApiCall, Flow, HTTPRequest, HTTPResponse, Pause
 from vestal.client.retry import send
-from vestal.client.retry_state import FLOOR, RATIO, SAVINGS, RetryBudget, RetryState, SuspectGate
+from vestal.client.retry_state import (
+    FLOOR,
+    RATIO,
+    SAVINGS,
+    SLOT_SECONDS,
+    RetryBudget,
+    RetryState,
+    SuspectGate,
+)
 from vestal.client.settings import Addresses
 from vestal.client.tokens import NoToken
 
@@ -25,6 +34,24 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture
+def deadline_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every deadline; it moves only when the test moves it."""
+    clock = Clock()
+    monkeypatch.setattr("vestal.client.deadline.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+def after_pauses(steps: Flow[HTTPResponse], step: object, clock: Clock) -> tuple[object, float]:
+    """Pass all pauses; return the next step and the seconds that the pauses took."""
+    paused = 0.0
+    while isinstance(step, Pause):
+        clock.now += step.seconds
+        paused += step.seconds
+        step = steps.send(None)
+    return step, paused
 
 
 def test_ten_retries_a_second_are_always_allowed() -> None:
@@ -75,30 +102,29 @@ def test_time_adds_nothing_to_savings() -> None:
 
 
 @both
-def test_an_outage_gets_no_more_than_the_floor(kind: type[Client]) -> None:
+def test_retries_during_an_outage_stay_within_the_floor(kind: type[Client]) -> None:
     with HTTPServer(lambda _: QUEUE_FULL) as server, kind(server.url) as client:
         started = time.monotonic()
         results = client.predict_many("m", [b"x"] * 32, concurrency=32, timeout=2)
         seconds = time.monotonic() - started
         retries = len(server.received) - 32
     assert {type(result) for result in results} == {DeadlineExceeded}
-    assert seconds < 5
     assert FLOOR <= retries <= FLOOR + FLOOR * seconds + 1
 
 
-def test_a_call_without_budget_waits_until_its_deadline() -> None:
+def test_a_call_without_budget_waits_until_its_deadline(deadline_clock: Clock) -> None:
     retry_state = RetryState()
-    while retry_state.budget.spend(0.5) is not None:
+    while retry_state.budget.spend(50) is not None:
         pass
     context = CallContext(
-        Addresses("http://server", None, None), NoToken(), Deadline(0.2), retry_state=retry_state
+        Addresses("http://server", None, None), NoToken(), Deadline(20), retry_state=retry_state
     )
     steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
     assert isinstance(steps.send(None), HTTPRequest)
     pause = steps.send(HTTPResponse(503, "", {}, b""))
     assert isinstance(pause, Pause)
     assert pause.seconds == BUDGET_POLL
-    time.sleep(0.2)
+    deadline_clock.now += 20
     with pytest.raises(DeadlineExceeded, match="waiting to try again") as caught:
         steps.send(None)
     assert caught.value.status == 503
@@ -120,7 +146,7 @@ def test_a_cancelled_call_returns_its_retry_to_the_budget() -> None:
     assert free == FLOOR
 
 
-def test_one_suspect_of_a_model_is_on_its_way() -> None:
+def test_a_model_has_one_slot_for_suspects() -> None:
     gate = SuspectGate()
     assert gate.try_acquire("a")
     assert not gate.try_acquire("a")
@@ -130,9 +156,7 @@ def test_one_suspect_of_a_model_is_on_its_way() -> None:
 
 
 @both
-def test_suspects_are_tried_again_one_at_a_time(kind: type[Client]) -> None:
-    from client_wire import WORKER_DIED, Received, http
-
+def test_suspects_are_retried_one_at_a_time(kind: type[Client]) -> None:
     seen: dict[bytes, int] = {}
     now = most = 0
     lock = threading.Lock()
@@ -157,28 +181,26 @@ def test_suspects_are_tried_again_one_at_a_time(kind: type[Client]) -> None:
     assert most == 1
 
 
-def test_a_suspect_does_not_wait_longer_than_half_of_its_time() -> None:
+def test_a_call_waits_for_the_slot_for_half_of_its_time(deadline_clock: Clock) -> None:
     retry_state = RetryState()
-    assert retry_state.suspect_gate.try_acquire("m")  # and never leaves
+    assert retry_state.suspect_gate.try_acquire("m")  # by another call
     context = CallContext(
-        Addresses("http://server", None, None), NoToken(), Deadline(0.6), retry_state=retry_state
+        Addresses("http://server", None, None), NoToken(), Deadline(20), retry_state=retry_state
     )
     steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
-    step = steps.send(None)
-    started = time.monotonic()
-    step = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
-    while isinstance(step, Pause):
-        time.sleep(step.seconds)
-        step = steps.send(None)
+    steps.send(None)
+    died = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
+    step, paused = after_pauses(steps, died, deadline_clock)
     assert isinstance(step, HTTPRequest)
-    assert 0.2 < time.monotonic() - started < 0.5
+    assert paused == pytest.approx(10, abs=0.2)  # and a backoff
     with pytest.raises(StopIteration):
         steps.send(HTTPResponse(200, "", {}, b"{}"))
-    assert not retry_state.suspect_gate.try_acquire("m")  # it was not this call's to give back
+    assert not retry_state.suspect_gate.try_acquire("m")  # the other call still holds it
 
 
-def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vestal.client.retry_state.SLOT_SECONDS", 0.05)
+def test_without_a_deadline_a_call_waits_for_the_slot_for_slot_seconds(
+    deadline_clock: Clock,
+) -> None:
     retry_state = RetryState()
     assert retry_state.suspect_gate.try_acquire("m")
     context = CallContext(
@@ -186,9 +208,8 @@ def test_without_a_deadline_a_suspect_waits_for_a_while(monkeypatch: pytest.Monk
     )
     steps = send(context, ApiCall("inference", "POST", "/predictions/m", model="m"))
     steps.send(None)
-    step = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
-    while isinstance(step, Pause):
-        time.sleep(step.seconds)
-        step = steps.send(None)
+    died = steps.send(HTTPResponse(507, "", {}, b'{"message": "Worker died."}'))
+    step, paused = after_pauses(steps, died, deadline_clock)
     assert isinstance(step, HTTPRequest)
+    assert paused == pytest.approx(SLOT_SECONDS, abs=0.2)  # and a backoff
     steps.close()

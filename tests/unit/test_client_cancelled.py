@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
-import pytest
 from client_wire import Connection, WireServer, http, until
 
 from vestal import (
@@ -15,26 +13,27 @@ from vestal import (
 
 
 def test_a_cancelled_call_ends_at_once_and_leaves_the_client_usable() -> None:
-    def silent_once(connection: object) -> None:
-        first = connection.receive()  # type: ignore[attr-defined]
-        if first.path == "/predictions/slow":
-            connection.hang()  # type: ignore[attr-defined]
-        else:
-            connection.send(http(200, {}))  # type: ignore[attr-defined]
+    received = threading.Event()
 
-    async def cancel(url: str) -> float:
-        async with AsyncClient(url) as client:
+    def silent_once(connection: Connection) -> None:
+        first = connection.receive()
+        if first is not None and first.path == "/predictions/slow":
+            received.set()
+            connection.hang()
+        else:
+            connection.send(http(200, {}))
+
+    async def cancel(url: str) -> None:
+        async with AsyncClient(url, timeout=60) as client:
             task = asyncio.create_task(client.predict("slow", b"x"))
-            await asyncio.sleep(0.1)
-            started = time.monotonic()
+            assert await asyncio.to_thread(received.wait, 20)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task], timeout=30)  # the server hangs, the deadline is in 60 s
+            assert task.cancelled()
             assert (await client.predict("m", b"x")).value == {}
-            return time.monotonic() - started
 
     with WireServer(silent_once) as server:
-        assert asyncio.run(cancel(server.url)) < 0.5
+        asyncio.run(cancel(server.url))
 
 
 def test_many_cancelled_calls_leave_no_connection_and_a_usable_client() -> None:
@@ -51,7 +50,7 @@ def test_many_cancelled_calls_leave_no_connection_and_a_usable_client() -> None:
         with lock:
             there -= 1
 
-    async def cancel(url: str) -> float:
+    async def cancel(url: str) -> None:
         async with AsyncClient(url) as client:
             for number in range(240):
                 call = asyncio.create_task(client.predict("m", b"x"))
@@ -59,14 +58,11 @@ def test_many_cancelled_calls_leave_no_connection_and_a_usable_client() -> None:
                     await asyncio.sleep(0)
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
-            started = time.monotonic()
             await client.predict("m", b"last")
-            elapsed = time.monotonic() - started
             await asyncio.to_thread(until, lambda: there == 1)
-            return elapsed
 
     with WireServer(silent_but_for_the_last) as server:
-        assert asyncio.run(cancel(server.url)) < 0.5
+        asyncio.run(cancel(server.url))
 
 
 def test_a_call_that_is_cancelled_in_its_handshake_leaves_no_connection() -> None:

@@ -136,7 +136,7 @@ def test_a_client_certificate_is_sent(kind: type[Client], joined: bool, tmp_path
     with https_server(server_context(cert, key, client_ca=own_bundle)) as url:
         with kind(url, verify=bundle, cert=own, timeout=5) as client:
             assert client.predict("m", b"x").value == {"client": "caller-7"}
-            restored = pickle.loads(pickle.dumps(client if kind is Client else client._client))
+            restored = pickle.loads(pickle.dumps(getattr(client, "asynchronous", client)))
         assert repr(restored._options).startswith("<0 headers, verify=")
         assert restored._options.cert is not None
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from client_both import both
+from client_both import both, predictions
 from client_wire import HTTPServer, Received, error, http, until
 
 from vestal import Client, ClientError, InvalidInput, Prediction, RequestRefused, UsageError
@@ -35,7 +34,7 @@ def test_calls_of_one_thread_share_a_connection(kind: type[Client]) -> None:
 
 
 @both
-def test_many_keep_their_order_and_their_own_errors(kind: type[Client]) -> None:
+def test_predict_many_keeps_the_order_and_returns_errors(kind: type[Client]) -> None:
     inputs = [b"a", b"bad", b"c", None, b"e"]
     with HTTPServer(echo) as server, kind(server.url) as client:
         results = client.predict_many("m", inputs, concurrency=3)
@@ -44,7 +43,7 @@ def test_many_keep_their_order_and_their_own_errors(kind: type[Client]) -> None:
 
 
 @both
-def test_many_have_their_concurrency_bounded_and_their_inputs_read_late(kind: type[Client]) -> None:
+def test_predict_many_bounds_concurrency_and_reads_inputs_lazily(kind: type[Client]) -> None:
     running = most = ahead = 0
     lock = threading.Lock()
 
@@ -53,7 +52,7 @@ def test_many_have_their_concurrency_bounded_and_their_inputs_read_late(kind: ty
         with lock:
             running += 1
             most = max(most, running)
-        time.sleep(0.01)  # long enough for others to be in work too
+        until(lambda: most == 4)
         with lock:
             running -= 1
         return echo(request)
@@ -68,13 +67,13 @@ def test_many_have_their_concurrency_bounded_and_their_inputs_read_late(kind: ty
 
         results = client.predict_many("m", inputs(), concurrency=4)
         assert server.connections <= 4
-    assert [int(result["echo"]) for result in results] == list(range(40))
+    assert [int(result["echo"]) for result in predictions(results)] == list(range(40))
     assert most == 4
     assert ahead <= 4
 
 
 @both
-def test_many_stop_when_the_inputs_fail(kind: type[Client]) -> None:
+def test_predict_many_raises_the_error_of_the_inputs(kind: type[Client]) -> None:
     def inputs() -> Iterator[bytes]:
         yield b"a"
         raise RuntimeError("no more")
@@ -91,21 +90,22 @@ def test_many_stop_when_the_inputs_fail(kind: type[Client]) -> None:
     ["text", b"bytes", bytearray(b"b"), {"a": 1}, Path("a.png"), 3, np.array(1), io.BytesIO(b"b")],
     ids=lambda value: type(value).__name__,
 )
-def test_many_refuse_a_single_input(kind: type[Client], inputs: Any) -> None:
+def test_predict_many_rejects_a_single_input(kind: type[Client], inputs: Any) -> None:
     with kind("http://127.0.0.1:1") as client:
         with pytest.raises(UsageError, match="expected a list"):
             client.predict_many("m", inputs)
-        for concurrency in (0, "3", 1.5, True, None):
+        invalid: tuple[Any, ...] = (0, "3", 1.5, True, None)
+        for concurrency in invalid:
             with pytest.raises(UsageError, match=f"concurrency is {concurrency!r}"):
                 client.predict_many("m", [b"x"], concurrency=concurrency)
 
 
 @both
-def test_many_send_the_rows_of_a_table(kind: type[Client]) -> None:
+def test_predict_many_sends_the_rows_of_a_table(kind: type[Client]) -> None:
     table = pd.DataFrame({"bmi": [0.5, 1.5], "sex": [1, 2]})
     with HTTPServer(echo) as server, kind(server.url) as client:
         results = client.predict_many("m", table)
-    rows = [json.loads(result["echo"]) for result in results]
+    rows = [json.loads(result["echo"]) for result in predictions(results)]
     assert rows == [{"bmi": 0.5, "sex": 1}, {"bmi": 1.5, "sex": 2}]
 
 
@@ -126,7 +126,7 @@ def test_an_input_that_raises_any_error_does_not_stop_the_others(kind: type[Clie
 
 
 @both
-def test_progress_is_reported_while_an_input_is_awaited(
+def test_progress_is_reported_while_predict_many_waits_for_an_input(
     kind: type[Client],
 ) -> None:
     reported: list[int] = []
@@ -147,8 +147,8 @@ def test_progress_is_reported_while_an_input_is_awaited(
 def test_threads_share_a_client(kind: type[Client]) -> None:
     # A second copy, on a busy machine, would open one more connection.
     with HTTPServer(echo) as server, kind(server.url, hedge=False) as client:
-        answers = client.predict_many("m", [str(n) for n in range(200)], concurrency=16)
-        assert [int(answer["echo"]) for answer in answers] == list(range(200))
+        results = client.predict_many("m", [str(n) for n in range(200)], concurrency=16)
+        assert [int(result["echo"]) for result in predictions(results)] == list(range(200))
         assert server.connections <= 16
 
 

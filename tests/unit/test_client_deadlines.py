@@ -44,7 +44,7 @@ from vestal.client.tokens import NoToken
         (never_reads, b"x" * 50_000_000, "sending the request"),
     ],
 )
-def test_a_server_that_stalls_is_left_at_the_deadline(
+def test_a_call_to_a_stalled_server_ends_at_the_deadline(
     kind: type[Client], behave: Callable[[Connection], None], body: bytes, phase: str
 ) -> None:
     with WireServer(behave) as server, kind(server.url) as client:
@@ -56,7 +56,7 @@ def test_a_server_that_stalls_is_left_at_the_deadline(
 
 
 @both
-def test_afull_backlog_is_left_at_the_deadline(kind: type[Client]) -> None:
+def test_connecting_to_a_full_backlog_ends_at_the_deadline(kind: type[Client]) -> None:
     with full_backlog() as (host, port), kind(f"http://{host}:{port}") as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
@@ -64,7 +64,7 @@ def test_afull_backlog_is_left_at_the_deadline(kind: type[Client]) -> None:
 
 
 @both
-def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -> None:
+def test_a_reused_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -> None:
     def second_is_silent(connection: Connection) -> None:
         connection.receive()
         connection.send(http(200, {"n": 1}))
@@ -79,7 +79,7 @@ def test_a_kept_connection_obeys_the_deadline_of_each_call(kind: type[Client]) -
 
 @both
 @pytest.mark.parametrize("how", ["path", "file object", "its own read"])
-def test_an_input_that_never_comes_is_left_at_the_deadline(
+def test_reading_an_input_ends_at_the_deadline(
     kind: type[Client], how: str, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"
@@ -106,14 +106,14 @@ def test_an_input_that_never_comes_is_left_at_the_deadline(
 
 @both
 @pytest.mark.parametrize("timeout", [1e300, 10**400, float("inf")])
-def test_a_deadline_past_all_clocks_is_none(kind: type[Client], timeout: float) -> None:
+def test_a_timeout_beyond_the_limit_means_no_deadline(kind: type[Client], timeout: float) -> None:
     answers = script(QUEUE_FULL, http(200, {}))
     with HTTPServer(answers) as server, kind(server.url, timeout=timeout) as client:
         assert client.predict("m", b"x").value == {}
 
 
 @both
-def test_retries_and_pauses_count_in_the_deadline(kind: type[Client]) -> None:
+def test_the_deadline_includes_retries_and_pauses(kind: type[Client]) -> None:
     with HTTPServer(script(QUEUE_FULL)) as server, kind(server.url) as client:
         with ends_at_the_deadline() as caught:
             client.predict("m", b"x", timeout=SECONDS)
@@ -168,14 +168,14 @@ def test_every_method_has_the_clients_timeout(kind: type[Client]) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), True, "3"])
-def test_an_invalid_timeout_is_refused_by_name(timeout: float) -> None:
+def test_the_error_for_an_invalid_timeout_names_it(timeout: float) -> None:
     with pytest.raises(UsageError, match="positive number of seconds"):
         Client("http://127.0.0.1:1", timeout=timeout)
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match="timeout is"):
         client.predict("m", b"x", timeout=timeout)
 
 
-def test_an_error_tells_whether_the_request_was_sent_before() -> None:
+def test_an_error_states_whether_the_request_was_sent() -> None:
     addresses = Addresses("http://h:1", None, None)
     context = CallContext(addresses, NoToken(), Deadline(1), RetryState())
     failed = CallErrors(ApiCall("inference", "POST", "/predictions/m"), "http://h:1", context)
@@ -184,7 +184,7 @@ def test_an_error_tells_whether_the_request_was_sent_before() -> None:
 
 
 def _port(sock: socket.socket) -> int:
-    """A port that is taken, and on which nobody listens."""
+    """A port in use, without a listener."""
     sock.bind(("127.0.0.1", 0))
     port: int = sock.getsockname()[1]
     return port

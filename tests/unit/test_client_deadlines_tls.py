@@ -93,7 +93,7 @@ def test_behind_a_proxy_that_speaks_tls_the_inner_handshake_obeys_the_deadline(
             client.predict("m", b"x", timeout=SECONDS)
 
 
-def test_pools_of_a_socks_proxy_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pools_of_a_socks_proxy_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     class SOCKS(PoolManager):
         pass
 
@@ -132,7 +132,7 @@ def _resolves_to(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, tuple[objec
     monkeypatch.setattr("vestal.client.sockets.socket.getaddrinfo", lambda *_, **__: answers)
 
 
-def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(
+def test_an_address_of_an_unsupported_family_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with HTTPServer(script(http(200, {}))) as server, Client(server.url) as client:
@@ -148,7 +148,7 @@ def _without_can(self: socket.socket, family: int, *args: int) -> None:
     socket.socket.__init__(self, family, *args)
 
 
-def test_an_address_that_never_responds_leaves_time_for_the_next(
+def test_an_address_without_a_response_leaves_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with full_backlog() as swallows, HTTPServer(script(http(200, {}))) as server:
@@ -159,9 +159,7 @@ def test_an_address_that_never_responds_leaves_time_for_the_next(
 
 
 @both
-def test_a_certificate_that_is_not_trusted_is_not_tried_again(
-    kind: type[Client], tmp_path: Path
-) -> None:
+def test_an_untrusted_certificate_is_not_retried(kind: type[Client], tmp_path: Path) -> None:
     context = server_context(*make_certificate(tmp_path)[:2])
 
     def behave(connection: Connection) -> None:

@@ -19,7 +19,7 @@ def blocks_of(page: str) -> list[str]:
 
 
 class Served(FakeTorchServe):
-    """Predicts too."""
+    """The fake server also returns predictions."""
 
     def _respond(self, request: Received) -> bytes:
         if request.path.startswith("/predictions/nobody"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from client_both import both
@@ -60,7 +61,7 @@ def failed(answer: bytes) -> ClientError:
         (http(500, [1, 2]), ServerFailed),
     ],
 )
-def test_a_status_becomes_its_error(answer: bytes, kind: type[ClientError]) -> None:
+def test_each_status_raises_its_error(answer: bytes, kind: type[ClientError]) -> None:
     assert type(failed(answer)) is kind
 
 
@@ -97,7 +98,7 @@ def test_every_error_class_has_a_hint() -> None:
         NoAddress,
         tree.WorkerDied,
         tree.NotReady,
-    }  # always reported with them
+    }  # raised with a message and a hint of their own
     for kind in vars(tree).values():
         if isinstance(kind, type) and issubclass(kind, ClientError) and kind not in own:
             assert kind("gone").hint
@@ -105,10 +106,13 @@ def test_every_error_class_has_a_hint() -> None:
 
 
 @pytest.mark.parametrize("management", ["http://127.0.0.1:1", None])
-def test_every_error_of_a_call_knows_its_model(management: str | None) -> None:
+def test_every_error_has_the_model_of_its_call(management: str | None) -> None:
     with Client("http://127.0.0.1:1", management=management, timeout=0.1) as client:
         for call in (client.describe, client.scale, client.unregister, client.set_default):
-            options = {"version": "1.0", **({"workers": 1} if call == client.scale else {})}
+            options: dict[str, Any] = {
+                "version": "1.0",
+                **({"workers": 1} if call == client.scale else {}),
+            }
             with pytest.raises(ClientError) as caught:
                 call("m", **options)
             assert (caught.value.model, caught.value.version) == ("m", "1.0")
@@ -132,7 +136,7 @@ def test_an_error_has_a_hint() -> None:
     assert str(caught).endswith(caught.hint)
 
 
-def test_the_tree_is_the_one_drawn_at_the_top_of_its_file() -> None:
+def test_the_docstring_draws_the_tree_of_errors() -> None:
     drawn = {}
     parents: list[tuple[int, str]] = []
     assert tree.__doc__ is not None
@@ -154,7 +158,7 @@ def test_the_tree_is_the_one_drawn_at_the_top_of_its_file() -> None:
     assert drawn == real
 
 
-def test_errors_are_the_builtin_ones_too() -> None:
+def test_errors_are_also_builtin_errors() -> None:
     assert issubclass(ClientError, VestalError)
     assert issubclass(DeadlineExceeded, TimeoutError)
     assert issubclass(ConnectionFailed, ConnectionError)
@@ -190,7 +194,7 @@ def test_errors_survive_pickling() -> None:
         ),
     ],
 )
-def test_a_date_to_wait_for_is_read_by_the_servers_own_clock(
+def test_a_retry_after_date_is_relative_to_the_clock_of_the_server(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert retry_after(HTTPResponse(503, "", headers, b"")) == seconds

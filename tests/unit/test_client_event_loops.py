@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from client_wire import Connection, HTTPServer, Received, WireServer, error, http
+from client_wire import Connection, HTTPServer, Received, WireServer, error, http, until
 
 from vestal import (
     AsyncClient,
     ClientError,
     DeadlineExceeded,
+    Prediction,
     ServerFailed,
     UsageError,
 )
@@ -63,7 +64,7 @@ def test_a_closed_asynchronous_client_raises_and_can_be_closed_again() -> None:
         asyncio.run(call(server.url))
 
 
-def test_closed_in_one_event_loop_it_serves_in_another() -> None:
+def test_a_client_closed_in_one_event_loop_works_in_another() -> None:
     async def call() -> object:
         answer = await client.predict("m", b"x")
         await client.close()
@@ -106,40 +107,41 @@ def test_a_child_after_a_fork_has_its_own_connections() -> None:
             runner.run(client.close())
 
 
-def test_an_upload_that_is_read_to_its_end_is_sent_in_pieces() -> None:
+def test_a_large_upload_is_received_unchanged() -> None:
     body = bytes(range(256)) * 2000
     with HTTPServer(lambda r: http(200, {"same": r.body == body})) as server:
 
-        async def call() -> object:
+        async def call() -> Prediction:
             async with AsyncClient(server.url) as client:
                 return await client.predict("m", body)
 
         assert asyncio.run(call()).value == {"same": True}
 
 
-def test_a_name_that_does_not_resolve_is_not_tried_again() -> None:
+def test_a_host_that_does_not_resolve_is_not_retried() -> None:
     async def call() -> None:
         async with AsyncClient("http://nobody.invalid:1") as client:
             await client.predict("m", b"x", timeout=20)
 
-    started = time.monotonic()
-    with pytest.raises(ClientError, match="connecting"):
+    with pytest.raises(ClientError, match="connecting") as caught:
         asyncio.run(call())
-    assert time.monotonic() - started < 10
+    assert caught.value.attempts == 1
 
 
-def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_limited_and_calls_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vestal.client.async_pool.CONNECTIONS", 4)
-    now = most = 0
+    now = most = hanging = 0
     lock = threading.Lock()
 
     def behave(connection: Connection) -> None:
-        nonlocal now, most
+        nonlocal now, most, hanging
         with lock:
             now += 1
             most = max(most, now)
         while (request := connection.receive()) is not None:
             if request.body == b"silent":
+                with lock:
+                    hanging += 1
                 connection.hang()
             connection.send(http(500 if request.body == b"bad" else 200, {}))
         with lock:
@@ -153,7 +155,7 @@ def test_connections_have_a_cap_and_calls_wait_for_one(monkeypatch: pytest.Monke
             )
             assert [type(result) is ServerFailed for result in results] == [True, False] * 20
             silent = [asyncio.create_task(client.predict("m", b"silent")) for _ in range(4)]
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(until, lambda: hanging == 4)
             with pytest.raises(DeadlineExceeded, match="waiting for one of 4 connections"):
                 await client.predict("m", b"good", timeout=0.3)
             for task in silent:

@@ -31,7 +31,7 @@ def echo(request: Received) -> bytes:
 
 
 def in_child(act: Callable[[], object], seconds: float = 30) -> object:
-    """What `act` returns in a child process; None if the child did not end in time."""
+    """Return the result of `act` in a child process; None if the child did not end in time."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -55,7 +55,7 @@ Calls = Callable[[list[str]], list[object]]
 
 
 def call_in_threads(calls: Calls, name: str) -> list[str]:
-    """Sends texts from many threads at once; those that got another answer than their own."""
+    """Send texts from many threads at once; return those that got a wrong response."""
     wrong: list[str] = []
 
     def run(thread: int) -> None:
@@ -75,7 +75,7 @@ def call_in_threads(calls: Calls, name: str) -> list[str]:
 
 
 def check_fork(calls: Calls) -> None:
-    """Forks while many threads call; parent and child then call from many threads each."""
+    """Fork while many threads call; then call from many threads of parent and child."""
     assert call_in_threads(calls, "before") == []
     parent: list[str] = []
     caller = threading.Thread(target=lambda: parent.extend(call_in_threads(calls, "parent")))
@@ -135,7 +135,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_a_lock_held_during_a_fork_stops_neither_calls_nor_the_end_of_the_child() -> None:
+def test_a_lock_held_during_a_fork_blocks_neither_calls_nor_exit() -> None:
     with HTTPServer(echo) as server:
         command = [sys.executable, "-W", "ignore", "-c", CHILD_ENDS, server.url]
         ended = subprocess.run(command, capture_output=True, timeout=20, text=True)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from client_both import both
 from client_losing import CUT, NEVER, Losing
+from client_stalling import LATE
 from client_wire import (
     BAD_TOKEN,
     QUEUE_FULL,
@@ -38,12 +39,12 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-Ask = Callable[..., "Future[Prediction]"]
+Send = Callable[..., "Future[Prediction]"]
 
 
 @pytest.fixture
-def ask(pool: ThreadPoolExecutor) -> Ask:
-    """Calls in another thread with the body "lost", after an answer that the client knows of."""
+def send(pool: ThreadPoolExecutor) -> Send:
+    """Send the body "lost" from another thread, after a first response."""
 
     def call(client: Client, timeout: float = 5, version: str | None = None) -> Future[Prediction]:
         assert client.predict("m", b"other", version=version).value == "other"
@@ -53,26 +54,24 @@ def ask(pool: ThreadPoolExecutor) -> Ask:
 
 
 @both
-def test_a_lost_request_of_a_single_caller_gets_the_response_to_its_copy(
-    kind: type[Client], ask: Ask
-) -> None:
+def test_a_lost_request_gets_the_response_to_its_copy(kind: type[Client], send: Send) -> None:
     with Losing(NEVER, SECOND) as server, kind(server.url, token="t") as client:
-        answer = ask(client).result()
+        answer = send(client).result()
         assert (answer.value, answer.attempts, server.seen) == ("second", 2, 2)
         assert client.predict("m", b"other").attempts == 1
 
 
 @both
-def test_a_copy_that_is_lost_too_is_followed_by_another_one(kind: type[Client], ask: Ask) -> None:
+def test_a_lost_copy_is_followed_by_another_copy(kind: type[Client], send: Send) -> None:
     with Losing(NEVER, NEVER, THIRD) as server, kind(server.url) as client:
-        assert ask(client, timeout=2).result().value == "third"
+        assert send(client, timeout=2).result().value == "third"
 
 
 @both
-def test_a_slow_request_keeps_its_first_copy(kind: type[Client], ask: Ask) -> None:
+def test_a_slow_request_keeps_its_first_copy(kind: type[Client], send: Send) -> None:
     copied = threading.Event()
     with Losing((copied, FIRST), NEVER) as server, kind(server.url) as client:
-        call = ask(client)
+        call = send(client)
         until(lambda: server.seen == 2)
         copied.set()
         answer = call.result()
@@ -80,7 +79,7 @@ def test_a_slow_request_keeps_its_first_copy(kind: type[Client], ask: Ask) -> No
 
 
 @both
-def test_the_very_first_request_that_is_lost_is_copied_at_half_of_its_time(
+def test_a_lost_first_request_is_copied_at_half_of_its_time(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hedging, "WITHOUT_HISTORY", 0.1)
@@ -91,9 +90,7 @@ def test_the_very_first_request_that_is_lost_is_copied_at_half_of_its_time(
 
 
 @both
-def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
-    kind: type[Client], ask: Ask
-) -> None:
+def test_the_first_request_of_a_version_is_not_copied_early(kind: type[Client], send: Send) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
             client.predict("m", b"lost", timeout=0.5)
@@ -103,12 +100,12 @@ def test_the_first_request_of_a_model_and_version_is_not_copied_soon(
 
 
 @both
-def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], ask: Ask) -> None:
+def test_copies_that_are_all_lost_end_at_the_deadline(kind: type[Client], send: Send) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="attempts"):
-            ask(client, timeout=1.5).result()
-        assert time.monotonic() - began < 2.2
+            send(client, timeout=1.5).result()
+        assert time.monotonic() - began < 1.5 + LATE
         assert 2 <= server.seen <= 1 + hedging.MOST_COPIES
 
 
@@ -131,13 +128,13 @@ failing = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 @both
 @failing
 def test_a_copy_that_fails_leaves_a_healthy_first_request_alone(
-    kind: type[Client], failure: bytes, ask: Ask
+    kind: type[Client], failure: bytes, send: Send
 ) -> None:
     with Losing(NEVER, failure, failure, failure, failure) as server:
         late = threading.Event()
         server._actions = ((late, FIRST), failure)
         with kind(server.url, token="t") as client:
-            call = ask(client, timeout=4)
+            call = send(client, timeout=4)
             until(lambda: server.seen >= 2)
             time.sleep(0.3)  # for the failure to be taken as the outcome
             late.set()
@@ -147,14 +144,14 @@ def test_a_copy_that_fails_leaves_a_healthy_first_request_alone(
 @both
 @failing
 def test_a_first_request_that_fails_leaves_a_healthy_copy_alone(
-    kind: type[Client], failure: bytes, ask: Ask
+    kind: type[Client], failure: bytes, send: Send
 ) -> None:
     copied, failed = threading.Event(), threading.Event()
     with (
         Losing((copied, failure), (failed, SECOND)) as server,
         kind(server.url, token="t") as client,
     ):
-        call = ask(client, timeout=4)
+        call = send(client, timeout=4)
         until(lambda: server.seen == 2)
         copied.set()
         time.sleep(0.3)  # for the failure to be taken as the outcome
@@ -163,30 +160,30 @@ def test_a_first_request_that_fails_leaves_a_healthy_copy_alone(
 
 
 @both
-def test_a_refusal_of_the_copy_is_one_of_the_input(kind: type[Client], ask: Ask) -> None:
+def test_a_rejected_copy_means_that_the_input_is_invalid(kind: type[Client], send: Send) -> None:
     refused = error(422, "InputError", "not for this model")
     with Losing(NEVER, refused) as server, kind(server.url) as client:
         with pytest.raises(RequestRefused, match="not for this model"):
-            ask(client).result()
+            send(client).result()
         assert server.seen == 2
 
 
 @both
 @pytest.mark.parametrize("failure", [WORKER_DIED, CUT], ids=["worker died", "cut"])
 def test_two_copies_that_fail_together_are_one_failure(
-    kind: type[Client], failure: bytes, ask: Ask
+    kind: type[Client], failure: bytes, send: Send
 ) -> None:
     both_sent = threading.Event()
     together = (both_sent, failure)
     with Losing(together, together, THIRD) as server, kind(server.url) as client:
-        call = ask(client)
+        call = send(client)
         until(lambda: server.seen == 2)
         both_sent.set()
         answer = call.result()
         assert (answer.value, answer.attempts) == ("third", 3)
     both_sent.clear()
     with Losing(together, together, failure) as server, kind(server.url) as client:
-        call = ask(client)
+        call = send(client)
         until(lambda: server.seen == 2)
         both_sent.set()
         with pytest.raises(WorkerDied, match="twice"):
@@ -195,7 +192,7 @@ def test_two_copies_that_fail_together_are_one_failure(
 
 @both
 def test_copies_that_die_one_after_the_other_are_two_deaths(
-    kind: type[Client], ask: Ask, monkeypatch: pytest.MonkeyPatch
+    kind: type[Client], send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vestal.client.retry.SAME_DEATH", 0.1)
     first, second = threading.Event(), threading.Event()
@@ -203,7 +200,7 @@ def test_copies_that_die_one_after_the_other_are_two_deaths(
         Losing((first, WORKER_DIED), (second, WORKER_DIED), THIRD) as server,
         kind(server.url) as client,
     ):
-        call = ask(client)
+        call = send(client)
         until(lambda: server.seen == 2)
         first.set()
         threading.Timer(0.5, second.set).start()
@@ -213,13 +210,13 @@ def test_copies_that_die_one_after_the_other_are_two_deaths(
 
 
 @both
-def test_a_death_and_a_full_queue_are_one_death(kind: type[Client], ask: Ask) -> None:
+def test_a_death_and_a_full_queue_are_one_death(kind: type[Client], send: Send) -> None:
     copied = threading.Event()
     with (
         Losing((copied, WORKER_DIED), (copied, QUEUE_FULL), WORKER_DIED) as server,
         kind(server.url) as client,
     ):
-        call = ask(client)
+        call = send(client)
         until(lambda: server.seen == 2)
         copied.set()
         with pytest.raises(WorkerDied):
@@ -228,21 +225,21 @@ def test_a_death_and_a_full_queue_are_one_death(kind: type[Client], ask: Ask) ->
 
 
 @both
-def test_a_deadline_names_what_the_copy_ended_in(kind: type[Client], ask: Ask) -> None:
+def test_the_error_names_the_failure_of_the_copy(kind: type[Client], send: Send) -> None:
     with Losing(NEVER, QUEUE_FULL) as server, kind(server.url) as client:
         with pytest.raises(DeadlineExceeded, match="no worker to serve") as caught:
-            ask(client, timeout=1).result()
+            send(client, timeout=1).result()
         assert caught.value.status == 503
 
 
 @both
-def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the_others(
-    kind: type[Client], ask: Ask
+def test_one_of_many_lost_requests_is_copied_until_a_response_arrives(
+    kind: type[Client], send: Send
 ) -> None:
     answer_the_scout = threading.Event()
     scout = (answer_the_scout, SECOND)
     with Losing(*[NEVER] * 8, scout, THIRD) as server, kind(server.url) as client:
-        calls = [ask(client, timeout=8)]
+        calls = [send(client, timeout=8)]
         until(lambda: server.seen == 1)
         with ThreadPoolExecutor(7) as others:
             calls += [others.submit(client.predict, "m", b"lost", timeout=8) for _ in range(7)]
@@ -255,10 +252,10 @@ def test_of_many_requests_lost_together_one_is_copied_until_a_response_shows_the
 
 
 @both
-def test_a_copy_draws_on_the_budget_of_retries(kind: type[Client], ask: Ask) -> None:
+def test_a_copy_counts_against_the_retry_budget(kind: type[Client], send: Send) -> None:
     with Losing(NEVER) as server, kind(server.url) as client:
-        call = ask(client, timeout=0.6)
-        retry_state = (client if kind is Client else client._client)._retry_state  # type: ignore[attr-defined]
+        call = send(client, timeout=0.6)
+        retry_state = getattr(client, "asynchronous", client)._retry_state
         with retry_state.budget._lock:
             retry_state.budget._retries = -10.0
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
@@ -267,8 +264,8 @@ def test_a_copy_draws_on_the_budget_of_retries(kind: type[Client], ask: Ask) -> 
 
 
 @both
-def test_without_hedging_nothing_is_sent_twice(kind: type[Client], ask: Ask) -> None:
+def test_without_hedging_no_request_is_copied(kind: type[Client], send: Send) -> None:
     with Losing(NEVER) as server, kind(server.url, hedge=False) as client:
         with pytest.raises(DeadlineExceeded, match="1 attempt"):
-            ask(client, timeout=0.8).result()
+            send(client, timeout=0.8).result()
         assert server.seen == 1

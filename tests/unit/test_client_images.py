@@ -27,9 +27,9 @@ def test_an_image_is_sent_as_png(mode: str) -> None:
 def gradient(mode: str) -> Image.Image:
     """Twelve pixels that differ in every band."""
     if mode in ("I", "F", "I;16"):
-        values = np.arange(12).reshape(3, 4) * (5000 if mode == "I;16" else 20)
+        numbers = np.arange(12).reshape(3, 4) * (5000 if mode == "I;16" else 20)
         kinds = {"I": np.int32, "F": np.float32, "I;16": np.uint16}
-        return Image.fromarray(values.astype(kinds[mode]))
+        return Image.fromarray(numbers.astype(kinds[mode]))
     bands = {"P": "RGB", "PA": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB", "1": "L"}.get(
         mode, mode
     )
@@ -86,7 +86,7 @@ def test_an_image_keeps_its_orientation(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("exif", [b"garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff"])
-def test_exif_data_that_cannot_be_read_count_as_none(exif: bytes) -> None:
+def test_unreadable_exif_data_is_ignored(exif: bytes) -> None:
     image = gradient("RGB")
     image.info["exif"] = exif
     with Image.open(io.BytesIO(encode(image).body)) as sent:
@@ -122,7 +122,7 @@ def test_a_tensor_that_is_an_image_is_sent_as_png() -> None:
         assert np.array_equal(np.asarray(image), pixels[0].numpy())
 
 
-def test_an_image_is_compressed_the_quickest_way() -> None:
+def test_an_image_uses_the_fastest_compression() -> None:
     pixels = np.random.default_rng(0).integers(0, 4, (40, 40, 3), dtype=np.uint8)
     quick = io.BytesIO()
     Image.fromarray(pixels).save(quick, format="PNG", compress_level=1)

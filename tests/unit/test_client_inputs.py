@@ -1,4 +1,4 @@
-"""Every kind of input reaches the server as it should."""
+"""How each kind of input is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_path_is_a_file_whatever_its_name(tmp_path: Path) -> None:
         assert (payload.body, payload.content_type) == (b"content", content_type)
 
 
-def test_a_str_is_text_even_where_a_file_has_that_name(
+def test_a_str_is_text_even_if_a_file_has_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_a_str_is_text_even_where_a_file_has_that_name(
         "a.model",
     ],
 )
-def test_a_text_that_looks_like_a_path_is_known(text: str) -> None:
+def test_text_that_looks_like_a_path_is_recognized(text: str) -> None:
     assert looks_like_path(text)
 
 
@@ -67,7 +67,7 @@ def test_a_text_that_looks_like_a_path_is_known(text: str) -> None:
     "text",
     ["It rains.", "pi is 3.14", "", "a\nb.png", "e.g. this", "x" * 2000 + ".png", "7", b"a.png"],
 )
-def test_a_text_that_is_no_path_is_known(text: object) -> None:
+def test_text_that_is_not_a_path_is_recognized(text: object) -> None:
     assert not looks_like_path(text)
 
 
@@ -77,7 +77,7 @@ def test_bytes_are_sent_unchanged(value: object) -> None:
     assert encode(value).content_type == "application/octet-stream"
 
 
-def test_a_file_object_is_read_from_where_it_stands(tmp_path: Path) -> None:
+def test_a_file_object_is_read_from_its_position(tmp_path: Path) -> None:
     path = tmp_path / "seven.png"
     path.write_bytes(b"skip-content")
     with path.open("rb") as file:
@@ -128,7 +128,7 @@ assert set(vestal.__all__) - {"UsageError", "VestalError"} <= set(vestal.client.
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_inputs_that_take_long_to_encode_are_recognized(tmp_path: Path) -> None:
+def test_inputs_that_are_slow_to_encode_are_recognized(tmp_path: Path) -> None:
     slow = [tmp_path, io.BytesIO(), Image.new("L", (1, 1)), np.zeros(3), torch.zeros(3)]
     slow += [{"a": {"b": np.zeros(3)}}, [torch.zeros(3)], ({"a": [np.zeros(3)]},)]
     assert all(takes_long(value) for value in slow)
@@ -149,7 +149,7 @@ def test_inputs_that_may_hang_are_recognized(tmp_path: Path) -> None:
 
 
 @both
-def test_a_text_is_never_a_file_to_any_method(
+def test_no_method_reads_a_str_as_a_file(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -165,7 +165,7 @@ def test_a_text_is_never_a_file_to_any_method(
 
 
 @both
-def test_where_a_text_that_looks_like_a_path_is_refused_the_hint_names_path(kind: Any) -> None:
+def test_the_hint_for_a_rejected_path_like_text_names_path(kind: Any) -> None:
     hint = "The input was sent as text. To send a file, pass pathlib.Path('seven.png')"
     with FakeServer() as server, kind(server.url) as client:
         server.answer("m", {"label": "7"})

@@ -68,7 +68,7 @@ def test_ctrl_c_ends_the_process_at_once(code: str) -> None:
     assert b"Exception ignored" not in errors
 
 
-def test_what_progress_raises_ends_the_call_at_once() -> None:
+def test_an_error_raised_by_progress_ends_the_call() -> None:
     ended = threading.Event()
 
     def behave(connection: Connection) -> None:

@@ -29,7 +29,7 @@ from vestal.client.encoding import encode
         torch.tensor([[1, 2], [3, 4]], dtype=torch.bfloat16),
     ],
 )
-def test_arrays_and_tensors_go_as_nested_lists(value: Any) -> None:
+def test_arrays_and_tensors_are_sent_as_nested_lists(value: Any) -> None:
     payload = encode(value)
     assert payload.content_type == "application/json"
     assert json.loads(payload.body) == {"data": [[1, 2], [3, 4]]}
@@ -46,7 +46,7 @@ def test_arrays_and_tensors_go_as_nested_lists(value: Any) -> None:
         (np.float32(0.5), '{"data":0.5}'),
     ],
 )
-def test_dicts_lists_and_numbers_go_as_json(value: object, text: str) -> None:
+def test_dicts_lists_and_numbers_are_sent_as_json(value: object, text: str) -> None:
     assert encode(value).body == text.encode()
 
 
@@ -58,7 +58,7 @@ def test_dicts_lists_and_numbers_go_as_json(value: object, text: str) -> None:
         np.zeros((0, 4), np.uint8),
         np.zeros((5, 4, 2), np.uint8),
         np.zeros((5, 4, 3), np.float32),
-        np.ma.masked_array(np.zeros((2, 2), np.uint8), [[0, 1], [0, 0]]),
+        np.ma.masked_array(np.zeros((2, 2), np.uint8), np.array([[0, 1], [0, 0]], bool)),
         torch.zeros(5, 4, 3, dtype=torch.uint8),
     ],
 )
@@ -132,7 +132,7 @@ def test_keys_other_than_strings_are_sent_if_they_stay_distinct() -> None:
     assert json.loads(encode(pd.Series([1.5, 2.5])).body) == {"0": 1.5, "1": 2.5}
 
 
-def test_bytes_inside_json_go_as_base64() -> None:
+def test_bytes_inside_json_are_sent_as_base64() -> None:
     assert encode({"data": b"raw", "target": "7"}).body == b'{"data":"cmF3","target":"7"}'
 
 

@@ -54,7 +54,7 @@ def test_a_description_is_typed() -> None:
     assert plain.raw["responseTimeout"] == plain.response_timeout == 120
 
 
-def test_an_address_that_is_not_the_management_address_raises() -> None:
+def test_an_address_other_than_the_management_address_raises() -> None:
     with HTTPServer(lambda _: http(200, b"hello")) as server, manager(server) as client:
         for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
             with pytest.raises(ServerFailed, match="usually port 8081"):
@@ -75,7 +75,7 @@ def test_an_address_that_is_not_the_management_address_raises() -> None:
         None,
     ],
 )
-def test_json_of_another_service_is_no_management_address(document: object) -> None:
+def test_json_of_another_service_is_rejected(document: object) -> None:
     with HTTPServer(lambda _: http(200, document)) as server, manager(server) as client:
         for call in (client.models, lambda: client.describe("m"), lambda: client.versions("m")):
             with pytest.raises(ServerFailed, match="usually port 8081"):
@@ -138,14 +138,14 @@ def test_ready_needs_every_worker_and_a_response() -> None:
         with pytest.raises(UsageError, match="without a model"):
             client.ready(version="1.0")
     with manager(server) as client:
-        assert not client.ready("up")  # nobody there
+        assert not client.ready("up")  # nothing listens there
 
 
 def test_waiting_ends_when_the_version_is_ready() -> None:
-    looks = count(1)
+    descriptions = count(1)
 
     def comes_up(version: Version) -> None:
-        if next(looks) == 3:
+        if next(descriptions) == 3:
             version.workers = [("9000", "READY", 5)]
 
     version = Version("1.0", "m-1.0.mar", [("9000", "UNLOADING", -1)], on_describe=comes_up)
@@ -153,7 +153,7 @@ def test_waiting_ends_when_the_version_is_ready() -> None:
         assert client.wait_ready("m").ready
 
 
-def test_waiting_ends_at_the_deadline_with_what_was_seen() -> None:
+def test_waiting_ends_at_the_deadline_with_the_last_state() -> None:
     version = Version("1.0", "m-1.0.mar", [("9000", "UNLOADING", 5)])
     with FakeTorchServe(m=[version]) as server, manager(server, timeout=0.3) as client:
         with pytest.raises(DeadlineExceeded, match="0 of 1 workers READY"):
@@ -179,10 +179,10 @@ def test_a_worker_that_keeps_dying_is_distinguished_from_one_that_loads() -> Non
 
 
 def test_a_registered_archive_is_found_and_waited_for() -> None:
-    looks = count(1)
+    descriptions = count(1)
 
     def comes_up(version: Version) -> None:
-        if next(looks) == 3:
+        if next(descriptions) == 3:
             version.workers = [("9000", "READY", 5)]
 
     with FakeTorchServe(m=[ready("1.0")]) as server, manager(server) as client:
@@ -217,10 +217,10 @@ def test_only_a_file_name_is_registered(archive: str) -> None:
 
 
 def test_scaling_waits_for_the_workers() -> None:
-    looks = count(1)
+    descriptions = count(1)
 
     def comes_up(version: Version) -> None:
-        if next(looks) == 3:
+        if next(descriptions) == 3:
             version.workers.append(("9001", "READY", 101))
 
     version = ready("1.0", on_describe=comes_up)
@@ -255,7 +255,7 @@ def test_the_default_is_not_removed_while_others_are_served() -> None:
 
 
 @both
-def test_a_version_that_is_there_is_waited_for_and_not_removed(kind: type[Client]) -> None:
+def test_registering_an_existing_version_waits_and_does_not_remove_it(kind: type[Client]) -> None:
     conflict = error(
         409,
         "ConflictStatusException",

@@ -72,9 +72,9 @@ def test_an_unknown_metric_or_label_is_an_error(
     name: str, labels: dict[str, str], message: str
 ) -> None:
     metrics = ServerMetrics.parse(PAGE)
-    for ask in (metrics.total, metrics.find):
+    for read in (metrics.total, metrics.find):
         with pytest.raises(UnknownMetric, match=re.escape(message)) as caught:
-            ask(name, **labels)
+            read(name, **labels)
         assert isinstance(caught.value, ClientError)
 
 
@@ -103,10 +103,10 @@ def test_labels_may_have_any_name() -> None:
 
 
 @pytest.mark.parametrize("page", ["<html><body>hello</body></html>", '{"models": []}', "a{b 1"])
-def test_a_page_of_another_service_is_no_metrics_page(page: str) -> None:
+def test_a_page_of_another_service_is_rejected(page: str) -> None:
     with pytest.raises(ServerFailed, match=r"usually port 8082"):
         ServerMetrics.parse(page)
 
 
-def test_an_empty_page_is_no_samples() -> None:
+def test_an_empty_page_has_no_samples() -> None:
     assert len(ServerMetrics.parse("\n")) == 0

@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @both
-def test_nothing_is_sent_twice_while_it_takes_no_longer_than_others_do(kind: type[Client]) -> None:
+def test_a_request_as_slow_as_others_is_not_copied(kind: type[Client]) -> None:
     def slow(connection: Connection) -> None:
         while (received := connection.receive()) is not None:
             seen.append(received.body)
@@ -55,7 +55,7 @@ def test_a_response_that_is_being_received_is_not_lost(kind: type[Client]) -> No
         assert server.connections == 1
 
 
-def test_a_scout_without_a_response_is_followed_by_another_one_after_a_while(
+def test_another_scout_is_sent_if_the_first_gets_no_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = hedging.ResponseHistory()
@@ -77,7 +77,7 @@ def test_each_operation_model_and_version_has_its_own_history() -> None:
 
 
 @both
-def test_a_slow_explanation_is_no_lost_prediction(kind: type[Client]) -> None:
+def test_slow_explanations_do_not_affect_predictions(kind: type[Client]) -> None:
     def answer(connection: Connection) -> None:
         while (received := connection.receive()) is not None:
             time.sleep(0.5 if received.path.startswith("/explanations") else 0)

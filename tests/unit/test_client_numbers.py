@@ -48,7 +48,7 @@ LENGTHS = {
 
 
 def once(answer: bytes) -> WireServer:
-    """A server that answers one request of each connection."""
+    """A server that responds to one request of each connection."""
 
     def behave(connection: Connection) -> None:
         connection.receive()
@@ -61,7 +61,7 @@ def once(answer: bytes) -> WireServer:
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("headers", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("timeout", [5, None])
-def test_a_wait_of_years_is_not_begun(
+def test_a_retry_after_of_years_is_not_waited_for(
     kind: type[Client], status: int, headers: dict[str, str], timeout: float | None
 ) -> None:
     with (
@@ -75,9 +75,7 @@ def test_a_wait_of_years_is_not_begun(
 
 @both
 @pytest.mark.parametrize("headers", NONSENSE.values(), ids=NONSENSE)
-def test_a_wait_that_is_no_number_counts_as_none(
-    kind: type[Client], headers: dict[str, str]
-) -> None:
+def test_an_invalid_retry_after_is_ignored(kind: type[Client], headers: dict[str, str]) -> None:
     with (
         once(http(503, b"", **headers)) as server,
         kind(server.url) as client,
@@ -89,7 +87,7 @@ def test_a_wait_that_is_no_number_counts_as_none(
 
 @both
 @pytest.mark.parametrize("rest", LENGTHS.values(), ids=LENGTHS)
-def test_a_length_that_cannot_be_is_an_error_of_the_client(kind: type[Client], rest: bytes) -> None:
+def test_an_invalid_content_length_raises_a_client_error(kind: type[Client], rest: bytes) -> None:
     with (
         once(b"HTTP/1.1 200 OK\r\n" + rest) as server,
         kind(server.url) as client,
@@ -100,7 +98,7 @@ def test_a_length_that_cannot_be_is_an_error_of_the_client(kind: type[Client], r
 
 @both
 @pytest.mark.parametrize("status", [200, 404, 500, 503])
-def test_json_that_is_nested_too_deep_is_text(kind: type[Client], status: int) -> None:
+def test_too_deeply_nested_json_is_text(kind: type[Client], status: int) -> None:
     deep = b"[" * 200_000 + b"]" * 200_000
     with once(http(status, deep)) as server, kind(server.url) as client:
         if status == 200:
@@ -113,7 +111,7 @@ def test_json_that_is_nested_too_deep_is_text(kind: type[Client], status: int) -
 @both
 @pytest.mark.parametrize("field", ["minWorkers", "responseTimeout", "batchSize"])
 @pytest.mark.parametrize("value", ["4", None, 1.5, [1]])
-def test_a_description_with_other_types_is_no_torchserve(
+def test_a_description_with_other_types_is_rejected(
     kind: type[Client], field: str, value: Any
 ) -> None:
     version = ready("1.0")

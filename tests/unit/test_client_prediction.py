@@ -48,7 +48,7 @@ def test_a_prediction_holds_the_facts_of_its_call(value: Any) -> None:
         assert each == prediction
 
 
-def test_items_are_those_of_the_value() -> None:
+def test_a_prediction_has_the_items_of_its_value() -> None:
     classes = prediction_of(b'{"label": "7", "top": [0.9, 0.1]}')
     assert classes["label"] == "7"
     assert "label" in classes
@@ -78,7 +78,8 @@ def test_predictions_are_equal_by_all_attributes_and_never_equal_a_bare_value() 
     prediction = prediction_of(b'{"label": "7"}')
     assert prediction == prediction_of(b'{"label": "7"}')
     assert prediction != replace(prediction, latency=0.6)
-    assert prediction != {"label": "7"}
+    value: object = {"label": "7"}
+    assert prediction != value
 
 
 def test_a_prediction_is_frozen() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_both import Blocking, both
@@ -62,10 +63,10 @@ def test_loopback_hosts_are_recognized(host: str, own: bool) -> None:
 def test_addresses_of_the_ready_file_have_no_proxy(
     kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = "http://192.0.2.1:8080"  # as inference_address may be; nobody is there
+    address = "http://192.0.2.1:8080"  # a valid inference_address; nothing listens there
     (tmp_path / ".vestal").mkdir()
     addresses = {"inference": address, "management": address, "metrics": address}
-    ready = {**addresses, "key_file": None, "models": [], "pid": os.getpid()}
+    ready: dict[str, Any] = {**addresses, "key_file": None, "models": [], "pid": os.getpid()}
     (tmp_path / ".vestal" / "ready.json").write_text(json.dumps(ready))
     monkeypatch.chdir(tmp_path)
     with HTTPServer(lambda _: FORBIDDEN) as proxy:
@@ -134,7 +135,7 @@ def test_a_proxy_that_refuses_connections_is_named(
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "foo://x", "http://", "http://p:port"])
-def test_a_proxy_that_cannot_be_used_refuses_only_what_needs_it(
+def test_an_unusable_proxy_affects_only_addresses_that_need_it(
     kind: type[Client], proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
@@ -155,7 +156,7 @@ def test_a_password_in_a_wrong_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatc
     assert without_credentials("http://me:secret@[::1]:3128") == "http://[::1]:3128"
 
 
-def test_no_proxy_keeps_its_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "p:3128")
     monkeypatch.setenv("NO_PROXY", "inside.test,10.0.0.0/8,other.test:8081")
     addresses = [
@@ -177,7 +178,7 @@ def test_a_proxy_of_one_address_is_not_used_for_another(monkeypatch: pytest.Monk
                     client.models()
 
 
-def test_a_command_is_not_refused_for_a_proxy() -> None:
+def test_a_command_works_with_an_unusable_proxy() -> None:
     with HTTPServer(lambda _: http(200, {"label": "7"})) as server:
         done = subprocess.run(
             [sys.executable, "-m", "vestal", "predict", "m", "--url", server.url, "--text", "a"],

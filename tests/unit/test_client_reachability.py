@@ -17,7 +17,7 @@ from client_both import both
 from client_wire import Connection, HTTPServer, WireServer, http
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded
-from vestal.client.flow import HTTPResponse, TransportFailure
+from vestal.client.flow import HTTPRequest, HTTPResponse, TransportFailure
 from vestal.client.reachability import ConnectionTracker, ReachedAddresses
 from vestal.configuration.ports import free_ports
 
@@ -26,7 +26,7 @@ REFUSED = TransportFailure("connecting", ConnectionRefusedError("refused"), sent
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address whose port is taken, without a listener."""
+    """An address whose port is in use, without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -41,7 +41,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @both
-def test_a_wrong_port_raises_after_about_three_seconds(kind: type[Client], nobody: str) -> None:
+def test_a_wrong_port_raises_before_the_deadline(kind: type[Client], nobody: str) -> None:
     with kind(nobody) as client:
         began = time.monotonic()
         with pytest.raises(ConnectionFailed) as caught:
@@ -50,7 +50,7 @@ def test_a_wrong_port_raises_after_about_three_seconds(kind: type[Client], nobod
     assert f"nothing listens at {nobody}; is the server running there?" in str(caught.value)
     assert "timeout=" not in str(caught.value)
     assert caught.value.attempts > 2
-    assert 2.9 < took < 15  # of 30
+    assert 2.9 < took < 30  # the deadline
 
 
 @both
@@ -72,11 +72,9 @@ def test_many_inputs_do_not_wait_one_after_another(
     kind: type[Client], nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with soon(monkeypatch), kind(nobody) as client:
-        began = time.monotonic()
         results = client.predict_many("m", [b"x"] * 100, concurrency=4)
-        took = time.monotonic() - began
     assert {type(result) for result in results} == {ConnectionFailed}
-    assert took < 10  # 100 / 4 times half a second would be 12.5
+    assert sum(result.attempts for result in results) < 200  # a call that waits needs 3 or more
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -101,7 +99,7 @@ def listening(port: int) -> Iterator[None]:
 
 
 @both
-def test_a_server_that_starts_meanwhile_is_waited_for(kind: type[Client]) -> None:
+def test_a_call_waits_for_a_server_that_is_starting(kind: type[Client]) -> None:
     (port,) = free_ports("127.0.0.1", 1)
     with ThreadPoolExecutor(1) as pool, kind(f"http://127.0.0.1:{port}") as client:
         call = pool.submit(client.predict, "m", b"x")
@@ -111,7 +109,7 @@ def test_a_server_that_starts_meanwhile_is_waited_for(kind: type[Client]) -> Non
 
 
 @both
-def test_a_server_that_was_reached_is_waited_for_until_the_deadline(
+def test_a_call_waits_for_a_reached_server_until_the_deadline(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (port,) = free_ports("127.0.0.1", 1)
@@ -136,14 +134,16 @@ def test_a_wrong_port_of_a_reached_server_raises(
             client.describe("m", timeout=20)
 
 
-def test_while_the_whole_server_is_away_its_other_ports_say_nothing() -> None:
+def test_refused_connections_do_not_count_while_the_server_is_down() -> None:
     reached = ReachedAddresses()
     reached.connected.add("http://a")
     contact = ConnectionTracker(reached, "http://b")
     left = []
     for pong in (REFUSED, REFUSED, HTTPResponse(200, "", {}, b"")):
         steps = contact.refused()
-        assert steps.send(None).url == "http://a/ping"
+        ping = steps.send(None)
+        assert isinstance(ping, HTTPRequest)
+        assert ping.url == "http://a/ping"
         time.sleep(0.05)
         with pytest.raises(StopIteration) as stop:
             steps.send(pong)

@@ -14,11 +14,11 @@ from vestal import Client, Conflict, NoAddress, NotReady, ServerFailed
 from vestal.mar.sample import parse_sample
 
 ANSWER = {"status": "done"}
-"""What the server answers to every prediction."""
+"""The response to every prediction."""
 
 
 def described(answer: Any, **other: Any) -> dict[str, Any]:
-    """What a Vestal handler describes to a client that asks for its sample."""
+    """Return a Vestal handler's description of itself, with its sample."""
     sample = {"input": "a.txt", "content_type": "text/plain", "answer": answer, **other}
     text = json.dumps({"base64": base64.b64encode(b"seven").decode(), **sample})
     return {"sample": {"text": text, "length": len(text)}}
@@ -33,7 +33,7 @@ def numbers(server: FakeTorchServe) -> list[str]:
 
 
 @both
-def test_a_version_with_the_packed_prediction_stays_and_one_with_another_is_removed(
+def test_a_version_stays_only_if_it_returns_the_packed_prediction(
     kind: type[Client],
 ) -> None:
     with FakeTorchServe() as server, kind(server.url, management=server.url) as client:
@@ -112,12 +112,13 @@ def test_a_sample_that_cannot_be_read_removes_the_version(
 
 def test_a_handler_without_a_sample_registers() -> None:
     with FakeTorchServe() as server, Client(server.url, management=server.url) as client:
-        for customized in ({}, {"pid": 100}, [], None, "text", {"sample": None}):
+        answers: tuple[Any, ...] = ({}, {"pid": 100}, [], None, "text", {"sample": None})
+        for customized in answers:
             stored(server, "1.0", customized=customized)
             client.register("m-1.0.mar")
             client.unregister("m", "1.0", drain=False)
 
 
-def test_the_tolerance_of_the_sample_counts() -> None:
+def test_the_tolerance_of_the_sample_is_applied() -> None:
     sample = parse_sample(described(1.0, tolerance=0.5)["sample"]["text"])
     assert (sample.input, sample.tolerance, sample.answer) == (b"seven", 0.5, 1.0)

@@ -18,7 +18,7 @@ from vestal.client import renewal
 
 @both
 def test_a_key_far_from_its_expiry_is_not_renewed(kind: type[Client], tmp_path: Path) -> None:
-    with KeyServer(tmp_path, seconds=11) as server, kind(**server.addresses()) as client:
+    with KeyServer(tmp_path, seconds=60) as server, kind(**server.addresses()) as client:
         assert client.predict("m", b"").attempts == 1
         assert server.renewals == []
 
@@ -59,8 +59,9 @@ def test_many_callers_renew_a_key_once(kind: type[Client], tmp_path: Path) -> No
 
 @both
 def test_a_key_that_another_process_has_renewed_is_read_again(
-    kind: type[Client], tmp_path: Path
+    kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(renewal, "GRACE", 20)
     with KeyServer(tmp_path) as server, kind(**server.addresses()) as client:
         client.predict("m", b"")
         server.writes = False
@@ -129,14 +130,17 @@ def test_a_clock_that_is_ahead_causes_few_renewals(kind: type[Client], tmp_path:
         kind(**server.addresses()) as one,
         kind(**server.addresses()) as two,
     ):
-        server.lifetime = 5  # what a clock that is 55 seconds ahead shows
+        server.lifetime = 5  # as seen by a clock that is 55 seconds ahead
         for _ in range(5):
             one.predict("m", b"")
             two.predict("m", b"")
         assert len(server.renewals) <= 2  # one per client, before it has seen a key change
 
 
-def test_an_incomplete_key_file_is_read_again(tmp_path: Path) -> None:
+def test_an_incomplete_key_file_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "GRACE", 20)
     with KeyServer(tmp_path) as server, Client(**server.addresses()) as client:
         server.key_file.write_text('{"inference": {"k')
         timer = threading.Timer(0.1, server.write)

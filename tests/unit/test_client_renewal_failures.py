@@ -7,10 +7,11 @@ import fcntl
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from client_keys import KeyServer
-from client_wire import BAD_TOKEN, HTTPServer, WireServer, error, http, until
+from client_wire import BAD_TOKEN, HTTPServer, WireServer, error, http
 
 from vestal import Client, TokenError, TokenExpired
 from vestal.client import renewal
@@ -66,14 +67,16 @@ def test_the_replaced_key_of_a_copy_has_expired(tmp_path: Path) -> None:
 def test_a_failed_renewal_is_retried_after_a_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "RETRY_SECONDS", 0.3)
+    now = time.monotonic()
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(renewal, "time", clock)
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         server.renewal_response = error(500, "InternalServerException", "no")
         client.predict("m", b"")
         client.predict("m", b"")
         assert server.renewals == ["inference"]
         server.renewal_response = None
-        until(lambda: client.predict("m", b"").attempts and len(server.renewals) > 1)
+        now += renewal.RETRY_SECONDS
         client.predict("m", b"")
         assert server.renewals == ["inference", "inference"]
 
@@ -103,7 +106,7 @@ def test_a_management_api_that_never_responds_delays_only_one_call(
         assert silent.connections == 1  # the later calls do not try to renew the key
 
 
-def test_on_a_file_system_without_locks_no_key_is_renewed(
+def test_a_key_is_not_renewed_on_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:
@@ -115,7 +118,7 @@ def test_on_a_file_system_without_locks_no_key_is_renewed(
         assert server.renewals == []
 
 
-def test_without_a_management_server_the_old_key_is_used(tmp_path: Path) -> None:
+def test_the_old_key_is_used_if_the_management_server_is_down(tmp_path: Path) -> None:
     with (
         KeyServer(tmp_path, seconds=5) as server,
         Client(server.url, management="http://127.0.0.1:1", key_file=server.key_file) as client,
@@ -135,7 +138,7 @@ def test_an_expired_key_that_cannot_be_renewed_raises(
         client.predict("m", b"")
 
 
-def test_without_a_usable_lock_file_no_key_is_renewed(tmp_path: Path) -> None:
+def test_a_key_is_not_renewed_without_a_usable_lock_file(tmp_path: Path) -> None:
     with KeyServer(tmp_path, seconds=5) as server, Client(**server.addresses()) as client:
         (tmp_path / "key_file.json.lock").mkdir()
         client.predict("m", b"")

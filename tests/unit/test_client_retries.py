@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from client_both import both
@@ -63,7 +64,9 @@ class Played:
                 if isinstance(step, Pause):
                     self.pauses.append(step.seconds)
                     outcome = None
-                elif step.url.endswith("/ping"):
+                    continue
+                assert isinstance(step, HTTPRequest)
+                if step.url.endswith("/ping"):
                     self.pings += 1
                     outcome = alive.pop(0) if alive else FINE
                 else:
@@ -97,6 +100,7 @@ def test_a_busy_server_or_proxy_is_retried(status: int) -> None:
 
 
 def test_a_server_that_was_reached_is_tried_until_the_deadline() -> None:
+    assert ADDRESSES.inference is not None
     for call in (PREDICT, REGISTER):
         retry_state = RetryState(ReachedAddresses([ADDRESSES.inference]))
         assert Played(*[REFUSED] * 50, FINE, call=call, retry_state=retry_state).response is FINE
@@ -114,7 +118,7 @@ def test_a_failure_that_the_input_may_cause_is_retried_once(
     assert "This input may kill the worker" in str(played.error)
 
 
-def test_a_dead_worker_and_a_late_break_share_the_single_retry() -> None:
+def test_a_dead_worker_and_a_broken_connection_share_one_retry() -> None:
     played = Played(DIED, CUT_LATE, FINE, call=PREDICT)
     assert isinstance(played.error, WorkerDied)
     assert len(played.requests) == 2
@@ -124,7 +128,7 @@ def test_other_retries_do_not_use_up_the_single_retry() -> None:
     assert Played(BUSY, DIED, BUSY, REFUSED, FINE, call=PREDICT).response is FINE
 
 
-def test_an_upload_that_is_cut_again_and_again_is_given_up() -> None:
+def test_an_upload_that_is_cut_repeatedly_raises() -> None:
     assert Played(CUT_EARLY, CUT_EARLY, FINE, call=PREDICT).response is FINE
     played = Played(CUT_EARLY, call=PREDICT)
     assert len(played.requests) == 3
@@ -183,12 +187,12 @@ def test_pauses_grow_with_full_jitter_up_to_the_cap(rng: random.Random) -> None:
         assert 0.95 * bound < max(drawn) <= bound
 
 
-def test_retry_after_is_honoured() -> None:
+def test_retry_after_is_respected() -> None:
     wait = HTTPResponse(503, "", {"retry-after": "7"}, b"")
     assert Played(wait, FINE, call=PREDICT).pauses == [7.0]
 
 
-def test_a_wait_past_the_deadline_is_not_begun() -> None:
+def test_a_pause_beyond_the_deadline_raises_at_once() -> None:
     wait = HTTPResponse(429, "", {"retry-after": "70"}, b"")
     played = Played(wait, FINE, call=PREDICT, timeout=60)
     assert isinstance(played.error, Overloaded)
@@ -218,9 +222,7 @@ def test_the_single_retry_after_a_break_waits_for_a_ping() -> None:
     played = Played(CUT_LATE, call=PREDICT, pings=[REFUSED] * 100, timeout=None)
     assert isinstance(played.error, ConnectionFailed)
     assert (len(played.requests), played.pings) == (1, WITHOUT_DEADLINE)
-    assert (
-        Played(DIED, FINE, call=PREDICT).pings == 0
-    )  # TorchServe sent the response, so it is alive
+    assert Played(DIED, FINE, call=PREDICT).pings == 0  # TorchServe responded
 
 
 def test_a_missing_model_is_retried_only_if_it_was_known_before_an_outage() -> None:
@@ -240,7 +242,7 @@ def test_a_missing_model_is_retried_only_if_it_was_known_before_an_outage() -> N
     assert len(played.requests) == 2
 
 
-def test_scaling_a_version_with_a_full_queue_is_tried_again() -> None:
+def test_scaling_a_version_with_a_full_queue_is_retried() -> None:
     full = HTTPResponse(500, "", {}, b'{"type": "IllegalStateException", "message": "Deque full"}')
     scale = ApiCall("management", "PUT", "/models/m", {"min_worker": "0"}, model="m")
     played = Played(full, full, FINE, call=scale)
@@ -249,14 +251,14 @@ def test_scaling_a_version_with_a_full_queue_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("refused", [BUSY, NOT_FOR_THIS_MODEL])
-def test_a_model_that_refused_a_request_is_known(refused: HTTPResponse) -> None:
+def test_a_model_that_rejected_a_request_is_known_to_exist(refused: HTTPResponse) -> None:
     unknown = HTTPResponse(404, "", {}, b'{"type": "ModelNotFoundException", "message": "m"}')
     retry_state = RetryState()
     assert Played(refused, call=PREDICT, retry_state=retry_state, timeout=0.3).error is not None
     assert Played(REFUSED, unknown, FINE, call=PREDICT, retry_state=retry_state).response is FINE
 
 
-def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_ends_after_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     retry_state = RetryState()
     Played(FINE, call=PREDICT, retry_state=retry_state)
     retry_state.outages.record_break()
@@ -266,12 +268,17 @@ def test_an_outage_is_over_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not retry_state.outages.broke_since_known("m")
 
 
-def test_a_deadline_that_passes_before_the_next_attempt_names_the_last_failure() -> None:
-    context = CallContext(ADDRESSES, NoToken(), Deadline(0.2), RetryState())
+def test_a_deadline_that_passes_before_the_next_attempt_names_the_last_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("vestal.client.deadline.time", clock)
+    context = CallContext(ADDRESSES, NoToken(), Deadline(20), RetryState())
     flow = send(context, PREDICT)
     flow.send(None)
     assert isinstance(flow.send(HTTPResponse(502, "", {}, b"")), Pause)
-    time.sleep(0.2)
+    now += 20
     with pytest.raises(DeadlineExceeded, match="before it was sent again, 1 attempt") as caught:
         flow.send(None)
     assert isinstance(caught.value.__cause__, ServerFailed)

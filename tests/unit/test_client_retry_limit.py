@@ -35,7 +35,7 @@ def test_retries_limit_the_attempts(kind: type[Client], retries: int, attempts: 
 
 
 @both
-def test_no_retries_hold_for_a_dead_worker_and_a_lost_request(kind: type[Client]) -> None:
+def test_retries_zero_applies_to_dead_workers_and_lost_requests(kind: type[Client]) -> None:
     def lose_one(connection: Connection) -> None:
         while (request := connection.receive()) is not None:
             if request.body == b"lost":
@@ -59,7 +59,7 @@ def test_no_retries_hold_for_a_dead_worker_and_a_lost_request(kind: type[Client]
 
 
 @both
-def test_no_retries_name_an_address_that_nothing_listens_at(kind: type[Client]) -> None:
+def test_retries_zero_names_an_address_without_a_listener(kind: type[Client]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with (
@@ -71,7 +71,7 @@ def test_no_retries_name_an_address_that_nothing_listens_at(kind: type[Client]) 
 
 
 @both
-def test_a_renewed_token_is_no_retry(kind: type[Client], tmp_path: Path) -> None:
+def test_a_renewed_token_does_not_count_as_a_retry(kind: type[Client], tmp_path: Path) -> None:
     key_file = tmp_path / "key_file.json"
     key_file.write_text('{"inference": {"key": "old-key"}}')
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_wire import HTTPServer, http
@@ -54,7 +55,7 @@ def test_no_argument_means_the_server_of_this_folder(project: Project) -> None:
     assert tokens == ["Bearer infer", "Bearer manage", None]
 
 
-def test_the_error_without_a_server_tells_how_to_start_one(project: Project) -> None:
+def test_the_error_without_a_server_names_the_command_that_starts_one(project: Project) -> None:
     with pytest.raises(ConnectionFailed, match="`vestal serve` starts one") as caught:
         Client()
     assert str(project.ready_file) in str(caught.value)
@@ -75,9 +76,7 @@ def test_a_server_that_starts_or_stops_is_named_with_its_time(
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", '{"phase": "starting", "pid": "x", "since": 0}', "dead"]
 )
-def test_an_invalid_phase_or_one_that_outlived_its_server_is_none(
-    project: Project, text: str
-) -> None:
+def test_an_invalid_or_outdated_phase_is_ignored(project: Project, text: str) -> None:
     if text == "dead":
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
@@ -118,7 +117,7 @@ def test_an_invalid_ready_file_is_named(project: Project) -> None:
         Client()
 
 
-def test_an_address_given_leaves_the_ready_file_alone(project: Project) -> None:
+def test_an_explicit_address_ignores_the_ready_file(project: Project) -> None:
     write_ready_file(project, "http://127.0.0.1:1", pid=os.getpid())
     with Client("http://127.0.0.1:2") as client:
         assert "127.0.0.1:1>" not in repr(client)
@@ -133,7 +132,7 @@ def test_an_address_given_leaves_the_ready_file_alone(project: Project) -> None:
         client.predict("m", b"x")
 
 
-WRONG = {
+WRONG: dict[object, str] = {
     "127.0.0.1:9180": "expected http://127.0.0.1:9180",
     "localhost": "expected http://localhost",
     "localhost:8080/serve": "expected http://localhost:8080/serve",
@@ -177,11 +176,12 @@ WRONG = {
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("name", ["url", "management", "metrics"])
 @pytest.mark.parametrize("address", WRONG)
-def test_a_wrong_address_is_an_error_of_the_clients_tree(
+def test_an_invalid_address_raises_a_client_error(
     kind: type[Client], name: str, address: object
 ) -> None:
+    options: dict[str, Any] = {name: address}
     with pytest.raises(InvalidAddress) as caught:
-        kind(**{name: address})
+        kind(**options)
     assert isinstance(caught.value, (ClientError, UsageError, ValueError))
     assert WRONG[address] in str(caught.value)
     assert str(caught.value).startswith(name)
@@ -195,7 +195,7 @@ def test_a_wrong_address_is_an_error_of_the_clients_tree(
         *("http://127.0.0.1:1/a/b%20c", "http://[fe80::1%25eth0]:1", "http://0.0.0.0:1"),
     ],
 )
-def test_a_right_address_is_taken(kind: type[Client], address: str) -> None:
+def test_a_valid_address_is_accepted(kind: type[Client], address: str) -> None:
     kind(address)
 
 
@@ -208,7 +208,7 @@ def test_a_right_address_is_taken(kind: type[Client], address: str) -> None:
         ("HTTPS_PROXY", "foo://127.0.0.1:1"),
     ],
 )
-def test_an_environment_that_cannot_be_used_is_refused(
+def test_an_invalid_environment_is_rejected(
     kind: type[Client], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -218,7 +218,7 @@ def test_an_environment_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_folder_of_certificates_is_taken(
+def test_a_folder_of_certificates_is_accepted(
     kind: type[Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))

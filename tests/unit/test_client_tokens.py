@@ -31,7 +31,7 @@ def write_keys(path: Path, inference: str, management: str = "mgmt", *, minutes:
 
 
 class TokenServer(HTTPServer):
-    """Takes one token, as TorchServe does."""
+    """A server that accepts one token, as TorchServe does."""
 
     def __init__(self, *good: str) -> None:
         super().__init__(self._check)
@@ -87,7 +87,7 @@ def test_a_key_file_has_a_key_for_each_address(kind: type[Client], tmp_path: Pat
 
 
 @both
-def test_without_a_token_none_is_sent_and_the_error_names_the_reason(kind: type[Client]) -> None:
+def test_the_error_without_a_token_names_the_reason(kind: type[Client]) -> None:
     with TokenServer(SECRET) as server, kind(server.url) as client:
         with pytest.raises(
             TokenError, match="requires a token, and this client has none"
@@ -110,7 +110,7 @@ def test_a_changed_key_file_is_read_again(kind: type[Client], tmp_path: Path) ->
 
 
 @both
-def test_a_refused_key_is_looked_up_once_more_whatever_the_time_stamp(
+def test_a_rejected_key_is_read_again_even_if_the_file_seems_unchanged(
     kind: type[Client], tmp_path: Path
 ) -> None:
     keys = tmp_path / "key_file.json"
@@ -125,7 +125,7 @@ def test_a_refused_key_is_looked_up_once_more_whatever_the_time_stamp(
 
 
 @both
-def test_a_refused_key_that_did_not_change_is_not_tried_again(
+def test_a_rejected_key_that_did_not_change_is_not_sent_again(
     kind: type[Client], tmp_path: Path
 ) -> None:
     keys = tmp_path / "key_file.json"
@@ -151,7 +151,7 @@ def test_an_expired_key_raises_token_expired(kind: type[Client], tmp_path: Path)
 
 
 @both
-def test_a_key_file_that_is_being_written_leaves_the_old_key(
+def test_the_old_key_is_used_while_the_key_file_is_written(
     kind: type[Client], tmp_path: Path
 ) -> None:
     keys = tmp_path / "key_file.json"

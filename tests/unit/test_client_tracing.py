@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from client_both import both
@@ -16,7 +17,7 @@ PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
 
 def echoes(request: Received) -> bytes:
-    """As Vestal's handlers do."""
+    """Send the trace headers back, as Vestal's handlers do."""
     headers = {
         name.replace("-", "_"): request.headers[name]
         for name in ("traceparent", "x-correlation-id")
@@ -46,7 +47,7 @@ def test_a_call_has_a_trace_of_its_own(kind: type[Client]) -> None:
 @pytest.mark.usefixtures("no_telemetry")
 def test_the_callers_own_trace_is_sent(kind: type[Client]) -> None:
     answers = iter([QUEUE_FULL, http(200, {}), http(200, {}), http(200, {})])
-    own = {"traceparent": PARENT, "correlation_id": "order-7"}
+    own: dict[str, Any] = {"traceparent": PARENT, "correlation_id": "order-7"}
     with HTTPServer(lambda _: next(answers)) as server, kind(server.url) as client:
         answer = client.predict("m", b"x", **own)
         client.predict_many("m", [b"y", b"z"], **own)
@@ -58,7 +59,7 @@ def test_the_callers_own_trace_is_sent(kind: type[Client]) -> None:
 
 
 @both
-def test_an_error_names_the_correlation(kind: type[Client]) -> None:
+def test_an_error_has_the_correlation_id(kind: type[Client]) -> None:
     refuses = error(400, "InputError", "no")
     with HTTPServer(lambda _: refuses) as server, kind(server.url) as client:
         with pytest.raises(RequestRefused) as refused:
@@ -82,7 +83,7 @@ def test_an_error_names_the_correlation(kind: type[Client]) -> None:
         {"traceparent": PARENT + "\n"},
     ],
 )
-def test_an_invalid_trace_header_is_refused_by_name(wrong: dict[str, str]) -> None:
+def test_the_error_for_an_invalid_trace_header_names_it(wrong: dict[str, Any]) -> None:
     [name] = wrong
     with Client("http://127.0.0.1:1") as client, pytest.raises(UsageError, match=name):
         client.predict("m", b"x", **wrong)
@@ -110,12 +111,13 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
 
 
 @both
-def test_a_call_is_a_span_that_the_header_names(kind: type[Client], telemetry: Telemetry) -> None:
+def test_the_header_names_the_span_of_the_call(kind: type[Client], telemetry: Telemetry) -> None:
     answers = iter([QUEUE_FULL, http(200, {})])
     with HTTPServer(lambda _: next(answers)) as server, kind(server.url) as client:
         answer = client.predict("mnist", b"x", traceparent=PARENT)
     [made] = telemetry.exporter.get_finished_spans()
     context = made.get_span_context()
+    assert context is not None
     assert made.name == "vestal.predict mnist"
     assert made.kind.name == "CLIENT"
     assert made.parent is not None

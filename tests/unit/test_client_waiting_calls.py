@@ -18,7 +18,7 @@ M = ("m", None)
 
 
 class Queue:
-    """Answers one request after another; refuses those that find `places` others waiting."""
+    """Serves one request at a time; rejects requests while `places` others wait."""
 
     def __init__(self, places: int, seconds: float = 0.005) -> None:
         self._places = threading.Semaphore(places)
@@ -48,7 +48,7 @@ def calls() -> WaitingCalls:
 
 @pytest.fixture
 def slow_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only answers let a call go: the budget alone would need minutes."""
+    """Only responses release a call: the budget alone would need minutes."""
     monkeypatch.setattr("vestal.client.retry_state.FLOOR", 1.0)
     monkeypatch.setattr("vestal.client.retry_state.RATIO", 0.0)
 
@@ -107,7 +107,7 @@ def test_without_responses_the_budget_releases_calls() -> None:
 
 
 @both
-def test_the_message_tells_a_version_without_workers(
+def test_the_error_names_a_version_without_workers(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vestal.client.waiting_calls.SILENCE", 0.1)
@@ -121,7 +121,7 @@ def test_the_message_tells_a_version_without_workers(
 
 
 @both
-def test_the_message_tells_a_full_queue_that_stands_still(
+def test_the_error_names_a_full_queue_without_progress(
     kind: type[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vestal.client.waiting_calls.SILENCE", 0.1)

@@ -8,9 +8,9 @@ import math
 import pytest
 
 from vestal.archive.comparing import Comparison, _count, _difference
-from vestal.archive.diff import BILL, Change, Changes, Member, compare
+from vestal.archive.diff import Change, Changes, Member, compare
 from vestal.inprocess.messages import Response
-from vestal.mar.layout import MANIFEST
+from vestal.mar.layout import BILL, MANIFEST
 
 
 def write(folder, *, config="batchSize: 8\nhandler: {top_k: 3}\n", weights=b"one", **bill):
