@@ -13,6 +13,8 @@ from benchmarks.client_chaos import drains, failures, killer, kills, prepare, re
 from benchmarks.client_server import Torchserve, torchserve
 from benchmarks.client_token_load import TokenLoad
 
+pytestmark = pytest.mark.slow
+
 TOKEN_SECONDS = 58
 """Keys are valid for 60 s and are renewed 10 s before they expire."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 
 import psutil
+import pytest
 from serving import END_SECONDS, START_SECONDS, archive, serving, until
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_command(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
@@ -19,6 +21,7 @@ def test_kill_9_of_the_command(tmp_path):
         server.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
@@ -46,6 +49,7 @@ def test_kill_9_of_torchserve(tmp_path):
         server.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_guardian(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import pytest
+
 from benchmarks.client_load import Load
 from benchmarks.client_server import torchserve
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_server_starts_while_callers_fill_the_queue_of_a_model() -> None:

@@ -55,8 +55,12 @@ def write_archive(store: Path, name: str, version: str, handler: str, config: st
     source.mkdir(parents=True)
     (source / f"{name}_handler.py").write_text(handler)
     (source / "model-config.yaml").write_text(config)
-    command = [Path(sys.executable).with_name("torch-model-archiver"), "--model-name", name]
-    options = ["--version", version, "--handler", source / f"{name}_handler.py"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("torch-model-archiver"),
+        "--model-name",
+        name,
+    ]
+    options: list[str | Path] = ["--version", version, "--handler", source / f"{name}_handler.py"]
     if config:
         options += ["--config-file", source / "model-config.yaml"]
     # torch-model-archiver stages in a temporary folder that only the model's name distinguishes.

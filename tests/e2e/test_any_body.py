@@ -117,6 +117,7 @@ def send(address, caller, model, headers, body):
     return reply.status_code, kept, value
 
 
+@pytest.mark.slow
 def test_the_same_responses_with_and_without_configuration(project, address, caller, tmp_path):
     """The plain TorchServe has neither Vestal nor a configuration."""
     models = ("mnist=mnist-1.0.mar", "doubler=doubler-1.0.mar")

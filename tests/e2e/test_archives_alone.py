@@ -14,6 +14,8 @@ from serving import plain_torchserve
 
 from vestal.mar.sample import find_difference, read_sample
 
+pytestmark = pytest.mark.slow
+
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 # Dependencies of TorchServe's wheel, and yaml, which its worker imports.
 ALWAYS = ("torchserve", "pyyaml", "torch", "numpy")

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from serving import serving, until
+
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs" / "guides" / "bring-your-weights.md"
 SECONDS = 240  # until a MobileNet has warmed up, 16 pictures of 224 x 224 at once

@@ -34,6 +34,7 @@ def test_archives_of_the_zoo_have_no_findings(zoo_project, name, run):
     assert (report.findings, report.ran) == ((), run)
 
 
+@pytest.mark.slow
 def test_archives_without_findings_serve_and_settings_that_are_errors_are_ignored(tmp_path):
     store = tmp_path / "store"
     store.mkdir()

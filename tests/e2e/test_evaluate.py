@@ -15,6 +15,8 @@ from vestal.cli.predict import predict
 from vestal.project import Project
 from vestal.server.server import Server
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["mnist=mnist-1.0.mar", "regression-1.0.mar", "gpt2-1.0.mar"]
 
 

@@ -8,6 +8,8 @@ import pytest
 from pages import run_page
 from serving import serving
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -18,7 +20,6 @@ def test_getting_started_ends_with_the_better_version_served(tmp_path):
     assert printed.endswith("[('mnist', '2.0')]\n")
 
 
-@pytest.mark.slow
 def test_write_a_handler_serves_a_detector(tmp_path):
     with serving(tmp_path / "project") as server:
         printed = run_page(DOCS / "guides" / "write-a-handler.md", server)

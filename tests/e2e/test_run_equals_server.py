@@ -35,6 +35,8 @@ RECEIVER = """
 import base64
 import json
 
+pytestmark = pytest.mark.slow
+
 def handle(data, context):
     if data is None:
         return None

@@ -8,10 +8,13 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 from serving import END_SECONDS, START_SECONDS, archive, serving, until
 
 from vestal.configuration.ports import free_ports
+
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -17,6 +17,8 @@ from serving import serving
 
 from vestal.model_folders import zoo
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 # Variables of the shell that could lead to this repository.

@@ -19,6 +19,8 @@ from vestal.inprocess.frontend import Frontend
 from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import zoo
 
+pytestmark = pytest.mark.slow
+
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 MUTATED = 10
 """Mutated bodies for each model."""

@@ -50,6 +50,7 @@ def python(folder, *arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_created_tests_pass(project):
     assert "7 passed" in python(project.root, "pytest", "-q", "models")
     left = {path.name for path in project.root.iterdir()}
@@ -62,6 +63,7 @@ def test_created_models_pass_ruff(project):
     python(REPOSITORY, "ruff", "format", "--check", "--no-cache", project.models)
 
 
+@pytest.mark.slow
 def test_created_models_pass_mypy(project):
     root, files = project.root.parent, []
     for number, folder in enumerate(sorted(project.models.iterdir())):

@@ -45,6 +45,7 @@ def test_an_archive_holds_what_a_worker_needs(trained_project):
     assert manifest["model"]["modelVersion"] == "1.0"
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes_eight_at_once_and_on_two_days(
     tmp_path, weights, monkeypatch
 ):
@@ -106,6 +107,7 @@ def test_packing_again_changes_nothing(tmp_path, weights):
     assert sorted(f.name for f in project.model_store.iterdir()) == ["index.json", "mnist-1.0.mar"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torchscript", "exported", "onnx"])
 def test_converted_weights_have_the_same_bytes_in_every_folder(tmp_path, engine):
     torch.manual_seed(0)

@@ -120,6 +120,7 @@ def test_settings_of_another_version_are_refused(tmp_path):
         resume(Project(tmp_path), "mnist")
 
 
+@pytest.mark.slow
 def test_a_resumed_training_gives_the_same_weights_as_an_uninterrupted_one(killed, tmp_path):
     folder = killed.runs / "regression" / "1"
     before = epochs_done(folder)

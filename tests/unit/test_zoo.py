@@ -213,6 +213,7 @@ def test_a_regression_standardizes_with_the_moments_of_its_data():
     assert (standard.std(0, correction=0) - 1).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_five_folds_of_diabetes_are_as_good_as_linear_regression(tmp_path):
     recipe = load_recipe(HERE, "regression")
     transform = load_transform(HERE, "regression", "transforms")

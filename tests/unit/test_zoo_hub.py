@@ -46,5 +46,5 @@ def test_it_is_packed_by_its_name(hub_at, tmp_path):
 
 
 def test_no_hub_is_an_error_that_says_what_to_do(hub_at, tmp_path):
-    with pytest.raises(VestalError, match=r"--weights FOLDER of a copy .*vestal train gpt2"):
+    with pytest.raises(VestalError, match=r"folder of a copy with --weights .*vestal train gpt2"):
         hub_at(tmp_path / "nothing")()
