@@ -27,6 +27,7 @@ ANSWERING = "def handle(data, context):\n    return ['ok' for _ in data or [None
 ZOO = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("run", [False, True], ids=["read", "run"])
 def test_archives_of_the_zoo_have_no_findings(zoo_project, name, run):

@@ -30,12 +30,12 @@ PARTS = (
     b"Content-Type: image/png\r\n\r\nDATA\r\n"
     b'--b\r\nContent-Disposition: form-data; name="t"\r\n\r\ntext\r\n--b--\r\n'
 )
+pytestmark = pytest.mark.slow
+
 # Returns the parts and headers of each request.
 RECEIVER = """
 import base64
 import json
-
-pytestmark = pytest.mark.slow
 
 def handle(data, context):
     if data is None:
