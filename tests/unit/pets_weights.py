@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
 from vestal.model_folders import find_model
@@ -56,3 +57,15 @@ class Evil:
 
     def __reduce__(self):
         return os.system, (f"touch {self.file}",)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project with the image classifier `pets`, for all tests of a module."""
+    return pets_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def state(project):
+    """The random weights of `pets`."""
+    return pets_module(project).state_dict()

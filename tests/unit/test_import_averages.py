@@ -6,24 +6,14 @@ import pytest
 import torch
 from pets_weights import (
     import_pets,
-    pets_module,
-    pets_project,
     prefixed,
     same_tensors,
     save_weights,
 )
+from pets_weights import project as project  # a fixture
+from pets_weights import state as state  # a fixture
 
 from vestal.errors import VestalError
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def state(project):
-    return pets_module(project).state_dict()
 
 
 def averaged(state):

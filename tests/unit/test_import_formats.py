@@ -12,8 +12,8 @@ from pets_weights import (
     LABELS,
     import_pets,
     pets_module,
-    pets_project,
 )
+from pets_weights import project as project  # a fixture
 from safetensors.torch import save_file
 
 from vestal.archive.pack import pack
@@ -25,11 +25,6 @@ from vestal.project import Project
 from vestal.scaffold import create
 from vestal.weights import saving
 from vestal_handlers.model_files import load_module
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")

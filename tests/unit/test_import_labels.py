@@ -8,25 +8,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from pets_weights import (
     import_pets,
-    pets_module,
-    pets_project,
     save_weights,
 )
+from pets_weights import project as project  # a fixture
+from pets_weights import state as state  # a fixture
 
 from vestal.archive.pack import pack
 from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError
 from vestal.inprocess import Input, LoadedArchive
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def state(project):
-    return pets_module(project).state_dict()
 
 
 def test_the_error_for_missing_labels_names_the_option(project, state, tmp_path):

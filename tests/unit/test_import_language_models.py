@@ -12,8 +12,8 @@ import torch
 from pets_weights import (
     LABELS,
     Evil,
-    pets_project,
 )
+from pets_weights import project as project  # a fixture
 from safetensors.torch import save_file
 
 from vestal.archive.pack import pack
@@ -24,11 +24,6 @@ from vestal.project import Project
 from vestal.scaffold import create
 from vestal.weights.import_weights import import_weights
 from vestal_handlers.model_files import load_module
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")

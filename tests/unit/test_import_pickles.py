@@ -22,26 +22,16 @@ from pets_weights import (
     LABELS,
     Evil,
     import_pets,
-    pets_module,
-    pets_project,
     same_tensors,
     save_weights,
 )
+from pets_weights import project as project  # a fixture
+from pets_weights import state as state  # a fixture
 from torch import nn
 
 from vestal.archive.pack import pack
 from vestal.errors import VestalError
 from vestal.weights.import_weights import import_weights
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def state(project):
-    return pets_module(project).state_dict()
 
 
 @dataclasses.dataclass

@@ -11,28 +11,18 @@ from pets_weights import (
     LABELS,
     import_pets,
     pets_module,
-    pets_project,
     prefixed,
     same_tensors,
     save_weights,
 )
+from pets_weights import project as project  # a fixture
+from pets_weights import state as state  # a fixture
 
 from vestal.errors import UsageError, VestalError
 from vestal.project import Project
 from vestal.scaffold import create
 from vestal.weights.checkpoints import unwrap_keys
 from vestal.weights.import_weights import import_weights
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return pets_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def state(project):
-    return pets_module(project).state_dict()
-
 
 WRAPPINGS = {
     "plain": lambda state: state,

@@ -16,7 +16,7 @@ from vestal.client.flow import Flow, HTTPRequest, HTTPResponse, Outcome, Transpo
 PING = 5.0  # time limit of a ping, in seconds
 GIVE_UP = 3.0  # seconds after which a call gives up on an address that was never reached
 AT_ONCE = 1.0
-"""For so many seconds after a call gave up, other calls give up at the first refused connection."""
+"""Seconds after a call gave up in which other calls give up at the first refused connection."""
 
 
 class ReachedAddresses:

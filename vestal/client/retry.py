@@ -39,7 +39,7 @@ from vestal.client.hedging import HedgingPolicy, ResponseHistory
 from vestal.client.reachability import GIVE_UP, PING, ConnectionTracker
 from vestal.client.waiting_calls import ServedVersion, wait_in_line
 
-BROKEN_WHILE_SENDING = 3  # after so many uploads that the server or proxy resets, the call fails
+BROKEN_WHILE_SENDING = 3  # uploads that the server or a proxy may reset before the call fails
 SAME_DEATH = 1.0
 """Seconds within which the failures of two copies count as the death of one worker; a new worker
 takes longer to start."""

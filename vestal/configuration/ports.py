@@ -1,4 +1,4 @@
-"""TorchServe's listening addresses: free ports, and the owners of others."""
+"""TorchServe's listening addresses: free ports, and the processes that use a taken one."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from vestal.training.datasets import SPLIT_SEED, split
 FEWEST_ROWS = 12  # in a table: R2 requires two rows, and a tenth of the rows is for validation
 FEWEST = 10  # texts in a class: fewer cannot be split in three
 SHOWN = 60  # characters of a cell in a message
-PIECES = 40  # a plain text is cut into so many pieces, and whole pieces are held out
+PIECES = 40  # a plain text is split into this many pieces; whole pieces are held out
 
 
 @dataclass(frozen=True)
