@@ -1,0 +1,82 @@
+"""`vestal.fleet.priority`: workers that start use only idle CPU time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from vestal.fleet import priority
+
+THREADS = """
+import subprocess, sys, threading
+wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+child = subprocess.Popen(wait, stdin=subprocess.PIPE)
+def work():
+    threading.Thread(target=lambda: lines.wait()).start()
+    lines.wait()
+lines = threading.Event()
+for _ in range(3):
+    threading.Thread(target=work).start()
+print(child.pid, flush=True)
+sys.stdin.read()
+lines.set()
+child.stdin.close()
+child.wait()
+"""
+
+
+@pytest.fixture
+def family():
+    """Processes of a parent with several threads and a child."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child = int(process.stdout.readline())
+    yield process.pid, child
+    process.communicate()
+
+
+def policies(*pids):
+    return {
+        os.sched_getscheduler(thread.id) for pid in pids for thread in psutil.Process(pid).threads()
+    }
+
+
+def test_all_threads_and_children_yield_until_they_are_restored(family):
+    priority.yield_to_others(family[0])
+    assert policies(*family) == {os.SCHED_IDLE}
+    if priority.is_reversible():
+        priority.restore(family[0])
+        assert policies(*family) == {os.SCHED_OTHER}
+
+
+def test_a_process_that_has_ended_is_ignored():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    priority.yield_to_others(ended.pid)
+    priority.restore(ended.pid)
+
+
+def test_the_answer_is_that_of_the_kernel():
+    """In a process that may not restore the policy, `is_reversible` is false."""
+    code = """
+import os, resource
+from vestal.fleet import priority
+resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
+if os.getuid() == 0:
+    os.setuid(65534)
+expected = True
+try:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+except PermissionError:
+    expected = False
+print(expected, priority.is_reversible())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected, answer = done.stdout.split()
+    assert answer == expected

@@ -1,0 +1,75 @@
+"""Let starting workers use only CPU time that nobody else needs.
+
+A worker that starts computes for 3 to 7 s (it imports torch and loads its model). At normal
+priority, it takes cores from workers that serve. With Linux' policy SCHED_IDLE, every other process
+preempts it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+
+import psutil
+
+_ROUNDS = 100
+_NICE_RANGE = 20
+
+
+def is_reversible() -> bool:
+    """Whether this process may set the policy, and set the normal policy again.
+
+    The latter needs CAP_SYS_NICE or a limit `RLIMIT_NICE` of 20 (systemd: `LimitNICE=0`).
+    """
+    if not hasattr(os, "SCHED_IDLE"):
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_NICE)[0]
+    if limit == resource.RLIM_INFINITY or limit >= _NICE_RANGE - os.getpriority(os.PRIO_PROCESS, 0):
+        return True
+    with contextlib.suppress(OSError, StopIteration):
+        status = Path("/proc/self/status").read_text()
+        effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+        return bool(int(effective.split()[1], 16) >> 23 & 1)  # CAP_SYS_NICE
+    return False
+
+
+def yield_to_others(pid: int) -> None:
+    """Give a process and its children the policy SCHED_IDLE; does nothing if they have ended."""
+    _set_policy(pid, os.SCHED_IDLE)
+
+
+def restore(pid: int) -> None:
+    """Give a process and its children the normal policy again."""
+    _set_policy(pid, os.SCHED_OTHER)
+
+
+def _set_policy(pid: int, policy: int) -> None:
+    for _ in range(_ROUNDS):
+        # A thread inherits the policy of the thread that creates it, also meanwhile.
+        others = [each for each in _threads(pid) if _policy(each) not in (policy, None)]
+        if not others:
+            return
+        for thread in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, os.sched_param(0))
+
+
+def _threads(pid: int) -> list[int]:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        found = []
+        for each in family:
+            with contextlib.suppress(psutil.Error):
+                found += [thread.id for thread in each.threads()]
+        return found
+    return []
+
+
+def _policy(thread: int) -> int | None:
+    try:
+        return os.sched_getscheduler(thread)
+    except ProcessLookupError:
+        return None
