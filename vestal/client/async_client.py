@@ -181,10 +181,16 @@ class AsyncClient(BaseClient):
         await self._run(verifying.verify, timeout, model, version, sample=sample)
 
     async def scale(
-        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: Timeout = DEFAULT,
     ) -> None:
         """Same as `Client.scale`."""
-        await self._run(lifecycle.scale, timeout, model, version, workers=workers)
+        await self._run(lifecycle.scale, timeout, model, version, workers=workers, wait=wait)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Same as `Client.set_default`."""

@@ -258,10 +258,16 @@ class Client(BaseClient):
         self._run(verifying.verify, timeout, model, version, sample=sample)
 
     def scale(
-        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: Timeout = DEFAULT,
     ) -> None:
-        """Set the number of workers and wait until they are READY; scaling down kills workers."""
-        self._run(lifecycle.scale, timeout, model, version, workers=workers)
+        """Set the number of workers, and wait for READY. Scaling down kills workers at once."""
+        self._run(lifecycle.scale, timeout, model, version, workers=workers, wait=wait)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Make a version the default; no request is lost."""
