@@ -139,6 +139,8 @@ class PlannedStep(BaseModel):
 
 
 class PlannedProblem(BaseModel):
+    """Why a version cannot be brought to what is desired."""
+
     model: str
     version: str
     reason: str
