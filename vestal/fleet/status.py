@@ -127,18 +127,23 @@ class Event(BaseModel):
 
 
 class PlannedStep(BaseModel):
-    """One step of a plan, for people. `change` is `1.0 -> 2.0` or `1 -> 2 workers`."""
+    """One step of a plan, for people.
+
+    `change` is `1.0 -> 2.0` or `1 -> 2 workers`. Memory of all workers in bytes; None: unknown.
+    """
 
     action: Literal["register", "verify", "switch", "settle", "scale", "remove"]
     model: str
     version: str
     change: str
     why: str
-    memory_before: int
-    memory_after: int
+    memory_before: int | None
+    memory_after: int | None
 
 
 class PlannedProblem(BaseModel):
+    """Why a version cannot be brought to what is desired."""
+
     model: str
     version: str
     reason: str
