@@ -98,6 +98,19 @@ class Revision(BaseModel):
     reason: str | None = None
 
 
+EventKind = Literal[
+    "started",
+    "progress",
+    "done",
+    "failed",
+    "repair",
+    "scale",
+    "note",
+    "converged",
+    "rejected",
+]
+
+
 class Event(BaseModel):
     """One event of the keeper. `number` increases by 1. `revision`: the one it works on.
 
@@ -108,17 +121,7 @@ class Event(BaseModel):
 
     number: int
     time: float
-    kind: Literal[
-        "started",
-        "progress",
-        "done",
-        "failed",
-        "repair",
-        "scale",
-        "note",
-        "converged",
-        "rejected",
-    ]
+    kind: EventKind
     revision: int
     model: str | None = None
     version: str | None = None
