@@ -48,7 +48,8 @@ def apply(
 ) -> None:
     """Make the running server match serving.yaml."""
     from vestal.fleet.keeper_client import KeeperClient
-    from vestal.fleet.serving_file import load, resolve
+    from vestal.fleet.resolving import resolve
+    from vestal.fleet.serving_file import load
     from vestal.project import Project
 
     project = Project.here()
@@ -58,7 +59,7 @@ def apply(
     desired = resolve(content, model_store(project), path.absolute().parent)
     base, before = client.desired()
     report = client.plan(desired)
-    source = source_of("vestal apply", path)
+    source = source_of("vestal apply", content)
     unchanged = desired == before and not report.steps and not report.problems
     if unchanged and (dry_run or source.sha256 == _applied(client)):
         print_unchanged(base, as_json)

@@ -17,6 +17,7 @@ from vestal.errors import VestalError
 if TYPE_CHECKING:
     from vestal.fleet.desired import Desired
     from vestal.fleet.keeper_client import KeeperClient
+    from vestal.fleet.serving_file import ServingFile
     from vestal.fleet.status import PlanReport, RevisionSummary, Source
     from vestal.project import Project
 
@@ -109,10 +110,9 @@ def refuse_problems(report: PlanReport, model: str | None) -> None:
         raise VestalError("\n".join([*reasons, "Nothing was changed."]))
 
 
-def source_of(command: str, file: Path | None = None) -> Source:
+def source_of(command: str, file: ServingFile | None = None) -> Source:
     """Return who makes a change, for the history."""
     from vestal.fleet.status import Source
-    from vestal.mar.index import sha256_of
 
     try:
         user = getpass.getuser()
@@ -120,7 +120,7 @@ def source_of(command: str, file: Path | None = None) -> Source:
         user = str(os.getuid())
     if file is None:
         return Source(command=command, user=user)
-    return Source(command=command, user=user, file=str(file), sha256=sha256_of(file))
+    return Source(command=command, user=user, file=str(file.path), sha256=file.sha256)
 
 
 def warn_about_file(project: Project, desired: Desired) -> None:
@@ -128,7 +128,8 @@ def warn_about_file(project: Project, desired: Desired) -> None:
     file = project.root / SERVING_FILE
     if not file.is_file():
         return
-    from vestal.fleet.serving_file import load, resolve
+    from vestal.fleet.resolving import resolve
+    from vestal.fleet.serving_file import load
 
     try:
         same = resolve(load(file), model_store(project), project.root) == desired

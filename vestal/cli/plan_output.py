@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +31,7 @@ def new_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines; long cells are folded, except in the first column."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     for index, name in enumerate(columns):
-        justify = "right" if name in right else "left"
+        justify: Literal["left", "right"] = "right" if name in right else "left"
         table.add_column(name, overflow="fold", no_wrap=index == 0, justify=justify)
     return table
 

@@ -44,7 +44,7 @@ def register(
     The first version of a model is its default version.
     """
     from vestal.fleet import changes
-    from vestal.fleet.serving_file import version_target
+    from vestal.fleet.resolving import version_target
     from vestal.mar.store import find_stored
     from vestal.project import Project
     from vestal.server.spec import read_spec
