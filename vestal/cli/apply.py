@@ -12,6 +12,7 @@ from vestal.cli.changing import (
     SERVING_FILE,
     ChangeTimeout,
     finish,
+    is_done,
     model_store,
     print_unchanged,
     source_of,
@@ -60,7 +61,7 @@ def apply(
     base, before = client.desired()
     report = client.plan(desired)
     source = source_of("vestal apply", content)
-    unchanged = desired == before and not report.steps and not report.problems
+    unchanged = desired == before and is_done(client, report)
     if unchanged and (dry_run or source.sha256 == _applied(client)):
         print_unchanged(base, as_json)
         return

@@ -62,7 +62,7 @@ def change_desired(
         after = change(before)
         report = client.plan(after)
         refuse_problems(report, model)
-        if after == before and not report.steps:
+        if after == before and is_done(client, report):
             print_unchanged(base, as_json)
             return
         try:
@@ -91,6 +91,12 @@ def finish(
     if not as_json:
         changes = ", ".join(revision.changes) or "nothing changed"
         out.print(f"Done: {changes} (revision {ended.number})", markup=False, soft_wrap=True)
+
+
+def is_done(client: KeeperClient, report: PlanReport) -> bool:
+    """Whether nothing is left to do, and the last change did not fail: then it is tried again."""
+    newest = client.revisions()[:1]
+    return not (report.steps or report.problems) and all(each.outcome == "done" for each in newest)
 
 
 def print_unchanged(revision: int, as_json: bool) -> None:
