@@ -19,10 +19,11 @@ from starlette.exceptions import HTTPException
 from vestal import __version__
 from vestal.errors import UsageError, VestalError
 from vestal.fleet.access import Access
+from vestal.fleet.changes import summarize
 from vestal.fleet.control import KeeperControl
 from vestal.fleet.desired import Desired
 from vestal.fleet.event_stream import EventStream
-from vestal.fleet.status import Event, PlanReport, Revision, Source, Status
+from vestal.fleet.status import Event, PlanReport, Revision, RevisionSummary, Source, Status
 
 MAX_BODY = 32_000_000
 """Bytes of a request's body; a desired state contains the inputs of its probes."""
@@ -158,9 +159,17 @@ def _add_reading(app: FastAPI, control: KeeperControl, stream: EventStream) -> N
         return control.plan(desired)
 
     @app.get("/v1/revisions", dependencies=_AUTHORIZED, responses=ERRORS)
-    def revisions() -> list[Revision]:
+    def revisions() -> list[RevisionSummary]:
         """The history of the desired state, newest first."""
-        return control.revisions()
+        return summarize(control.revisions())
+
+    @app.get("/v1/revisions/{number}", dependencies=_AUTHORIZED, responses=ERRORS)
+    def revision(number: int) -> Revision:
+        """One revision with its desired state."""
+        for each in control.revisions():
+            if each.number == number:
+                return each
+        raise HTTPException(404, f"there is no revision {number} in the history")
 
     @app.get(
         "/v1/events",
@@ -191,26 +200,32 @@ def _add_changing(app: FastAPI, control: KeeperControl) -> None:
     one_change = threading.Lock()
 
     @app.post("/v1/apply", dependencies=_AUTHORIZED, responses=ERRORS)
-    def apply(change: Change) -> Revision:
+    def apply(change: Change) -> RevisionSummary:
         """Change what is desired. The keeper works on it in the background."""
         with one_change:
             newest = control.status().revision
             if change.base is not None and change.base != newest:
                 message = f"revision {newest} was applied after revision {change.base} was read"
                 raise HTTPException(409, f"{message}; read /v1/desired again")
-            return control.apply(change.desired, change.source)
+            before = control.desired()
+            return _summary(control.apply(change.desired, change.source), before)
 
     @app.post("/v1/rollback", dependencies=_AUTHORIZED, responses=ERRORS)
-    def rollback(request: RollbackRequest) -> Revision:
+    def rollback(request: RollbackRequest) -> RevisionSummary:
         """Desire the previous version of a model again, or the whole previous revision."""
         with one_change:
-            return control.rollback(request.model, request.source)
+            before = control.desired()
+            return _summary(control.rollback(request.model, request.source), before)
 
     @app.post("/v1/stop", status_code=202, dependencies=_AUTHORIZED, responses=ERRORS)
     def stop() -> Accepted:
         """Stop the server: not ready, drain, stop."""
         control.request_stop()
         return Accepted()
+
+
+def _summary(made: Revision, before: Desired) -> RevisionSummary:
+    return summarize([made, made.model_copy(update={"desired": before})])[0]
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vestal.errors import UsageError
 from vestal.fleet.desired import Desired, ModelTarget, VersionTarget, Workers
+from vestal.fleet.status import Revision, RevisionSummary
 
 MAX_WORKERS = 1000
 """Workers of one version; more are a typing error."""
@@ -27,7 +28,7 @@ def parse_workers(text: str) -> Workers:
     if found is None:
         raise UsageError(f"workers are {text!r}; expected a number or MIN-MAX, such as 2 or 1-4")
     least, most = int(found[1]), int(found[2] or found[1])
-    if most < 1:
+    if least < 1:
         raise UsageError("0 workers cannot serve; to stop serving, use `vestal unregister`")
     if least > most:
         raise UsageError(
@@ -156,6 +157,22 @@ def find_version(target: ModelTarget, model: str, version: str) -> VersionTarget
 def describe(before: Desired, after: Desired) -> list[str]:
     """Describe the difference of two desired states, one sentence per change."""
     return list(_differences(before.models, after.models))
+
+
+def summarize(revisions: Sequence[Revision]) -> list[RevisionSummary]:
+    """Summarize a history, newest first."""
+    before = [each.desired for each in revisions[1:]] + [Desired()]
+    return [
+        RevisionSummary(
+            number=each.number,
+            time=each.time,
+            source=each.source,
+            outcome=each.outcome,
+            reason=each.reason,
+            changes=describe(older, each.desired),
+        )
+        for each, older in zip(revisions, before, strict=True)
+    ]
 
 
 def _differences(

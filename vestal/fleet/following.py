@@ -8,7 +8,7 @@ from collections.abc import Callable
 from vestal.client.errors import ConnectionFailed
 from vestal.errors import VestalError
 from vestal.fleet.keeper_client import KeeperClient, KeeperLost
-from vestal.fleet.status import Event, Revision
+from vestal.fleet.status import Event, RevisionSummary
 
 _SLICE_SECONDS = 5.0
 _RETURN_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Follower:
         self._after = 0
         self._instance = client.instance
 
-    def wait(self, number: int) -> Revision:
+    def wait(self, number: int) -> RevisionSummary:
         """Return the revision when it has an outcome.
 
         Raises:
@@ -67,7 +67,7 @@ class Follower:
                     "undoes the change"
                 )
 
-    def _find(self, number: int) -> Revision:
+    def _find(self, number: int) -> RevisionSummary:
         for revision in self._client.revisions():
             if revision.number == number:
                 return revision

@@ -9,7 +9,7 @@ from pathlib import Path
 from vestal.errors import UsageError
 from vestal.fleet.desired import Desired
 from vestal.fleet.revisions import START, user_name
-from vestal.fleet.serving_file import default_desired
+from vestal.fleet.resolving import default_desired
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import Source
 from vestal.mar.index import sha256_of
@@ -117,7 +117,8 @@ def _restored(state: StateStore, file: Path) -> Initial | None:
 
 
 def _from_file(file: Path, project: Project, store: Path) -> Initial:
-    from vestal.fleet.serving_file import load, resolve
+    from vestal.fleet.resolving import resolve
+    from vestal.fleet.serving_file import load
 
     desired = resolve(load(file), store, project.root)
     source = Source(

@@ -13,7 +13,7 @@ from vestal.client.settings import phase_near, read_ready_file
 from vestal.errors import UsageError, VestalError
 from vestal.fleet.desired import Desired
 from vestal.fleet.keeper_token import read_token
-from vestal.fleet.status import Event, PlanReport, Revision, Source, Status
+from vestal.fleet.status import Event, PlanReport, RevisionSummary, Source, Status
 from vestal.project import Project
 
 _CONNECT_SECONDS = 5.0
@@ -73,7 +73,7 @@ class KeeperClient:
         body = desired.model_dump(mode="json")
         return PlanReport.model_validate_json(self._call("POST", "/v1/plan", body))
 
-    def apply(self, desired: Desired, source: Source, base: int | None = None) -> Revision:
+    def apply(self, desired: Desired, source: Source, base: int | None = None) -> RevisionSummary:
         """Change what is desired.
 
         Raises:
@@ -84,15 +84,16 @@ class KeeperClient:
             "source": source.model_dump(),
             "base": base,
         }
-        return Revision.model_validate_json(self._call("POST", "/v1/apply", body))
+        return RevisionSummary.model_validate_json(self._call("POST", "/v1/apply", body))
 
-    def rollback(self, model: str | None, source: Source) -> Revision:
+    def rollback(self, model: str | None, source: Source) -> RevisionSummary:
         body = {"model": model, "source": source.model_dump()}
-        return Revision.model_validate_json(self._call("POST", "/v1/rollback", body))
+        return RevisionSummary.model_validate_json(self._call("POST", "/v1/rollback", body))
 
-    def revisions(self) -> list[Revision]:
+    def revisions(self) -> list[RevisionSummary]:
         """Return the history, newest first."""
-        return [Revision.model_validate(e) for e in json.loads(self._call("GET", "/v1/revisions"))]
+        found = json.loads(self._call("GET", "/v1/revisions"))
+        return [RevisionSummary.model_validate(each) for each in found]
 
     def stop(self) -> None:
         self._call("POST", "/v1/stop")

@@ -128,7 +128,8 @@ class ModelPlan:
         if not self._default_is_good:
             needed.add(self._state.serving)
         for version, found in sorted(self._state.versions.items()):
-            removable = only or version != self._default
+            # A bad version that serves is better than none.
+            removable = version != self._default or (only and not found.verified)
             wanted = self._wanted.get(version)
             if version in self._state.rejected and removable:
                 yield self._remove(version, "it was rejected")

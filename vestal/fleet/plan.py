@@ -107,4 +107,4 @@ def _change(step: Step, actual: Actual) -> str:
 
 
 def _workers(before: int, after: int) -> str:
-    return f"{before} -> {after} {'worker' if 1 in (before, after) else 'workers'}"
+    return f"{before} -> {after} {'worker' if after == 1 else 'workers'}"

@@ -50,22 +50,21 @@ def judge(new: Window, old: Window | None, policy: SwapPolicy, elapsed: float) -
     for reason in (_errors(new, old, policy), _slowness(new, old, policy)):
         if reason is not None:
             return Verdict("worse", reason)
-    requests = new.total.arrivals
+    requests = new.arrivals
     if elapsed < policy.settle_seconds:
         return Verdict("continue", f"{requests:.0f} requests in {elapsed:.0f} s")
     if not requests:
         return Verdict("accept", f"no requests in {elapsed:.0f} s")
-    return Verdict("accept", f"{requests:.0f} requests, {new.total.failures:.0f} of them failed")
+    return Verdict("accept", f"{requests:.0f} requests, {new.failures:.0f} of them failed")
 
 
 def _errors(new: Window, old: Window | None, policy: SwapPolicy) -> str | None:
-    total = new.total
-    failures = round(total.failures)
-    requests = max(round(total.arrivals), failures)
+    failures = round(new.failures)
+    requests = max(round(new.arrivals), failures)
     allowed = policy.max_error_rate
-    if old is not None and (before := old.total).arrivals:
+    if failures and old is not None and old.arrivals:
         # Not worse than the old version, whose clients may be the cause.
-        allowed = min(1.0, max(allowed, before.failures / before.arrivals))
+        allowed = min(1.0, max(allowed, old.failures / old.arrivals))
     if not failures or binomial_tail(failures, requests, allowed) > SIGNIFICANCE:
         return None
     return (

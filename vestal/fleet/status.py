@@ -111,6 +111,17 @@ EventKind = Literal[
 ]
 
 
+class RevisionSummary(BaseModel):
+    """A revision without its desired state. `changes`: what it changed, one sentence each."""
+
+    number: int
+    time: float
+    source: Source
+    outcome: Literal["done", "failed", "superseded"] | None = None
+    reason: str | None = None
+    changes: list[str] = Field(default_factory=list)
+
+
 class Event(BaseModel):
     """One event of the keeper. `number` increases by 1. `revision`: the one it works on.
 

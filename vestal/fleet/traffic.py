@@ -30,7 +30,7 @@ DEFAULT = "default"
 STEPS = ("decode", "forward", "encode")
 _MICRO = 1e-6
 _SUMS = {
-    "ts_inference_requests_total": ("arrivals", 1.0),
+    "ts_inference_requests": ("arrivals", 1.0),
     "ts_inference_latency_microseconds": ("latency", _MICRO),
     "ts_queue_latency_microseconds": ("queue", _MICRO),
     "vestal_batch_size_sum": ("requests", 1.0),
@@ -105,6 +105,14 @@ class Window:
         return sum(interval.seconds for interval in self.intervals)
 
     @property
+    def arrivals(self) -> float:
+        return sum(interval.counted.arrivals for interval in self.intervals)
+
+    @property
+    def failures(self) -> float:
+        return sum(interval.counted.failures for interval in self.intervals)
+
+    @property
     def total(self) -> Counters:
         total = Counters()
         for interval in self.intervals:
@@ -142,8 +150,9 @@ def read_page(page: str) -> dict[Version, Counters]:
                 continue
             key = labels["model_name"], labels["model_version"]
             counters = found.setdefault(key, Counters())
-            if sample.name in _SUMS:
-                name, unit = _SUMS[sample.name]
+            # The parser adds _total to the names of counters, as OpenMetrics has them.
+            if found_sum := _SUMS.get(sample.name.removesuffix("_total")):
+                name, unit = found_sum
                 setattr(counters, name, getattr(counters, name) + sample.value * unit)
             base, _, part = sample.name.rpartition("_")
             step = _HISTOGRAMS.get(base)
