@@ -28,6 +28,7 @@ from vestal.fleet.state import StateStore
 from vestal.fleet.status import Event, EventKind, Phase, PlanReport, Revision, Source, Status
 from vestal.fleet.steps import Problem, Step
 from vestal.mar.index import sha256_of
+from vestal.server.logs import Logs
 
 LOOP_SECONDS = 1.0
 OTHERS = Source(command="TorchServe's management API", user="")
@@ -83,6 +84,7 @@ class Keeper:
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._phase: Phase = "starting"
         self._restarts = 0
+        self._responds = False
         self._error: VestalError | None = None
         self.ended = threading.Event()
         """The server is to stop: a command wants it, or TorchServe cannot be kept running."""
@@ -153,8 +155,8 @@ class Keeper:
         """Whether every required version is READY and verified, and the reasons if not."""
         if self._phase in ("draining", "stopping"):
             return False, [f"the server is {self._phase}"]
-        if self._runner.ended.is_set():
-            return False, ["TorchServe is being restarted"]
+        if self._runner.ended.is_set() or not self._responds:
+            return False, ["TorchServe does not respond; it is restarted when it has ended"]
         reasons = not_ready_reasons(self.desired(), self._actual)
         return not reasons, reasons
 
@@ -213,6 +215,11 @@ class Keeper:
         return dict(self.fleet.errors)
 
     @property
+    def logs(self) -> Logs:
+        """TorchServe's logs."""
+        return self._runner.logs
+
+    @property
     def observed(self) -> Mapping[str, Observed]:
         return self._observed
 
@@ -227,6 +234,7 @@ class Keeper:
                 except ServerEnded as error:
                     self._restart(error)
                 except ClientError as error:
+                    self._responds = False
                     if self._phase == "running" and not self._stopped.is_set():
                         self._report("note", f"TorchServe does not respond: {server_error(error)}")
                 self._wake.wait(LOOP_SECONDS if self._observed else 0.1)
@@ -249,12 +257,13 @@ class Keeper:
         self._report("repair", f"{str(error).splitlines()[0]}; starting it again")
         self._runner.restart(error, self._stopped.wait)
         self._knowledge.forget_registrations()
-        self._observed = {}
+        self._observed, self._responds = {}, False
         self._on_restart()
 
     def _tick(self) -> None:
         self._jobs = {name: each for name, each in self._jobs.items() if each[1].is_alive()}
         observed = observe(self._client)
+        self._responds = True
         self._adopt(observed)
         given_up = versions_given_up(observed, self._runner.logs)
         actual = self._knowledge.actual(observed, given_up)
@@ -313,7 +322,7 @@ class Keeper:
             self.problems = problems
             number = self.fleet.revision
             if problems:
-                reason = "; ".join(f"{p.model} {p.version}: {p.reason}" for p in problems)
+                reason = "; ".join(map(_sentence, problems))
                 self._revisions.finish(number, "failed", reason)
                 self._report("rejected", reason)
             else:
@@ -379,6 +388,13 @@ class Keeper:
             step=type(step).__name__.lower() if step else None,
         )
         self._on_event(kind, text, step)
+
+
+def _sentence(problem: Problem) -> str:
+    """Return a problem as a sentence; the reason of a rejection names the version itself."""
+    reason = problem.reason.removeprefix("rejected: ")
+    named = problem.version in reason and problem.model in reason
+    return reason if named else f"{problem.model} {problem.version}: {reason}"
 
 
 def _forgiven(actual: Actual) -> Actual:
