@@ -17,10 +17,14 @@ from vestal.errors import UsageError, VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.fleet import Fleet
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
+from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
 from vestal.fleet.keeper_token import remove_token, write_token
+from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.observing import Observed
+from vestal.fleet.revisions import Revisions
 from vestal.fleet.runner import Runner
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import EventKind
@@ -132,9 +136,7 @@ class Server:
 
         Raises VestalError if TorchServe has ended and cannot be kept running.
         """
-        keeper = self.keeper
-        keeper.ended.wait()
-        keeper.raise_if_failed()
+        self.keeper.wait_for_stop()
 
     def drain(self, seconds: float) -> None:
         """Remove the ready files and wait until no request is in progress, for at most `seconds`.
@@ -150,7 +152,7 @@ class Server:
             f"stopping: waiting for requests in progress, at most {seconds:g} s "
             "(Ctrl-C or SIGTERM again stops at once)"
         )
-        check = self._check
+        check = self.keeper.raise_if_ended
         try:
             unfinished = Draining(self._client, check, seconds).wait()
         except (ClientError, OSError, ValueError) as error:
@@ -211,17 +213,17 @@ class Server:
         self._runner.start()
         key_file = project.key_file if configuration.tokens else None
         self._client = _own_client(endpoints, key_file)
-        self._keeper = Keeper(
+        fleet = Fleet(
             self._client,
-            self._runner,
             self._store,
-            state,
+            self._runner,
+            Knowledge(state, stored=initial.stored),
+            Revisions(state, stored=initial.stored),
+            TrafficJudge(self._client, self._runner.logs),
+            self._print,
             initial.desired,
-            stored=initial.stored,
-            on_event=self._print,
-            on_restart=self._restarted,
-            on_models=self._update_models,
         )
+        self._keeper = Keeper(fleet, self._restarted, self._update_models)
         self._api = ApiServer(
             self._keeper, write_token(project), keeper_endpoint.host, keeper_endpoint.port
         )
@@ -291,7 +293,7 @@ class Server:
     def _print(self, kind: EventKind, text: str, step: Step | None) -> None:
         """Print an event of the keeper; at the start, only what a user waits for."""
         keeper = self._keeper
-        if keeper is None or not keeper.fleet.starting:
+        if keeper is None or not keeper.starting:
             self._on_event(text)
         elif kind == "failed" and step is not None:
             error = keeper.failures[step.model, step.version]
@@ -310,7 +312,7 @@ class Server:
     def _update_models(self, observed: Mapping[str, Observed]) -> None:
         """Update the ready file; after a restart of TorchServe, write it again when ready."""
         keeper = self._keeper
-        if self._ready is None or keeper is None or keeper.fleet.stopping:
+        if self._ready is None or keeper is None or keeper.stopping:
             return
         served = self._served(observed)
         if self._project.ready_file.exists():
@@ -342,11 +344,6 @@ class Server:
             check_writable(folder)
         for stale in (*self._state_files.files, project.key_file):
             stale.unlink(missing_ok=True)  # left when the machine lost power
-
-    def _check(self, seconds: float) -> None:
-        """Raise VestalError if TorchServe ends within this many seconds."""
-        self.keeper.failed.wait(seconds)
-        self.keeper.raise_if_failed()
 
     def _check_ready_file(self) -> None:
         """Refuse an existing file that is not a ready file: ready files are removed."""
