@@ -42,9 +42,7 @@ def test_the_next_start_finishes_a_swap(tmp_path, moment):
             archive(server.project.model_store, "echo", version=version, sample=sample)
         server.start("--port", "0", "echo-1.0.mar")
         server.ready()
-        KeeperClient(server.project).apply(
-            desired(server), Source(command="test", user="pytest")
-        )
+        KeeperClient(server.project).apply(desired(server), Source(command="test", user="pytest"))
         until(lambda: moment in server.err, START_SECONDS, moment)
         server.signal(signal.SIGKILL)
         server.exit_code()

@@ -14,7 +14,7 @@ from vestal.fleet.desired import Desired
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.jobs import Job
 from vestal.fleet.loading import server_error
-from vestal.fleet.observing import Observed, observe, versions_given_up
+from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
@@ -108,6 +108,7 @@ class Loop:
         idle = {name for name, job in self.jobs.items() if job.is_idle()}
         busy = self.jobs.keys() - idle
         observed = observe(fleet.client)
+        fleet.client.renew_keys(timeout=CALL_SECONDS)
         for name, (known, seen) in known_models(fleet.knowledge.models, observed).items():
             if name not in busy and (name not in self.jobs or self.jobs[name].synced):
                 adopt(fleet, name, known, seen)
