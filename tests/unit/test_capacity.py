@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -112,6 +113,41 @@ def test_without_a_limit_it_is_the_machine(tmp_path: Path) -> None:
 def test_this_machine_has_memory() -> None:
     assert SMALLEST_WORKER < memory_limit() <= psutil.virtual_memory().total
     assert 0 < memory_free() <= psutil.virtual_memory().total
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """A real control group of version 1 with a limit of 512 MiB, below that of this process."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next((line.split(":")[2] for line in lines if line.split(":")[1] == "memory"), None)
+    if own is None:
+        pytest.skip("the control groups of this machine are not of version 1")
+    group = Path(f"/sys/fs/cgroup/memory{own}/vestal-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be created here: {error}")
+    try:
+        (group / "memory.limit_in_bytes").write_text(f"{512 * MIB}")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_process_in_a_real_group_sees_its_limit_and_what_it_uses(limited_group: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+Path({str(limited_group / "cgroup.procs")!r}).write_text(str(os.getpid()))
+from vestal.fleet.capacity import memory_free, memory_limit
+before = memory_free()
+used = b"1" * (100 << 20)
+print(memory_limit(), before, memory_free())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    limit, before, after = map(int, done.stdout.split())
+    assert limit == 512 * MIB
+    assert after <= before - 90 * MIB < limit
 
 
 def test_memory_of_processes_is_added_and_those_that_have_ended_are_skipped() -> None:

@@ -74,8 +74,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve models with TorchServe until Ctrl-C."""
+    from vestal.fleet.server import Server
     from vestal.project import Project
-    from vestal.server import Server
 
     _on_signal(_stop)
     project = Project.here()

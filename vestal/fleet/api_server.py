@@ -7,12 +7,11 @@ import threading
 
 import uvicorn
 
-from vestal.configuration.ports import Endpoint, check_free
+from vestal.configuration.ports import KEEPER_SETTING, Endpoint, check_free
 from vestal.errors import VestalError
 from vestal.fleet.api import create_app
 from vestal.fleet.control import KeeperControl
 
-SETTING = "keeper_address"
 _START_SECONDS = 10.0
 _STOP_SECONDS = 2.0
 
@@ -46,7 +45,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         """Base address for callers on this machine."""
-        return Endpoint(SETTING, self._host, self._port).url
+        return Endpoint(KEEPER_SETTING, self._host, self._port).url
 
     def start(self) -> None:
         """Listen and serve in a thread.
@@ -55,12 +54,14 @@ class ApiServer:
             VestalError: the address cannot be bound.
         """
         if self._port:
-            check_free([Endpoint(SETTING, self._host, self._port)])  # names the other process
+            check_free(
+                [Endpoint(KEEPER_SETTING, self._host, self._port)]
+            )  # names the other process
         try:
             listening = socket.create_server((self._host, self._port), backlog=128)
         except OSError as error:
             raise VestalError(
-                f"cannot listen on {self._host}:{self._port} ({SETTING}): {error.strerror}"
+                f"cannot listen on {self._host}:{self._port} ({KEEPER_SETTING}): {error.strerror}"
             ) from None
         self._port = listening.getsockname()[1]
         self._thread = threading.Thread(

@@ -14,6 +14,8 @@ from vestal.fleet.serving_schema import SECTIONS, ModelSection, Section, Serving
 from vestal.fleet.serving_tree import Keys, Tree, read_tree
 
 _NEXT = {"canary", "shadow", "gateway"}
+"""Keys of a later version."""
+
 _KINDS = {
     "model_type": "keys with values",
     "dict_type": "keys with values",
@@ -45,26 +47,30 @@ def load(path: Path) -> ServingFile:
     try:
         content = ServingSection.model_validate(tree.value)
     except ValidationError as invalid:
-        for error in invalid.errors(include_url=False):
-            _report(tree, error)
+        _report(tree, invalid.errors(include_url=False))
         tree.raise_problems()
         raise  # a problem that was not reported is a defect of this module
     tree.raise_problems()
     return ServingFile(path, tree.sha256, content.models, tree)
 
 
-def _report(tree: Tree, error: Mapping[str, Any]) -> None:
-    keys = _keys_in_file(tree, error["loc"])
-    kind, value = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        tree.report(keys, _unknown_key(keys))
-    elif kind == "missing":
-        tree.report((*keys, error["loc"][-1]), "missing")
-    elif kind == "conflict":
-        tree.report(keys, error["msg"])
-    else:
-        what = error["ctx"]["what"] if kind == "expected" else _KINDS.get(kind, error["msg"])
-        tree.report(keys, f"expected {what}, got {tree.shown_at(keys, value)}")
+def _report(tree: Tree, errors: Sequence[Mapping[str, Any]]) -> None:
+    misspelt: set[Keys] = set()
+    for error in sorted(errors, key=lambda each: each["type"] != "extra_forbidden"):
+        keys, kind = _keys_in_file(tree, error["loc"]), error["type"]
+        if kind == "extra_forbidden":
+            near = _nearest_key(keys)
+            misspelt.add((*keys[:-1], near or ""))
+            tree.report(keys, _unknown_key(keys, near))
+        elif kind == "missing":
+            missing = (*keys, error["loc"][-1])
+            if missing not in misspelt:
+                tree.report(missing, "missing")
+        elif kind == "conflict":
+            tree.report(keys, error["msg"])
+        else:
+            what = error["ctx"]["what"] if kind == "expected" else _KINDS.get(kind, error["msg"])
+            tree.report(keys, f"expected {what}, got {tree.shown_at(keys, error['input'])}")
 
 
 def _keys_in_file(tree: Tree, location: Sequence[str | int]) -> Keys:
@@ -76,14 +82,16 @@ def _keys_in_file(tree: Tree, location: Sequence[str | int]) -> Keys:
     return keys
 
 
-def _unknown_key(keys: Keys) -> str:
-    key = str(keys[-1])
-    if key in _NEXT:
-        return "this version of Vestal has no gateway yet; remove the key"
+def _nearest_key(keys: Keys) -> str | None:
     known = _section(keys[:-1]).model_fields
-    near = difflib.get_close_matches(key.lower(), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-    return f"unknown key; {hint}"
+    return next(iter(difflib.get_close_matches(str(keys[-1]).lower(), known, n=1)), None)
+
+
+def _unknown_key(keys: Keys, near: str | None) -> str:
+    if keys[-1] in _NEXT:
+        return "this version of Vestal has no gateway yet; remove the key"
+    known = ", ".join(_section(keys[:-1]).model_fields)
+    return f"unknown key; {f'did you mean {near}?' if near else f'expected one of {known}'}"
 
 
 def _section(keys: Keys) -> type[Section]:

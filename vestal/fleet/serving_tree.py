@@ -13,6 +13,7 @@ import yaml
 
 from vestal.errors import UsageError
 from vestal.files.text import read_text
+from vestal.mar.findings import printable
 
 MOST_BYTES = 256 << 10
 MOST_MESSAGES = 20
@@ -61,7 +62,7 @@ class Tree:
     def raise_problems(self) -> None:
         """Raise UsageError with all problems, if there are any."""
         found = sorted(set(self.problems), key=lambda each: each[0])
-        lines = [f"{self.path}:{line}: {text}" for line, text in found[:MOST_MESSAGES]]
+        lines = [f"{self.path}:{line}: {printable(text)}" for line, text in found[:MOST_MESSAGES]]
         if len(found) > MOST_MESSAGES:
             lines.append(f"and {len(found) - MOST_MESSAGES} more")
         if lines:
@@ -150,7 +151,8 @@ class _Converter:
 
     def _scalar(self, node: yaml.ScalarNode, kind: str, keys: Keys) -> Any:
         text = str(node.value)
-        self._tree.shown[keys] = f'"{text}"' if node.style or not text else text
+        if text or node.style:
+            self._tree.shown[keys] = f'"{text}"' if node.style else text
         # YAML 1.1 reads 10:30 as the number 630, and 2026-01-31 as a date.
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in text):
             return text

@@ -98,6 +98,19 @@ class Revision(BaseModel):
     reason: str | None = None
 
 
+EventKind = Literal[
+    "started",
+    "progress",
+    "done",
+    "failed",
+    "repair",
+    "scale",
+    "note",
+    "converged",
+    "rejected",
+]
+
+
 class RevisionSummary(BaseModel):
     """A revision without its desired state. `changes`: what it changed, one sentence each."""
 
@@ -119,17 +132,7 @@ class Event(BaseModel):
 
     number: int
     time: float
-    kind: Literal[
-        "started",
-        "progress",
-        "done",
-        "failed",
-        "repair",
-        "scale",
-        "note",
-        "converged",
-        "rejected",
-    ]
+    kind: EventKind
     revision: int
     model: str | None = None
     version: str | None = None
