@@ -84,7 +84,8 @@ def test_an_invalid_file_is_told_once_and_the_next_one_is_applied(watched):
     watched.failure = None
     watched.path.write_text("right")
     until(lambda: "right" in watched.contents, 10, "the change")
-    assert watched.problems == ["serving.yaml:1: expected models. What runs stays as it is"]
+    problem = f"{watched.path} was not applied: serving.yaml:1: expected models"
+    assert watched.problems == [problem]
 
 
 def test_a_file_whose_archive_arrives_later_is_tried_again(watched):

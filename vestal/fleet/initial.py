@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vestal.errors import UsageError
 from vestal.fleet.desired import Desired
-from vestal.fleet.revisions import START, user_name
 from vestal.fleet.resolving import default_desired
+from vestal.fleet.revisions import START, user_name
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import Source
 from vestal.mar.index import sha256_of

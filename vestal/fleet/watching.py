@@ -68,7 +68,7 @@ class FileWatcher:
             try:
                 self._on_change(self._path)
             except VestalError as error:
-                self._report(f"{error}. What runs stays as it is")
+                self._report(f"{self._path} was not applied: {error}")
                 self._retry_at = time.monotonic() + _RETRY_SECONDS
             else:
                 self._problem = None
