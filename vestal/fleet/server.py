@@ -110,6 +110,8 @@ class Server:
 
     def sample(self) -> Sample | None:
         """Return the packed sample of the first served model, if its archive has one."""
+        if not self.ready.models:
+            return None
         first = self.ready.models[0]
         target = self.keeper.desired().models.get(first["name"])
         version = target.versions.get(first["version"]) if target else None
