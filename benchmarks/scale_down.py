@@ -40,7 +40,7 @@ from vestal.client.tokens import KeyFile
 from vestal.fleet.fence import NotIdle, fence
 
 RESULTS = Path(__file__).with_name("results")
-WORKERS = 3
+WORKERS = 5
 DELAY = 0.4
 LOST_SECONDS = 8.0
 """A request without a response for this long is lost."""
@@ -148,7 +148,7 @@ def measure(server: Torchserve, modes: list[str], times: int, callers: int) -> l
                 client.scale("lone", WORKERS, timeout=120)
                 traffic = Callers(server, callers, pause=1.0)
                 for workers in range(WORKERS - 1, 0, -1):
-                    time.sleep(rng.uniform(0.2, 1.0))
+                    time.sleep(rng.uniform(0.2, 0.8))
                     start = time.monotonic()
                     MODES[mode](client, server, workers)
                     now = time.monotonic()
