@@ -17,8 +17,11 @@ from benchmarks.client_server import Torchserve, torchserve
 from benchmarks.scale_down import lost, measure, pack_lone, python_with_stub
 from vestal import Client
 from vestal.client.tokens import KeyFile
+from vestal.fleet.desired import ModelTarget, VersionTarget, Workers
 from vestal.fleet.fence import NotIdle, fence
 from vestal.fleet.health import find_stuck, replace_idle, replace_stuck
+from vestal.fleet.traffic import Window
+from vestal.fleet.upkeep import Upkeep
 
 pytestmark = pytest.mark.slow
 
@@ -177,6 +180,57 @@ def test_a_worker_above_its_memory_limit_is_replaced_while_idle(server, client):
     until(lambda: len(pids(client)) == 2, READY_SECONDS, "a new worker")
     assert replaced not in pids(client)
     assert other in pids(client)
+
+
+def look_after(server: Torchserve, limit: int | None, stuck_seconds: float) -> Iterator[str]:
+    """Check the version's workers again and again; yield each repair."""
+    repairs: list[str] = []
+    upkeep = Upkeep(
+        management(server),
+        lambda: token(server),
+        lambda *_: Window(),
+        lambda model, version, text: repairs.append(f"{model} {version}: {text}"),
+        stuck_seconds=stuck_seconds,
+        check_seconds=0.1,
+    )
+    target = ModelTarget(
+        default="1.0",
+        versions={
+            "1.0": VersionTarget(
+                archive="two-1.0.mar",
+                sha256="0" * 64,
+                workers=Workers(min=2, max=2),
+                memory_limit=limit,
+            )
+        },
+    )
+    with server.client() as client:
+        while True:
+            upkeep.check(target, {"1.0": client.describe("two")})
+            if repairs:
+                yield repairs.pop(0)
+            time.sleep(0.05)
+
+
+def test_the_keeper_replaces_a_stopped_worker_by_itself(server, client):
+    stopped = pids(client)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    repair = next(look_after(server, None, 4))
+    assert repair == f"two 1.0: worker {stopped} responds to nothing; replacing it"
+    until(lambda: len(set(pids(client)) - {stopped}) == 2, READY_SECONDS, "two other workers")
+
+
+def test_the_keeper_replaces_large_workers_one_by_one_and_loses_no_request(server, client):
+    before = set(pids(client))
+    repairs = look_after(server, 1000, 10)
+    statuses = []
+    for _ in before:
+        request = Request(server, b"")
+        assert "more than its limit" in next(repairs)
+        statuses.append(request.wait())
+    assert statuses == [200, 200]
+    until(lambda: len(pids(client)) == 2, READY_SECONDS, "two workers")
+    assert not before & set(pids(client))
 
 
 def test_no_lone_request_is_lost_when_workers_are_removed(server, client):

@@ -12,12 +12,17 @@ from vestal.client import ModelDescription
 from vestal.fleet.autoscaling import Autoscaler
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.fence import NotIdle
-from vestal.fleet.health import above_limit, find_stuck, replace_idle, replace_stuck
+from vestal.fleet.health import (
+    STUCK_SECONDS,
+    above_limit,
+    find_stuck,
+    replace_idle,
+    replace_stuck,
+)
 from vestal.fleet.steps import Scale
 from vestal.fleet.traffic import Version, Window
 
 CHECK_SECONDS = 30.0
-"""Time between two checks of a version's workers."""
 
 
 class Upkeep:
@@ -28,6 +33,8 @@ class Upkeep:
         token: returns its token.
         window: returns a version's traffic.
         report: receives a sentence about each repair: model, version, text.
+        stuck_seconds: time after which a worker that does nothing is stuck.
+        check_seconds: time between two checks of a version's workers.
     """
 
     def __init__(
@@ -36,9 +43,12 @@ class Upkeep:
         token: Callable[[], str | None],
         window: Callable[[str, str], Window],
         report: Callable[[str, str, str], None],
+        stuck_seconds: float = STUCK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._management, self._token = management, token
         self._window, self._report = window, report
+        self._stuck_seconds, self._check_seconds = stuck_seconds, check_seconds
         self._autoscaler = Autoscaler()
         self._checks: dict[Version, threading.Thread] = {}
         self._checked: dict[Version, float] = {}
@@ -64,7 +74,7 @@ class Upkeep:
             running = self._checks.get(key)
             if wanted is None or not description.ready or (running and running.is_alive()):
                 continue
-            if time.monotonic() - self._checked.get(key, 0.0) < CHECK_SECONDS:
+            if time.monotonic() - self._checked.get(key, 0.0) < self._check_seconds:
                 continue
             self._checked[key] = time.monotonic()
             self._checks[key] = threading.Thread(
@@ -78,9 +88,13 @@ class Upkeep:
     def _check(self, description: ModelDescription, memory_limit: int | None) -> None:
         name, version = description.name, description.version
         pids = [worker.pid for worker in description.workers if worker.pid is not None]
-        for pid in find_stuck(lambda seconds: self._probe(name, version, seconds), pids):
+        stuck = find_stuck(
+            lambda seconds: self._probe(name, version, seconds), pids, self._stuck_seconds
+        )
+        for pid in stuck:
             self._report(name, version, f"worker {pid} responds to nothing; replacing it")
             replace_stuck(pid)
+        if stuck:
             return
         large = above_limit(pids, memory_limit) if memory_limit else {}
         for pid, rss in large.items():
