@@ -74,8 +74,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve models with TorchServe until Ctrl-C."""
+    from vestal.fleet.server import Server
     from vestal.project import Project
-    from vestal.server import Server
 
     _on_signal(_stop)
     project = Project.here()
@@ -98,10 +98,11 @@ def serve(
                 else:
                     _announce(server.ready, project.root, server.sample())
                 sys.stdout.flush()
-                server.wait()
+                server.wait()  # until `vestal stop`
             except KeyboardInterrupt:
-                if drain:
-                    server.drain(drain)
+                pass
+            if drain:
+                server.drain(drain)
     except KeyboardInterrupt:
         pass  # during the start, or a second Ctrl-C
     err.print("Stopped", style="dim")

@@ -11,7 +11,7 @@ Client.predict                       AsyncClient.predict
         │   └─ backoff, waiting_calls, retry_state, reachability
         └─ prediction                response -> Prediction
     transport.Transport.run          carries out the steps in the calling thread
-management, readiness, draining, lifecycle and registering have further flows.
+management, readiness, draining, lifecycle, registering and verifying have further flows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client import inference, lifecycle, management, readiness
+from vestal.client import inference, lifecycle, management, readiness, verifying
 from vestal.client.base import BaseClient
 from vestal.client.bulk import (
     BulkJob,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import ServerMetrics
     from vestal.client.prediction import Prediction
+    from vestal.mar.sample import Sample
 
 T = TypeVar("T")
 
@@ -176,7 +177,7 @@ class Client(BaseClient):
     def ready(
         self, model: str | None = None, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> bool:
-        """Whether every worker of a version is READY and one responds; by default for all models.
+        """Whether every worker of a version (by default: of all) is READY and one responds.
 
         False without a server, or without a response in time. Needs the management address.
         """
@@ -219,22 +220,22 @@ class Client(BaseClient):
         *,
         model: str | None = None,
         workers: int = 1,
+        wait: bool = True,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
         """Register an archive of the server's model store and verify that it works.
 
-        Returns when every worker is READY and the version's prediction for the sample in its
-        archive is the packed one. If it is not, or the call ends early (deadline, Ctrl-C), the
-        version is unregistered again.
+        Returns when every worker is READY and the version predicts the sample in its archive as it
+        was packed. If it does not, or the call ends early (deadline, Ctrl-C), the version is
+        unregistered again. With `wait=False`, it is only registered.
 
         `archive`: a file name such as "mnist-1.0.mar". `model`: by default the archive's own name.
-        `workers`: used unless the archive's model-config.yaml sets it. A model's first version is
-        its default version. Raises NotFound (no such archive), Conflict (already registered),
-        NotReady (does not load or fails its sample), DeadlineExceeded, NoAddress (the sample needs
-        the inference address).
+        `workers`: used unless its model-config.yaml sets it. A model's first version is its
+        default. Raises NotFound (no such archive), Conflict (already registered), NotReady (does
+        not load or fails its sample), DeadlineExceeded, NoAddress (the sample needs inference).
         """
         context = self._begin(timeout, "register")
-        registration = Registration(context, archive, model, workers)
+        registration = Registration(context, archive, model, workers, wait=wait)
         try:
             return self._transport.run(registration.flow(), context)
         except BaseException as error:  # Ctrl-C too
@@ -242,14 +243,31 @@ class Client(BaseClient):
             self._transport.run(registration.undo(undoing, error), undoing)
             raise
 
-    def scale(
-        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
+    def verify(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        sample: Sample | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> None:
-        """Set a version's number of workers and wait until they are READY.
+        """Check that a version predicts the sample in its archive, or another, as expected.
 
-        Scaling down kills workers at once, so their requests fail.
+        Without any sample, a worker must respond. Raises NotReady, NotFound, DeadlineExceeded.
         """
-        self._run(lifecycle.scale, timeout, model, version, workers=workers)
+        self._run(verifying.verify, timeout, model, version, sample=sample)
+
+    def scale(
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """Set the number of workers, and wait for READY. Scaling down kills workers at once."""
+        self._run(lifecycle.scale, timeout, model, version, workers=workers, wait=wait)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Make a version the default; no request is lost."""
