@@ -6,8 +6,10 @@ idle.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from vestal.client import (
 from vestal.fleet.actual import Actual, VersionState
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
+from vestal.fleet.fence import NotIdle
 from vestal.fleet.loading import (
+    POLL_SECONDS,
     Loading,
     check_archive,
     register,
@@ -37,6 +41,9 @@ from vestal.server.logs import Logs
 DRAIN_SECONDS = 60.0
 """Time in which a version that is removed may become idle, in addition to its responseTimeout."""
 _SETTLE_POLL_SECONDS = 0.5
+_QUIET_READINGS = 20
+_HOLD_SECONDS = 30.0
+"""Time in which a moment without a request must come; afterwards, it is tried again later."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Work:
         interrupt: raises Interrupted if the step must end at this point.
         judge: judges the step's version, as a new default version, by its traffic.
         note: reports something unusual.
+        hold: holds the workers of a version while none has a request; raises NotIdle.
     """
 
     client: Client
@@ -62,6 +70,7 @@ class Work:
     interrupt: Callable[[], None]
     judge: Callable[[Settle], Verdict]
     note: Callable[[str], None]
+    hold: Callable[[str, str], AbstractContextManager[None]]
 
 
 def carry_out(step: Step, work: Work) -> str:
@@ -164,18 +173,72 @@ def _settle(step: Settle, work: Work) -> str:
 def _scale(step: Scale, work: Work) -> str:
     version = _version(step, work)
     loading = _loading(step, work)
-    if version.given_up:  # TorchServe starts new workers only when the number changes
-        _set_workers(loading, 0)
+    if version.given_up:
+        _start_afresh(step, loading, work)
+    elif step.workers < version.workers:
+        _hold_and_set(step, loading, work)
+    else:
+        _add_workers(step, loading)
+    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
+
+
+def _add_workers(step: Scale, loading: Loading) -> None:
     try:
         _set_workers(loading, step.workers)
-        if step.workers > version.ready or version.given_up:
-            wait_until_loaded(loading, step.workers)
+        wait_until_loaded(loading, step.workers)
     except VersionFailed as error:
-        if step.workers > step.workers_before:
-            _set_workers(loading, step.workers_before)
+        _set_workers(loading, step.workers_before)
         # The other workers of this version serve: it is not rejected.
         raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
-    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
+
+
+def _start_afresh(step: Scale, loading: Loading, work: Work) -> None:
+    """Replace all workers: TorchServe starts new ones only when their number changes.
+
+    Workers of the version that still serve are ended too, as soon as none seems to have a request.
+    """
+    if _version(step, work).ready:
+        _wait_for_quiet(step, work)
+    _set_workers(loading, 0)
+    _set_workers(loading, step.workers)
+    try:
+        wait_until_loaded(loading, step.workers)
+    except VersionFailed as error:
+        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
+
+
+def _wait_for_quiet(step: Scale, work: Work) -> None:
+    """Wait until the queue has been empty for a while.
+
+    A request in a batch may be lost; the workers cannot be held while one of them is not READY.
+    """
+    deadline, quiet = time.monotonic() + _HOLD_SECONDS, 0
+    while quiet < _QUIET_READINGS:
+        work.interrupt()
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"{step.model} {step.version} is not idle; its other workers serve meanwhile"
+            )
+        description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
+        quiet = 0 if description.queue_pending else quiet + 1
+        time.sleep(POLL_SECONDS)
+
+
+def _hold_and_set(step: Scale, loading: Loading, work: Work) -> None:
+    """End workers while none of them has a request."""
+    deadline = time.monotonic() + _HOLD_SECONDS
+    while True:
+        work.interrupt()
+        try:
+            with work.hold(step.model, step.version):
+                _set_workers(loading, step.workers)
+            return
+        except (NotIdle, OSError) as error:
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"{loading} keeps its {step.workers_before} workers for now: {error}"
+                ) from None
+        time.sleep(random.uniform(0.05, 0.5))
 
 
 def _remove(step: Remove, work: Work) -> str:

@@ -155,6 +155,7 @@ class Job:
             interrupt=self._interrupt,
             judge=judge,
             note=lambda text: fleet.report("note", text, step),
+            hold=fleet.access.hold,
         )
 
     def _interrupt(self) -> None:

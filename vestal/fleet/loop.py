@@ -10,7 +10,7 @@ from vestal.client import ClientError
 from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
-from vestal.fleet.desired import Desired
+from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.jobs import Job
 from vestal.fleet.loading import server_error
@@ -18,6 +18,7 @@ from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_giv
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
+from vestal.fleet.upkeep import Upkeep
 
 LOOP_SECONDS = 1.0
 _START_SECONDS = 0.1
@@ -45,6 +46,9 @@ class Loop:
     ) -> None:
         self._fleet = fleet
         self._on_end, self._on_observed = on_end, on_observed
+        self._upkeep = Upkeep(
+            fleet.access.address, fleet.access.token, fleet.judge.window, self._report_repair
+        )
         self.snapshot = Snapshot({}, Actual(), responds=False)
         self.jobs: dict[str, Job] = {}
         """The last job of each model."""
@@ -137,11 +141,28 @@ class Loop:
             last = self.jobs.get(name)
             if part.steps and (last is None or last.is_due(fleet.revisions.number)):
                 fleet.converged.clear()
-                self.jobs[name] = Job(fleet, name)
-                self.jobs[name].start()
+                self._start(Job(fleet, name))
             elif not part.steps and name not in desired.models:
                 fleet.knowledge.forget(name)
+            elif not part.steps:
+                self._keep_up(name, desired.models[name])
         return problems
+
+    def _start(self, job: Job) -> None:
+        self.jobs[job.name] = job
+        job.start()
+
+    def _keep_up(self, name: str, target: ModelTarget) -> None:
+        """Look after a model that runs as desired."""
+        observed = self.snapshot.observed.get(name)
+        if observed is not None and not self._fleet.starting:
+            self._upkeep.check(target, observed.versions)
+            step = self._upkeep.step(target, observed.versions)
+            if step is not None:
+                self._start(Job(self._fleet, name, [step]))
+
+    def _report_repair(self, model: str, version: str, text: str) -> None:
+        self._fleet.report("repair", f"{model} {version}: {text}")
 
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""

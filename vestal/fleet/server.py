@@ -17,7 +17,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
-from vestal.fleet.fleet import Fleet
+from vestal.fleet.fleet import Fleet, ManagementAccess
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
@@ -29,6 +29,7 @@ from vestal.fleet.runner import Runner
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import EventKind
 from vestal.fleet.steps import Register, Step, Verify
+from vestal.fleet.systemd import notify
 from vestal.mar.sample import Sample, read_sample
 from vestal.project import Project, ReadyFile
 from vestal.server.draining import Draining, format_unfinished
@@ -147,6 +148,7 @@ class Server:
         """
         assert self._client is not None
         self.keeper.drain()
+        notify("STOPPING=1")
         self._state_files.remove_ready()
         with contextlib.suppress(OSError):  # with a full disk, requests can still be completed
             self._write_phase("stopping")
@@ -224,6 +226,7 @@ class Server:
             Revisions(state, stored=initial.stored),
             TrafficJudge(self._client, self._runner.logs),
             self._print,
+            ManagementAccess(endpoints[1].url, key_file),
             initial.desired,
         )
         self._keeper = Keeper(fleet, self._write_again, self._update_models)
@@ -253,6 +256,7 @@ class Server:
         )
         self._state_files.write_ready(self._ready)
         self._keeper.set_running()
+        notify("READY=1")
 
     def _choose(self, state: StateStore) -> Initial:
         initial = choose(
@@ -315,6 +319,7 @@ class Server:
     def _update_models(self, observed: Mapping[str, Observed]) -> None:
         """Update the ready file; after a restart of TorchServe, write it again when ready."""
         keeper = self._keeper
+        notify("WATCHDOG=1")
         if self._ready is None or keeper is None or keeper.stopping:
             return
         served = self._served(observed)
