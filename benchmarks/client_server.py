@@ -17,8 +17,8 @@ import psutil
 
 from vestal import Client
 from vestal.configuration.ports import free_ports
+from vestal.fleet.server import Server
 from vestal.project import Project, ReadyFile
-from vestal.server.server import Server
 
 HANDLER = """
 import os, time

@@ -35,10 +35,10 @@ from torchvision.transforms import v2
 from benchmarks.photos import mosaics
 from benchmarks.resnet18 import ours, sources, stock
 from vestal.errors import VestalError
+from vestal.fleet.server import Server
 from vestal.inprocess import LoadedArchive
 from vestal.loadtest.run import run_load
 from vestal.project import Project, ReadyFile
-from vestal.server import Server
 
 RESULTS = Path(__file__).parent / "results" / "handlers.csv"
 SEED, BATCH, CONNECTIONS, IMAGES = 0, 8, 32, 32

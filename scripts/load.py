@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vestal.demo import MODEL, prepare, save_test_images
 from vestal.errors import VestalError
+from vestal.fleet.server import Server
 from vestal.project import Project
-from vestal.server import Server
 
 project = Project(Path("demo").resolve())
 try:

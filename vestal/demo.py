@@ -25,10 +25,10 @@ from vestal.archive.pack import pack
 from vestal.cli.output import out as console
 from vestal.client import Client, ClientError, Prediction
 from vestal.errors import VestalError
+from vestal.fleet.server import Server
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import Run
-from vestal.server import Server
 from vestal.training.plots import PredictedImage, draw_grid
 from vestal.training.settings import Settings
 from vestal.training.train import train

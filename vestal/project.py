@@ -26,6 +26,7 @@ class ReadyFile:
         models: a `{"name", "version", "default"}` for each served version; kept up to date.
         model_store: folder of the archives.
         failed: a `{"archive", "reason"}` for each archive that cannot be served.
+        keeper: base address of the keeper's API; None without a keeper.
     """
 
     inference: str
@@ -36,6 +37,7 @@ class ReadyFile:
     models: list[dict[str, Any]]
     model_store: str | None = None
     failed: list[dict[str, str]] = field(default_factory=list)
+    keeper: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> ReadyFile:
@@ -61,12 +63,14 @@ class ReadyFile:
 class Phase(NamedTuple):
     """Contents of the phase file, which exists while a server is `starting` or `stopping`.
 
-    `pid`: process id of `vestal serve`. `since`: seconds since 1970.
+    `pid`: process id of `vestal serve`. `since`: seconds since 1970. `keeper`: base address of the
+    keeper's API, if it listens already or still.
     """
 
     phase: str
     pid: int
     since: float
+    keeper: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from vestal import (
     Client,
 )
+from vestal.fleet.server import Server
 from vestal.project import Project, ReadyFile
-from vestal.server.server import Server
 
 ECHO = """
 import os, secrets, time

@@ -29,10 +29,10 @@ from serving import plain_torchserve, python_without_vestal
 import vestal_handlers
 from vestal.archive.pack import pack
 from vestal.client import Client
+from vestal.fleet.server import Server
 from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import zoo
 from vestal.project import Project
-from vestal.server import Server
 from vestal_handlers.model_files import load_module
 
 # For the fuzzed images. Resizing enlarges small images, and would make narrow ones very large.

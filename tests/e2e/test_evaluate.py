@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from vestal.archive.pack import pack
 from vestal.cli.evaluate import evaluate
 from vestal.cli.predict import predict
+from vestal.fleet.server import Server
 from vestal.project import Project
-from vestal.server.server import Server
 
 pytestmark = pytest.mark.slow
 

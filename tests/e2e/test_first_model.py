@@ -18,10 +18,10 @@ from serving import until
 
 from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenError, TooLarge
 from vestal.demo import TestImage, save_test_images, show_isolation, swap
+from vestal.fleet.server import Server
 from vestal.inprocess import LoadedArchive
 from vestal.mar.sample import find_difference, read_sample
 from vestal.runs import Run
-from vestal.server.server import Server
 
 
 @pytest.fixture(scope="module")

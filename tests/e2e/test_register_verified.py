@@ -17,8 +17,8 @@ import pytest
 from serving import START_SECONDS, archive, until
 
 from vestal import AsyncClient, Client, Conflict, DeadlineExceeded, NotFound, NotReady
+from vestal.fleet.server import Server
 from vestal.project import Project, ReadyFile
-from vestal.server.server import Server
 from vestal_handlers import packed_sample
 
 GOOD = """

@@ -14,10 +14,10 @@ from serving import archive
 from test_any_body import project as project  # a fixture: mnist and the doubler
 
 from vestal.demo import save_test_images
+from vestal.fleet.server import Server
 from vestal.inprocess import LoadedArchive
 from vestal.inprocess.frontend import Frontend
 from vestal.mar.sample import read_sample
-from vestal.server import Server
 
 SEED = 20
 HOSTILE = 50

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
+from client_wire import error
 
-from vestal import Client, Conflict, NoAddress, NotReady, ServerFailed
+from vestal import Client, Conflict, NoAddress, NotReady, ServerFailed, WorkerDied
 from vestal.mar.sample import parse_sample
 
 ANSWER = {"status": "done"}
@@ -68,8 +69,6 @@ def test_another_version_becomes_the_default_before_a_failed_one_is_removed(
 def test_a_refused_registration_removes_nothing(kind: type[Client]) -> None:
     class Refusing(FakeTorchServe):
         def _register(self, request: Any) -> bytes:
-            from client_wire import error
-
             self.models["m"] = [ready("1.0")]  # another client was faster
             return error(409, "ConflictStatusException", "is already registered")
 
@@ -122,3 +121,54 @@ def test_a_handler_without_a_sample_registers() -> None:
 def test_the_tolerance_of_the_sample_is_applied() -> None:
     sample = parse_sample(described(1.0, tolerance=0.5)["sample"]["text"])
     assert (sample.input, sample.tolerance, sample.answer) == (b"seven", 0.5, 1.0)
+
+
+@both
+def test_without_waiting_a_version_is_returned_before_it_is_loaded(kind: type[Client]) -> None:
+    with FakeTorchServe() as server, kind(server.url, management=server.url) as client:
+        stored(server, "1.0", customized=described("wrong"))
+        server.store["m-1.0.mar"][1].workers = [("9000", "UNLOADING", -1)]
+        assert client.register("m-1.0.mar", wait=False).version == "1.0"
+        assert not client.describe("m").ready
+        assert numbers(server) == ["1.0"]
+
+
+@both
+def test_a_served_version_is_verified_with_its_sample(kind: type[Client]) -> None:
+    good = ready("1.0", customized=described(ANSWER))
+    bad = ready("2.0", customized=described("wrong"))
+    with (
+        FakeTorchServe(m=[good, bad]) as server,
+        kind(server.url, management=server.url) as client,
+    ):
+        client.verify("m")
+        with pytest.raises(NotReady, match=r"m 2\.0 predicts its sample a\.txt differently"):
+            client.verify("m", "2.0")
+        assert [r.path for r in server.received if r.path.startswith("/predictions")] == [
+            "/predictions/m/1.0",
+            "/predictions/m/2.0",
+        ]
+        assert numbers(server) == ["1.0", "2.0"]
+
+
+@both
+def test_a_version_is_verified_with_another_sample(kind: type[Client]) -> None:
+    sample = parse_sample(described("another")["sample"]["text"])
+    with (
+        FakeTorchServe(m=[ready("1.0", customized=described(ANSWER))]) as server,
+        kind(server.url, management=server.url) as client,
+        pytest.raises(NotReady, match="expected"),
+    ):
+        client.verify("m", sample=sample)
+
+
+@both
+def test_without_a_sample_a_worker_must_respond(kind: type[Client]) -> None:
+    dead = error(500, "InternalServerException", "Worker died.")
+    with (
+        FakeTorchServe(m=[ready("1.0"), ready("2.0", customized=dead)]) as server,
+        kind(server.url, management=server.url) as client,
+    ):
+        client.verify("m", "1.0")
+        with pytest.raises(WorkerDied):
+            client.verify("m", "2.0")

@@ -6,8 +6,8 @@ import pytest
 from test_server_spec import archive
 
 from vestal.errors import UsageError, VestalError
+from vestal.fleet.server import Server
 from vestal.project import Project
-from vestal.server import Server
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,28 @@ from typing import Annotated
 
 import typer
 
+from vestal.cli.apply import apply
 from vestal.cli.batch import batch
 from vestal.cli.check import check
 from vestal.cli.diff import diff
 from vestal.cli.evaluate import evaluate
+from vestal.cli.history import history
 from vestal.cli.load import load
+from vestal.cli.logs import logs
+from vestal.cli.models import models
 from vestal.cli.new import new
 from vestal.cli.pack import pack
 from vestal.cli.predict import predict
+from vestal.cli.register import register
+from vestal.cli.rollback import rollback
 from vestal.cli.run import run
+from vestal.cli.scale import scale
 from vestal.cli.serve import serve
+from vestal.cli.set_default import set_default
+from vestal.cli.status import status
+from vestal.cli.stop import stop
 from vestal.cli.train import train
+from vestal.cli.unregister import unregister
 
 app = typer.Typer(
     help="Train, pack, serve and measure PyTorch models with TorchServe.",
@@ -59,6 +70,17 @@ for command in (
     run,
     diff,
     serve,
+    stop,
+    apply,
+    status,
+    history,
+    rollback,
+    logs,
+    models,
+    register,
+    scale,
+    set_default,
+    unregister,
     predict,
     batch,
     load,

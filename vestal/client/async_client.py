@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client import inference, lifecycle, management, readiness
+from vestal.client import inference, lifecycle, management, readiness, renewal, verifying
 from vestal.client.base import BaseClient
 from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import ServerMetrics
     from vestal.client.prediction import Prediction
+    from vestal.mar.sample import Sample
 
 T = TypeVar("T")
 
@@ -153,11 +154,12 @@ class AsyncClient(BaseClient):
         *,
         model: str | None = None,
         workers: int = 1,
+        wait: bool = True,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
         """Same as `Client.register`."""
         context = self._begin(timeout, "register")
-        registration = Registration(context, archive, model, workers)
+        registration = Registration(context, archive, model, workers, wait=wait)
         try:
             return await self._transport.run(registration.flow(), context)
         except GeneratorExit:  # the event loop runs this coroutine no more
@@ -167,11 +169,28 @@ class AsyncClient(BaseClient):
             await self._transport.run_shielded(registration.undo(undoing, error), undoing)
             raise
 
+    async def verify(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        sample: Sample | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """Same as `Client.verify`."""
+        await self._run(verifying.verify, timeout, model, version, sample=sample)
+
     async def scale(
-        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: Timeout = DEFAULT,
     ) -> None:
         """Same as `Client.scale`."""
-        await self._run(lifecycle.scale, timeout, model, version, workers=workers)
+        await self._run(lifecycle.scale, timeout, model, version, workers=workers, wait=wait)
 
     async def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Same as `Client.set_default`."""
@@ -193,6 +212,10 @@ class AsyncClient(BaseClient):
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """Same as `Client.metrics_text`."""
         return await self._run(management.metrics, timeout)
+
+    async def renew_keys(self, *, timeout: Timeout = DEFAULT) -> None:
+        """Same as `Client.renew_keys`."""
+        await self._run(renewal.renew_keys, timeout)
 
     async def close(self) -> None:
         """Same as `Client.close`."""

@@ -11,7 +11,7 @@ Client.predict                       AsyncClient.predict
         │   └─ backoff, waiting_calls, retry_state, reachability
         └─ prediction                response -> Prediction
     transport.Transport.run          carries out the steps in the calling thread
-management, readiness, draining, lifecycle and registering have further flows.
+management, readiness, draining, lifecycle, registering and verifying have further flows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client import inference, lifecycle, management, readiness
+from vestal.client import inference, lifecycle, management, readiness, renewal, verifying
 from vestal.client.base import BaseClient
 from vestal.client.bulk import (
     BulkJob,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription, ModelInfo
     from vestal.client.metrics import ServerMetrics
     from vestal.client.prediction import Prediction
+    from vestal.mar.sample import Sample
 
 T = TypeVar("T")
 
@@ -123,9 +124,8 @@ class Client(BaseClient):
 
         The result of an input that fails is its error. `timeout` applies to each input. `inputs`
         may be a generator, which is read on demand, or a pandas table, whose rows are the inputs.
-        `progress(done, total)` is called after each result, in one thread at a time; `total` is
-        None for a generator. Ctrl-C, and errors that `inputs` or `progress` raise, end the call
-        at once, without waiting for requests in flight.
+        `progress(done, total)` is called after each result; `total` is None for a generator.
+        Ctrl-C, and errors that `inputs` or `progress` raise, end the call at once.
         """
         job = BulkJob(inputs, concurrency, progress)
         call = InferenceCall("predict", model, version, correlation_id, traceparent)
@@ -143,10 +143,9 @@ class Client(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Iterator[Prediction | ClientError]:
-        """Yield the results of a stream of inputs, in order.
+        """Yield the results of a stream of inputs, in order; an input that fails yields its error.
 
-        A thread reads `inputs`, at most `concurrency` ahead of the results taken. An input that
-        fails yields its error; an error that `inputs` raises is raised after the results before it.
+        A thread reads `inputs`, at most `concurrency` ahead of the results taken.
         """
         call = InferenceCall("predict", model, version, correlation_id, traceparent)
         predict = partial(self._infer, call, timeout)
@@ -162,10 +161,7 @@ class Client(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
-        """Return a prediction with the contribution of each part of the input.
-
-        Takes the arguments of `predict`.
-        """
+        """Return a prediction with the contribution of each part of the input, as `predict`."""
         call = InferenceCall("explain", model, version, correlation_id, traceparent)
         return self._infer(call, timeout, input)
 
@@ -176,19 +172,16 @@ class Client(BaseClient):
     def ready(
         self, model: str | None = None, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> bool:
-        """Whether every worker of a version is READY and one responds; by default for all models.
+        """Whether every worker of a version (by default: of all) is READY and one responds.
 
-        False without a server, or without a response in time. Needs the management address.
+        False without a server, or without a response in time.
         """
         return self._run(readiness.ready, timeout, model, version)
 
     def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
-        """Wait until a version is ready, even if its server is not running yet.
-
-        Raises NotReady if its workers keep dying while they load it, DeadlineExceeded.
-        """
+        """Wait until a version is ready. Raises NotReady if its workers keep dying."""
         return self._run(readiness.wait_ready, timeout, model, version)
 
     def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
@@ -207,10 +200,7 @@ class Client(BaseClient):
         customized: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
-        """Describe one version: workers, queue, batching. Raises NotFound.
-
-        `customized`: include the handler's own description, which waits for a free worker.
-        """
+        """Describe one version. `customized`: with the handler's own description, from a worker."""
         return self._run(management.describe, timeout, model, version, customized=customized)
 
     def register(
@@ -219,22 +209,22 @@ class Client(BaseClient):
         *,
         model: str | None = None,
         workers: int = 1,
+        wait: bool = True,
         timeout: Timeout = DEFAULT,
     ) -> ModelInfo:
         """Register an archive of the server's model store and verify that it works.
 
-        Returns when every worker is READY and the version's prediction for the sample in its
-        archive is the packed one. If it is not, or the call ends early (deadline, Ctrl-C), the
-        version is unregistered again.
+        Returns when every worker is READY and the version predicts the sample in its archive as it
+        was packed. If it does not, or the call ends early (deadline, Ctrl-C), the version is
+        unregistered again. With `wait=False`, it is only registered.
 
         `archive`: a file name such as "mnist-1.0.mar". `model`: by default the archive's own name.
-        `workers`: used unless the archive's model-config.yaml sets it. A model's first version is
-        its default version. Raises NotFound (no such archive), Conflict (already registered),
-        NotReady (does not load or fails its sample), DeadlineExceeded, NoAddress (the sample needs
-        the inference address).
+        `workers`: used unless its model-config.yaml sets it. A model's first version is its
+        default. Raises NotFound (no such archive), Conflict (already registered), NotReady (does
+        not load or fails its sample), DeadlineExceeded, NoAddress (the sample needs inference).
         """
         context = self._begin(timeout, "register")
-        registration = Registration(context, archive, model, workers)
+        registration = Registration(context, archive, model, workers, wait=wait)
         try:
             return self._transport.run(registration.flow(), context)
         except BaseException as error:  # Ctrl-C too
@@ -242,14 +232,31 @@ class Client(BaseClient):
             self._transport.run(registration.undo(undoing, error), undoing)
             raise
 
-    def scale(
-        self, model: str, workers: int, version: str | None = None, *, timeout: Timeout = DEFAULT
+    def verify(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        sample: Sample | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> None:
-        """Set a version's number of workers and wait until they are READY.
+        """Check that a version predicts the sample in its archive, or another, as expected.
 
-        Scaling down kills workers at once, so their requests fail.
+        Without any sample, a worker must respond. Raises NotReady, NotFound, DeadlineExceeded.
         """
-        self._run(lifecycle.scale, timeout, model, version, workers=workers)
+        self._run(verifying.verify, timeout, model, version, sample=sample)
+
+    def scale(
+        self,
+        model: str,
+        workers: int,
+        version: str | None = None,
+        *,
+        wait: bool = True,
+        timeout: Timeout = DEFAULT,
+    ) -> None:
+        """Set the number of workers, and wait for READY. Scaling down kills workers at once."""
+        self._run(lifecycle.scale, timeout, model, version, workers=workers, wait=wait)
 
     def set_default(self, model: str, version: str, *, timeout: Timeout = DEFAULT) -> None:
         """Make a version the default; no request is lost."""
@@ -258,11 +265,10 @@ class Client(BaseClient):
     def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
-        """Remove a version once it is idle: its queue is empty, and no worker has a request.
+        """Remove a version once it is idle; `drain=False`: at once, so its requests fail.
 
-        `drain=False` removes it at once, so its requests fail. Raises Conflict for the default
-        version while others are served, DeadlineExceeded if it does not become idle (it stays
-        registered), NotFound.
+        Raises Conflict for the default version while others are served, DeadlineExceeded if it
+        does not become idle (it stays registered), NotFound.
         """
         self._run(lifecycle.unregister, timeout, model, version, drained=drain)
 
@@ -276,6 +282,10 @@ class Client(BaseClient):
     def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """Return the server's Prometheus page as text."""
         return self._run(management.metrics, timeout)
+
+    def renew_keys(self, *, timeout: Timeout = DEFAULT) -> None:
+        """Renew the keys of the key file that are about to expire, as `vestal serve` does."""
+        self._run(renewal.renew_keys, timeout)
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""

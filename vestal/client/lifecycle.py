@@ -14,13 +14,15 @@ from vestal.client.retry import send
 from vestal.errors import UsageError
 
 
-def scale(context: CallContext, model: str, version: str | None, *, workers: int) -> Flow[None]:
-    """Set the number of workers and wait until exactly this number is READY."""
+def scale(
+    context: CallContext, model: str, version: str | None, *, workers: int, wait: bool
+) -> Flow[None]:
+    """Set the number of workers; `wait`: until exactly this number is READY."""
     count = worker_count(workers)
     query = {"min_worker": str(count), "max_worker": str(count), "synchronous": "false"}
     yield from send(context, management_call("PUT", model, version, query=query))
     lost = LostProcesses()
-    while True:
+    while wait:
         description = yield from describe(context, model, version)
         ready = len(description.ready_workers)
         if ready == len(description.workers) == count:

@@ -1,35 +1,31 @@
 """Register a version, verify it, and unregister it again if that fails.
 
 A version is verified when every worker is READY, one of them responds, and the version's prediction
-for the sample in its archive is the packed one. The sample is read from the archive if this client
-can read the server's model store, else requested from the handler. The sample is not checked for an
-archive without one (not packed by Vestal), and nothing is checked with 0 workers.
+for the sample in its archive is the packed one (`vestal.client.verifying`). Nothing is checked with
+0 workers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vestal.client.base import CallContext
 from vestal.client.errors import (
     ClientError,
-    ConnectionFailed,
     NotFound,
-    NotReady,
     RequestRefused,
     ServerFailed,
     TokenError,
 )
-from vestal.client.flow import ApiCall, BlockingIO, Flow, HTTPResponse, Pause, path
+from vestal.client.flow import ApiCall, Flow, Pause
 from vestal.client.lifecycle import archive_name, unregister, worker_count
-from vestal.client.management import describe, model_versions, models, sample_text, set_default
+from vestal.client.management import describe, model_versions, models, set_default
 from vestal.client.readiness import POLL, wait_ready
 from vestal.client.retry import send
-from vestal.client.settings import model_store_of
+from vestal.client.verifying import verify
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelInfo
-    from vestal.mar.sample import Sample
 
 UNDO_SECONDS = 15.0  # time limit for unregistering a version, even after the call's own deadline
 LATE_SECONDS = 5.0
@@ -39,15 +35,23 @@ LATE_SECONDS = 5.0
 class Registration:
     """Registers one archive: `flow`, and `undo` if it fails."""
 
-    def __init__(self, context: CallContext, archive: str, model: str | None, workers: int) -> None:
+    def __init__(
+        self,
+        context: CallContext,
+        archive: str,
+        model: str | None,
+        workers: int,
+        *,
+        wait: bool = True,
+    ) -> None:
         self._context = context
         self._archive, self._model = archive_name(archive), model
-        self._workers = worker_count(workers)
+        self._workers, self._wait = worker_count(workers), wait
         self._before: set[tuple[str, str]] = set()
         self._sent = self._accepted = False
 
     def flow(self) -> Flow[ModelInfo]:
-        """Register and verify; raises NotReady if the version fails."""
+        """Register, and verify if it waits; raises NotReady if the version fails."""
         context = self._context
         self._before = set((yield from self._registered(context)))
         yield from self._register(context)
@@ -60,9 +64,9 @@ class Registration:
                 hint="Was it unregistered at the same time?",
             )
         name, version = min(new)
-        if (yield from describe(context, name, version)).min_workers > 0:
+        if self._wait and (yield from describe(context, name, version)).min_workers > 0:
             yield from wait_ready(context, name, version, registered=True)
-            yield from _verify(context, self._archive, name, version)
+            yield from verify(context, name, version)
         return (yield from self._registered(context))[name, version]
 
     def _register(self, context: CallContext) -> Flow[None]:
@@ -137,66 +141,3 @@ def _new_default(context: CallContext, name: str, versions: list[str]) -> Flow[s
         if (yield from describe(context, name, version)).ready:
             return version
     return versions[0]
-
-
-def _verify(context: CallContext, archive: str, name: str, version: str) -> Flow[None]:
-    """Send the packed sample; raises NotReady unless its prediction is the packed one."""
-    from vestal.mar.sample import find_difference, value_of
-
-    hint = "Pack it again, or see the model's log for the reason"
-    details: dict[str, Any] = {"model": name, "version": version, "hint": hint}
-    sample = yield from _sample(context, archive, details)
-    if sample is None:
-        return
-    call = ApiCall(
-        "inference",
-        "POST",
-        path("predictions", name, version),
-        body=sample.input,
-        headers={"Content-Type": sample.content_type},
-        model=name,
-        version=version,
-        repeatable=False,  # a sample that kills a worker would kill the next one too
-    )
-    try:
-        response: HTTPResponse = yield from send(context, call)
-    except (ConnectionFailed, RequestRefused, ServerFailed) as error:
-        text = f"{name} {version} fails its sample {sample.name}: {error.args[0]}"
-        failure = NotReady(text, **details)
-        failure.status, failure.request_id = error.status, error.request_id
-        failure.server_type, failure.server_message = error.server_type, error.server_message
-        raise failure from error
-    value = value_of(response.body, response.headers.get("content-type", ""))
-    difference = find_difference(sample.answer, value, sample.tolerance)
-    if difference is not None:
-        raise NotReady(
-            f"{name} {version} predicts its sample {sample.name} differently than when it was "
-            f"packed: {difference}",
-            **details,
-        )
-
-
-def _sample(context: CallContext, archive: str, details: dict[str, Any]) -> Flow[Sample | None]:
-    """Return the archive's sample, from the store or from the handler; None without one."""
-    from vestal.errors import VestalError
-    from vestal.mar.sample import Sample, parse_sample, read_sample
-
-    def read() -> Sample | VestalError | None:
-        store = model_store_of(context.addresses, context.tokens)
-        try:
-            return read_sample(store / archive) if store and (store / archive).is_file() else None
-        except VestalError as error:
-            return error
-
-    found = yield BlockingIO(read, may_hang=False)
-    if isinstance(found, VestalError):
-        raise NotReady(str(found), **details)
-    if isinstance(found, Sample):
-        return found
-    text = yield from sample_text(context, details["model"], details["version"])
-    try:
-        return None if text is None else parse_sample(text)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise NotReady(
-            f"the sample that {archive} was packed with is invalid: {error}", **details
-        ) from None

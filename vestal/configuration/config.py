@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vestal.configuration.ports import GRPC_SETTINGS, HTTP_SETTINGS, Endpoint, free_ports
+from vestal.configuration.ports import (
+    GRPC_SETTINGS,
+    HTTP_SETTINGS,
+    KEEPER_SETTING,
+    Endpoint,
+    free_ports,
+)
 from vestal.configuration.properties import Properties, read_properties, write_properties
 from vestal.configuration.settings import FLAGS, PATHS, apply_environment, check_settings
 from vestal.errors import UsageError
@@ -120,7 +126,9 @@ class Configuration:
                 ports = free_ports("127.0.0.1", 5)
             else:
                 fixed = [port, port + 1, port + 2]
-                free = [free for free in free_ports("127.0.0.1", 5) if free not in fixed]
+                free = [
+                    free for free in free_ports("127.0.0.1", 6) if free not in [*fixed, port + 3]
+                ]
                 ports = [*fixed, *free[:2]]
             endpoints = [
                 replace(endpoint, port=chosen)
@@ -137,12 +145,38 @@ class Configuration:
                 )
         return endpoints
 
+    def keeper_endpoint(self, endpoints: list[Endpoint], port: int | None = None) -> Endpoint:
+        """Return the address of the keeper's API: by default, the port after that of metrics.
+
+        Args:
+            endpoints: of TorchServe.
+            port: as for `endpoints`; if given, it replaces the setting.
+
+        Raises:
+            UsageError: the address is invalid, or one of TorchServe's.
+        """
+        if port is None and KEEPER_SETTING in self.values:
+            endpoint = self._http(KEEPER_SETTING)
+        else:
+            taken = {each.port for each in endpoints}
+            wanted = endpoints[2].port + 1
+            if port == 0 or wanted > _HIGHEST_PORT:
+                wanted = next(each for each in free_ports("127.0.0.1", 6) if each not in taken)
+            endpoint = Endpoint(KEEPER_SETTING, "127.0.0.1", wanted)
+        for other in endpoints:
+            if other.port == endpoint.port:
+                raise UsageError(
+                    f"{self.source}: {other.setting} and {KEEPER_SETTING} are both on port "
+                    f"{endpoint.port}; expected different ports"
+                )
+        return endpoint
+
     def effective(self, endpoints: list[Endpoint], model_store: Path) -> str:
         """Return the text of TorchServe's own configuration file."""
         http, grpc = endpoints[:3], endpoints[3:]
         return write_properties(
             {
-                **self.values,
+                **{k: v for k, v in self.values.items() if k != KEEPER_SETTING},
                 **{each.setting: f"http://{each.host}:{each.port}" for each in http},
                 **{each.setting: str(each.port) for each in grpc},
                 "model_store": str(model_store),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vestal.errors import VestalError
 
 HTTP_SETTINGS = ("inference_address", "management_address", "metrics_address")
+KEEPER_SETTING = "keeper_address"
 GRPC_SETTINGS = ("grpc_inference_port", "grpc_management_port")
 
 

@@ -85,6 +85,7 @@ TEXTS = (
     "grpc_inference_address",
     "grpc_management_address",
     "inference_address",
+    "keeper_address",
     "keystore_pass",
     "keystore_type",
     "load_models",

@@ -46,5 +46,8 @@ class KeeperControl(Protocol):
     def ready(self) -> tuple[bool, list[str]]:
         """Whether every required version is READY and verified, and the reasons if not."""
 
+    def metrics(self) -> str:
+        """Return the keeper's metrics in Prometheus' text format."""
+
     def request_stop(self) -> None:
         """Stop the server: not ready, drain, stop."""

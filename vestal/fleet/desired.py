@@ -6,20 +6,35 @@ These are the resolved targets: archives of the model store with their digests. 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import base64
+from typing import Annotated, Any, Self
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}$")]
+"""A model's name or version; it becomes part of a URL."""
+
+# TorchServe gets a file name in the model store. If it gets a URL, it deletes the archive when the
+# model is unregistered.
+ArchiveName = Annotated[str, Field(pattern=r"^[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,254}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Workers(_Part):
     """Bounds of a version's number of workers. The keeper scales between them by queue delay."""
 
-    min: Annotated[int, Field(ge=0)] = 1
-    max: Annotated[int, Field(ge=0)] = 1
+    min: Annotated[int, Field(ge=1)] = 1
+    max: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is larger than max ({self.max})")
+        return self
 
 
 class Probe(_Part):
@@ -33,6 +48,12 @@ class Probe(_Part):
     body: Base64Bytes
     content_type: str = "application/octet-stream"
     expect: Any = None
+
+    @classmethod
+    def of(cls, name: str, body: bytes, content_type: str, expect: Any = None) -> Self:
+        """Make a probe from the bytes of its body; the constructor expects them in base64."""
+        encoded = base64.b64encode(body)
+        return cls(name=name, body=encoded, content_type=content_type, expect=expect)
 
 
 class SwapPolicy(_Part):
@@ -59,8 +80,8 @@ class VersionTarget(_Part):
     `memory_limit`: bytes of one worker (its RSS); a worker above it is replaced when it is idle.
     """
 
-    archive: str
-    sha256: str
+    archive: ArchiveName
+    sha256: Digest
     workers: Workers = Workers()
     memory_limit: Annotated[int, Field(gt=0)] | None = None
 
@@ -71,14 +92,23 @@ class ModelTarget(_Part):
     `required`: the server is ready only when the default version is.
     """
 
-    default: str
-    versions: dict[str, VersionTarget]
+    default: Name
+    versions: dict[Name, VersionTarget]
     probes: tuple[Probe, ...] = ()
     swap: SwapPolicy = SwapPolicy()
     required: bool = True
+
+    @model_validator(mode="after")
+    def _check_default(self) -> Self:
+        if self.default not in self.versions:
+            raise ValueError(
+                f"the default version {self.default} is not among the versions "
+                f"({', '.join(self.versions) or 'none'})"
+            )
+        return self
 
 
 class Desired(_Part):
     """All models that should run, by name."""
 
-    models: dict[str, ModelTarget] = Field(default_factory=dict)
+    models: dict[Name, ModelTarget] = Field(default_factory=dict)

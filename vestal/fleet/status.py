@@ -98,6 +98,30 @@ class Revision(BaseModel):
     reason: str | None = None
 
 
+EventKind = Literal[
+    "started",
+    "progress",
+    "done",
+    "failed",
+    "repair",
+    "scale",
+    "note",
+    "converged",
+    "rejected",
+]
+
+
+class RevisionSummary(BaseModel):
+    """A revision without its desired state. `changes`: what it changed, one sentence each."""
+
+    number: int
+    time: float
+    source: Source
+    outcome: Literal["done", "failed", "superseded"] | None = None
+    reason: str | None = None
+    changes: list[str] = Field(default_factory=list)
+
+
 class Event(BaseModel):
     """One event of the keeper. `number` increases by 1. `revision`: the one it works on.
 
@@ -108,17 +132,7 @@ class Event(BaseModel):
 
     number: int
     time: float
-    kind: Literal[
-        "started",
-        "progress",
-        "done",
-        "failed",
-        "repair",
-        "scale",
-        "note",
-        "converged",
-        "rejected",
-    ]
+    kind: EventKind
     revision: int
     model: str | None = None
     version: str | None = None
@@ -127,18 +141,23 @@ class Event(BaseModel):
 
 
 class PlannedStep(BaseModel):
-    """One step of a plan, for people. `change` is `1.0 -> 2.0` or `1 -> 2 workers`."""
+    """One step of a plan, for people.
+
+    `change` is `1.0 -> 2.0` or `1 -> 2 workers`. Memory of all workers in bytes; None: unknown.
+    """
 
     action: Literal["register", "verify", "switch", "settle", "scale", "remove"]
     model: str
     version: str
     change: str
     why: str
-    memory_before: int
-    memory_after: int
+    memory_before: int | None
+    memory_after: int | None
 
 
 class PlannedProblem(BaseModel):
+    """Why a version cannot be brought to what is desired."""
+
     model: str
     version: str
     reason: str

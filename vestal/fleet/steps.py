@@ -7,12 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """`why`: the reason, for people. `memory`: expected change of the memory in use, in bytes."""
+    """One step.
+
+    Attributes:
+        why: the reason, for people.
+        memory: expected change of the memory in use, in bytes; None: unknown, because no worker of
+            this archive has been measured yet.
+    """
 
     model: str
     version: str
     why: str
-    memory: int = 0
+    memory: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,21 @@ class Register(Step):
 
 @dataclass(frozen=True)
 class Verify(Step):
-    """Send the archive's packed sample and the probes to the version itself."""
+    """Wait for READY workers; send the archive's packed sample and the probes to the version."""
 
 
 @dataclass(frozen=True)
 class Switch(Step):
-    """Make the version the default; `previous`: the default until now."""
+    """Make the version the default.
+
+    Attributes:
+        previous: the default until now, if it can be switched back to.
+        settle: a Settle step follows. Without one, the version is confirmed at once: it was
+            confirmed before, or there is no version to compare it with.
+    """
 
     previous: str | None = None
+    settle: bool = True
 
 
 @dataclass(frozen=True)

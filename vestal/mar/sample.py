@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vestal.errors import UsageError, VestalError
 from vestal.mar.zips import BROKEN
@@ -46,6 +46,13 @@ class Sample:
     name: str
     answer: Any
     tolerance: float = TOLERANCE
+
+    expected: ClassVar[str] = "when it was packed"
+    """Where the expected prediction comes from, for messages."""
+
+    def difference(self, answer: Any) -> str | None:
+        """Describe how a prediction differs from the expected one; None if it agrees."""
+        return find_difference(self.answer, answer, self.tolerance)
 
     def write(self, folder: Path) -> None:
         """Write `sample/` into the folder of an archive."""

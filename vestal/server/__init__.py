@@ -1,6 +1,5 @@
-"""Run one TorchServe process: Java, start, loading of models, draining, stop."""
+"""Run one TorchServe process: Java, start, draining, stop."""
 
-from vestal.server.server import Server
 from vestal.server.spec import ModelSpec
 
-__all__ = ["ModelSpec", "Server"]
+__all__ = ["ModelSpec"]

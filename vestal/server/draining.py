@@ -8,20 +8,27 @@ it includes neither a worker's batch nor the batch that TorchServe is collecting
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-import requests
-
+from vestal.client import (
+    Client,
+    DeadlineExceeded,
+    ModelDescription,
+    ModelInfo,
+    NotFound,
+    Overloaded,
+    ServerFailed,
+)
 from vestal.client.draining import worker_that_described
-from vestal.server.api import Api, is_queue_full
 
 QUIET_SECONDS = 0.3
 """Time without new requests; requests on the network or not yet read by TorchServe arrive in it."""
 _POLL_SECONDS = 0.05
+_REQUEST_COUNTS = re.compile(r"^ts_inference_requests_total\{.*\} ([\d.eE+]+)$", re.MULTILINE)
 _CALL_SECONDS = 5.0
 
 
@@ -53,27 +60,27 @@ class Draining:
         seconds: time limit.
     """
 
-    def __init__(self, api: Api, check: Callable[[float], None], seconds: float) -> None:
-        self._api, self._check = api, check
+    def __init__(self, client: Client, check: Callable[[float], None], seconds: float) -> None:
+        self._client, self._check = client, check
         self._deadline = time.monotonic() + seconds
 
     def wait(self) -> list[Unfinished]:
         """Return [] as soon as the server is idle, or the unfinished requests at the time limit.
 
         Raises:
-            requests.RequestException: a call of TorchServe's API failed.
+            ClientError: a call of TorchServe's API failed.
         """
         pool = ThreadPoolExecutor(thread_name_prefix="vestal-drain")
         quiet_since: float | None = None
         try:
             while True:
-                before = self._api.request_count(_CALL_SECONDS)
-                versions = self._api.list_versions(_CALL_SECONDS)
+                before = self._request_count()
+                versions = self._client.models(timeout=_CALL_SECONDS)
                 results = pool.map(self._wait_for_version, versions)
                 unfinished = [each for each in results if each is not None]
                 if unfinished or self._remaining() <= 0:
                     return unfinished
-                if self._api.request_count(_CALL_SECONDS) != before:
+                if self._request_count() != before:
                     quiet_since = None
                 elif quiet_since is None:
                     quiet_since = time.monotonic()
@@ -84,16 +91,20 @@ class Draining:
             # After a second Ctrl-C, the threads end when TorchServe does.
             pool.shutdown(wait=False)
 
-    def _wait_for_version(self, version: dict[str, Any]) -> Unfinished | None:
+    def _request_count(self) -> float:
+        """Return the number of prediction requests since TorchServe started."""
+        page = self._client.metrics_text(timeout=_CALL_SECONDS)
+        return sum(map(float, _REQUEST_COUNTS.findall(page)))
+
+    def _wait_for_version(self, version: ModelInfo) -> Unfinished | None:
         """Return None when the version is idle, or its unfinished requests at the time limit."""
-        name = version["name"], version["version"]
         idle: set[int | str] = set()  # ids of the workers that have sent their description
         processes: set[int] = set()
         own_requests = 0  # 1 if our request for a description is in the queue
         quiet_since = time.monotonic()
-        while (description := self._api.describe(*name, _CALL_SECONDS)) is not None:
-            pending = description["jobQueueStatus"]["pendingRequests"] - own_requests
-            ready = {w["pid"] for w in description["workers"] if w["status"] == "READY"}
+        while (description := self._describe(version)) is not None:
+            pending = description.queue_pending - own_requests
+            ready = {worker.pid for worker in description.ready_workers if worker.pid is not None}
             if ready != processes:  # a worker that was idle may have been replaced
                 processes = ready
                 idle.clear()
@@ -102,14 +113,14 @@ class Draining:
                 quiet_since = time.monotonic()
             elif (
                 len(idle) >= len(ready)
-                or time.monotonic() - quiet_since > description["responseTimeout"]
+                or time.monotonic() - quiet_since > description.response_timeout
             ):
                 return None
             timed_out = self._remaining() <= 0
             if pending <= 0:
                 try:
-                    idle |= self._find_idle_worker(*name, ready)
-                except requests.Timeout:
+                    idle |= self._find_idle_worker(version, ready)
+                except DeadlineExceeded:
                     timed_out, own_requests = True, 1
             if timed_out:
                 busy = max(0, len(ready) - len(idle))
@@ -118,26 +129,36 @@ class Draining:
                 time.sleep(_POLL_SECONDS)
         return None
 
-    def _find_idle_worker(self, name: str, version: str, ready: set[int]) -> set[int | str]:
+    def _describe(self, version: ModelInfo) -> ModelDescription | None:
+        try:
+            return self._client.describe(version.name, version.version, timeout=_CALL_SECONDS)
+        except NotFound:
+            return None
+
+    def _find_idle_worker(self, version: ModelInfo, ready: set[int]) -> set[int | str]:
         """Return the worker that sends its description; empty if it cannot be identified."""
-        response = self._api.describe_in_worker(name, version, max(0.1, self._remaining()))
-        if response.ok:
-            description: Any = response.json()[0].get("customizedMetadata")
-            worker = worker_that_described(description, ready)
-            return set() if worker is None else {worker}
-        if response.status_code != 503 or is_queue_full(response):
-            return set()  # the worker died, or there is none
-        # The handler has no description.
-        return set(ready) if len(ready) == 1 else set()
+        try:
+            described = self._client.describe(
+                version.name,
+                version.version,
+                customized=True,
+                timeout=max(0.1, self._remaining()),
+            )
+        except (Overloaded, NotFound):
+            return set()
+        except ServerFailed as error:
+            # 503: the handler has no description. Otherwise, the worker died.
+            return set(ready) if error.status == 503 and len(ready) == 1 else set()
+        worker = worker_that_described(described.customized, ready)
+        return set() if worker is None else {worker}
 
     def _remaining(self) -> float:
         return self._deadline - time.monotonic()
 
 
-def _count_unfinished(description: dict[str, Any], pending: int, busy: int) -> Unfinished | None:
+def _count_unfinished(description: ModelDescription, pending: int, busy: int) -> Unfinished | None:
     # If the workers do not send an id, it is unknown how many of them are busy.
-    known = pending or len(description["workers"]) == 1
+    known = pending or len(description.workers) == 1
     least = pending + (busy if known else min(busy, 1))
-    most = pending + busy * int(description["batchSize"])
-    name = f"{description['modelName']} {description['modelVersion']}"
-    return Unfinished(name, least, most) if most else None
+    most = pending + busy * description.batch_size
+    return Unfinished(f"{description.name} {description.version}", least, most) if most else None

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 TAIL = 20
 """Lines of a log in a message."""
-_RETRY = re.compile(r"W-\d+-(\S+) org\.pytorch\.serve\.wlm\.WorkerThread - Retry worker")
-_WORKER = re.compile(r"\S+ \[\w+ *\] W-\d+-(\S+)-(?:stdout|stderr) MODEL_LOG - (.*)")
+_THREAD = r"(W-\d+-(\S+)) org\.pytorch\.serve\.wlm\.WorkerThread - "
+_RETRY = re.compile(_THREAD + "Retry worker")
+_RECOVERY = re.compile(_THREAD + "(Retry worker|Connecting to|Auto recovery failed again)")
+_WORKER = re.compile(r"\S+ \[\w+ *\] (W-\d+-(\S+))-(?:stdout|stderr) MODEL_LOG - (.*)")
 _BIND = re.compile(r"Failed to bind to address:? \S*:(\d+)")
 _TRACEBACK = "Traceback (most recent call last):"
 
 
 @dataclass(frozen=True)
 class Logs:
-    """The log files in a folder; files that are older than `since` (a time) are not read."""
+    """The log files in a folder.
+
+    Attributes:
+        since: files that are older than this time are not read.
+        starts: for each file, its inode and the position from which it is read.
+    """
 
     folder: Path
     since: float
+    starts: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def from_now(self) -> Logs:
+        """Return the same logs without the lines until now."""
+        starts = {}
+        for path in (self.torchserve, self.workers):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                starts[path] = status.st_ino, status.st_size
+        return replace(self, starts=starts)
 
     @property
     def console(self) -> Path:
@@ -37,20 +56,48 @@ class Logs:
 
     def lines(self, path: Path) -> list[str]:
         try:
-            if path.stat().st_mtime < self.since:  # written by the previous run
-                return []
-            return path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_mtime < self.since:  # written by the previous run
+                    return []
+                inode, start = self.starts.get(path, (0, 0))
+                if inode == status.st_ino:  # not rotated
+                    file.seek(start)
+                return file.read().decode("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return []
 
-    def versions_with_dead_workers(self) -> set[str]:
-        """Return versions (`mnist_1.0`) of which a worker died; TorchServe's API does not tell."""
-        return {found[1] for found in map(_RETRY.search, self.lines(self.torchserve)) if found}
+    def dead_workers(self) -> set[tuple[str, str]]:
+        """Return the version (`mnist_1.0`) and id of each worker that died.
 
-    def worker_lines(self, version: str) -> list[str]:
-        """Return the output of a version's workers (`mnist_1.0`)."""
-        found = map(_WORKER.match, self.lines(self.workers))
-        return [line[2] for line in found if line and line[1] == version]
+        TorchServe's API does not tell. An id is used once: another registration has other ids.
+        """
+        found = map(_RETRY.search, self.lines(self.torchserve))
+        return {(each[2], _id(each[1])) for each in found if each}
+
+    def workers_given_up(self) -> set[tuple[str, str]]:
+        """Return the version (`mnist_1.0`) and id of each worker that is not restarted any more.
+
+        TorchServe gives up after maxRetryTimeoutInSec; its API still lists the worker.
+        """
+        last: dict[str, re.Match[str]] = {}
+        for found in map(_RECOVERY.search, self.lines(self.torchserve)):
+            if found:
+                last[found[1]] = found
+        return {
+            (found[2], _id(found[1]))
+            for found in last.values()
+            if found[3].startswith("Auto recovery failed")
+        }
+
+    def worker_lines(self, version: str, workers: Collection[str] | None = None) -> list[str]:
+        """Return the output of a version's workers (`mnist_1.0`), or of those with these ids."""
+        found = (match for line in self.lines(self.workers) if (match := _WORKER.match(line)))
+        return [
+            line[3]
+            for line in found
+            if line[2] == version and (workers is None or _id(line[1]) in workers)
+        ]
 
     def unbound_port(self) -> int | None:
         """Return the port that TorchServe could not bind; None if there is none."""
@@ -63,6 +110,11 @@ class Logs:
         """Return the end of TorchServe's log, or of Java's output if there is no log yet."""
         path = self.torchserve if self.lines(self.torchserve) else self.console
         return tail(path, self.lines(path))
+
+
+def _id(thread: str) -> str:
+    """Return the id of a worker from the name of its thread, `W-9000-mnist_1.0`."""
+    return thread.split("-", 2)[1]
 
 
 def exception_line(lines: Sequence[str]) -> int | None:

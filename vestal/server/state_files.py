@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
@@ -10,15 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import requests
+from typing import Any
 
 from vestal.project import Phase, Project, ReadyFile
-from vestal.server.api import Api
 from vestal.server.launch import temporary_path
-
-_REFRESH_SECONDS = 1.0
-_CALL_SECONDS = 5.0
 
 
 class StateFiles:
@@ -28,7 +22,6 @@ class StateFiles:
         self._ready_files, self._phase_file = ready_files, project.phase_file
         self._ready: ReadyFile | None = None
         self._lock = threading.Lock()
-        self._ended = threading.Event()
 
     @property
     def files(self) -> list[Path]:
@@ -39,9 +32,10 @@ class StateFiles:
         """Contents of the ready file; None if there is none."""
         return self._ready
 
-    def write_phase(self, phase: str) -> None:
-        """Write that the server is `starting` or `stopping`."""
-        _write(self._phase_file, json.dumps(Phase(phase, os.getpid(), time.time())._asdict()))
+    def write_phase(self, phase: str, keeper: str | None = None) -> None:
+        """Write that the server is `starting` or `stopping`; `keeper`: base address of its API."""
+        content = Phase(phase, os.getpid(), time.time(), keeper)
+        _write(self._phase_file, json.dumps(content._asdict()))
 
     def write_ready(self, ready: ReadyFile) -> None:
         """Write the ready files and remove the phase file."""
@@ -49,33 +43,24 @@ class StateFiles:
             self._write(ready)
         _remove(self._phase_file)
 
-    def keep_updated(self, api: Api) -> None:
-        """Update the list of models in a thread, until `remove_ready`."""
-        threading.Thread(target=self._update, args=(api,), daemon=True).start()
+    def update_models(self, served: Sequence[dict[str, Any]]) -> None:
+        """Update the list of models; does nothing while there is no ready file."""
+        with self._lock:
+            if self._ready is not None:
+                known = [each for each in self._ready.models if each in served]
+                models = known + [each for each in served if each not in known]
+                if models != self._ready.models:
+                    self._write(replace(self._ready, models=models))
 
     def remove_ready(self) -> None:
         """Remove the ready files; a second call does nothing."""
         with self._lock:
-            self._ended.set()
             self._ready = None
             _remove(*self._ready_files)
 
     def remove_phase(self) -> None:
         """Remove the phase file: the server has ended."""
         _remove(self._phase_file)
-
-    def _update(self, api: Api) -> None:
-        while not self._ended.wait(_REFRESH_SECONDS):
-            # If the server is busy, the next round updates the list.
-            with contextlib.suppress(requests.RequestException, OSError, ValueError, KeyError):
-                served = api.list_versions(_CALL_SECONDS)
-                with self._lock:
-                    if self._ready is None:
-                        return
-                    known = [each for each in self._ready.models if each in served]
-                    models = known + [each for each in served if each not in known]
-                    if models != self._ready.models:
-                        self._write(replace(self._ready, models=models))
 
     def _write(self, ready: ReadyFile) -> None:
         self._ready = ready

@@ -1,0 +1,435 @@
+"""apply, status, history, rollback and the other commands of an operator, with a fake keeper."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from keeper_fake import FakeKeeper, desired, keeper_api, problem, step
+
+import vestal.cli
+from vestal.errors import VestalError
+from vestal.fleet.desired import Desired
+from vestal.fleet.resolving import default_desired
+from vestal.fleet.status import PlanReport, Traffic
+from vestal.project import Project
+from vestal.server.spec import read_spec
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Run `vestal ...` in the project; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vestal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            vestal.cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def pack(store: Path, name: str, version: str) -> Path:
+    """An archive with only a manifest: nothing is served here."""
+    store.mkdir(exist_ok=True)
+    archive = store / f"{name}-{version}.mar"
+    model = {"modelName": name, "modelVersion": version, "handler": "handler.py"}
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+    return archive
+
+
+def serving_yaml(root: Path, version: str, more: str = "") -> Path:
+    file = root / "serving.yaml"
+    file.write_text(f'models:\n  mnist:\n    version: "{version}"\n{more}')
+    return file
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A store with mnist 1.0 and 2.0 and other 1.0."""
+    project = Project(tmp_path)
+    for name, version in (("mnist", "1.0"), ("mnist", "2.0"), ("other", "1.0")):
+        pack(project.model_store, name, version)
+    return project
+
+
+@pytest.fixture
+def keeper(project):
+    """A keeper that serves mnist 1.0 from the store."""
+    first = default_desired([read_spec(project.model_store / "mnist-1.0.mar")])
+    keeper = FakeKeeper(first)
+    with keeper_api(project, keeper, os.getpid()):
+        yield keeper
+
+
+def versions(keeper: FakeKeeper) -> dict[str, tuple[str, list[str]]]:
+    models = keeper.desired().models
+    return {name: (each.default, sorted(each.versions)) for name, each in models.items()}
+
+
+def test_apply_prints_the_plan_and_each_step_and_the_outcome(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    keeper.planned = PlanReport(
+        steps=[
+            step("register", "mnist", "2.0", "0 -> 1 worker"),
+            step("switch", "mnist", "2.0", "1.0 -> 2.0", memory_after=None),
+        ]
+    )
+    keeper.script = [
+        {"kind": "started", "model": "mnist", "version": "2.0", "text": "waiting for its worker"},
+        {"kind": "done", "model": "mnist", "version": "2.0", "text": "mnist 2.0 is ready"},
+    ]
+    code, out, err = cli("apply")
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:3] == [
+        "step model change memory why",
+        "register mnist 2.0 0 -> 1 worker 1.3 -> 1.9 GB it is desired",
+        "switch mnist 2.0 1.0 -> 2.0 1.3 GB -> unknown it is desired",
+    ]
+    assert lines[3:] == ["Done: mnist 1.0 -> 2.0 (revision 2)"]
+    assert "mnist 2.0: waiting for its worker\n" in err
+    assert "mnist 2.0 is ready\n" in err
+    assert versions(keeper) == {"mnist": ("2.0", ["2.0"])}
+    source = keeper.history[0].source
+    assert (source.command, source.file) == ("vestal apply", "serving.yaml")
+    assert len(source.sha256) == 64
+
+
+def test_apply_again_has_nothing_to_do(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "1.0")
+    assert cli("apply")[0] == 0  # the file itself is new
+    assert len(keeper.history) == 2
+    code, out, _ = cli("apply")
+    assert (code, out) == (0, "Nothing to do: everything runs as desired.\n")
+    assert len(keeper.history) == 2
+    code, out, _ = cli("apply", "--json")
+    assert (code, json.loads(out)["outcome"]) == (0, "unchanged")
+
+
+def test_a_dry_run_changes_nothing(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    code, out, _ = cli("apply", "--dry-run")
+    assert (code, "switch  mnist 2.0  1.0 -> 2.0" in out) == (0, True), out
+    code, out, _ = cli("apply", "--dry-run", "--json")
+    assert json.loads(out)["plan"]["steps"][0]["action"] == "switch"
+    assert len(keeper.history) == 1
+
+
+def test_apply_of_another_file_as_json(cli, keeper, tmp_path):
+    file = serving_yaml(tmp_path, "2.0").rename(tmp_path / "other.yaml")
+    code, out, _ = cli("apply", "-f", file, "--json")
+    facts = json.loads(out)
+    assert (code, facts["outcome"], facts["changes"]) == (0, "done", ["mnist 1.0 -> 2.0"])
+    assert facts["plan"]["steps"][0]["change"] == "1.0 -> 2.0"
+
+
+def test_a_rejected_version_is_exit_code_1_with_the_reason(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    reason = "mnist 2.0 answers its sample differently; see .vestal/logs/model_log.log"
+    keeper.outcome = ("failed", reason)
+    code, out, err = cli("apply")
+    assert (code, f"vestal: {reason}" in err) == (1, True)
+    assert "Done" not in out
+    code, out, err = cli("apply", "--json")
+    assert (code, json.loads(out)["outcome"], json.loads(out)["reason"]) == (1, "failed", reason)
+
+
+def test_a_plan_with_a_problem_changes_nothing(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    keeper.planned = problem("mnist", "2.0", "it needs 3.0 GB, and 1.2 GB are free")
+    code, _, err = cli("apply")
+    assert (code, "mnist 2.0: it needs 3.0 GB" in err, "nothing was changed" in err) == (
+        1,
+        True,
+        True,
+    )
+    code, out, _ = cli("apply", "--json")
+    assert (code, json.loads(out)["plan"]["problems"][0]["model"]) == (1, "mnist")
+    assert len(keeper.history) == 1
+
+
+def test_the_time_limit_ends_only_the_watching(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    keeper.outcome = None
+    code, _, err = cli("apply", "--timeout", "1")
+    assert (code, "The keeper goes on" in err, "vestal rollback" in err) == (1, True, True)
+
+
+def test_a_superseded_change_is_reported(cli, keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    keeper.outcome = ("superseded", None)
+    code, _, err = cli("apply")
+    assert (code, "revision 2 was superseded by a newer change" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models:\n  mnist:\n    verison: '2.0'\n", "did you mean version?"),
+        ("models:\n  mnist:\n    version: '3.0'\n", "3.0"),
+        ("models:\n  mnits:\n    version: '2.0'\n", "mnist"),
+        ("models: [\n", "serving.yaml"),
+        ("", "empty"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_and_changes_nothing(cli, keeper, tmp_path, text, message):
+    (tmp_path / "serving.yaml").write_text(text)
+    code, _, err = cli("apply")
+    assert (code, message in err, "serving.yaml" in err) == (2, True, True), err
+    assert len(keeper.history) == 1
+
+
+def test_apply_without_a_server_and_in_the_wrong_folder(cli, project, monkeypatch, tmp_path):
+    code, _, err = cli("apply")
+    assert (code, f"there is no serving.yaml in {tmp_path}" in err) == (2, True)
+    serving_yaml(tmp_path, "2.0")
+    code, _, err = cli("apply")
+    assert (code, "no server runs here" in err, "vestal serve" in err) == (1, True, True)
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path / "models")
+    code, _, err = cli("apply")
+    assert (code, f"but one in {tmp_path}" in err, f"cd {tmp_path}" in err) == (2, True, True)
+    assert cli("apply", "-f", "nothing.yaml")[0] == 2
+
+
+def test_ctrl_c_stops_watching_only(keeper, tmp_path):
+    serving_yaml(tmp_path, "2.0")
+    keeper.outcome = None
+    keeper.script = [{"kind": "started", "text": "waiting for its worker"}]
+    command = [sys.executable, "-m", "vestal", "apply"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert "waiting for its worker" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "The keeper continues with revision 2" in err
+    assert "vestal rollback" in err
+    assert versions(keeper)["mnist"][0] == "2.0"
+
+
+def test_status_shows_versions_traffic_and_problems(cli, keeper):
+    shown = keeper.status()
+    model = shown.models[0]
+    model.doing, model.previous = "mnist 2.0: comparing it with 1.0 (12 of 30 s)", "0.9"
+    model.versions[0].traffic = Traffic(rate=120.0, error_rate=0.012, p50=0.0041, p99=1.2)
+    rejected = model.versions[0].model_copy(
+        update={"version": "2.0", "default": False, "state": "rejected", "reason": "it is slow"}
+    )
+    rejected.workers = rejected.workers.model_copy(update={"ready": 0, "given_up": 1})
+    rejected.traffic = Traffic()
+    model.versions.append(rejected)
+    shown.ready = shown.converged = False
+    shown.torchserve_restarts = 1
+    keeper.shown = shown
+    code, out, _ = cli("status")
+    text = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert text[0].startswith("Not ready (revision 1, the keeper is working)")
+    assert text[0].endswith("TorchServe was restarted once")
+    assert "mnist 1.0 * ready 1/1 0 120.0 1.2% 4.1 ms 1.20 s 650 MB" in text
+    assert "mnist 2.0 rejected 0/1 0 0.0 650 MB" in text
+    assert "mnist: mnist 2.0: comparing it with 1.0 (12 of 30 s)" in text
+    assert "mnist 2.0 rejected: it is slow" in text
+    assert "mnist 2.0: TorchServe does not restart 1 worker any more" in text
+    assert "mnist: `vestal rollback mnist` returns to 0.9" in text
+    facts = json.loads(cli("status", "--json")[1])
+    assert (facts["ready"], facts["models"][0]["versions"][0]["workers"]["ready"]) == (False, 1)
+
+
+def test_names_from_archives_are_not_markup(cli, keeper):
+    shown = keeper.status()
+    shown.models[0].problem = "[red]no markup[/red] [/]"
+    keeper.shown = shown
+    code, out, err = cli("status")
+    assert (code, "[red]no markup[/red] [/]" in out) == (0, True), err
+
+
+def test_status_of_a_server_without_models(cli, keeper):
+    keeper.history[0] = keeper.history[0].model_copy(update={"desired": Desired()})
+    assert "No model is served. `vestal register ARCHIVE`" in cli("status")[1]
+    assert "No model is served." in cli("models")[1]
+
+
+def test_status_watch_prints_until_ctrl_c(keeper, tmp_path):
+    command = [sys.executable, "-m", "vestal", "status", "--watch"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        seen = 0
+        while seen < 2:
+            seen += process.stdout.readline().startswith("Ready (revision 1)")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_models_lists_versions(cli, keeper):
+    code, out, _ = cli("models")
+    line = " ".join(out.splitlines()[1].split())
+    assert (code, line) == (0, "mnist 1.0 (default) ready 1 mnist-1.0.mar")
+    assert json.loads(cli("models", "--json")[1])[0]["archive"] == "mnist-1.0.mar"
+
+
+def test_register_scale_set_default_and_unregister(cli, keeper):
+    code, out, err = cli("register", "mnist-2.0", "--workers", "1-2")
+    assert (code, "Done: mnist 2.0 registered (revision 2)" in out) == (0, True), err
+    assert versions(keeper) == {"mnist": ("1.0", ["1.0", "2.0"])}
+    assert keeper.desired().models["mnist"].versions["2.0"].workers.max == 2
+    assert cli("set-default", "mnist", "2.0")[0] == 0
+    code, out, _ = cli("scale", "mnist", "3")
+    assert "Done: mnist 2.0: 1-2 -> 3 workers" in out
+    code, _, err = cli("unregister", "mnist-2.0")
+    assert (code, "vestal set-default mnist 1.0" in err) == (2, True)
+    assert cli("unregister", "mnist-1.0")[0] == 0
+    assert versions(keeper) == {"mnist": ("2.0", ["2.0"])}
+    assert cli("register", "other", "--name", "renamed", "--json")[0] == 0
+    assert cli("unregister", "mnist")[0] == 0
+    assert versions(keeper) == {"renamed": ("1.0", ["1.0"])}
+    commands = [each.source.command for each in reversed(keeper.history)]
+    assert commands[1:4] == [
+        "vestal register mnist-2.0.mar",
+        "vestal set-default mnist 2.0",
+        "vestal scale mnist 3",
+    ]
+
+
+def test_register_again_has_nothing_to_do_and_keeps_the_workers(cli, keeper):
+    assert cli("scale", "mnist", "1-3")[0] == 0
+    code, out, _ = cli("register", "mnist-1.0")
+    assert (code, "Nothing to do" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("register", "nothing"), "no archive nothing"),
+        (("register", "mnist"), "several versions of mnist"),
+        (("register", "/elsewhere/mnist-1.0.mar"), "is not in the model store"),
+        (("register", "mnist-1.0", "--workers", "many"), "expected a number or MIN-MAX"),
+        (("register", "mnist-1.0", "--name", "a/b"), "the model name is 'a/b'"),
+        (("scale", "mnits", "2"), "did you mean mnist?"),
+        (("scale", "mnist", "0"), "vestal unregister"),
+        (("scale", "mnist", "2", "--version", "9"), "mnist 9 is not registered"),
+        (("set-default", "mnist", "2.0"), "vestal register ARCHIVE"),
+        (("unregister", "mnist-9.9"), "mnist 9.9 is not registered"),
+        (("rollback",), "no previous revision"),
+    ],
+)
+def test_usage_errors_of_changes_are_sentences(cli, keeper, arguments, message):
+    code, _, err = cli(*arguments)
+    assert (code, message in " ".join(err.split())) == (2, True), err
+    assert len(keeper.history) == 1
+
+
+def test_a_problem_of_the_changed_model_refuses_the_change(cli, keeper):
+    keeper.planned = problem("mnist", "1.0", "it needs 3.0 GB, and 1.2 GB are free")
+    code, _, err = cli("scale", "mnist", "3")
+    assert (code, "mnist 1.0: it needs 3.0 GB" in err, "Nothing was changed" in err) == (
+        1,
+        True,
+        True,
+    )
+    assert len(keeper.history) == 1
+    assert cli("register", "other")[0] == 0  # the problem is not this model's
+
+
+def test_two_commands_at_the_same_time_both_take_effect(cli, keeper, monkeypatch):
+    """The slower one reads the desired state again."""
+    plan, other = keeper.plan, iter([True])
+
+    def plan_while_another_command_runs(wanted):
+        if next(other, False):
+            keeper.apply(desired(other=["1.0"]), keeper.history[0].source)
+        return plan(wanted)
+
+    monkeypatch.setattr(keeper, "plan", plan_while_another_command_runs)
+    assert cli("register", "mnist-2.0")[0] == 0
+    assert versions(keeper) == {"other": ("1.0", ["1.0"]), "mnist": ("2.0", ["2.0"])}
+
+
+def test_a_change_that_serving_yaml_does_not_have_is_told(cli, keeper, tmp_path):
+    assert "serving.yaml" not in cli("scale", "mnist", "2")[2]
+    serving_yaml(tmp_path, "1.0", "    workers: 3\n")
+    code, _, err = cli("scale", "mnist", "3")
+    assert (code, "serving.yaml" in err) == (0, False), err
+    code, _, err = cli("rollback")
+    assert (code, "serving.yaml still describes another state" in err) == (0, True)
+
+
+def test_rollback_names_what_it_changed(cli, keeper):
+    assert cli("register", "mnist-2.0", "--default")[0] == 0
+    code, out, _ = cli("rollback", "mnist")
+    assert (code, "Done: mnist 2.0 -> 1.0" in out) == (0, True)
+    assert keeper.history[0].source.command == "vestal rollback mnist"
+
+
+def test_history_lists_changes_newest_first(cli, keeper):
+    cli("scale", "mnist", "2")
+    keeper.outcome = ("failed", "it predicts\nsomething else")
+    cli("register", "mnist-2.0", "--default")
+    code, out, _ = cli("history")
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert "register mnist-2.0.mar mnist 1.0 -> 2.0 failed" in rows[1]
+    assert rows[2] == "it predicts something else"
+    assert "scale mnist 2 mnist 1.0: 1 -> 2 workers done" in rows[3]
+    assert [each["number"] for each in json.loads(cli("history", "-n", "2", "--json")[1])] == [3, 2]
+
+
+def test_stop_waits_for_the_end_of_the_server(cli, project, tmp_path):
+    keeper = FakeKeeper(desired(mnist=["1.0"]))
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def end() -> None:
+        keeper.stopped.wait(10)
+        child.communicate()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with keeper_api(project, keeper, child.pid):
+        code, out, _ = cli("stop")
+    thread.join()
+    assert (code, out, child.poll()) == (0, "Stopped\n", 1)
+
+
+def test_stop_says_when_the_server_does_not_end(cli, keeper):
+    code, _, err = cli("stop", "--timeout", "1")
+    assert (code, f"`kill {os.getpid()}`" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "history",
+        "rollback",
+        "models",
+        "stop",
+        "scale m 1",
+        "set-default m 1",
+        "unregister m",
+    ],
+)
+def test_without_a_server_every_command_says_so(cli, project, command):
+    code, _, err = cli(*command.split())
+    assert (code, "no server runs here" in err, "vestal serve" in err) == (1, True, True)
+
+
+def test_an_error_of_the_keeper_is_one_sentence(cli, keeper):
+    keeper.failure = VestalError("the disk is full: no space left in .vestal/state")
+    code, _, err = cli("scale", "mnist", "2")
+    assert (code, err) == (1, "vestal: the disk is full: no space left in .vestal/state\n")

@@ -1,0 +1,70 @@
+"""The server tells systemd its state, by the protocol of sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vestal.fleet.systemd import notify, watchdog_seconds
+
+UNIT = Path(__file__).parents[2] / "ops" / "systemd" / "vestal.service"
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_state_is_one_datagram(abstract, tmp_path, monkeypatch):
+    name = f"@vestal-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name.replace("@", "\0") if abstract else name)
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        assert notify("READY=1")
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_without_systemd_nothing_is_sent(monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify("READY=1")
+
+
+def test_a_socket_that_is_gone_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError):
+        notify("STOPPING=1")
+
+
+@pytest.mark.parametrize(
+    ("pid", "microseconds", "expected"),
+    [
+        (None, "60000000", 60.0),
+        ("own", "60000000", 60.0),
+        ("1", "60000000", None),
+        (None, None, None),
+        (None, "0", None),
+        (None, "soon", None),
+    ],
+)
+def test_the_watchdog_is_for_this_process(pid, microseconds, expected, monkeypatch):
+    for name, value in (("WATCHDOG_PID", pid), ("WATCHDOG_USEC", microseconds)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(os.getpid()) if value == "own" else value)
+    assert watchdog_seconds() == expected
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_unit_and_finds_it_hardened(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/vestal/bin/vestal", "/bin/true"))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]
+    rated = subprocess.run(command, capture_output=True, text=True)  # 20: an exposure of 2.0
+    assert rated.returncode == 0, rated.stdout

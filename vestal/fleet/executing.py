@@ -1,0 +1,310 @@
+"""Carry out one step of a plan. A step that fails undoes what it did.
+
+The version that serves is not touched before another one is verified, and removed only when it is
+idle.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vestal.client import (
+    Client,
+    ClientError,
+    Conflict,
+    DeadlineExceeded,
+    NotFound,
+)
+from vestal.fleet.actual import Actual, VersionState
+from vestal.fleet.desired import ModelTarget
+from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
+from vestal.fleet.fence import NotIdle
+from vestal.fleet.loading import (
+    POLL_SECONDS,
+    Loading,
+    check_archive,
+    register,
+    server_error,
+    verify,
+    wait_until_loaded,
+)
+from vestal.fleet.observing import CALL_SECONDS, observe_model
+from vestal.fleet.settling import Verdict
+from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
+from vestal.server.logs import Logs
+
+DRAIN_SECONDS = 60.0
+"""Time in which a version that is removed may become idle, in addition to its responseTimeout."""
+_SETTLE_POLL_SECONDS = 0.5
+_QUIET_READINGS = 20
+_HOLD_SECONDS = 30.0
+"""Time in which a moment without a request must come; afterwards, it is tried again later."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step needs.
+
+    Attributes:
+        actual: the state before the step.
+        target: None if the model is not desired any more.
+        logs: of TorchServe, from the registration of the step's version on.
+        thorough: check archives as `vestal check` does.
+        interrupt: raises Interrupted if the step must end at this point.
+        judge: judges the step's version, as a new default version, by its traffic.
+        note: reports something unusual.
+        hold: holds the workers of a version while none has a request; raises NotIdle.
+    """
+
+    client: Client
+    store: Path
+    actual: Actual
+    target: ModelTarget | None
+    logs: Logs
+    thorough: bool
+    interrupt: Callable[[], None]
+    judge: Callable[[Settle], Verdict]
+    note: Callable[[str], None]
+    hold: Callable[[str, str], AbstractContextManager[None]]
+
+
+def carry_out(step: Step, work: Work) -> str:
+    """Carry out a step; return a sentence about its result.
+
+    Raises:
+        VersionFailed: the version cannot be served.
+        StepFailed: the step is to be tried again later.
+        Interrupted: TorchServe ended, the server is stopping, or the target has changed.
+        ClientError: TorchServe did not respond.
+    """
+    match step:
+        case Register():
+            return _register(step, work)
+        case Verify():
+            return _verify(step, work)
+        case Switch():
+            return _switch(step, work)
+        case Settle():
+            return _settle(step, work)
+        case Scale():
+            return _scale(step, work)
+        case Remove():
+            return _remove(step, work)
+    raise TypeError(f"unknown step {step}")
+
+
+def announce(step: Step, work: Work) -> str:
+    """Return what a step is about to do."""
+    name = f"{step.model} {step.version}"
+    match step:
+        case Register():
+            return f"loading {name} from {step.archive}"
+        case Verify():
+            return f"verifying {name}"
+        case Switch():
+            return f"making {name} the default version"
+        case Settle():
+            seconds = work.target.swap.settle_seconds if work.target else 0
+            return f"watching {name} for {seconds:g} s"
+        case Scale():
+            return f"scaling {name} from {step.workers_before} to {step.workers} workers"
+        case Remove():
+            return f"waiting until {name} is idle, to remove it ({step.why})"
+    raise TypeError(f"unknown step {step}")
+
+
+def _register(step: Register, work: Work) -> str:
+    archive = work.store / step.archive
+    check_archive(step, work.store, thorough=work.thorough)
+    loading = _loading(step, work)
+    register(loading, step, archive)
+    try:
+        description = wait_until_loaded(loading)
+    except Interrupted:
+        raise
+    except BaseException:
+        _discard(step, work)
+        raise
+    count = len(description.workers)
+    return f"{loading}: {count} {'worker is' if count == 1 else 'workers are'} READY"
+
+
+def _verify(step: Verify, work: Work) -> str:
+    loading = _loading(step, work)
+    version = _version(step, work)
+    probes = work.target.probes if work.target else ()
+    try:
+        wait_until_loaded(loading)
+        verify(loading, work.store / version.archive, probes)
+    except VersionFailed:
+        if not _is_default_with_others(step, work):
+            _discard(step, work)
+        raise
+    return f"{loading} is ready"
+
+
+def _switch(step: Switch, work: Work) -> str:
+    _set_default(step.model, step.version, work)
+    before = work.actual.models[step.model].default
+    return f"{step.model} {step.version} is the default version (before: {before})"
+
+
+def _settle(step: Settle, work: Work) -> str:
+    while (verdict := work.judge(step)).decision == "continue":
+        work.interrupt()
+        time.sleep(_SETTLE_POLL_SECONDS)
+    name = f"{step.model} {step.version}"
+    if verdict.decision == "accept":
+        return f"{name} is confirmed: {verdict.reason}"
+    if step.previous is None:
+        return f"{name} stays the default version although {verdict.reason}"
+    _set_default(step.model, step.previous, work)
+    raise VersionFailed(
+        f"{name} is worse than {step.previous}, which is the default version again: "
+        f"{verdict.reason}"
+    )
+
+
+def _scale(step: Scale, work: Work) -> str:
+    version = _version(step, work)
+    loading = _loading(step, work)
+    if version.given_up:
+        _start_afresh(step, loading, work)
+    elif step.workers < version.workers:
+        _hold_and_set(step, loading, work)
+    else:
+        _add_workers(step, loading)
+    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
+
+
+def _add_workers(step: Scale, loading: Loading) -> None:
+    try:
+        _set_workers(loading, step.workers)
+        wait_until_loaded(loading, step.workers)
+    except VersionFailed as error:
+        _set_workers(loading, step.workers_before)
+        # The other workers of this version serve: it is not rejected.
+        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
+
+
+def _start_afresh(step: Scale, loading: Loading, work: Work) -> None:
+    """Replace all workers: TorchServe starts new ones only when their number changes.
+
+    Workers of the version that still serve are ended too, as soon as none seems to have a request.
+    """
+    if _version(step, work).ready:
+        _wait_for_quiet(step, work)
+    _set_workers(loading, 0)
+    _set_workers(loading, step.workers)
+    try:
+        wait_until_loaded(loading, step.workers)
+    except VersionFailed as error:
+        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
+
+
+def _wait_for_quiet(step: Scale, work: Work) -> None:
+    """Wait until the queue has been empty for a while.
+
+    A request in a batch may be lost; the workers cannot be held while one of them is not READY.
+    """
+    deadline, quiet = time.monotonic() + _HOLD_SECONDS, 0
+    while quiet < _QUIET_READINGS:
+        work.interrupt()
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"{step.model} {step.version} is not idle; its other workers serve meanwhile"
+            )
+        description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
+        quiet = 0 if description.queue_pending else quiet + 1
+        time.sleep(POLL_SECONDS)
+
+
+def _hold_and_set(step: Scale, loading: Loading, work: Work) -> None:
+    """End workers while none of them has a request."""
+    deadline = time.monotonic() + _HOLD_SECONDS
+    while True:
+        work.interrupt()
+        try:
+            with work.hold(step.model, step.version):
+                _set_workers(loading, step.workers)
+            return
+        except (NotIdle, OSError) as error:
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"{loading} keeps its {step.workers_before} workers for now: {error}"
+                ) from None
+        time.sleep(random.uniform(0.05, 0.5))
+
+
+def _remove(step: Remove, work: Work) -> str:
+    name = f"{step.model} {step.version}"
+    try:
+        description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
+        # Several workers without ids are known to be idle only after responseTimeout.
+        seconds = DRAIN_SECONDS + description.response_timeout
+        try:
+            work.client.unregister(step.model, step.version, timeout=seconds)
+        except DeadlineExceeded:
+            work.note(f"{name} was not idle after {seconds:g} s; its requests are cut off")
+            _unregister(step, work)
+    except NotFound:
+        return f"{name} was removed already"
+    except Conflict:  # somebody has made it the default version: the plan has another step first
+        raise Interrupted(f"{name} has become the default version") from None
+    return f"{name} was removed"
+
+
+def _unregister(step: Step, work: Work) -> None:
+    work.client.unregister(step.model, step.version, drain=False, timeout=CALL_SECONDS)
+
+
+def _discard(step: Step, work: Work) -> None:
+    """Unregister a version that failed; another version of its model becomes the default."""
+    try:
+        observed = observe_model(work.client, step.model)
+        others = [version for version in observed.versions if version != step.version]
+        if step.version not in observed.versions:
+            return
+        if observed.default == step.version and others:
+            ready = [version for version in others if observed.versions[version].ready]
+            work.client.set_default(step.model, (ready or others)[0], timeout=CALL_SECONDS)
+        _unregister(step, work)
+    except ClientError as error:
+        work.note(f"{step.model} {step.version} could not be unregistered: {server_error(error)}")
+
+
+def _is_default_with_others(step: Step, work: Work) -> bool:
+    state = work.actual.models[step.model]
+    return state.default == step.version and len(state.versions) > 1
+
+
+def _set_default(model: str, version: str, work: Work) -> None:
+    work.client.set_default(model, version, timeout=CALL_SECONDS)
+    default = work.client.describe(model, timeout=CALL_SECONDS).version
+    if default != version:
+        raise StepFailed(
+            f"TorchServe did not make {model} {version} the default version, which is {default}"
+        )
+
+
+def _set_workers(loading: Loading, workers: int) -> None:
+    loading.client.scale(
+        loading.name, workers, loading.version, wait=False, timeout=loading.seconds_left()
+    )
+
+
+def _version(step: Step, work: Work) -> VersionState:
+    return work.actual.models[step.model].versions[step.version]
+
+
+def _loading(step: Step, work: Work) -> Loading:
+    seconds = work.target.swap.ready_seconds if work.target else 120.0
+    now = time.monotonic()
+    return Loading(
+        work.client, step.model, step.version, work.logs, now, now + seconds, work.interrupt
+    )

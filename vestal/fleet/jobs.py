@@ -1,0 +1,185 @@
+"""The work on one model: plan, carry out the first step, and plan again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from vestal.client import ClientError
+from vestal.errors import VestalError
+from vestal.fleet.executing import Work, announce, carry_out
+from vestal.fleet.failures import Interrupted, StepError, StepFailed, VersionFailed
+from vestal.fleet.fleet import Fleet
+from vestal.fleet.loading import server_error
+from vestal.fleet.observing import observe_model, versions_given_up
+from vestal.fleet.plan import plan_model
+from vestal.fleet.settling import Verdict
+from vestal.fleet.steps import Problem, Register, Settle, Step, Switch
+from vestal.server.logs import Logs
+
+RETRY_SECONDS = 10.0
+"""Time after which a step that failed is tried again."""
+_ERROR_SECONDS = 60.0
+"""Time after an unexpected error."""
+_NOTICE_SECONDS = 15.0
+"""Time in which the end of TorchServe is noticed; its guardian cleans up first."""
+
+
+class Job:
+    """Works on one model until its plan is empty; `doing` is the current step."""
+
+    def __init__(self, fleet: Fleet, name: str, steps: Sequence[Step] = ()) -> None:
+        """`steps`: carried out first, in addition to the plan."""
+        self._fleet, self.name = fleet, name
+        self._steps = list(steps)
+        self._generation = fleet.runner.generation
+        self._target = fleet.target(name)
+        self._logs: dict[str, Logs] = {}
+        self.doing: str | None = None
+        self.synced = True
+        """What is known of the model is as observed after the last step."""
+        self.problems: Sequence[Problem] = ()
+        self._retry_at = 0.0
+        self._revision = fleet.revisions.number
+        self._thread = threading.Thread(target=self._run, name=f"vestal-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_idle(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
+    def is_done(self) -> bool:
+        """Whether no step failed that is tried again later."""
+        return not self._retry_at
+
+    def is_due(self, revision: int) -> bool:
+        """Whether a step that failed may be tried again; at once for a new revision."""
+        return time.monotonic() >= self._retry_at or revision != self._revision
+
+    def _run(self) -> None:
+        try:
+            self._work_on_plan()
+        except Exception as error:
+            self._retry_at = time.monotonic() + _ERROR_SECONDS
+            self._fleet.report("failed", f"{self.name}: unexpected error {error!r}")
+        finally:
+            self.doing = None
+            self._fleet.wake.set()
+
+    def _work_on_plan(self) -> None:
+        try:
+            last: Step | None = None
+            while (step := self._next()) is not None:
+                if step == last:
+                    raise StepFailed(f"{self.doing} had no effect")
+                self._carry_out(step)
+                last = step
+        except Interrupted:
+            return
+        except (StepFailed, ClientError) as error:
+            if self._has_ended():
+                return
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._fleet.report("failed", f"{self.name}: {_summary(error)}", None)
+
+    def _next(self) -> Step | None:
+        fleet = self._fleet
+        self._interrupt()
+        self._target = fleet.target(self.name)
+        observed = {self.name: observe_model(fleet.client, self.name)}
+        given_up = versions_given_up(observed, fleet.runner.logs)
+        self._actual = fleet.knowledge.actual(observed, given_up, claimed_except=self.name)
+        fleet.knowledge.sync(self._actual, [self.name])
+        self.synced = True
+        if self._steps:
+            return self._steps.pop(0)
+        plan = plan_model(self.name, self._target, self._actual)
+        self.problems = plan.problems
+        return plan.steps[0] if plan.steps else None
+
+    def _carry_out(self, step: Step) -> None:
+        fleet, actual = self._fleet, self._actual
+        work = self._work(step)
+        self.doing = announce(step, work)
+        fleet.report("started", self.doing, step)
+        if isinstance(step, Register):
+            state = fleet.knowledge.state(self.name)
+            fleet.judge.begin(self.name, state.default)
+        fleet.knowledge.begin(step)
+        self.synced = False
+        try:
+            result = carry_out(step, work)
+        except (StepError, ClientError) as error:
+            fleet.knowledge.end(step, None)
+            if not self._is_fault(error):
+                raise
+            fleet.knowledge.reject(step, _summary(error))
+            fleet.errors[step.model, step.version] = error
+            fleet.report("failed", _summary(error), step)
+            return
+        except BaseException:
+            fleet.knowledge.end(step, None)
+            raise
+        fleet.knowledge.end(step, actual)
+        if isinstance(step, Switch):
+            fleet.judge.switched(self.name)
+        fleet.report("done", result, step)
+
+    def _is_fault(self, error: VestalError) -> bool:
+        """Whether to reject the version; at the start of the server, for any failure."""
+        if isinstance(error, VersionFailed):
+            return True
+        starting = self._fleet.starting and not isinstance(error, Interrupted)
+        return starting and not self._has_ended()
+
+    def _work(self, step: Step) -> Work:
+        fleet = self._fleet
+        if isinstance(step, Register) or step.version not in self._logs:
+            self._logs[step.version] = fleet.runner.logs.from_now()
+        target = self._target
+
+        def judge(settle: Settle) -> Verdict:
+            assert target is not None
+            return fleet.judge.verdict(settle, target)
+
+        return Work(
+            client=fleet.client,
+            store=fleet.store,
+            actual=self._actual,
+            target=target,
+            logs=self._logs[step.version],
+            thorough=fleet.thorough,
+            interrupt=self._interrupt,
+            judge=judge,
+            note=lambda text: fleet.report("note", text, step),
+            hold=fleet.access.hold,
+        )
+
+    def _interrupt(self) -> None:
+        fleet = self._fleet
+        with fleet.lock:
+            if fleet.stopping:
+                raise Interrupted("the server is stopping")
+            if fleet.runner.ended.is_set() or fleet.runner.generation != self._generation:
+                raise Interrupted("TorchServe has ended")
+            if self.doing is not None and fleet.target(self.name) != self._target:
+                self.doing = None
+                raise Interrupted("the desired state has changed")
+
+    def _has_ended(self) -> bool:
+        """Whether a call failed because TorchServe has ended, or is about to."""
+        fleet = self._fleet
+        if fleet.stopping or fleet.runner.generation != self._generation:
+            return True
+        try:
+            fleet.client.models(timeout=_NOTICE_SECONDS / 3)
+        except ClientError:
+            return fleet.runner.ended.wait(_NOTICE_SECONDS) or fleet.stopping
+        return False
+
+
+def _summary(error: StepError | ClientError) -> str:
+    return error.summary if isinstance(error, StepError) else server_error(error)

@@ -1,0 +1,69 @@
+"""The history of the desired state. A start by arguments is stored only before the first change."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Literal
+
+from vestal.errors import UsageError
+from vestal.fleet.desired import Desired
+from vestal.fleet.state import StateStore
+from vestal.fleet.status import Revision, Source
+
+START = "vestal serve"
+"""The source of a desired state that only `vestal serve` has made."""
+
+
+def user_name() -> str:
+    """Return the name of the current user, or their number without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+class Revisions:
+    """Thread-safe, as the store is; `number`: of the newest revision, 0 for one not stored."""
+
+    def __init__(self, store: StateStore, *, stored: bool) -> None:
+        self._store, self._stored = store, stored
+        newest = store.revisions[0].number if store.revisions else 0
+        self.number = newest if stored else 0
+
+    def all(self) -> list[Revision]:
+        """Return all revisions, newest first."""
+        return self._store.revisions
+
+    def add(self, before: Desired, desired: Desired, source: Source) -> Revision:
+        """Store a change. Raises VestalError if it cannot be written."""
+        if not self._stored:
+            first = self._store.add_revision(before, Source(command=START, user=user_name()))
+            self._store.finish_revision(first.number, "done")
+            self._stored = True
+        revision = self._store.add_revision(desired, source)
+        self.number = revision.number
+        return revision
+
+    def finish(
+        self, number: int, outcome: Literal["done", "failed"], reason: str | None = None
+    ) -> None:
+        """Store the outcome of a revision."""
+        if number:
+            self._store.finish_revision(number, outcome, reason)
+
+    def before(self, desired: Desired, model: str | None) -> Desired:
+        """Return the desired state before the last change of a model, or of anything.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for revision in self._store.revisions:
+            earlier = revision.desired
+            if model is None and earlier != desired:
+                return earlier
+            if model is not None and model in earlier.models:
+                target, now = earlier.models[model], desired.models.get(model)
+                if now is None or target.default != now.default:
+                    return desired.model_copy(update={"models": {**desired.models, model: target}})
+        what = "an earlier version of " + model if model else "an earlier state"
+        raise UsageError(f"there is no {what} in the history; `vestal history` lists it")
