@@ -1,0 +1,244 @@
+"""Swaps of versions under steady open-loop load; rows in benchmarks/results/swaps-*.
+
+    python -m benchmarks.swaps                  # mnist and resnet18, 50 swaps each: 40 minutes
+    python -m benchmarks.swaps mnist --swaps 5  # a short form
+    python -m benchmarks.swaps mnist --naive    # TorchServe's own procedure instead
+
+The load is 25 % of the saturation that is measured first, Poisson arrivals, plain httpx without
+retries. A swap lasts from the change of the desired state to the end of the keeper's work, with two
+workers per version. `--naive`: register, set-default and unregister, as TorchServe documents it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.open_load import OpenLoad, Row, quantile, write
+from vestal import Client
+from vestal.archive.pack import pack
+from vestal.fleet.keeper_client import KeeperClient
+from vestal.fleet.status import Source
+from vestal.project import Project, ReadyFile
+from vestal.training.settings import Settings
+from vestal.training.train import train
+
+RESULTS = Path(__file__).with_name("results")
+VERSIONS = ("1.0", "2.0")
+SHARE = 0.25
+BASELINE_SECONDS = 60.0
+SATURATION_SECONDS = 10.0
+PAUSE_SECONDS = 2.0
+START_SECONDS = 300.0
+CONNECTIONS = 32
+SERVING = """\
+models:
+  {model}:
+    version: "1.0"
+    workers: 2
+    settle: 2s
+"""
+
+
+def prepare(project: Project, model: str) -> bytes:
+    """Train and pack two versions; return the input."""
+    for version, seed in zip(VERSIONS, (0, 1), strict=True):
+        run = train(project, model, Settings(dataset="digits", epochs=1, seed=seed, device="cpu"))
+        pack(project, model, version=version, weights=run.folder)
+    (project.root / "serving.yaml").write_text(SERVING.format(model=model))
+    return (project.runs / model / "1" / "sample" / "input.png").read_bytes()
+
+
+@contextlib.contextmanager
+def serve(project: Project) -> Iterator[None]:
+    """Run `vestal serve` with the project's serving.yaml."""
+    command = [sys.executable, "-m", "vestal", "serve", "--port", "0"]
+    with (project.root / "serve.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=project.root, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not project.ready_file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((project.root / "serve.log").read_text())
+            time.sleep(0.2)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+async def saturate(project: Project, model: str, body: bytes) -> float:
+    """Return the requests per second with as many connections as keep the server busy."""
+    ready = ReadyFile.read(project.ready_file)
+    keys = json.loads(project.key_file.read_text())
+    headers = {"Authorization": f"Bearer {keys['inference']['key']}"}
+    url = f"{ready.inference}/predictions/{model}"
+    done = 0
+    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as client:
+        end = time.monotonic() + SATURATION_SECONDS
+
+        async def call() -> None:
+            nonlocal done
+            while time.monotonic() < end:
+                (await client.post(url, content=body)).raise_for_status()
+                done += 1
+
+        await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
+    return done / SATURATION_SECONDS
+
+
+def swap(project: Project, model: str, version: str) -> str:
+    """Change the default version; return the outcome when the keeper is done."""
+    keeper = KeeperClient(project)
+    base, desired = keeper.desired()
+    target = desired.models[model]
+    (known,) = target.versions.values()
+    archive = project.model_store / f"{model}-{version}.mar"
+    index = json.loads((project.model_store / "index.json").read_text())
+    new = known.model_copy(
+        update={"archive": archive.name, "sha256": index[archive.name]["sha256"]}
+    )
+    changed = target.model_copy(update={"default": version, "versions": {version: new}})
+    source = Source(command="benchmarks.swaps", user=str(os.getuid()))
+    wanted = desired.model_copy(update={"models": {model: changed}})
+    number = keeper.apply(wanted, source, base).number
+    after = 0
+    while True:
+        (revision,) = [each for each in keeper.revisions() if each.number == number]
+        if revision.outcome is not None:
+            keeper.close()
+            return (
+                revision.outcome
+                if revision.reason is None
+                else f"{revision.outcome}: {revision.reason}"
+            )
+        for event in keeper.events(after, 5):
+            after = event.number
+            if event.kind in ("converged", "rejected"):
+                break
+
+
+def naive(project: Project, model: str, version: str) -> str:
+    """Swap as TorchServe documents it: register, set-default, unregister."""
+    (old,) = {*VERSIONS} - {version}
+    with Client(_urls(project)["url"], **_urls(project)["more"], timeout=120) as client:
+        client.register(f"{model}-{version}.mar", model=model, workers=2)
+        client.set_default(model, version)
+        client.unregister(model, old, drain=False)
+    return "done"
+
+
+def _urls(project: Project) -> dict[str, Any]:
+    ready = ReadyFile.read(project.ready_file)
+    more = {
+        "management": ready.management,
+        "metrics": ready.metrics,
+        "key_file": str(project.key_file),
+    }
+    return {"url": ready.inference, "more": more}
+
+
+def measure(model: str, swaps: int, *, by_hand: bool) -> tuple[dict[str, Any], list[Row]]:
+    """Run the baseline and the swaps; return the summary and all rows."""
+    with tempfile.TemporaryDirectory(prefix="vs-") as folder:
+        project = Project(Path(folder) / "project")
+        project.root.mkdir()
+        body = prepare(project, model)
+        with serve(project):
+            answers = {version: _answer(project, model, version, body) for version in VERSIONS[:1]}
+            saturation = asyncio.run(saturate(project, model, body))
+            outcomes, seconds = [], []
+            with OpenLoad(project, model, body, SHARE * saturation, seed=0) as load:
+                time.sleep(BASELINE_SECONDS)
+                for number, version in zip(range(swaps), itertools.cycle(reversed(VERSIONS))):
+                    load.phase = f"swap {number}"
+                    began = time.monotonic()
+                    outcomes.append((naive if by_hand else swap)(project, model, version))
+                    seconds.append(time.monotonic() - began)
+                    answers.setdefault(version, _answer(project, model, version, body))
+                    load.phase = "between"
+                    time.sleep(PAUSE_SECONDS)
+    return summary(model, load.rows, saturation, outcomes, seconds, answers), load.rows
+
+
+def _answer(project: Project, model: str, version: str, body: bytes) -> str:
+    urls = _urls(project)
+    with Client(urls["url"], **urls["more"]) as client:
+        return json.dumps(client.predict(model, body, version=version).value)
+
+
+def summary(
+    model: str,
+    rows: list[Row],
+    saturation: float,
+    outcomes: list[str],
+    seconds: list[float],
+    answers: dict[str, str],
+) -> dict[str, Any]:
+    """Count what failed, and compare the latencies."""
+    baseline = [row for row in rows if row.phase == "baseline"]
+    during = [row for row in rows if row.phase.startswith("swap")]
+    ours = {json.dumps(json.loads(text), sort_keys=True) for text in answers.values()}
+    wrong = sum(
+        row.status == 200 and json.dumps(json.loads(row.answer), sort_keys=True) not in ours
+        for row in rows
+    )
+    p99 = [quantile(part, 0.99) for part in (baseline, during)]
+    return {
+        "model": model,
+        "swaps": len(outcomes),
+        "outcomes": dict(Counter(outcomes)),
+        "seconds_median": round(sorted(seconds)[len(seconds) // 2], 1),
+        "saturation": round(saturation, 1),
+        "rate": round(SHARE * saturation, 1),
+        "requests": len(rows),
+        "failed": sum(row.status not in (0, 200) for row in rows),
+        "hung": sum(row.status == 0 for row in rows),
+        "wrong": wrong,
+        "versions": dict(Counter(row.version for row in rows)),
+        "p50_ms": [round(1000 * quantile(part, 0.5), 1) for part in (baseline, during)],
+        "p99_ms": [round(1000 * each, 1) for each in p99],
+        "p99_ratio": round(p99[1] / p99[0], 2),
+        "machine": f"{os.cpu_count()} cores, load before {os.getloadavg()[1]:.1f}",
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=["mnist", "resnet18"])
+    parser.add_argument("--swaps", type=int, default=50)
+    parser.add_argument("--naive", action="store_true", help="as TorchServe documents it")
+    arguments = parser.parse_args()
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    bad = 0
+    for model in arguments.models:
+        result, rows = measure(model, arguments.swaps, by_hand=arguments.naive)
+        print(json.dumps(result), flush=True)
+        RESULTS.mkdir(exist_ok=True)
+        kind = "naive" if arguments.naive else "keeper"
+        file = RESULTS / f"swaps-{model}-{kind}-{stamp}"
+        file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        write(file.with_suffix(".csv.gz"), rows)
+        if not arguments.naive:
+            bad += bool(result["failed"] or result["hung"] or result["wrong"])
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
