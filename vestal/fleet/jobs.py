@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vestal.client import ClientError
 from vestal.errors import VestalError
-from vestal.fleet.executing import Work, announce, carry_out
+from vestal.fleet.executing import announce, carry_out
 from vestal.fleet.failures import Interrupted, StepError, StepFailed, VersionFailed
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.loading import server_error
@@ -16,6 +16,7 @@ from vestal.fleet.observing import observe_model, versions_given_up
 from vestal.fleet.plan import plan_model
 from vestal.fleet.settling import Verdict
 from vestal.fleet.steps import Problem, Register, Settle, Step, Switch
+from vestal.fleet.work import Work
 from vestal.server.logs import Logs
 
 RETRY_SECONDS = 10.0
