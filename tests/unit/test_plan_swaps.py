@@ -191,6 +191,19 @@ def test_workers_that_torchserve_has_given_up_are_repaired_before_anything_else(
     assert (first.version, first.workers, first.workers_before) == ("1.0", 2, 2)
 
 
+def test_a_repair_that_does_not_fit_into_memory_is_a_problem() -> None:
+    dead = runs("1.0", given_up=True, ready=0, workers=2, memory=0)
+    now = actual(state("1.0", versions={"1.0": dead}), free=GIB // 2)
+    assert names(target("1.0", low=2), now) == []
+    [reason] = reasons(target("1.0", low=2), now)
+    assert reason.startswith("1.0: not enough memory: 2 workers need 1.1 GB, and 537 MB are free.")
+
+
+def test_fewer_workers_need_no_memory() -> None:
+    model = state("1.0", versions={"1.0": runs("1.0", workers=3)})
+    assert names(target("1.0"), actual(model, free=0)) == ["Scale 1.0"]
+
+
 def test_the_number_of_workers_is_brought_between_its_bounds() -> None:
     def scaled(running: int) -> list[tuple[int, int]]:
         model = state("1.0", versions={"1.0": runs("1.0", workers=running)})
