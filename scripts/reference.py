@@ -146,14 +146,13 @@ def configuration() -> str:
 
 def key_rows(section: type[Section]) -> Iterator[list[str]]:
     for name, key in section.model_fields.items():
-        default = f"`{key.default}`" if key.default not in (None, ()) else ""
-        if key.default is True:
-            default = "`true`"
-        yield [
-            f"`{name}`",
-            "required" if key.is_required() else default,
-            (key.description or "").removesuffix("."),
-        ]
+        # A default that depends on something else is described in words.
+        meaning, _, default = (key.description or "").removesuffix(".").partition(". Default: ")
+        if key.is_required():
+            default = "required"
+        elif key.default not in (None, ()):
+            default = f"`{'true' if key.default is True else key.default}`"
+        yield [f"`{name}`", default, meaning]
 
 
 def serving_yaml() -> str:

@@ -134,11 +134,11 @@ class ModelSection(VersionSection):
         'settle_time, such as `"0.5%"`.',
     )
     max_latency_ratio: Ratio = Field(
-        2.0,
+        2,
         description="Highest ratio of the new version's mean handler time to that of the old one.",
     )
     keep_previous: Retention = Field(
-        0.0,
+        0,
         description="Time for which the old version stays loaded, so that a rollback takes effect "
         "at once: a duration, `forever` (until the next switch), or 0.",
     )
