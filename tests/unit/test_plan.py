@@ -21,7 +21,7 @@ from vestal.fleet.actual import Actual
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.plan import plan, plan_model, report
 from vestal.fleet.simulate import simulate
-from vestal.fleet.steps import Plan, Register, Scale, Settle, Step, Verify
+from vestal.fleet.steps import Plan, Register, Remove, Scale, Settle, Step, Verify
 
 any_target = st.none() | targets(builds="ab")
 
@@ -68,6 +68,18 @@ def test_a_rejected_version_never_becomes_the_default(
         model = later.models["m"]
         changed = "m" not in earlier.models or earlier.models["m"].default != model.default
         assert not (changed and model.default in model.rejected)
+
+
+@settings(deadline=None)
+@given(any_target, actuals())
+def test_the_default_version_is_removed_only_as_the_last_one(
+    target: ModelTarget | None, before: Actual
+) -> None:
+    made = plan_model("m", target, before)
+    for step, now in zip(made.steps, states_of(made, before), strict=False):
+        model = now.models.get("m")
+        if isinstance(step, Remove) and model is not None and step.version == model.default:
+            assert list(model.versions) == [step.version]
 
 
 @settings(deadline=None)

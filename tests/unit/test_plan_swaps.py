@@ -115,6 +115,21 @@ def test_a_rejected_version_that_is_the_default_gives_way_and_is_removed() -> No
     assert names(target("2.0"), actual(model)) == ["Switch 1.0", "Remove 2.0"]
 
 
+def test_a_rejected_version_that_serves_stays_if_there_is_no_other() -> None:
+    model = state("1.0", rejected={"1.0": "it is slow"})
+    assert names(target("1.0"), actual(model)) == []
+    failed = state("1.0", versions={"1.0": runs("1.0", verified=False)}, serving=None)
+    failed = replace(failed, rejected={"1.0": "it predicts nonsense"})
+    assert names(target("1.0"), actual(failed)) == ["Remove 1.0"]
+
+
+def test_a_rejected_default_version_is_removed_after_another_has_been_verified() -> None:
+    loaded = {version: runs(version, verified=False) for version in ("2.0", "1.0")}
+    model = ModelState(default="2.0", versions=loaded, rejected={"2.0": "it predicts nonsense"})
+    steps = names(target("2.0", "1.0"), actual(model))
+    assert steps == ["Verify 1.0", "Switch 1.0", "Remove 2.0"]
+
+
 def test_other_versions_are_served_too() -> None:
     steps = names(target("2.0", "1.0"), actual())
     assert steps == ["Register 2.0", "Verify 2.0", "Register 1.0", "Verify 1.0"]

@@ -126,8 +126,6 @@ class ModelPlan:
             return
         only = len(self._state.versions) == 1
         needed = {*self._wanted, self._default}
-        if not self._default_is_good:
-            needed.add(self._state.serving)
         for version, found in sorted(self._state.versions.items()):
             # A bad version that serves is better than none.
             removable = version != self._default or (only and not found.verified)
