@@ -37,7 +37,7 @@ import requests
 from benchmarks.client_server import NO_OP, Torchserve, torchserve
 from vestal import Client
 from vestal.client.tokens import KeyFile
-from vestal.fleet.fence import NotIdle, fence
+from vestal.fleet.fence import Management, NotIdle, fence
 
 RESULTS = Path(__file__).with_name("results")
 WORKERS = 5
@@ -117,10 +117,11 @@ def quiet(client: Client, server: Torchserve, workers: int) -> None:
 
 
 def fenced(client: Client, server: Torchserve, workers: int) -> None:
-    token = KeyFile(server.project.key_file).get("management")
+    keys = KeyFile(server.project.key_file)
+    management = Management(server.addresses()["management"], lambda: keys.get("management"))
     while True:
         try:
-            with fence(server.addresses()["management"], token, "lone", "1.0"):
+            with fence(management, "lone", "1.0"):
                 client.scale("lone", workers, timeout=30)
             return
         except NotIdle:

@@ -21,6 +21,7 @@ from vestal.client import (
 from vestal.fleet.actual import Actual, VersionState
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
+from vestal.fleet.fence import Management, NotIdle, fence
 from vestal.fleet.loading import (
     Loading,
     check_archive,
@@ -37,6 +38,7 @@ from vestal.server.logs import Logs
 DRAIN_SECONDS = 60.0
 """Time in which a version that is removed may become idle, in addition to its responseTimeout."""
 _SETTLE_POLL_SECONDS = 0.5
+_IDLE_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Work:
     """
 
     client: Client
+    management: Management
     store: Path
     actual: Actual
     target: ModelTarget | None
@@ -167,7 +170,10 @@ def _scale(step: Scale, work: Work) -> str:
     if version.given_up:  # TorchServe starts new workers only when the number changes
         _set_workers(loading, 0)
     try:
-        _set_workers(loading, step.workers)
+        if step.workers < version.workers and not version.given_up:
+            _remove_workers(step, work, loading)
+        else:
+            _set_workers(loading, step.workers)
         if step.workers > version.ready or version.given_up:
             wait_until_loaded(loading, step.workers)
     except VersionFailed as error:
@@ -176,6 +182,31 @@ def _scale(step: Scale, work: Work) -> str:
         # The other workers of this version serve: it is not rejected.
         raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
     return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
+
+
+def _remove_workers(step: Scale, work: Work, loading: Loading) -> None:
+    """Remove workers while none has a request.
+
+    Raises:
+        StepFailed: there was no such moment, and nobody has set a lower number.
+    """
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while True:
+        try:
+            with fence(work.management, step.model, step.version):
+                _set_workers(loading, step.workers)
+            return
+        except (NotIdle, OSError) as error:
+            if time.monotonic() > deadline:
+                break
+            reason = error
+        work.interrupt()
+        time.sleep(_IDLE_POLL_SECONDS)
+    target = work.target.versions.get(step.version) if work.target else None
+    if target is not None and _version(step, work).workers <= target.workers.max:
+        raise StepFailed(f"{loading} keeps its workers: {reason}")
+    work.note(f"{loading} was not idle for {DRAIN_SECONDS:g} s; requests of a worker are cut off")
+    _set_workers(loading, step.workers)
 
 
 def _remove(step: Remove, work: Work) -> str:

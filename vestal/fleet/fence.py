@@ -23,7 +23,8 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -41,27 +42,31 @@ microseconds; so one reading is not enough."""
 _WORKER = "model_service_worker"
 
 
+@dataclass(frozen=True)
+class Management:
+    """The management API. `url`: its base address; `token`: returns the token to send."""
+
+    url: str
+    token: Callable[[], str | None]
+
+
 class NotIdle(VestalError):
     """A worker has a request, or is not READY; the version was not changed."""
 
 
 @contextlib.contextmanager
-def fence(management: str, token: str | None, model: str, version: str) -> Iterator[None]:
+def fence(management: Management, model: str, version: str) -> Iterator[None]:
     """Stop all workers of a version while none of them has a caller's request.
 
     In the `with`, the number of workers can be changed and any of them can be killed; the call must
     not need a worker of this version.
 
-    Args:
-        management: base address of the management API.
-        token: its token.
-
     Raises:
         NotIdle: on entering.
-        OSError: TorchServe does not respond.
+        OSError: on entering: TorchServe does not respond.
     """
     name = f"{model} {version}"
-    with _Connection(management, token, model, version) as connection:
+    with _Connection(management, model, version) as connection:
         connection.send()
         workers = _idle_workers(connection.receive(), name)
         with _stopped(workers, name):
@@ -115,8 +120,8 @@ def _stopped(workers: list[psutil.Process], name: str) -> Iterator[None]:
 class _Connection:
     """Sends requests for a description without waiting for the responses to earlier ones."""
 
-    def __init__(self, management: str, token: str | None, model: str, version: str) -> None:
-        address = urlsplit(management)
+    def __init__(self, management: Management, model: str, version: str) -> None:
+        address, token = urlsplit(management.url), management.token()
         assert address.hostname is not None
         self._address = address.hostname, address.port or 80
         self._path = f"/models/{quote(model, safe='')}/{quote(version, safe='')}"

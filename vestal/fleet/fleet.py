@@ -11,6 +11,7 @@ from vestal.client import Client
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
+from vestal.fleet.fence import Management
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
@@ -36,6 +37,7 @@ class Fleet:
     """
 
     client: Client
+    management: Management
     store: Path
     runner: Runner
     knowledge: Knowledge

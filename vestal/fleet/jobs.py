@@ -147,6 +147,7 @@ class Job:
 
         return Work(
             client=fleet.client,
+            management=fleet.management,
             store=fleet.store,
             actual=self._actual,
             target=target,

@@ -10,7 +10,7 @@ from vestal.client import ClientError
 from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
-from vestal.fleet.desired import Desired
+from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.jobs import Job
 from vestal.fleet.loading import server_error
@@ -18,6 +18,7 @@ from vestal.fleet.observing import Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
+from vestal.fleet.upkeep import Upkeep
 
 LOOP_SECONDS = 1.0
 _START_SECONDS = 0.1
@@ -53,6 +54,11 @@ class Loop:
         self.error: VestalError | None = None
         self.ended = threading.Event()
         self._stopped = threading.Event()
+        self._upkeep = Upkeep(
+            fleet.management,
+            fleet.judge.window,
+            lambda model, version, text: fleet.report("repair", f"{model} {version}: {text}"),
+        )
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -141,7 +147,19 @@ class Loop:
                 self.jobs[name].start()
             elif not part.steps and name not in desired.models:
                 fleet.knowledge.forget(name)
+            elif not part.steps and not fleet.starting:
+                self._look_after(name, desired.models[name])
         return problems
+
+    def _look_after(self, name: str, target: ModelTarget) -> None:
+        """Scale a model by its load, and check its workers."""
+        fleet, versions = self._fleet, self.snapshot.observed[name].versions
+        if (step := self._upkeep.step(target, versions)) is not None:
+            fleet.report("scale", f"{name} {step.version}: {step.why}", step)
+            self.jobs[name] = Job(fleet, name, [step])
+            self.jobs[name].start()
+        else:
+            self._upkeep.check(target, versions)
 
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""

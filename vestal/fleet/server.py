@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from vestal.client import Client, ClientError
+from vestal.client.tokens import KeyFile
 from vestal.configuration.config import Configuration
 from vestal.configuration.notices import notices
 from vestal.configuration.ports import Endpoint, check_free
@@ -17,6 +18,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.fence import Management
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
@@ -213,8 +215,10 @@ class Server:
         self._runner.start()
         key_file = project.key_file if configuration.tokens else None
         self._client = _own_client(endpoints, key_file)
+        keys = None if key_file is None else KeyFile(key_file)
         fleet = Fleet(
             self._client,
+            Management(endpoints[1].url, lambda: None if keys is None else keys.get("management")),
             self._store,
             self._runner,
             Knowledge(state, stored=initial.stored),
