@@ -15,7 +15,7 @@ import vestal.cli
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.pack import _read_labels
-from vestal.cli.serve import _inputs
+from vestal.cli.ready_output import inputs_for
 from vestal.cli.train import free_version
 from vestal.errors import UsageError
 from vestal.mar.layout import MANIFEST
@@ -268,7 +268,7 @@ def test_an_invalid_table_of_labels_is_refused(tmp_path, text, message):
     ],
 )
 def test_serve_suggests_an_input_that_fits_the_model(body, kind, ours, for_curl):
-    predict, curl = _inputs(Sample(body, kind, "sample.in", None))
+    predict, curl = inputs_for(Sample(body, kind, "sample.in", None))
     assert predict == ours
     assert for_curl in curl
 

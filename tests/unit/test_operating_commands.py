@@ -95,7 +95,7 @@ def test_apply_prints_the_plan_and_each_step_and_the_outcome(cli, keeper, tmp_pa
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[:3] == [
         "step model change memory why",
-        "register mnist 2.0 0 -> 1 worker 1.3 GB -> 1.9 GB it is desired",
+        "register mnist 2.0 0 -> 1 worker 1.3 -> 1.9 GB it is desired",
         "switch mnist 2.0 1.0 -> 2.0 1.3 GB -> unknown it is desired",
     ]
     assert lines[3:] == ["Done: mnist 1.0 -> 2.0 (revision 2)"]

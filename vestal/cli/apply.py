@@ -57,12 +57,12 @@ def apply(
     path = _find(project, file)
     content = load(path)
     client = KeeperClient(project)
-    desired = resolve(content, model_store(project), path.absolute().parent)
+    desired = resolve(content, model_store(project), project.root)
     base, before = client.desired()
     report = client.plan(desired)
     source = source_of("vestal apply", content)
-    unchanged = desired == before and is_done(client, report)
-    if unchanged and (dry_run or source.sha256 == _applied(client)):
+    unchanged = desired == before and is_done(client, base, report)
+    if unchanged and (dry_run or source.sha256 == _applied(client, base)):
         print_unchanged(base, as_json)
         return
     if not as_json:
@@ -99,10 +99,10 @@ def _find(project: Project, file: Path | None) -> Path:
     )
 
 
-def _applied(client: KeeperClient) -> str | None:
-    """The digest of the file that was applied last."""
-    newest = client.revisions()[:1]
-    return newest[0].source.sha256 if newest else None
+def _applied(client: KeeperClient, revision: int) -> str | None:
+    """The digest of the file from which a revision was made."""
+    made = [each for each in client.revisions() if each.number == revision]
+    return made[0].source.sha256 if made else None
 
 
 def _replaces(report: PlanReport, before: Desired) -> bool:

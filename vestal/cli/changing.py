@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,8 +59,9 @@ def change_desired(
         base, before = client.desired()
         after = change(before)
         report = client.plan(after)
-        refuse_problems(report, model)
-        if after == before and is_done(client, report):
+        own = [each for each in report.problems if each.model == model]
+        refuse_problems(report.model_copy(update={"problems": own}))
+        if after == before and is_done(client, base, report):
             print_unchanged(base, as_json)
             return
         try:
@@ -93,10 +92,12 @@ def finish(
         out.print(f"Done: {changes} (revision {ended.number})", markup=False, soft_wrap=True)
 
 
-def is_done(client: KeeperClient, report: PlanReport) -> bool:
-    """Whether nothing is left to do, and the last change did not fail: then it is tried again."""
-    newest = client.revisions()[:1]
-    return not (report.steps or report.problems) and all(each.outcome == "done" for each in newest)
+def is_done(client: KeeperClient, revision: int, report: PlanReport) -> bool:
+    """Whether nothing is left to do. A revision that failed is not done: it is tried again."""
+    if report.steps or report.problems:
+        return False
+    made = [each for each in client.revisions() if each.number == revision]
+    return all(each.outcome == "done" for each in made)
 
 
 def print_unchanged(revision: int, as_json: bool) -> None:
@@ -108,22 +109,19 @@ def print_unchanged(revision: int, as_json: bool) -> None:
         out.print("Nothing to do: everything runs as desired.")
 
 
-def refuse_problems(report: PlanReport, model: str | None) -> None:
-    """Raise VestalError for the problems of a model in a plan."""
-    found = [each for each in report.problems if each.model == model]
-    if found:
-        reasons = [f"{each.model} {each.version}: {each.reason}" for each in found]
-        raise VestalError("\n".join([*reasons, "Nothing was changed."]))
+def refuse_problems(report: PlanReport) -> None:
+    """Raise VestalError for the problems of a plan."""
+    if report.problems:
+        reasons = [f"{each.model} {each.version}: {each.reason}" for each in report.problems]
+        raise VestalError(f"{'; '.join(reasons)}. Nothing was changed")
 
 
 def source_of(command: str, file: ServingFile | None = None) -> Source:
     """Return who makes a change, for the history."""
+    from vestal.fleet.revisions import user_name
     from vestal.fleet.status import Source
 
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
+    user = user_name()
     if file is None:
         return Source(command=command, user=user)
     return Source(command=command, user=user, file=str(file.path), sha256=file.sha256)

@@ -53,4 +53,6 @@ def format_seconds(seconds: float | None) -> str:
 def _transition(before: int | None, after: int | None) -> str:
     if before == after:
         return format_memory(after)
-    return f"{format_memory(before)} -> {format_memory(after)}"
+    old, new = format_memory(before), format_memory(after)
+    same_unit = old.endswith("B") and old[-2:] == new[-2:]
+    return f"{old[:-3]} -> {new}" if same_unit else f"{old} -> {new}"

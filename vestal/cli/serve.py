@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vestal.cli.output import Json, err, out, print_json
+from vestal.cli.changing import SERVING_FILE, refuse_problems, source_of
+from vestal.cli.output import Json, err, print_json, print_warning
+from vestal.cli.ready_output import print_ready, sample_of
+from vestal.errors import UsageError
 
 if TYPE_CHECKING:
+    from vestal.fleet.server import Server
     from vestal.mar.sample import Sample
-    from vestal.project import ReadyFile
-
-SHORT = 200  # characters of a sample that is printed completely
+    from vestal.project import Project, ReadyFile
 
 
 def serve(
@@ -29,7 +30,8 @@ def serve(
             metavar="[NAME=]ARCHIVE",
             help="Archives in the model store: mnist-1.0, or mnist if there is one version. NAME= "
             "serves it under another name. The first version of a model is its default. Default: "
-            "the newest version of every model.",
+            "what ran before, if a command has changed it; else serving.yaml; else the newest "
+            "version of every model.",
         ),
     ] = None,
     models: Annotated[
@@ -39,6 +41,25 @@ def serve(
             help="Archive to serve, as in the arguments; repeat for several.",
         ),
     ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", help="File like serving.yaml to apply at the start."),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Apply serving.yaml (or the file of --file) whenever it changes."
+        ),
+    ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            "-d",
+            help="Return when the server is ready, and let it run in the background. Its output "
+            "goes to .vestal/logs/serve.log; `vestal stop` stops it.",
+        ),
+    ] = False,
     model_store: Annotated[
         Path | None,
         typer.Option(help="Folder with the archives. Default: as in config.properties."),
@@ -46,8 +67,8 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            help="Port for inference; management and metrics use the next two. 0 picks free ports. "
-            "Default: as in config.properties."
+            help="Port for inference; management, metrics and the keeper use the next three. "
+            "0 picks free ports. Default: as in config.properties."
         ),
     ] = None,
     ready_file: Annotated[
@@ -73,39 +94,100 @@ def serve(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve models with TorchServe until Ctrl-C."""
-    from vestal.fleet.server import Server
+    """Serve models with TorchServe until Ctrl-C or `vestal stop`."""
     from vestal.project import Project
 
-    _on_signal(_stop)
     project = Project.here()
+    archives = [*(models or []), *(more or [])]
+    _check_options(project, archives, file, watch)
+    if detach:
+        from vestal.cli.detach import start_detached
+
+        arguments = [each for each in sys.argv[2:] if each not in ("--detach", "-d", "--json")]
+        ready = start_detached(project, arguments)
+        _print_ready(ready, project, as_json, sample_of(ready), "`vestal stop` stops the server.")
+        return
+    from vestal.fleet.server import Server
+
+    _on_signal(_stop)
     try:
         with Server(
             project,
-            [*(models or []), *(more or [])],
+            archives,
             model_store=model_store,
             port=port,
             ready_file=ready_file,
+            serving_file=file,
             timeout=timeout,
             strict=strict,
-            on_event=lambda event: err.print(event, style="dim", markup=False, soft_wrap=True),
+            on_event=_print_event,
         ) as server:
             if drain:
                 _on_signal(_drain)
             try:
-                if as_json:
-                    print_json(asdict(server.ready))
-                else:
-                    _announce(server.ready, project.root, server.sample())
+                end = "Ctrl-C or `vestal stop` stops the server."
+                _print_ready(server.ready, project, as_json, server.sample(), end)
                 sys.stdout.flush()
-                server.wait()  # until `vestal stop`
+                with _watching(server, project, file) if watch else nullcontext():
+                    server.wait()
             except KeyboardInterrupt:
                 pass
             if drain:
                 server.drain(drain)
     except KeyboardInterrupt:
         pass  # during the start, or a second Ctrl-C
-    err.print("Stopped", style="dim")
+    _print_event("Stopped")
+
+
+def _print_ready(
+    ready: ReadyFile, project: Project, as_json: bool, sample: Sample | None, how_to_stop: str
+) -> None:
+    if as_json:
+        print_json(asdict(ready))
+    else:
+        print_ready(ready, project.root, sample, how_to_stop)
+
+
+def _print_event(text: str) -> None:
+    err.print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def _check_options(
+    project: Project, archives: Sequence[str], file: Path | None, watch: bool
+) -> None:
+    if archives and (file is not None or watch):
+        option = "--watch" if file is None else f"--file {file}"
+        raise UsageError(f"{option} cannot be combined with archives; omit one of them")
+    if file is not None and not file.is_file():
+        raise UsageError(f"--file {file}: there is no such file")
+    if watch and file is None and not (project.root / SERVING_FILE).is_file():
+        raise UsageError(f"--watch: there is no {SERVING_FILE} in {project.root}")
+
+
+@contextmanager
+def _watching(server: Server, project: Project, file: Path | None) -> Iterator[None]:
+    """Apply the serving file whenever it changes."""
+    from vestal.fleet.resolving import resolve
+    from vestal.fleet.serving_file import load
+    from vestal.fleet.watching import FileWatcher
+
+    keeper, store = server.keeper, Path(server.ready.model_store or project.model_store)
+
+    def apply(path: Path) -> None:
+        content = load(path)
+        desired = resolve(content, store, project.root)
+        refuse_problems(keeper.plan(desired))
+        keeper.apply(desired, source_of("vestal serve --watch", content))
+        _print_event(f"{path} has changed; applying it")
+
+    applied = next((each.source.sha256 for each in keeper.revisions() if each.source.sha256), None)
+    path = file or project.path(SERVING_FILE)
+    watcher = FileWatcher(path, applied, apply, print_warning)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.stop()
 
 
 def _on_signal(handler: Callable[..., None] | signal.Handlers) -> None:
@@ -121,64 +203,3 @@ def _stop(*_: object) -> None:
 def _drain(*_: object) -> None:
     _on_signal(_stop)
     raise KeyboardInterrupt
-
-
-def _announce(ready: ReadyFile, root: Path, sample: Sample | None) -> None:
-    def say(text: str = "") -> None:
-        out.print(text, markup=False, soft_wrap=True)
-
-    served = [
-        f"{model['name']} {model['version']}{' (default)' if model['default'] else ''}"
-        for model in ready.models
-    ]
-    name = ready.models[0]["name"]
-    say(f"Ready: {', '.join(served)}")
-    say(f"  inference   {ready.inference}")
-    say(f"  management  {ready.management}")
-    say(f"  metrics     {ready.metrics}")
-    if ready.key_file is not None:
-        say(f"  health      {ready.inference}/api-description (no token; /ping answers 400)")
-    say("Send a request from another terminal in this folder:")
-    ours, for_curl = _inputs(sample)
-    say(f"  vestal predict {name} {ours}")
-    say(f"  curl {_authorization(ready, root)}{for_curl} {ready.inference}/predictions/{name}")
-    say("Ctrl-C stops the server.")
-
-
-def _inputs(sample: Sample | None) -> tuple[str, str]:
-    """Arguments for `vestal predict NAME` and `curl`: the model's own sample, if it is short."""
-    kind = sample.content_type if sample else ""
-    if kind.startswith("image/"):
-        return "IMAGE", "-T IMAGE"
-    file = f"FILE{Path(sample.name).suffix}" if sample else "FILE"
-    if sample is None or not kind.startswith(("text/", "application/json")):
-        return file, f"-T {file}"
-    text = sample.input.decode("utf-8", "replace").strip()
-    header = f"-H {shlex.quote(f'Content-Type: {kind}')}"
-    if len(text) > SHORT:
-        return "--text TEXT" if kind.startswith("text/") else file, f"{header} -T {file}"
-    body = f"{header} --data-raw {shlex.quote(text)}"
-    if kind.startswith("text/"):
-        return f"--text {shlex.quote(text)}", body
-    try:
-        row = json.loads(text)
-    except ValueError:
-        row = None
-    if isinstance(row, dict) and row and all(map(_is_number, row.values())):
-        return f"--row {','.join(f'{name}={value}' for name, value in row.items())}", body
-    return file, body
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _authorization(ready: ReadyFile, root: Path) -> str:
-    """A header that reads the token from its file: it changes at every start."""
-    if ready.key_file is None:
-        return ""
-    key_file = Path(ready.key_file)
-    if key_file.is_relative_to(root):
-        key_file = key_file.relative_to(root)
-    read = f"import json; print(json.load(open('{key_file}'))['inference']['key'])"
-    return f'-H "Authorization: Bearer $(python3 -c "{read}")" '

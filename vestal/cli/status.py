@@ -66,8 +66,9 @@ def _print(status: Status, as_json: bool) -> None:
 
 def render(status: Status) -> RenderableType:
     """The status as a headline, a table of versions, and sentences about what is not normal."""
-    right = ("workers", "queue", "req/s", "errors", "p50", "p99", "memory")
+    right = ("ready", "queue", "req/s", "errors", "p50", "p99", "memory")
     table = new_table("model", "version", "state", *right, right=right)
+    table.padding = (0, 1, 0, 0)  # ten columns in a terminal of 80
     for column in table.columns:
         column.no_wrap = column.header in right
     for model in status.models:

@@ -32,18 +32,18 @@ class Keeper:
     """Implements `KeeperControl`. `start` begins the loop, `stop` ends it.
 
     Args:
-        on_restart: called when TorchServe has been started again.
+        on_end: called when TorchServe has ended, before it is started again.
         on_observed: called with every observation.
     """
 
     def __init__(
         self,
         fleet: Fleet,
-        on_restart: Callable[[], None],
+        on_end: Callable[[], None],
         on_observed: Callable[[Mapping[str, Observed]], None],
     ) -> None:
         self._fleet = fleet
-        self._loop = Loop(fleet, on_restart, lambda: on_observed(self._loop.snapshot.observed))
+        self._loop = Loop(fleet, on_end, lambda: on_observed(self._loop.snapshot.observed))
         self._phase: Phase = "starting"
         self._stop_requested = threading.Event()
 

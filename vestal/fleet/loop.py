@@ -14,7 +14,7 @@ from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.jobs import Job
 from vestal.fleet.loading import server_error
-from vestal.fleet.observing import Observed, observe, versions_given_up
+from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
@@ -37,15 +37,15 @@ class Loop:
     """Runs in a thread, from `start` to `stop`; one job per model at most.
 
     Args:
-        on_restart: called when TorchServe has been started again.
+        on_end: called when TorchServe has ended, before it is started again.
         on_observed: called after each observation.
     """
 
     def __init__(
-        self, fleet: Fleet, on_restart: Callable[[], None], on_observed: Callable[[], None]
+        self, fleet: Fleet, on_end: Callable[[], None], on_observed: Callable[[], None]
     ) -> None:
         self._fleet = fleet
-        self._on_restart, self._on_observed = on_restart, on_observed
+        self._on_end, self._on_observed = on_end, on_observed
         self.snapshot = Snapshot({}, Actual(), responds=False)
         self.jobs: dict[str, Job] = {}
         """The last job of each model."""
@@ -102,9 +102,8 @@ class Loop:
         self.restarts += 1
         self._forget()
         fleet.report("repair", f"{str(error).splitlines()[0]}; starting it again")
-        fleet.runner.restart(error, self._stopped.wait)
+        fleet.runner.restart(error, self._on_end, self._stopped.wait)
         fleet.knowledge.forget_registrations()
-        self._on_restart()
 
     def _forget(self) -> None:
         self.snapshot = Snapshot({}, self.snapshot.actual, responds=False)
@@ -115,6 +114,7 @@ class Loop:
         idle = {name for name, job in self.jobs.items() if job.is_idle()}
         busy = self.jobs.keys() - idle
         observed = observe(fleet.client)
+        fleet.client.renew_keys(timeout=CALL_SECONDS)
         for name, (known, seen) in known_models(fleet.knowledge.models, observed).items():
             if name not in busy and (name not in self.jobs or self.jobs[name].synced):
                 adopt(fleet, name, known, seen)

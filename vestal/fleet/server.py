@@ -23,7 +23,7 @@ from vestal.fleet.fleet import Fleet
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
-from vestal.fleet.keeper_token import remove_token, write_token
+from vestal.fleet.keeper_token import remove_token, token_file, write_token
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.observing import Observed
 from vestal.fleet.revisions import Revisions
@@ -92,7 +92,7 @@ class Server:
         self._client: Client | None = None
         self._keeper: Keeper | None = None
         self._api: ApiServer | None = None
-        self._store = Path()
+        self._store, self._token = Path(), ""
         self._order: list[tuple[str, str]] = []
         self._ready: ReadyFile | None = None
 
@@ -112,6 +112,8 @@ class Server:
 
     def sample(self) -> Sample | None:
         """Return the packed sample of the first served model, if its archive has one."""
+        if not self.ready.models:
+            return None
         first = self.ready.models[0]
         target = self.keeper.desired().models.get(first["name"])
         version = target.versions.get(first["version"]) if target else None
@@ -208,8 +210,9 @@ class Server:
         for each in initial.failed:
             self._on_event(f"{each.archive} is not served: {each.error}")
         self._on_event(f"starting TorchServe on Java {java.version}")
+        files = [*self._state_files.files, token_file(project)]
         options = LaunchOptions(
-            project, configuration, endpoints, self._store, self._state_files.files, java.executable
+            project, configuration, endpoints, self._store, files, java.executable
         )
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
@@ -227,10 +230,9 @@ class Server:
             self._print,
             initial.desired,
         )
-        self._keeper = Keeper(fleet, self._restarted, self._update_models)
-        self._api = ApiServer(
-            self._keeper, write_token(project), keeper_endpoint.host, keeper_endpoint.port
-        )
+        self._keeper = Keeper(fleet, self._write_again, self._update_models)
+        self._token = write_token(project)
+        self._api = ApiServer(self._keeper, self._token, keeper_endpoint.host, keeper_endpoint.port)
         self._api.start()
         self._write_phase("starting")
         self._order = [
@@ -308,10 +310,11 @@ class Server:
         elif (kind, type(step)) in {("started", Register), ("done", Verify)} or kind == "note":
             self._on_event(text)
 
-    def _restarted(self) -> None:
-        """TorchServe has been started again; its guardian has removed the state files."""
-        with contextlib.suppress(OSError):
+    def _write_again(self) -> None:
+        """Write the files that TorchServe's guardian has removed."""
+        with contextlib.suppress(OSError):  # with a full disk, the models are served nevertheless
             self._write_phase("starting")
+            write_token(self._project, self._token)
 
     def _update_models(self, observed: Mapping[str, Observed]) -> None:
         """Update the ready file; after a restart of TorchServe, write it again when ready."""

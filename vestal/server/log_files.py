@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -39,29 +40,28 @@ def last_lines(path: Path, count: int, is_wanted: Callable[[str], bool]) -> list
 
 def new_lines(path: Path) -> Iterator[str]:
     """Yield lines that are written from now on, across rotations; never ends."""
-    stream = _open(path)
-    if stream is not None:
-        stream.seek(0, io.SEEK_END)
-    partial = b""
-    while True:
-        if stream is None:
-            stream = _open(path)
+    with contextlib.ExitStack() as files:
+        stream = _open(path, files)
         if stream is not None:
-            # A rotation renames the file: what it got until then is read first.
-            is_current = _is_same(stream, path)
-            partial += stream.read()
-            *lines, partial = partial.split(b"\n")
-            yield from (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
-            if not is_current:
-                stream.close()
-                stream, partial = None, b""
-                continue
-        time.sleep(_POLL_SECONDS)
+            stream.seek(0, io.SEEK_END)
+        partial = b""
+        while True:
+            stream = stream or _open(path, files)
+            if stream is not None:
+                # A rotation renames the file: what it got until then is read first.
+                is_current = _is_same(stream, path)
+                *lines, partial = (partial + stream.read()).split(b"\n")
+                yield from (line.decode("utf-8", "replace").rstrip("\r") for line in lines)
+                if not is_current:
+                    files.close()
+                    stream, partial = None, b""
+                    continue
+            time.sleep(_POLL_SECONDS)
 
 
-def _open(path: Path) -> io.BufferedReader | None:
+def _open(path: Path, files: contextlib.ExitStack) -> io.BufferedReader | None:
     try:
-        return path.open("rb")
+        return files.enter_context(path.open("rb"))
     except FileNotFoundError:
         return None
 
