@@ -21,7 +21,7 @@ from vestal.client import (
 from vestal.fleet.actual import Actual, VersionState
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
-from vestal.fleet.fence import Management, NotIdle, fence
+from vestal.fleet.fence import Management, NotIdle, remove_workers
 from vestal.fleet.loading import (
     Loading,
     check_archive,
@@ -193,8 +193,7 @@ def _remove_workers(step: Scale, work: Work, loading: Loading) -> None:
     deadline = time.monotonic() + DRAIN_SECONDS
     while True:
         try:
-            with fence(work.management, step.model, step.version):
-                _set_workers(loading, step.workers)
+            remove_workers(work.client, work.management, step.model, step.version, step.workers)
             return
         except (NotIdle, OSError) as error:
             if time.monotonic() > deadline:

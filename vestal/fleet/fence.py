@@ -31,6 +31,7 @@ from urllib.parse import quote, urlsplit
 
 import psutil
 
+from vestal.client import Client, ServerFailed
 from vestal.errors import VestalError
 
 HOLD_SECONDS = 0.2
@@ -39,6 +40,7 @@ _CALL_SECONDS = 5.0
 _READINGS = 2
 """A thread that collects a batch takes our request from the queue and puts it back, within
 microseconds; so one reading is not enough."""
+_ATTEMPTS = 5
 _WORKER = "model_service_worker"
 
 
@@ -52,6 +54,27 @@ class Management:
 
 class NotIdle(VestalError):
     """A worker has a request, or is not READY; the version was not changed."""
+
+
+def remove_workers(
+    client: Client, management: Management, model: str, version: str, workers: int
+) -> None:
+    """Set a lower number of workers at a moment in which none of them has a request.
+
+    Raises:
+        NotIdle: this is no such moment.
+        ClientError, OSError: TorchServe does not respond.
+    """
+    with fence(management, model, version):
+        for attempt in range(_ATTEMPTS):
+            try:
+                client.scale(model, workers, version, wait=False, timeout=_CALL_SECONDS)
+                return
+            except ServerFailed as error:
+                # ConcurrentModificationException: two threads answer a removed worker's requests,
+                # which are ours. The worker is removed, but the next ones may not be.
+                if error.status != 500 or attempt == _ATTEMPTS - 1:
+                    raise
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_giv
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
+from vestal.fleet.systemd import notify
 from vestal.fleet.upkeep import Upkeep
 
 LOOP_SECONDS = 1.0
@@ -84,6 +85,7 @@ class Loop:
                     if self.snapshot.responds and not self._stopped.is_set():
                         fleet.report("note", f"TorchServe does not respond: {server_error(error)}")
                     self._forget()
+                notify("WATCHDOG=1")
                 fleet.wake.wait(LOOP_SECONDS if self.snapshot.responds else _START_SECONDS)
                 fleet.wake.clear()
         except VestalError as error:

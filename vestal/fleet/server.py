@@ -31,6 +31,7 @@ from vestal.fleet.runner import Runner
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import EventKind
 from vestal.fleet.steps import Register, Step, Verify
+from vestal.fleet.systemd import notify
 from vestal.mar.sample import Sample, read_sample
 from vestal.project import Project, ReadyFile
 from vestal.server.draining import Draining, format_unfinished
@@ -148,6 +149,7 @@ class Server:
         New requests are still served. Raises VestalError if TorchServe ends.
         """
         assert self._client is not None
+        notify("STOPPING=1")
         self.keeper.drain()
         self._state_files.remove_ready()
         with contextlib.suppress(OSError):  # with a full disk, requests can still be completed
@@ -257,6 +259,7 @@ class Server:
         )
         self._state_files.write_ready(self._ready)
         self._keeper.set_running()
+        notify("READY=1")
 
     def _choose(self, state: StateStore) -> Initial:
         initial = choose(
