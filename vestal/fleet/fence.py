@@ -37,6 +37,7 @@ from vestal.errors import VestalError
 HOLD_SECONDS = 0.2
 """Time for which workers are stopped at most, until all of them have our requests."""
 _CALL_SECONDS = 5.0
+_DESCRIBE_SECONDS = 1.0
 _READINGS = 2
 """A thread that collects a batch takes our request from the queue and puts it back, within
 microseconds; so one reading is not enough."""
@@ -155,6 +156,7 @@ class _Connection:
 
     def __enter__(self) -> _Connection:
         self._socket = socket.create_connection(self._address, _CALL_SECONDS)
+        self._socket.settimeout(_DESCRIBE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._responses: BinaryIO = self._socket.makefile("rb")
         return self
