@@ -148,6 +148,7 @@ class Job:
 
         return Work(
             client=fleet.client,
+            management=fleet.management,
             store=fleet.store,
             actual=self._actual,
             target=target,
@@ -156,7 +157,6 @@ class Job:
             interrupt=self._interrupt,
             judge=judge,
             note=lambda text: fleet.report("note", text, step),
-            hold=fleet.access.hold,
         )
 
     def _interrupt(self) -> None:

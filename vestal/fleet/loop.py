@@ -18,6 +18,7 @@ from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_giv
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
+from vestal.fleet.systemd import notify
 from vestal.fleet.upkeep import Upkeep
 
 LOOP_SECONDS = 1.0
@@ -46,9 +47,6 @@ class Loop:
     ) -> None:
         self._fleet = fleet
         self._on_end, self._on_observed = on_end, on_observed
-        self._upkeep = Upkeep(
-            fleet.access.address, fleet.access.token, fleet.judge.window, self._report_repair
-        )
         self.snapshot = Snapshot({}, Actual(), responds=False)
         self.jobs: dict[str, Job] = {}
         """The last job of each model."""
@@ -57,6 +55,11 @@ class Loop:
         self.error: VestalError | None = None
         self.ended = threading.Event()
         self._stopped = threading.Event()
+        self._upkeep = Upkeep(
+            fleet.management,
+            fleet.judge.window,
+            lambda model, version, text: fleet.report("repair", f"{model} {version}: {text}"),
+        )
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -82,6 +85,7 @@ class Loop:
                     if self.snapshot.responds and not self._stopped.is_set():
                         fleet.report("note", f"TorchServe does not respond: {server_error(error)}")
                     self._forget()
+                notify("WATCHDOG=1")
                 fleet.wake.wait(LOOP_SECONDS if self.snapshot.responds else _START_SECONDS)
                 fleet.wake.clear()
         except VestalError as error:
@@ -141,28 +145,24 @@ class Loop:
             last = self.jobs.get(name)
             if part.steps and (last is None or last.is_due(fleet.revisions.number)):
                 fleet.converged.clear()
-                self._start(Job(fleet, name))
+                self.jobs[name] = Job(fleet, name)
+                self.jobs[name].start()
             elif not part.steps and name not in desired.models:
                 fleet.knowledge.forget(name)
-            elif not part.steps:
-                self._keep_up(name, desired.models[name])
+            elif not part.steps and not fleet.starting:
+                self._look_after(name, desired.models[name])
         return problems
 
-    def _start(self, job: Job) -> None:
-        self.jobs[job.name] = job
-        job.start()
-
-    def _keep_up(self, name: str, target: ModelTarget) -> None:
-        """Look after a model that runs as desired."""
-        observed = self.snapshot.observed.get(name)
-        if observed is not None and not self._fleet.starting:
-            self._upkeep.check(target, observed.versions)
-            step = self._upkeep.step(target, observed.versions)
-            if step is not None:
-                self._start(Job(self._fleet, name, [step]))
-
-    def _report_repair(self, model: str, version: str, text: str) -> None:
-        self._fleet.report("repair", f"{model} {version}: {text}")
+    def _look_after(self, name: str, target: ModelTarget) -> None:
+        """Scale a model by its load, and check its workers."""
+        fleet, observed = self._fleet, self.snapshot.observed.get(name)
+        versions = observed.versions if observed else {}
+        if (step := self._upkeep.step(target, versions)) is not None:
+            fleet.report("scale", f"{name} {step.version}: {step.why}", step)
+            self.jobs[name] = Job(fleet, name, [step])
+            self.jobs[name].start()
+        else:
+            self._upkeep.check(target, versions)
 
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 from vestal.fleet.failures import StepFailed, VersionFailed
-from vestal.fleet.fence import NotIdle
+from vestal.fleet.fence import NotIdle, remove_workers
 from vestal.fleet.loading import POLL_SECONDS, Loading, wait_until_loaded
 from vestal.fleet.observing import CALL_SECONDS
 from vestal.fleet.steps import Scale
 from vestal.fleet.work import Work
 
 _QUIET_READINGS = 20
-_HOLD_SECONDS = 30.0
+_HOLD_POLL_SECONDS = 0.2
+_HOLD_SECONDS = 60.0
 """Time in which a moment without a request must come; afterwards, it is tried again later."""
 
 
@@ -23,7 +23,7 @@ def scale(step: Scale, work: Work) -> str:
     if version.given_up:
         _start_afresh(step, loading, work)
     elif step.workers < version.workers:
-        _hold_and_set(step, loading, work)
+        _remove_workers(step, loading, work)
     else:
         _add_workers(step, loading)
     return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
@@ -71,21 +71,28 @@ def _wait_for_quiet(step: Scale, work: Work) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _hold_and_set(step: Scale, loading: Loading, work: Work) -> None:
-    """End workers while none of them has a request."""
+def _remove_workers(step: Scale, loading: Loading, work: Work) -> None:
+    """Remove workers while none has a request.
+
+    Raises:
+        StepFailed: there was no such moment, and nobody has set a lower number.
+    """
     deadline = time.monotonic() + _HOLD_SECONDS
     while True:
-        work.interrupt()
         try:
-            with work.hold(step.model, step.version):
-                _set_workers(loading, step.workers)
+            remove_workers(work.client, work.management, step.model, step.version, step.workers)
             return
         except (NotIdle, OSError) as error:
             if time.monotonic() > deadline:
-                raise StepFailed(
-                    f"{loading} keeps its {step.workers_before} workers for now: {error}"
-                ) from None
-        time.sleep(random.uniform(0.05, 0.5))
+                break
+            reason = error
+        work.interrupt()
+        time.sleep(_HOLD_POLL_SECONDS)
+    target = work.target.versions.get(step.version) if work.target else None
+    if target is not None and step.workers_before <= target.workers.max:
+        raise StepFailed(f"{loading} keeps its workers: {reason}")
+    work.note(f"{loading} was not idle for {_HOLD_SECONDS:g} s; requests of a worker are cut off")
+    _set_workers(loading, step.workers)
 
 
 def _set_workers(loading: Loading, workers: int) -> None:

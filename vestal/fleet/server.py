@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vestal.client import Client, ClientError
+from vestal.client.tokens import KeyFile, NoToken
 from vestal.configuration.config import Configuration
 from vestal.configuration.notices import notices
 from vestal.configuration.ports import Endpoint, check_free
@@ -16,7 +17,8 @@ from vestal.errors import VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
-from vestal.fleet.fleet import Fleet, ManagementAccess
+from vestal.fleet.fence import Management
+from vestal.fleet.fleet import Fleet
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
@@ -209,15 +211,16 @@ class Server:
         self._runner.start()
         key_file = project.key_file if configuration.tokens else None
         self._client = _own_client(endpoints, key_file)
+        tokens = KeyFile(key_file) if key_file else NoToken()
         fleet = Fleet(
             self._client,
+            Management(endpoints[1].url, lambda: tokens.get("management")),
             self._store,
             self._runner,
             Knowledge(state, stored=initial.stored),
             Revisions(state, stored=initial.stored),
             TrafficJudge(self._client, self._runner.logs),
             lambda kind, text, step: report.print(self.keeper, kind, text, step),
-            ManagementAccess(endpoints[1].url, key_file),
             initial.desired,
         )
         self._keeper = Keeper(fleet, self._publication.write_again, self._update)
@@ -256,7 +259,6 @@ class Server:
         return initial
 
     def _update(self, observed: Mapping[str, Observed]) -> None:
-        notify("WATCHDOG=1")
         if not self.keeper.stopping:
             self._publication.update(observed, ready=self.keeper.ready()[0])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vestal.client import Client
 from vestal.fleet.actual import Actual, VersionState
 from vestal.fleet.desired import ModelTarget
+from vestal.fleet.fence import Management
 from vestal.fleet.loading import Loading
 from vestal.fleet.settling import Verdict
 from vestal.fleet.steps import Settle, Step
@@ -32,10 +32,10 @@ class Work:
         interrupt: raises Interrupted if the step must end at this point.
         judge: judges the step's version, as a new default version, by its traffic.
         note: reports something unusual.
-        hold: holds the workers of a version while none has a request; raises NotIdle.
     """
 
     client: Client
+    management: Management
     store: Path
     actual: Actual
     target: ModelTarget | None
@@ -44,7 +44,6 @@ class Work:
     interrupt: Callable[[], None]
     judge: Callable[[Settle], Verdict]
     note: Callable[[str], None]
-    hold: Callable[[str, str], AbstractContextManager[None]]
 
     def version(self, step: Step) -> VersionState:
         """Return the state of the step's version."""
