@@ -32,6 +32,7 @@ class Fleet:
         stopping: no more steps are started, and those that run end at the next safe point.
         thorough: check archives as `vestal check` does.
         errors: why versions were rejected, with their logs.
+        fatal: an error that ends the start.
         converged: nothing is left to do.
         wake: set to end the pause of the loop.
     """
@@ -49,6 +50,7 @@ class Fleet:
     stopping: bool = False
     thorough: bool = False
     errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
+    fatal: Exception | None = None
     events: EventLog = field(default_factory=EventLog)
     lock: threading.RLock = field(default_factory=threading.RLock)
     converged: threading.Event = field(default_factory=threading.Event)

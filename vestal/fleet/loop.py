@@ -12,7 +12,7 @@ from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
-from vestal.fleet.jobs import Job
+from vestal.fleet.jobs import Job, describe_error
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
@@ -54,6 +54,7 @@ class Loop:
         self.restarts = 0
         self.error: VestalError | None = None
         self.ended = threading.Event()
+        self._complaint = ""
         self._stopped = threading.Event()
         self._upkeep = Upkeep(
             fleet.management,
@@ -85,13 +86,17 @@ class Loop:
                     if self.snapshot.responds and not self._stopped.is_set():
                         fleet.report("note", f"TorchServe does not respond: {server_error(error)}")
                     self._forget()
+                except Exception as error:
+                    if fleet.starting:
+                        raise
+                    self._complain(error)
                 notify("WATCHDOG=1")
                 fleet.wake.wait(LOOP_SECONDS if self.snapshot.responds else _START_SECONDS)
                 fleet.wake.clear()
         except VestalError as error:
             self.error = error
         except BaseException as error:
-            self.error = VestalError(f"the keeper failed unexpectedly: {error!r}")
+            self.error = VestalError(f"the keeper has failed: {error!r}")
             self.error.__cause__ = error
         finally:
             self.ended.set()
@@ -107,11 +112,20 @@ class Loop:
         fleet.runner.restart(error, self._on_end, self._stopped.wait)
         fleet.knowledge.forget_registrations()
 
+    def _complain(self, error: Exception) -> None:
+        """Report an error, such as a full disk, that the next round may not have."""
+        text = describe_error(error)
+        if text != self._complaint:
+            self._fleet.report("note", text)
+        self._complaint = text
+
     def _forget(self) -> None:
         self.snapshot = Snapshot({}, self.snapshot.actual, responds=False)
 
     def _tick(self) -> None:
         fleet = self._fleet
+        if fleet.fatal is not None:
+            raise fleet.fatal
         # Only this thread starts jobs: a model that is idle now is idle until the end.
         idle = {name for name, job in self.jobs.items() if job.is_idle()}
         busy = self.jobs.keys() - idle
@@ -168,14 +182,15 @@ class Loop:
         """Finish a revision when nothing is left to do."""
         fleet = self._fleet
         with fleet.lock:
-            working = any(not job.is_idle() or not job.is_done() for job in self.jobs.values())
+            working = any(not job.is_idle() for job in self.jobs.values())
+            failures = [job.failure for job in self.jobs.values() if job.failure]
             changed = number != fleet.revisions.number
             if working or changed or fleet.converged.is_set():
                 return
             self.problems = problems
             fleet.converged.set()
-        if problems:
-            reason = "; ".join(map(_sentence, problems))
+        if problems or failures:
+            reason = "; ".join([*map(_sentence, problems), *failures])
             fleet.revisions.finish(number, "failed", reason)
             fleet.report("rejected", reason)
         else:
