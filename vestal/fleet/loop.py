@@ -127,7 +127,8 @@ class Loop:
         if fleet.fatal is not None:
             raise fleet.fatal
         # Only this thread starts jobs: a model that is idle now is idle until the end.
-        idle = {name for name, job in self.jobs.items() if job.is_idle()}
+        before = list(self.jobs.values())
+        idle = {job.name for job in before if job.is_idle()}
         busy = self.jobs.keys() - idle
         observed = observe(fleet.client)
         fleet.client.renew_keys(timeout=CALL_SECONDS)
@@ -146,7 +147,9 @@ class Loop:
             with fleet.lock:
                 number, desired = fleet.revisions.number, fleet.desired
             problems = self._start_jobs(desired, actual, busy)
-            self._conclude(number, problems)
+            # A job may have ended meanwhile, but what it has done is not in this snapshot.
+            if not busy and all(job in before for job in self.jobs.values()):
+                self._conclude(number, problems)
 
     def _start_jobs(self, desired: Desired, actual: Actual, busy: set[str]) -> list[Problem]:
         fleet = self._fleet
@@ -182,10 +185,9 @@ class Loop:
         """Finish a revision when nothing is left to do."""
         fleet = self._fleet
         with fleet.lock:
-            working = any(not job.is_idle() for job in self.jobs.values())
             failures = [job.failure for job in self.jobs.values() if job.failure]
             changed = number != fleet.revisions.number
-            if working or changed or fleet.converged.is_set():
+            if changed or fleet.converged.is_set():
                 return
             self.problems = problems
             fleet.converged.set()
