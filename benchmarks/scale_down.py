@@ -17,6 +17,7 @@ requests happens in TorchServe's Java process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import gzip
 import json
@@ -35,9 +36,9 @@ from pathlib import Path
 import requests
 
 from benchmarks.client_server import NO_OP, Torchserve, torchserve
-from vestal import Client
+from vestal import Client, ServerFailed
 from vestal.client.tokens import KeyFile
-from vestal.fleet.fence import NotIdle, fence
+from vestal.fleet.fence import Management, NotIdle, remove_workers
 
 RESULTS = Path(__file__).with_name("results")
 WORKERS = 5
@@ -98,8 +99,13 @@ def _arrivals(client: Client) -> float:
     return sum(map(float, _ARRIVALS.findall(client.metrics_text())))
 
 
+def scale(client: Client, workers: int) -> None:
+    with contextlib.suppress(ServerFailed):  # ConcurrentModificationException: it is removed
+        client.scale("lone", workers, wait=False, timeout=30)
+
+
 def at_once(client: Client, server: Torchserve, workers: int) -> None:
-    client.scale("lone", workers, timeout=30)
+    scale(client, workers)
 
 
 def quiet(client: Client, server: Torchserve, workers: int) -> None:
@@ -113,15 +119,15 @@ def quiet(client: Client, server: Torchserve, workers: int) -> None:
                 break
             since, arrived = time.monotonic(), _arrivals(client)
         time.sleep(0.02)
-    client.scale("lone", workers, timeout=30)
+    scale(client, workers)
 
 
 def fenced(client: Client, server: Torchserve, workers: int) -> None:
-    token = KeyFile(server.project.key_file).get("management")
+    keys = KeyFile(server.project.key_file)
+    management = Management(server.addresses()["management"], lambda: keys.get("management"))
     while True:
         try:
-            with fence(server.addresses()["management"], token, "lone", "1.0"):
-                client.scale("lone", workers, timeout=30)
+            remove_workers(client, management, "lone", "1.0", workers)
             return
         except NotIdle:
             time.sleep(0.1)
@@ -138,10 +144,11 @@ def pack_lone(server: Torchserve) -> str:
     return server.pack("lone", workers=WORKERS, batch=64, delay=int(DELAY * 1000), code=NO_OP)
 
 
-def measure(server: Torchserve, modes: list[str], times: int, callers: int) -> list[Row]:
-    """Remove `times` workers in each mode."""
+def measure(
+    server: Torchserve, modes: list[str], times: int, callers: int, rows: list[Row]
+) -> None:
+    """Remove `times` workers in each mode, and append a row for each removal and request."""
     rng = random.Random(0)
-    rows: list[Row] = []
     for _ in range(-(-times // (WORKERS - 1))):
         for mode in modes:
             with server.client() as client:
@@ -156,7 +163,6 @@ def measure(server: Torchserve, modes: list[str], times: int, callers: int) -> l
                 time.sleep(DELAY)
                 traffic.stop()
                 rows += [Row(mode, row.at, row.seconds, row.outcome) for row in traffic.rows]
-    return rows
 
 
 def lost(rows: list[Row], mode: str) -> int:
@@ -208,7 +214,11 @@ def main() -> int:
         sys.executable = python_with_stub(server.folder)  # the server starts workers with it
         server.start([pack_lone(server)])
         modes = arguments.modes or list(MODES)
-        rows = measure(server, modes, arguments.times, arguments.callers)
+        rows: list[Row] = []
+        try:
+            measure(server, modes, arguments.times, arguments.callers, rows)
+        except Exception as error:  # the rows so far are written all the same
+            print(f"stopped by {error!r}", file=sys.stderr)
     result = {"batch": 64, "delay": DELAY, "callers": arguments.callers, **summary(rows)}
     print(json.dumps(result, indent=2))
     name = RESULTS / f"scale_down-{stamp}"

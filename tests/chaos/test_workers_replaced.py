@@ -14,11 +14,11 @@ import requests
 from serving import until
 
 from benchmarks.client_server import Torchserve, torchserve
-from benchmarks.scale_down import lost, measure, pack_lone, python_with_stub
+from benchmarks.scale_down import Row, lost, measure, pack_lone, python_with_stub
 from vestal import Client
 from vestal.client.tokens import KeyFile
 from vestal.fleet.desired import ModelTarget, VersionTarget, Workers
-from vestal.fleet.fence import NotIdle, fence
+from vestal.fleet.fence import Management, NotIdle, fence
 from vestal.fleet.health import find_stuck, replace_idle, replace_stuck
 from vestal.fleet.traffic import Window
 from vestal.fleet.upkeep import Upkeep
@@ -32,7 +32,7 @@ def handle(data, context):
     if data is None:
         return None
     if bytes(data[0].get("body") or b"") == b"block":
-        threading.Lock().acquire(timeout=600)
+        threading.Event().wait(600)
     return [b"{}"] * len(data)
 """
 READY_SECONDS = 90
@@ -57,16 +57,13 @@ def client(server: Torchserve) -> Iterator[Client]:
         client.wait_ready("two", timeout=READY_SECONDS)
 
 
-def token(server: Torchserve) -> str | None:
-    return KeyFile(server.project.key_file).get("management")
-
-
-def management(server: Torchserve) -> str:
-    return f"http://127.0.0.1:{server.port + 1}"
+def management(server: Torchserve) -> Management:
+    keys = KeyFile(server.project.key_file)
+    return Management(f"http://127.0.0.1:{server.port + 1}", lambda: keys.get("management"))
 
 
 def fenced(server: Torchserve):
-    return fence(management(server), token(server), "two", "1.0")
+    return fence(management(server), "two", "1.0")
 
 
 def pids(client: Client, model: str = "two") -> list[int]:
@@ -95,8 +92,8 @@ class Request:
 
 def probe(server: Torchserve):
     def send(seconds: float) -> bool:
-        headers = {"Authorization": f"Bearer {token(server)}"}
-        url = f"{management(server)}/models/two/1.0?customized=true"
+        headers = {"Authorization": f"Bearer {management(server).token()}"}
+        url = f"{management(server).url}/models/two/1.0?customized=true"
         try:
             requests.get(url, headers=headers, timeout=seconds)
         except requests.Timeout:
@@ -157,9 +154,8 @@ def test_a_stopped_worker_is_found_and_replaced(server, client):
 
 def test_a_handler_that_blocks_is_found_and_only_its_batch_is_lost(server, client):
     blocked = Request(server, b"block")
-    until(lambda: client.metrics_text() and blocked.status is None, 10, "the request")
-    time.sleep(0.5)  # its batch is collected for 0.2 s
-    stuck = find_stuck(probe(server), pids(client), 4)
+    # At first, its batch is still being collected.
+    stuck = until(lambda: find_stuck(probe(server), pids(client), 4), 60, "a stuck worker")
     assert len(stuck) == 1
     waiting = [Request(server, b"") for _ in range(4)]
     replace_stuck(stuck[0])
@@ -172,13 +168,12 @@ def test_a_worker_above_its_memory_limit_is_replaced_while_idle(server, client):
     request = Request(server, b"")
     while True:
         try:
-            replace_idle(management(server), token(server), "two", "1.0", replaced)
+            replace_idle(management(server), "two", "1.0", replaced)
             break
         except NotIdle:
             time.sleep(0.05)
     assert request.wait() == 200
-    until(lambda: len(pids(client)) == 2, READY_SECONDS, "a new worker")
-    assert replaced not in pids(client)
+    until(lambda: len(set(pids(client)) - {replaced}) == 2, READY_SECONDS, "a new worker")
     assert other in pids(client)
 
 
@@ -187,7 +182,6 @@ def look_after(server: Torchserve, limit: int | None, stuck_seconds: float) -> I
     repairs: list[str] = []
     upkeep = Upkeep(
         management(server),
-        lambda: token(server),
         lambda *_: Window(),
         lambda model, version, text: repairs.append(f"{model} {version}: {text}"),
         stuck_seconds=stuck_seconds,
@@ -229,11 +223,11 @@ def test_the_keeper_replaces_large_workers_one_by_one_and_loses_no_request(serve
         assert "more than its limit" in next(repairs)
         statuses.append(request.wait())
     assert statuses == [200, 200]
-    until(lambda: len(pids(client)) == 2, READY_SECONDS, "two workers")
-    assert not before & set(pids(client))
+    until(lambda: len(set(pids(client)) - before) == 2, READY_SECONDS, "two other workers")
 
 
 def test_no_lone_request_is_lost_when_workers_are_removed(server, client):
-    rows = measure(server, ["fence"], times=6, callers=3)
+    rows: list[Row] = []
+    measure(server, ["fence"], times=8, callers=3, rows=rows)
     assert lost(rows, "fence") == 0
-    assert sum(row.kind == "removal" for row in rows) == 6
+    assert sum(row.kind == "removal" for row in rows) == 8

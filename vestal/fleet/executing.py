@@ -6,27 +6,16 @@ idle.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 
 from vestal.client import (
-    Client,
     ClientError,
     Conflict,
     DeadlineExceeded,
     NotFound,
 )
-from vestal.fleet.actual import Actual, VersionState
-from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
-from vestal.fleet.fence import NotIdle
 from vestal.fleet.loading import (
-    POLL_SECONDS,
-    Loading,
     check_archive,
     register,
     server_error,
@@ -34,43 +23,13 @@ from vestal.fleet.loading import (
     wait_until_loaded,
 )
 from vestal.fleet.observing import CALL_SECONDS, observe_model
-from vestal.fleet.settling import Verdict
+from vestal.fleet.rescaling import scale
 from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
-from vestal.server.logs import Logs
+from vestal.fleet.work import Work
 
 DRAIN_SECONDS = 60.0
 """Time in which a version that is removed may become idle, in addition to its responseTimeout."""
 _SETTLE_POLL_SECONDS = 0.5
-_QUIET_READINGS = 20
-_HOLD_SECONDS = 30.0
-"""Time in which a moment without a request must come; afterwards, it is tried again later."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step needs.
-
-    Attributes:
-        actual: the state before the step.
-        target: None if the model is not desired any more.
-        logs: of TorchServe, from the registration of the step's version on.
-        thorough: check archives as `vestal check` does.
-        interrupt: raises Interrupted if the step must end at this point.
-        judge: judges the step's version, as a new default version, by its traffic.
-        note: reports something unusual.
-        hold: holds the workers of a version while none has a request; raises NotIdle.
-    """
-
-    client: Client
-    store: Path
-    actual: Actual
-    target: ModelTarget | None
-    logs: Logs
-    thorough: bool
-    interrupt: Callable[[], None]
-    judge: Callable[[Settle], Verdict]
-    note: Callable[[str], None]
-    hold: Callable[[str, str], AbstractContextManager[None]]
 
 
 def carry_out(step: Step, work: Work) -> str:
@@ -92,7 +51,7 @@ def carry_out(step: Step, work: Work) -> str:
         case Settle():
             return _settle(step, work)
         case Scale():
-            return _scale(step, work)
+            return scale(step, work)
         case Remove():
             return _remove(step, work)
     raise TypeError(f"unknown step {step}")
@@ -111,6 +70,8 @@ def announce(step: Step, work: Work) -> str:
         case Settle():
             seconds = work.target.swap.settle_seconds if work.target else 0
             return f"watching {name} for {seconds:g} s"
+        case Scale() if step.workers == step.workers_before:
+            return f"starting the workers of {name} again ({step.why})"
         case Scale():
             return f"scaling {name} from {step.workers_before} to {step.workers} workers"
         case Remove():
@@ -121,7 +82,7 @@ def announce(step: Step, work: Work) -> str:
 def _register(step: Register, work: Work) -> str:
     archive = work.store / step.archive
     check_archive(step, work.store, thorough=work.thorough)
-    loading = _loading(step, work)
+    loading = work.loading(step)
     register(loading, step, archive)
     try:
         description = wait_until_loaded(loading)
@@ -135,8 +96,8 @@ def _register(step: Register, work: Work) -> str:
 
 
 def _verify(step: Verify, work: Work) -> str:
-    loading = _loading(step, work)
-    version = _version(step, work)
+    loading = work.loading(step)
+    version = work.version(step)
     probes = work.target.probes if work.target else ()
     try:
         wait_until_loaded(loading)
@@ -168,77 +129,6 @@ def _settle(step: Settle, work: Work) -> str:
         f"{name} is worse than {step.previous}, which is the default version again: "
         f"{verdict.reason}"
     )
-
-
-def _scale(step: Scale, work: Work) -> str:
-    version = _version(step, work)
-    loading = _loading(step, work)
-    if version.given_up:
-        _start_afresh(step, loading, work)
-    elif step.workers < version.workers:
-        _hold_and_set(step, loading, work)
-    else:
-        _add_workers(step, loading)
-    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
-
-
-def _add_workers(step: Scale, loading: Loading) -> None:
-    try:
-        _set_workers(loading, step.workers)
-        wait_until_loaded(loading, step.workers)
-    except VersionFailed as error:
-        _set_workers(loading, step.workers_before)
-        # The other workers of this version serve: it is not rejected.
-        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
-
-
-def _start_afresh(step: Scale, loading: Loading, work: Work) -> None:
-    """Replace all workers: TorchServe starts new ones only when their number changes.
-
-    Workers of the version that still serve are ended too, as soon as none seems to have a request.
-    """
-    if _version(step, work).ready:
-        _wait_for_quiet(step, work)
-    _set_workers(loading, 0)
-    _set_workers(loading, step.workers)
-    try:
-        wait_until_loaded(loading, step.workers)
-    except VersionFailed as error:
-        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
-
-
-def _wait_for_quiet(step: Scale, work: Work) -> None:
-    """Wait until the queue has been empty for a while.
-
-    A request in a batch may be lost; the workers cannot be held while one of them is not READY.
-    """
-    deadline, quiet = time.monotonic() + _HOLD_SECONDS, 0
-    while quiet < _QUIET_READINGS:
-        work.interrupt()
-        if time.monotonic() > deadline:
-            raise StepFailed(
-                f"{step.model} {step.version} is not idle; its other workers serve meanwhile"
-            )
-        description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
-        quiet = 0 if description.queue_pending else quiet + 1
-        time.sleep(POLL_SECONDS)
-
-
-def _hold_and_set(step: Scale, loading: Loading, work: Work) -> None:
-    """End workers while none of them has a request."""
-    deadline = time.monotonic() + _HOLD_SECONDS
-    while True:
-        work.interrupt()
-        try:
-            with work.hold(step.model, step.version):
-                _set_workers(loading, step.workers)
-            return
-        except (NotIdle, OSError) as error:
-            if time.monotonic() > deadline:
-                raise StepFailed(
-                    f"{loading} keeps its {step.workers_before} workers for now: {error}"
-                ) from None
-        time.sleep(random.uniform(0.05, 0.5))
 
 
 def _remove(step: Remove, work: Work) -> str:
@@ -290,21 +180,3 @@ def _set_default(model: str, version: str, work: Work) -> None:
         raise StepFailed(
             f"TorchServe did not make {model} {version} the default version, which is {default}"
         )
-
-
-def _set_workers(loading: Loading, workers: int) -> None:
-    loading.client.scale(
-        loading.name, workers, loading.version, wait=False, timeout=loading.seconds_left()
-    )
-
-
-def _version(step: Step, work: Work) -> VersionState:
-    return work.actual.models[step.model].versions[step.version]
-
-
-def _loading(step: Step, work: Work) -> Loading:
-    seconds = work.target.swap.ready_seconds if work.target else 120.0
-    now = time.monotonic()
-    return Loading(
-        work.client, step.model, step.version, work.logs, now, now + seconds, work.interrupt
-    )

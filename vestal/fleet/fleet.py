@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vestal.client import Client
-from vestal.client.tokens import KeyFile, NoToken
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
-from vestal.fleet.fence import fence
+from vestal.fleet.fence import Management
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
@@ -25,22 +23,6 @@ Listener = Callable[[EventKind, str, Step | None], None]
 """Receives events: kind, text, step."""
 
 
-class ManagementAccess:
-    """The management API, for calls that the client does not make. `key_file`: None: no tokens."""
-
-    def __init__(self, address: str, key_file: Path | None) -> None:
-        self.address = address
-        self._tokens = NoToken() if key_file is None else KeyFile(key_file)
-
-    def token(self) -> str | None:
-        """Return the present token. Raises TokenError."""
-        return self._tokens.get("management")
-
-    def hold(self, model: str, version: str) -> AbstractContextManager[None]:
-        """Hold the workers of a version while none has a request; raises NotIdle."""
-        return fence(self.address, self.token(), model, version)
-
-
 @dataclass
 class Fleet:
     """The models of one server. `lock` protects `desired`, `revision` and `stopping`.
@@ -50,23 +32,25 @@ class Fleet:
         stopping: no more steps are started, and those that run end at the next safe point.
         thorough: check archives as `vestal check` does.
         errors: why versions were rejected, with their logs.
+        fatal: an error that ends the start.
         converged: nothing is left to do.
         wake: set to end the pause of the loop.
     """
 
     client: Client
+    management: Management
     store: Path
     runner: Runner
     knowledge: Knowledge
     revisions: Revisions
     judge: TrafficJudge
     listener: Listener
-    access: ManagementAccess
     desired: Desired
     starting: bool = True
     stopping: bool = False
     thorough: bool = False
     errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
+    fatal: Exception | None = None
     events: EventLog = field(default_factory=EventLog)
     lock: threading.RLock = field(default_factory=threading.RLock)
     converged: threading.Event = field(default_factory=threading.Event)

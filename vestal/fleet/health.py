@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from vestal.fleet.fence import fence
+from vestal.fleet.fence import Management, fence
 
 STUCK_SECONDS = 60.0
 """Time after which a worker that does nothing is stuck. A handler must not wait that long."""
@@ -92,11 +92,11 @@ def replace_stuck(pid: int) -> None:
         psutil.Process(pid).kill()
 
 
-def replace_idle(management: str, token: str | None, model: str, version: str, pid: int) -> None:
+def replace_idle(management: Management, model: str, version: str, pid: int) -> None:
     """Kill a worker while no worker of the version has a request; TorchServe starts another one.
 
-    New requests wait in the queue, until the new worker has loaded if it is the only one. Arguments
-    and errors as for `fence`.
+    New requests wait in the queue, until the new worker has loaded if it is the only one. Raises
+    as `fence` does.
     """
-    with fence(management, token, model, version):
+    with fence(management, model, version):
         replace_stuck(pid)

@@ -12,12 +12,13 @@ from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
-from vestal.fleet.jobs import Job
+from vestal.fleet.jobs import Job, describe_error
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
+from vestal.fleet.systemd import notify
 from vestal.fleet.upkeep import Upkeep
 
 LOOP_SECONDS = 1.0
@@ -46,9 +47,6 @@ class Loop:
     ) -> None:
         self._fleet = fleet
         self._on_end, self._on_observed = on_end, on_observed
-        self._upkeep = Upkeep(
-            fleet.access.address, fleet.access.token, fleet.judge.window, self._report_repair
-        )
         self.snapshot = Snapshot({}, Actual(), responds=False)
         self.jobs: dict[str, Job] = {}
         """The last job of each model."""
@@ -56,7 +54,13 @@ class Loop:
         self.restarts = 0
         self.error: VestalError | None = None
         self.ended = threading.Event()
+        self._complaint = ""
         self._stopped = threading.Event()
+        self._upkeep = Upkeep(
+            fleet.management,
+            fleet.judge.window,
+            lambda model, version, text: fleet.report("repair", f"{model} {version}: {text}"),
+        )
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -82,12 +86,17 @@ class Loop:
                     if self.snapshot.responds and not self._stopped.is_set():
                         fleet.report("note", f"TorchServe does not respond: {server_error(error)}")
                     self._forget()
+                except Exception as error:
+                    if fleet.starting:
+                        raise
+                    self._complain(error)
+                notify("WATCHDOG=1")
                 fleet.wake.wait(LOOP_SECONDS if self.snapshot.responds else _START_SECONDS)
                 fleet.wake.clear()
         except VestalError as error:
             self.error = error
         except BaseException as error:
-            self.error = VestalError(f"the keeper failed unexpectedly: {error!r}")
+            self.error = VestalError(f"the keeper has failed: {error!r}")
             self.error.__cause__ = error
         finally:
             self.ended.set()
@@ -103,13 +112,23 @@ class Loop:
         fleet.runner.restart(error, self._on_end, self._stopped.wait)
         fleet.knowledge.forget_registrations()
 
+    def _complain(self, error: Exception) -> None:
+        """Report an error, such as a full disk, that the next round may not have."""
+        text = describe_error(error)
+        if text != self._complaint:
+            self._fleet.report("note", text)
+        self._complaint = text
+
     def _forget(self) -> None:
         self.snapshot = Snapshot({}, self.snapshot.actual, responds=False)
 
     def _tick(self) -> None:
         fleet = self._fleet
+        if fleet.fatal is not None:
+            raise fleet.fatal
         # Only this thread starts jobs: a model that is idle now is idle until the end.
-        idle = {name for name, job in self.jobs.items() if job.is_idle()}
+        before = list(self.jobs.values())
+        idle = {job.name for job in before if job.is_idle()}
         busy = self.jobs.keys() - idle
         observed = observe(fleet.client)
         fleet.client.renew_keys(timeout=CALL_SECONDS)
@@ -128,7 +147,9 @@ class Loop:
             with fleet.lock:
                 number, desired = fleet.revisions.number, fleet.desired
             problems = self._start_jobs(desired, actual, busy)
-            self._conclude(number, problems)
+            # A job may have ended meanwhile, but what it has done is not in this snapshot.
+            if not busy and all(job in before for job in self.jobs.values()):
+                self._conclude(number, problems)
 
     def _start_jobs(self, desired: Desired, actual: Actual, busy: set[str]) -> list[Problem]:
         fleet = self._fleet
@@ -141,41 +162,37 @@ class Loop:
             last = self.jobs.get(name)
             if part.steps and (last is None or last.is_due(fleet.revisions.number)):
                 fleet.converged.clear()
-                self._start(Job(fleet, name))
+                self.jobs[name] = Job(fleet, name)
+                self.jobs[name].start()
             elif not part.steps and name not in desired.models:
                 fleet.knowledge.forget(name)
-            elif not part.steps:
-                self._keep_up(name, desired.models[name])
+            elif not part.steps and not fleet.starting:
+                self._look_after(name, desired.models[name])
         return problems
 
-    def _start(self, job: Job) -> None:
-        self.jobs[job.name] = job
-        job.start()
-
-    def _keep_up(self, name: str, target: ModelTarget) -> None:
-        """Look after a model that runs as desired."""
-        observed = self.snapshot.observed.get(name)
-        if observed is not None and not self._fleet.starting:
-            self._upkeep.check(target, observed.versions)
-            step = self._upkeep.step(target, observed.versions)
-            if step is not None:
-                self._start(Job(self._fleet, name, [step]))
-
-    def _report_repair(self, model: str, version: str, text: str) -> None:
-        self._fleet.report("repair", f"{model} {version}: {text}")
+    def _look_after(self, name: str, target: ModelTarget) -> None:
+        """Scale a model by its load, and check its workers."""
+        fleet, observed = self._fleet, self.snapshot.observed.get(name)
+        versions = observed.versions if observed else {}
+        if (step := self._upkeep.step(target, versions)) is not None:
+            fleet.report("scale", f"{name} {step.version}: {step.why}", step)
+            self.jobs[name] = Job(fleet, name, [step])
+            self.jobs[name].start()
+        else:
+            self._upkeep.check(target, versions)
 
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""
         fleet = self._fleet
         with fleet.lock:
-            working = any(not job.is_idle() or not job.is_done() for job in self.jobs.values())
+            failures = [job.failure for job in self.jobs.values() if job.failure]
             changed = number != fleet.revisions.number
-            if working or changed or fleet.converged.is_set():
+            if changed or fleet.converged.is_set():
                 return
             self.problems = problems
             fleet.converged.set()
-        if problems:
-            reason = "; ".join(map(_sentence, problems))
+        if problems or failures:
+            reason = "; ".join([*map(_sentence, problems), *failures])
             fleet.revisions.finish(number, "failed", reason)
             fleet.report("rejected", reason)
         else:

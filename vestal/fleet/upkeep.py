@@ -11,7 +11,7 @@ import requests
 from vestal.client import ModelDescription
 from vestal.fleet.autoscaling import Autoscaler
 from vestal.fleet.desired import ModelTarget
-from vestal.fleet.fence import NotIdle
+from vestal.fleet.fence import Management, NotIdle
 from vestal.fleet.health import (
     STUCK_SECONDS,
     above_limit,
@@ -29,8 +29,6 @@ class Upkeep:
     """Looks after the versions that run as desired.
 
     Args:
-        management: base address of the management API.
-        token: returns its token.
         window: returns a version's traffic.
         report: receives a sentence about each repair: model, version, text.
         stuck_seconds: time after which a worker that does nothing is stuck.
@@ -39,14 +37,13 @@ class Upkeep:
 
     def __init__(
         self,
-        management: str,
-        token: Callable[[], str | None],
+        management: Management,
         window: Callable[[str, str], Window],
         report: Callable[[str, str, str], None],
         stuck_seconds: float = STUCK_SECONDS,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self._management, self._token = management, token
+        self._management = management
         self._window, self._report = window, report
         self._stuck_seconds, self._check_seconds = stuck_seconds, check_seconds
         self._autoscaler = Autoscaler()
@@ -99,7 +96,7 @@ class Upkeep:
         large = above_limit(pids, memory_limit) if memory_limit else {}
         for pid, rss in large.items():
             try:
-                replace_idle(self._management, self._token(), name, version, pid)
+                replace_idle(self._management, name, version, pid)
             except (NotIdle, OSError):
                 return  # at the next check
             self._report(
@@ -111,9 +108,9 @@ class Upkeep:
             return  # one at a time
 
     def _probe(self, model: str, version: str, seconds: float) -> bool:
-        token = self._token()
+        token = self._management.token()
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        url = f"{self._management}/models/{model}/{version}?customized=true"
+        url = f"{self._management.url}/models/{model}/{version}?customized=true"
         try:
             self._session.get(url, headers=headers, timeout=seconds)
         except requests.Timeout:
