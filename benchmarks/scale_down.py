@@ -17,6 +17,7 @@ requests happens in TorchServe's Java process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import gzip
 import json
@@ -35,13 +36,12 @@ from pathlib import Path
 import requests
 
 from benchmarks.client_server import NO_OP, Torchserve, torchserve
-from vestal import Client
+from vestal import Client, ServerFailed
 from vestal.client.tokens import KeyFile
-from vestal.fleet.fence import NotIdle, fence
-from vestal.project import ReadyFile
+from vestal.fleet.fence import Management, NotIdle, remove_workers
 
 RESULTS = Path(__file__).with_name("results")
-WORKERS = 3
+WORKERS = 5
 DELAY = 0.4
 LOST_SECONDS = 8.0
 """A request without a response for this long is lost."""
@@ -64,13 +64,12 @@ class Row:
 class Callers:
     """Threads that each send a request, wait for the response, and pause for a random time."""
 
-    def __init__(self, ready: ReadyFile, count: int, pause: float) -> None:
+    def __init__(self, server: Torchserve, count: int, pause: float) -> None:
         self.rows: list[Row] = []
         self.started = time.monotonic()
-        self._ready, self._pause = ready, pause
+        self._url, self._pause = f"{server.addresses()['url']}/predictions/lone", pause
         self._stop = threading.Event()
-        assert ready.key_file is not None
-        self._keys = KeyFile(Path(ready.key_file))
+        self._keys = KeyFile(server.project.key_file)
         self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(count)]
         for thread in self._threads:
             thread.start()
@@ -82,12 +81,11 @@ class Callers:
 
     def _call(self, seed: int) -> None:
         rng = random.Random(seed)
-        url = f"{self._ready.inference}/predictions/lone"
         while not self._stop.wait(rng.expovariate(1 / self._pause)):
             headers = {"Authorization": f"Bearer {self._keys.get('inference')}"}
             start = time.monotonic()
             try:
-                response = requests.post(url, b"1", headers=headers, timeout=LOST_SECONDS)
+                response = requests.post(self._url, b"1", headers=headers, timeout=LOST_SECONDS)
                 outcome = str(response.status_code)
             except requests.Timeout:
                 outcome = "no response"
@@ -101,11 +99,16 @@ def _arrivals(client: Client) -> float:
     return sum(map(float, _ARRIVALS.findall(client.metrics_text())))
 
 
-def at_once(client: Client, ready: ReadyFile, workers: int) -> None:
-    client.scale("lone", workers, timeout=30)
+def scale(client: Client, workers: int) -> None:
+    with contextlib.suppress(ServerFailed):  # ConcurrentModificationException: it is removed
+        client.scale("lone", workers, wait=False, timeout=30)
 
 
-def quiet(client: Client, ready: ReadyFile, workers: int) -> None:
+def at_once(client: Client, server: Torchserve, workers: int) -> None:
+    scale(client, workers)
+
+
+def quiet(client: Client, server: Torchserve, workers: int) -> None:
     since, arrived = time.monotonic(), _arrivals(client)
     while True:
         if _arrivals(client) != arrived or client.describe("lone").queue_pending:
@@ -116,49 +119,55 @@ def quiet(client: Client, ready: ReadyFile, workers: int) -> None:
                 break
             since, arrived = time.monotonic(), _arrivals(client)
         time.sleep(0.02)
-    client.scale("lone", workers, timeout=30)
+    scale(client, workers)
 
 
-def fenced(client: Client, ready: ReadyFile, workers: int) -> None:
-    assert ready.key_file is not None
-    token = KeyFile(Path(ready.key_file)).get("management")
+def fenced(client: Client, server: Torchserve, workers: int) -> None:
+    keys = KeyFile(server.project.key_file)
+    management = Management(server.addresses()["management"], lambda: keys.get("management"))
     while True:
         try:
-            with fence(ready.management, token, "lone", "1.0"):
-                client.scale("lone", workers, timeout=30)
+            remove_workers(client, management, "lone", "1.0", workers)
             return
         except NotIdle:
             time.sleep(0.1)
 
 
-MODES: dict[str, Callable[[Client, ReadyFile, int], None]] = {
+MODES: dict[str, Callable[[Client, Torchserve, int], None]] = {
     "at_once": at_once,
     "quiet": quiet,
     "fence": fenced,
 }
 
 
-def measure(server: Torchserve, modes: list[str], times: int, callers: int) -> list[Row]:
-    """Remove `times` workers in each mode."""
-    archive = server.pack("lone", workers=WORKERS, batch=64, delay=int(DELAY * 1000), code=NO_OP)
-    ready = server.start([archive])
+def pack_lone(server: Torchserve) -> str:
+    return server.pack("lone", workers=WORKERS, batch=64, delay=int(DELAY * 1000), code=NO_OP)
+
+
+def measure(
+    server: Torchserve, modes: list[str], times: int, callers: int, rows: list[Row]
+) -> None:
+    """Remove `times` workers in each mode, and append a row for each removal and request."""
     rng = random.Random(0)
-    rows: list[Row] = []
     for _ in range(-(-times // (WORKERS - 1))):
         for mode in modes:
             with server.client() as client:
                 client.scale("lone", WORKERS, timeout=120)
-                traffic = Callers(ready, callers, pause=1.0)
+                traffic = Callers(server, callers, pause=1.0)
                 for workers in range(WORKERS - 1, 0, -1):
-                    time.sleep(rng.uniform(0.2, 1.0))
+                    time.sleep(rng.uniform(0.2, 0.8))
                     start = time.monotonic()
-                    MODES[mode](client, ready, workers)
+                    MODES[mode](client, server, workers)
                     now = time.monotonic()
                     rows.append(Row("removal", start - traffic.started, now - start, mode))
                 time.sleep(DELAY)
                 traffic.stop()
                 rows += [Row(mode, row.at, row.seconds, row.outcome) for row in traffic.rows]
-    return rows
+
+
+def lost(rows: list[Row], mode: str) -> int:
+    """Count the requests that got no prediction."""
+    return sum(row.kind == mode and row.outcome != "200" for row in rows)
 
 
 def summary(rows: list[Row]) -> dict[str, object]:
@@ -171,6 +180,7 @@ def summary(rows: list[Row]) -> dict[str, object]:
             result[mode] = {
                 "removals": len(removals),
                 "median_seconds": round(sorted(removals)[len(removals) // 2], 3),
+                "lost": lost(rows, mode),
                 "requests": dict(Counter(row.outcome for row in requests_)),
                 "slowest_answer": round(
                     max((r.seconds for r in requests_ if r.outcome == "200"), default=0), 3
@@ -179,16 +189,18 @@ def summary(rows: list[Row]) -> dict[str, object]:
     return result
 
 
-def use_stub_for_torch(folder: Path) -> None:
-    """Let workers import a stub instead of torch, from now on."""
+def python_with_stub(folder: Path) -> str:
+    """Write a `python` for workers that imports a stub instead of torch; return its path."""
     stub, python = folder / "stub", folder / "bin" / "python"
     stub.mkdir()
     python.parent.mkdir()
     (stub / "torch.py").write_text("class Tensor: ...\n")
     site = Path(requests.__file__).parents[1]
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={stub}:{site} exec {sys.executable} -S "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{stub}:$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n'
+    )
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    sys.executable = str(python)  # the server starts its workers with it
+    return str(python)
 
 
 def main() -> int:
@@ -199,9 +211,14 @@ def main() -> int:
     arguments = parser.parse_args()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with torchserve(token_minutes=600) as server:
-        use_stub_for_torch(server.folder)
+        sys.executable = python_with_stub(server.folder)  # the server starts workers with it
+        server.start([pack_lone(server)])
         modes = arguments.modes or list(MODES)
-        rows = measure(server, modes, arguments.times, arguments.callers)
+        rows: list[Row] = []
+        try:
+            measure(server, modes, arguments.times, arguments.callers, rows)
+        except Exception as error:  # the rows so far are written all the same
+            print(f"stopped by {error!r}", file=sys.stderr)
     result = {"batch": 64, "delay": DELAY, "callers": arguments.callers, **summary(rows)}
     print(json.dumps(result, indent=2))
     name = RESULTS / f"scale_down-{stamp}"

@@ -15,6 +15,14 @@ import yaml
 from typer.cli import get_docs_for_click
 
 from vestal.cli.app import app
+from vestal.fleet.serving_schema import (
+    ModelSection,
+    ProbeSection,
+    Section,
+    ServingSection,
+    VersionSection,
+    WorkersSection,
+)
 from vestal.mar.findings import CODES
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.options import Options
@@ -136,6 +144,43 @@ def configuration() -> str:
     )
 
 
+def key_rows(section: type[Section]) -> Iterator[list[str]]:
+    for name, key in section.model_fields.items():
+        # A default that depends on something else is described in words.
+        meaning, _, default = (key.description or "").removesuffix(".").partition(". Default: ")
+        if key.is_required():
+            default = "required"
+        elif key.default not in (None, ()):
+            default = f"`{'true' if key.default is True else key.default}`"
+        yield [f"`{name}`", default, meaning]
+
+
+def serving_yaml() -> str:
+    example = (ROOT / "docs/examples/serving.yaml").read_text("utf-8")
+    header = ("key", "default", "meaning")
+    lines = [
+        "# serving.yaml",
+        "",
+        "The models that should run. Errors name the file, the line and the key. Unknown keys,",
+        "keys that appear twice and aliases are errors. A duration is `30s`, `10m`, `2h`, `1d` or",
+        "a number of seconds.",
+        "",
+        "```yaml",
+        example.rstrip(),
+        "```",
+        "",
+    ]
+    lines += ["## The file", "", *table(header, key_rows(ServingSection))]
+    for title, section in (
+        ("A model", ModelSection),
+        ("A version in `also`", VersionSection),
+        ("`workers`", WorkersSection),
+        ("A `probe`", ProbeSection),
+    ):
+        lines += [f"## {title}", "", *table(header, key_rows(section))]
+    return "\n".join(lines)
+
+
 def errors() -> str:
     rows = ((f"`{code}`", meaning) for code, meaning in CODES.items())
     return "\n".join(
@@ -165,6 +210,7 @@ write("cli", commands())
 write("options", options())
 write("metrics", metrics())
 write("configuration", configuration())
+write("serving-yaml", serving_yaml())
 write("errors", errors())
 write(
     "client",

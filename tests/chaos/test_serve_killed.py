@@ -1,7 +1,8 @@
-"""If `vestal serve`, its guardian or its TorchServe is killed, the others end too."""
+"""`vestal serve`, its guardian, its TorchServe or a worker is killed."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import psutil
@@ -37,15 +38,22 @@ def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
         server.assert_nothing_left()
 
 
-def test_kill_9_of_torchserve(tmp_path):
+def test_torchserve_that_ends_again_and_again_ends_the_command(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0")
         server.ready()
-        server.java().kill()
+
+        def ended() -> bool:
+            for java in server.processes("ModelServer"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    java.kill()
+            return "times within" in server.err
+
+        until(ended, START_SECONDS, "the end")
         assert server.exit_code(END_SECONDS) == 1
+        assert "TorchServe ended (killed by SIGKILL); starting it again" in server.err
         assert "vestal: TorchServe ended (killed by SIGKILL)" in server.err
-        assert "ModelManager - Model echo loaded." in server.err
         server.assert_nothing_left()
 
 
@@ -54,11 +62,13 @@ def test_kill_9_of_the_guardian(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0")
-        server.ready()
+        first = server.ready()
         [guardian] = server.processes("guardian.py")
         guardian.kill()
-        assert server.exit_code(END_SECONDS) == 1
-        assert "vestal: TorchServe ended (its guardian was killed)" in server.err
+        until(lambda: "its guardian was killed" in server.err, END_SECONDS, "the restart")
+        assert server.ready().models == first.models
+        server.signal(signal.SIGTERM)
+        assert server.exit_code(END_SECONDS) == 0
         server.assert_nothing_left()
 
 

@@ -19,17 +19,19 @@ def run_page(page: Path, server: Serving) -> str:
     """Run every block in the server's project and return what the commands printed.
 
     A block whose first line is a comment with a path is a file to write; other Python blocks and
-    shell blocks are run. `vestal serve` is started on free ports. Other languages (`console`,
-    `json`) only show something.
+    shell blocks are run. `vestal serve` is started on free ports; with --detach, the page stops it
+    itself. Other languages (`console`, `json`) only show something.
     """
-    printed = ""
+    printed, root = "", server.project.root
     for language, text in BLOCK.findall(page.read_text("utf-8")):
         if named := FILE.match(text):
-            file = server.project.root / named[1]
+            file = root / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text[named.end() :])
         elif language == "python":
-            printed += _run([sys.executable, "-c", text], server.project.root)
+            printed += _run([sys.executable, "-c", text], root)
+        elif text.startswith("vestal serve --detach"):
+            printed += _run(["sh", "-euc", text.replace("--detach", "--detach --port 0")], root)
         elif text.startswith("vestal serve"):
             server.start(*shlex.split(text)[2:], "--port", "0")
             server.ready()
@@ -37,7 +39,7 @@ def run_page(page: Path, server: Serving) -> str:
             assert language == "sh", (
                 f"{page}: a block that is neither a file nor a command:\n{text}"
             )
-            printed += _run(["sh", "-euc", text], server.project.root)
+            printed += _run(["sh", "-euc", text], root)
     return printed
 
 

@@ -36,6 +36,12 @@ def handle(data, context):
 ISOLATE = """
 mount --make-rprivate /
 mount -t proc proc /proc
+if [ -n "$PRIVATE" ]; then  # this Python is in a folder that only root can enter
+    mount --bind "$BASE" "$TEMP"
+    mount -t tmpfs -o mode=755 tmpfs "$PRIVATE"
+    mkdir -p "$BASE"
+    mount --move "$TEMP" "$BASE"
+fi
 mount --bind "$PROJECT/.vestal" "$PROJECT/.vestal"
 mount --bind "$TEMP" "$TEMP"
 mount -o remount,ro,bind /
@@ -63,8 +69,17 @@ class Contained(Serving):
     """A `vestal serve` in namespaces of its own; signals go to its PID 1."""
 
     def start(self, *arguments: str) -> None:
-        names = {"PROJECT": self.project.root, "TEMP": self.temp, "PYTHON": sys.executable}
-        settings = [f"{name}={value}" for name, value in (names | {"USER": USER}).items()]
+        base = Path(sys.base_prefix)
+        private = [folder for folder in base.parents if not folder.stat().st_mode & 0o001]
+        values = {
+            "PROJECT": self.project.root,
+            "TEMP": self.temp,
+            "USER": USER,
+            "PYTHON": sys.executable,
+            "BASE": base,
+            "PRIVATE": private[-1] if private else "",
+        }
+        settings = [f"{name}={value}" for name, value in values.items()]
         isolated = ["unshare", "--mount", "--pid", "--fork", "sh", "-euc", ISOLATE]
         self.run("env", *settings, *isolated)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pages import run_page
-from serving import serving
+from serving import Serving, serving
 
 pytestmark = pytest.mark.slow
 
@@ -18,6 +21,20 @@ def test_getting_started_ends_with_the_better_version_served(tmp_path):
         printed = run_page(DOCS / "getting-started.md", server)
     assert "Packed" in printed
     assert printed.endswith("[('mnist', '2.0')]\n")
+
+
+def test_operate_replaces_a_version_and_goes_back(trained_project):
+    project = Serving(trained_project.root, trained_project.root)
+    page = (DOCS / "guides" / "operate.md").read_text("utf-8")
+    try:
+        printed = run_page(DOCS / "guides" / "operate.md", project)
+    finally:
+        if trained_project.state.joinpath("keeper_token").exists():  # a command failed
+            subprocess.run([sys.executable, "-m", "vestal", "stop"], cwd=trained_project.root)
+    assert page.count("vestal apply") >= 2
+    versions = re.findall(r"mnist.*?(\d\.\d)", printed)
+    assert {"1.0", "2.0"} <= set(versions)
+    assert not trained_project.ready_file.exists()
 
 
 def test_write_a_handler_serves_a_detector(tmp_path):

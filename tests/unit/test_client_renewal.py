@@ -38,6 +38,17 @@ def test_a_key_near_its_expiry_is_renewed_before_the_request(
 
 
 @both
+def test_all_keys_near_their_expiry_are_renewed_on_request(
+    kind: type[Client], tmp_path: Path
+) -> None:
+    with KeyServer(tmp_path, seconds=5) as server, kind(**server.addresses()) as client:
+        client.renew_keys()
+        assert server.renewals == ["inference", "management"]
+        client.renew_keys()
+        assert server.renewals == ["inference", "management"]
+
+
+@both
 def test_many_callers_renew_a_key_once(kind: type[Client], tmp_path: Path) -> None:
     with (
         KeyServer(tmp_path, seconds=3) as server,

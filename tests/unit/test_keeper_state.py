@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_a_new_revision_supersedes_one_that_is_not_finished(folder: Path) -> Non
 def test_only_the_user_may_read_it(folder: Path) -> None:
     StateStore(folder).add_revision(desired("1.0"), SOURCE)
     StateStore(folder).add_revision(desired("2.0"), SOURCE)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for each in (folder.parent, folder, folder / "desired"):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o700
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) == 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
@@ -171,6 +173,72 @@ def test_a_crash_between_the_two_renames_loses_only_the_change(folder: Path) -> 
     store.add_revision(desired("1.0"), SOURCE)
     (folder / "state.json").rename(folder / "state.json.previous")
     assert StateStore(folder).desired == desired("1.0")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from test_keeper_state import SOURCE, desired
+from vestal.fleet.state import StateStore
+store = StateStore(Path(sys.argv[1]))
+while True:
+    print(store.add_revision(desired("1.0", body=bytes(50_000)), SOURCE).number, flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_change_that_it_has_confirmed(folder: Path) -> None:
+    last = 0
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(5):
+                last = int(writer.stdout.readline())
+            writer.kill()
+            last = max([last, *(int(line) for line in writer.stdout if line.endswith(b"\n"))])
+        store = StateStore(folder)
+        assert store.revisions[0].number in (last, last + 1)
+        assert store.desired == desired("1.0", body=bytes(50_000))
+
+
+def test_a_file_is_on_the_disk_before_it_replaces_another(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "desired").mkdir(parents=True)
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        calls.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def record_replace(path: Path, destination: Path) -> Path:
+        calls.append(f"rename {path.name} -> {destination.name}")
+        return replace(path, destination)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    store = StateStore(folder)
+    store.add_revision(desired("1.0"), SOURCE)
+    name = next((folder / "desired").iterdir()).name
+    written = [f"sync {name}", f"rename {name} -> {name}", "sync desired"]
+    assert calls == [
+        *written,
+        "sync state.json",
+        "rename state.json -> state.json",
+        "sync state",
+    ]
+    calls.clear()
+    store.save_model("m", ModelState(serving="1.0"))
+    assert calls == [
+        "sync state.json",
+        "rename state.json -> state.json.previous",
+        "rename state.json -> state.json",
+        "sync state",
+    ]
 
 
 def test_a_file_of_another_version_of_vestal_is_not_touched(folder: Path) -> None:

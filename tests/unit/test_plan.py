@@ -20,7 +20,8 @@ from plan_states import (
 from vestal.fleet.actual import Actual
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.plan import plan, plan_model, report
-from vestal.fleet.steps import Plan, Register, Scale
+from vestal.fleet.simulate import simulate
+from vestal.fleet.steps import Plan, Register, Remove, Scale, Settle, Step, Verify
 
 any_target = st.none() | targets(builds="ab")
 
@@ -67,6 +68,18 @@ def test_a_rejected_version_never_becomes_the_default(
         model = later.models["m"]
         changed = "m" not in earlier.models or earlier.models["m"].default != model.default
         assert not (changed and model.default in model.rejected)
+
+
+@settings(deadline=None)
+@given(any_target, actuals())
+def test_the_default_version_is_removed_only_as_the_last_one(
+    target: ModelTarget | None, before: Actual
+) -> None:
+    made = plan_model("m", target, before)
+    for step, now in zip(made.steps, states_of(made, before), strict=False):
+        model = now.models.get("m")
+        if isinstance(step, Remove) and model is not None and step.version == model.default:
+            assert list(model.versions) == [step.version]
 
 
 @settings(deadline=None)
@@ -131,6 +144,31 @@ def test_a_desired_state_that_changes_in_mid_swap_is_reached(
 
 
 @settings(deadline=None)
+@given(targets(), targets(), st.data())
+def test_whichever_steps_fail_a_verified_version_serves_until_the_end(
+    first: ModelTarget, second: ModelTarget, data: st.DataObject
+) -> None:
+    before = actual(free=1 << 40)
+    now = states_of(plan_model("m", first, before), before)[-1]
+    done = 0
+    while steps := plan_model("m", second, now).steps:
+        step, done = steps[0], done + 1
+        assert done < 50
+        can_fail = isinstance(step, Register | Verify | Settle)
+        if can_fail and data.draw(st.booleans()):
+            now = failed(step, now, still_registered=data.draw(st.booleans()))
+        else:
+            now = simulate(step, now)
+        assert is_served(now)
+    model = now.models["m"]
+    assert model.serving == model.default
+    assert model.default not in model.rejected
+    assert second.default in (model.default, *model.rejected)
+    assert not model.versions.keys() & model.rejected.keys()
+    assert set(second.versions) <= model.versions.keys() | model.rejected.keys()
+
+
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("mno"), targets(builds="ab")), actuals("mno"))
 def test_every_plan_can_be_shown(models: dict[str, ModelTarget], before: Actual) -> None:
     made = plan(Desired(models=models), before)
@@ -140,6 +178,14 @@ def test_every_plan_can_be_shown(models: dict[str, ModelTarget], before: Actual)
     ]
     assert all(each.why for each in shown.steps)
     assert all(each.reason for each in shown.problems)
+
+
+def failed(step: Step, now: Actual, *, still_registered: bool) -> Actual:
+    """The state after a step that failed, and whose version was rejected."""
+    registers = isinstance(step, Register) and still_registered
+    model = (simulate(step, now) if registers else now).models["m"]
+    rejected = {**model.rejected, step.version: "it predicts nonsense"}
+    return replace(now, models={"m": replace(model, rejected=rejected, settling=False)})
 
 
 def is_served(now: Actual) -> bool:

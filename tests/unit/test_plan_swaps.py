@@ -115,6 +115,21 @@ def test_a_rejected_version_that_is_the_default_gives_way_and_is_removed() -> No
     assert names(target("2.0"), actual(model)) == ["Switch 1.0", "Remove 2.0"]
 
 
+def test_a_rejected_version_that_serves_stays_if_there_is_no_other() -> None:
+    model = state("1.0", rejected={"1.0": "it is slow"})
+    assert names(target("1.0"), actual(model)) == []
+    failed = state("1.0", versions={"1.0": runs("1.0", verified=False)}, serving=None)
+    failed = replace(failed, rejected={"1.0": "it predicts nonsense"})
+    assert names(target("1.0"), actual(failed)) == ["Remove 1.0"]
+
+
+def test_a_rejected_default_version_is_removed_after_another_has_been_verified() -> None:
+    loaded = {version: runs(version, verified=False) for version in ("2.0", "1.0")}
+    model = ModelState(default="2.0", versions=loaded, rejected={"2.0": "it predicts nonsense"})
+    steps = names(target("2.0", "1.0"), actual(model))
+    assert steps == ["Verify 1.0", "Switch 1.0", "Remove 2.0"]
+
+
 def test_other_versions_are_served_too() -> None:
     steps = names(target("2.0", "1.0"), actual())
     assert steps == ["Register 2.0", "Verify 2.0", "Register 1.0", "Verify 1.0"]
@@ -189,6 +204,19 @@ def test_workers_that_torchserve_has_given_up_are_repaired_before_anything_else(
     first = plan_model("m", target("2.0"), actual(model)).steps[0]
     assert isinstance(first, Scale)
     assert (first.version, first.workers, first.workers_before) == ("1.0", 2, 2)
+
+
+def test_a_repair_that_does_not_fit_into_memory_is_a_problem() -> None:
+    dead = runs("1.0", given_up=True, ready=0, workers=2, memory=0)
+    now = actual(state("1.0", versions={"1.0": dead}), free=GIB // 2)
+    assert names(target("1.0", low=2), now) == []
+    [reason] = reasons(target("1.0", low=2), now)
+    assert reason.startswith("1.0: not enough memory: 2 workers need 1.1 GB, and 537 MB are free.")
+
+
+def test_fewer_workers_need_no_memory() -> None:
+    model = state("1.0", versions={"1.0": runs("1.0", workers=3)})
+    assert names(target("1.0"), actual(model, free=0)) == ["Scale 1.0"]
 
 
 def test_the_number_of_workers_is_brought_between_its_bounds() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vestal.errors import UsageError
 from vestal.fleet.serving_file import load
-from vestal.fleet.serving_schema import ModelSection
+from vestal.fleet.serving_schema import SECTIONS, ModelSection, Section, ServingSection
 
+ALL_SECTIONS: list[type[Section]] = [ServingSection, ModelSection, *SECTIONS.values()]
 FULL = """
 # The models of the shop.
 models:
@@ -269,6 +273,23 @@ def test_a_billion_laughs_are_refused_at_the_first(refuse: Callable[[str], list[
     ]
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_no_edit_of_a_file_gets_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = FULL
+    pieces = st.sampled_from(["\t", ":", "- ", "{", "[", "&a ", "*a", "<<: ", "!!int ", "? ", '"'])
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        end = start + data.draw(st.integers(0, 12))
+        text = text[:start] + data.draw(pieces | st.text(max_size=3)) + text[end:]
+    file = tmp_path_factory.getbasetemp() / "edited.yaml"
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(UsageError):
+        load(file)
+
+
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no file .*none\.yaml"):
         load(tmp_path / "none.yaml")
@@ -277,6 +298,20 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="is not a file"):
         load(tmp_path / "pipe")
+
+
+def test_the_example_in_the_documentation_has_every_key() -> None:
+    example = load(Path(__file__).parents[2] / "docs/examples/serving.yaml")
+    used = {key for keys in example.tree.lines for key in keys if isinstance(key, str)}
+    for section in ALL_SECTIONS:
+        assert set(section.model_fields) <= used
+
+
+def test_every_key_is_described() -> None:
+    for section in ALL_SECTIONS:
+        for name, key in section.model_fields.items():
+            assert key.description, name
+            assert key.description.endswith("."), name
 
 
 def test_the_digest_tells_whether_the_file_has_changed(file: Path) -> None:

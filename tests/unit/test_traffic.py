@@ -104,7 +104,7 @@ def test_the_quantiles_of_a_vestal_archive_add_its_three_steps():
     meter.add(0, page(), {})
     meter.add(1, page(("m", "1.0", 200, 20, 10), batches=100, slow=10), {})
     traffic = meter.window("m", "1.0").traffic()
-    assert traffic.p50 == pytest.approx(3 * 0.005 * 50 / 90)
+    assert traffic.p50 == pytest.approx(3 * 0.005 * 50 / 90)  # the mean is 4 ms
     assert traffic.p99 == pytest.approx(3 * (0.1 + 0.15 * 0.9))
 
 
@@ -135,6 +135,14 @@ def test_no_requests_are_no_traffic():
 )
 def test_quantiles_are_interpolated_as_prometheus_does(buckets, q, expected):
     assert quantile(buckets, q) == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_quantiles_of_a_fast_model_are_below_the_lowest_bound():
+    buckets = {0.005: 99.0, 0.01: 100.0, float("inf"): 100.0}
+    # 99 values with a mean of 0.5 ms, and one from 5 to 10 ms.
+    assert quantile(buckets, 0.5, 99 * 0.0005 + 0.005) == pytest.approx(0.001 * 50 / 99)
+    assert quantile(buckets, 1.0, 99 * 0.0005 + 0.005) == pytest.approx(0.01)
+    assert quantile(buckets, 0.5) == pytest.approx(0.005 * 50 / 99)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client import inference, lifecycle, management, readiness, verifying
+from vestal.client import inference, lifecycle, management, readiness, renewal, verifying
 from vestal.client.base import BaseClient
 from vestal.client.bulk import BulkJob, Progress, check_concurrency
 from vestal.client.deadline import DEFAULT, Timeout
@@ -212,6 +212,10 @@ class AsyncClient(BaseClient):
     async def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """Same as `Client.metrics_text`."""
         return await self._run(management.metrics, timeout)
+
+    async def renew_keys(self, *, timeout: Timeout = DEFAULT) -> None:
+        """Same as `Client.renew_keys`."""
+        await self._run(renewal.renew_keys, timeout)
 
     async def close(self) -> None:
         """Same as `Client.close`."""

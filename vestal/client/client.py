@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vestal.client import inference, lifecycle, management, readiness, verifying
+from vestal.client import inference, lifecycle, management, readiness, renewal, verifying
 from vestal.client.base import BaseClient
 from vestal.client.bulk import (
     BulkJob,
@@ -124,9 +124,8 @@ class Client(BaseClient):
 
         The result of an input that fails is its error. `timeout` applies to each input. `inputs`
         may be a generator, which is read on demand, or a pandas table, whose rows are the inputs.
-        `progress(done, total)` is called after each result, in one thread at a time; `total` is
-        None for a generator. Ctrl-C, and errors that `inputs` or `progress` raise, end the call
-        at once, without waiting for requests in flight.
+        `progress(done, total)` is called after each result; `total` is None for a generator.
+        Ctrl-C, and errors that `inputs` or `progress` raise, end the call at once.
         """
         job = BulkJob(inputs, concurrency, progress)
         call = InferenceCall("predict", model, version, correlation_id, traceparent)
@@ -144,10 +143,9 @@ class Client(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Iterator[Prediction | ClientError]:
-        """Yield the results of a stream of inputs, in order.
+        """Yield the results of a stream of inputs, in order; an input that fails yields its error.
 
-        A thread reads `inputs`, at most `concurrency` ahead of the results taken. An input that
-        fails yields its error; an error that `inputs` raises is raised after the results before it.
+        A thread reads `inputs`, at most `concurrency` ahead of the results taken.
         """
         call = InferenceCall("predict", model, version, correlation_id, traceparent)
         predict = partial(self._infer, call, timeout)
@@ -163,10 +161,7 @@ class Client(BaseClient):
         traceparent: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Prediction:
-        """Return a prediction with the contribution of each part of the input.
-
-        Takes the arguments of `predict`.
-        """
+        """Return a prediction with the contribution of each part of the input, as `predict`."""
         call = InferenceCall("explain", model, version, correlation_id, traceparent)
         return self._infer(call, timeout, input)
 
@@ -179,17 +174,14 @@ class Client(BaseClient):
     ) -> bool:
         """Whether every worker of a version (by default: of all) is READY and one responds.
 
-        False without a server, or without a response in time. Needs the management address.
+        False without a server, or without a response in time.
         """
         return self._run(readiness.ready, timeout, model, version)
 
     def wait_ready(
         self, model: str, version: str | None = None, *, timeout: Timeout = DEFAULT
     ) -> ModelDescription:
-        """Wait until a version is ready, even if its server is not running yet.
-
-        Raises NotReady if its workers keep dying while they load it, DeadlineExceeded.
-        """
+        """Wait until a version is ready. Raises NotReady if its workers keep dying."""
         return self._run(readiness.wait_ready, timeout, model, version)
 
     def models(self, *, timeout: Timeout = DEFAULT) -> list[ModelInfo]:
@@ -208,10 +200,7 @@ class Client(BaseClient):
         customized: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> ModelDescription:
-        """Describe one version: workers, queue, batching. Raises NotFound.
-
-        `customized`: include the handler's own description, which waits for a free worker.
-        """
+        """Describe one version. `customized`: with the handler's own description, from a worker."""
         return self._run(management.describe, timeout, model, version, customized=customized)
 
     def register(
@@ -276,11 +265,10 @@ class Client(BaseClient):
     def unregister(
         self, model: str, version: str, *, drain: bool = True, timeout: Timeout = DEFAULT
     ) -> None:
-        """Remove a version once it is idle: its queue is empty, and no worker has a request.
+        """Remove a version once it is idle; `drain=False`: at once, so its requests fail.
 
-        `drain=False` removes it at once, so its requests fail. Raises Conflict for the default
-        version while others are served, DeadlineExceeded if it does not become idle (it stays
-        registered), NotFound.
+        Raises Conflict for the default version while others are served, DeadlineExceeded if it
+        does not become idle (it stays registered), NotFound.
         """
         self._run(lifecycle.unregister, timeout, model, version, drained=drain)
 
@@ -294,6 +282,10 @@ class Client(BaseClient):
     def metrics_text(self, *, timeout: Timeout = DEFAULT) -> str:
         """Return the server's Prometheus page as text."""
         return self._run(management.metrics, timeout)
+
+    def renew_keys(self, *, timeout: Timeout = DEFAULT) -> None:
+        """Renew the keys of the key file that are about to expire, as `vestal serve` does."""
+        self._run(renewal.renew_keys, timeout)
 
     def close(self) -> None:
         """Close the connections; a second call does nothing."""

@@ -54,6 +54,12 @@ def current_token(context: CallContext, api: Api) -> Flow[str | None]:
     return found
 
 
+def renew_keys(context: CallContext) -> Flow[None]:
+    """Renew every key that is about to expire; other calls renew only their own."""
+    for api in ("inference", "management"):
+        yield from current_token(context, api)
+
+
 def find_other_token(context: CallContext, api: Api, refused: set[str | None]) -> Flow[bool]:
     """Whether there is a token that was not refused yet."""
     tokens = context.tokens

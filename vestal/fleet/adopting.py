@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from vestal.fleet.actual import ModelState
+from vestal.fleet.actual import ModelState, VersionState
 from vestal.fleet.desired import Desired, ModelTarget, VersionTarget, Workers
+from vestal.fleet.fleet import Fleet
 from vestal.fleet.observing import Observed
+from vestal.fleet.status import Source
+from vestal.mar.index import sha256_of
+
+OTHERS = Source(command="TorchServe's management API", user="")
+"""The source of these changes."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,37 @@ def _change(
     return model.model_copy(update={"versions": versions})
 
 
-def adopted_target(store: Path, archive: str, workers: int, sha256: str) -> VersionTarget:
-    """Return the target of a version that others have registered."""
-    count = max(1, workers)
-    return VersionTarget(archive=archive, sha256=sha256, workers=Workers(min=count, max=count))
+def adopt(fleet: Fleet, name: str, known: ModelState, seen: Observed | None) -> None:
+    """Make others' changes of one model a part of what is desired."""
+    for change in list(find_changes(name, known, seen)):
+        target = None
+        if change.kind == "registered":
+            assert seen is not None
+            target = _adopt_version(fleet, change, seen)
+            if target is None:
+                continue
+        elif change.kind == "unregistered":
+            fleet.knowledge.disown(name, change.version)
+        with fleet.lock:
+            desired = desire(fleet.desired, change, target)
+            if desired != fleet.desired and not fleet.stopping:
+                fleet.change(desired, OTHERS, thorough=fleet.thorough, again=False)
+                fleet.report("note", f"{change} by another client")
+
+
+def _adopt_version(fleet: Fleet, change: ForeignChange, seen: Observed) -> VersionTarget | None:
+    """Return the target of a version; None if its archive is not in the store."""
+    archive = seen.versions[change.version].archive
+    try:
+        digest = sha256_of(fleet.store / archive)
+    except OSError:
+        return None
+    count = max(1, change.workers)
+    state = VersionState(archive, digest, change.workers, change.workers, verified=True)
+    is_default = seen.default == change.version
+    fleet.knowledge.adopt(change.model, change.version, state, default=is_default)
+    workers = Workers(min=count, max=count)
+    return VersionTarget(archive=archive, sha256=digest, workers=workers)
 
 
 def known_models(

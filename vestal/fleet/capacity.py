@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 SMALLEST_WORKER = 256 << 20
-"""Bytes that any worker needs: it imports torch before it loads a model."""
+"""Bytes that any worker needs at least: it imports torch before it loads a model."""
 
 _ROOT = Path("/")
 _SLACK = 1 << 62
@@ -61,6 +61,24 @@ def rss_of(pids: Iterable[int]) -> int:
         with contextlib.suppress(psutil.Error):
             total += psutil.Process(pid).memory_info().rss
     return total
+
+
+def describe_lack(memory: int | None, workers: int, free: int) -> str | None:
+    """Describe why there is not enough memory for new workers; None if there is enough.
+
+    Args:
+        memory: what they need altogether, in bytes; None if it is unknown.
+        free: bytes that they may use.
+    """
+    needed = SMALLEST_WORKER * workers if memory is None else memory
+    if needed <= max(0, free):
+        return None
+    subject = "1 worker needs" if workers == 1 else f"{workers} workers need"
+    least = "at least " if memory is None else ""
+    return (
+        f"not enough memory: {subject} {least}{format_bytes(needed)}, and "
+        f"{format_bytes(max(0, free))} are free. Stop another model or use fewer workers"
+    )
 
 
 def format_bytes(count: int) -> str:

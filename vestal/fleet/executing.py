@@ -7,22 +7,15 @@ idle.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from vestal.client import (
-    Client,
     ClientError,
     Conflict,
     DeadlineExceeded,
     NotFound,
 )
-from vestal.fleet.actual import Actual, VersionState
-from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
 from vestal.fleet.loading import (
-    Loading,
     check_archive,
     register,
     server_error,
@@ -30,38 +23,13 @@ from vestal.fleet.loading import (
     wait_until_loaded,
 )
 from vestal.fleet.observing import CALL_SECONDS, observe_model
-from vestal.fleet.settling import Verdict
+from vestal.fleet.rescaling import scale
 from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
-from vestal.server.logs import Logs
+from vestal.fleet.work import Work
 
 DRAIN_SECONDS = 60.0
 """Time in which a version that is removed may become idle, in addition to its responseTimeout."""
 _SETTLE_POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step needs.
-
-    Attributes:
-        actual: the state before the step.
-        target: None if the model is not desired any more.
-        logs: of TorchServe, from the registration of the step's version on.
-        thorough: check archives as `vestal check` does.
-        interrupt: raises Interrupted if the step must end at this point.
-        judge: judges the step's version, as a new default version, by its traffic.
-        note: reports something unusual.
-    """
-
-    client: Client
-    store: Path
-    actual: Actual
-    target: ModelTarget | None
-    logs: Logs
-    thorough: bool
-    interrupt: Callable[[], None]
-    judge: Callable[[Settle], Verdict]
-    note: Callable[[str], None]
 
 
 def carry_out(step: Step, work: Work) -> str:
@@ -83,7 +51,7 @@ def carry_out(step: Step, work: Work) -> str:
         case Settle():
             return _settle(step, work)
         case Scale():
-            return _scale(step, work)
+            return scale(step, work)
         case Remove():
             return _remove(step, work)
     raise TypeError(f"unknown step {step}")
@@ -112,7 +80,7 @@ def announce(step: Step, work: Work) -> str:
 def _register(step: Register, work: Work) -> str:
     archive = work.store / step.archive
     check_archive(step, work.store, thorough=work.thorough)
-    loading = _loading(step, work)
+    loading = work.loading(step)
     register(loading, step, archive)
     try:
         description = wait_until_loaded(loading)
@@ -126,8 +94,8 @@ def _register(step: Register, work: Work) -> str:
 
 
 def _verify(step: Verify, work: Work) -> str:
-    loading = _loading(step, work)
-    version = _version(step, work)
+    loading = work.loading(step)
+    version = work.version(step)
     probes = work.target.probes if work.target else ()
     try:
         wait_until_loaded(loading)
@@ -159,23 +127,6 @@ def _settle(step: Settle, work: Work) -> str:
         f"{name} is worse than {step.previous}, which is the default version again: "
         f"{verdict.reason}"
     )
-
-
-def _scale(step: Scale, work: Work) -> str:
-    version = _version(step, work)
-    loading = _loading(step, work)
-    if version.given_up:  # TorchServe starts new workers only when the number changes
-        _set_workers(loading, 0)
-    try:
-        _set_workers(loading, step.workers)
-        if step.workers > version.ready or version.given_up:
-            wait_until_loaded(loading, step.workers)
-    except VersionFailed as error:
-        if step.workers > step.workers_before:
-            _set_workers(loading, step.workers_before)
-        # The other workers of this version serve: it is not rejected.
-        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
-    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
 
 
 def _remove(step: Remove, work: Work) -> str:
@@ -227,21 +178,3 @@ def _set_default(model: str, version: str, work: Work) -> None:
         raise StepFailed(
             f"TorchServe did not make {model} {version} the default version, which is {default}"
         )
-
-
-def _set_workers(loading: Loading, workers: int) -> None:
-    loading.client.scale(
-        loading.name, workers, loading.version, wait=False, timeout=loading.seconds_left()
-    )
-
-
-def _version(step: Step, work: Work) -> VersionState:
-    return work.actual.models[step.model].versions[step.version]
-
-
-def _loading(step: Step, work: Work) -> Loading:
-    seconds = work.target.swap.ready_seconds if work.target else 120.0
-    now = time.monotonic()
-    return Loading(
-        work.client, step.model, step.version, work.logs, now, now + seconds, work.interrupt
-    )

@@ -23,45 +23,74 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import psutil
 
+from vestal.client import Client, ServerFailed
 from vestal.errors import VestalError
 
 HOLD_SECONDS = 0.2
 """Time for which workers are stopped at most, until all of them have our requests."""
 _CALL_SECONDS = 5.0
+_DESCRIBE_SECONDS = 1.0
 _READINGS = 2
 """A thread that collects a batch takes our request from the queue and puts it back, within
 microseconds; so one reading is not enough."""
+_ATTEMPTS = 5
 _WORKER = "model_service_worker"
+
+
+@dataclass(frozen=True)
+class Management:
+    """The management API. `url`: its base address; `token`: returns the token to send."""
+
+    url: str
+    token: Callable[[], str | None]
 
 
 class NotIdle(VestalError):
     """A worker has a request, or is not READY; the version was not changed."""
 
 
+def remove_workers(
+    client: Client, management: Management, model: str, version: str, workers: int
+) -> None:
+    """Set a lower number of workers at a moment in which none of them has a request.
+
+    Raises:
+        NotIdle: this is no such moment.
+        ClientError, OSError: TorchServe does not respond.
+    """
+    with fence(management, model, version):
+        for attempt in range(_ATTEMPTS):
+            try:
+                client.scale(model, workers, version, wait=False, timeout=_CALL_SECONDS)
+                return
+            except ServerFailed as error:
+                # ConcurrentModificationException: two threads answer a removed worker's requests,
+                # which are ours. The worker is removed, but the next ones may not be.
+                if error.status != 500 or attempt == _ATTEMPTS - 1:
+                    raise
+
+
 @contextlib.contextmanager
-def fence(management: str, token: str | None, model: str, version: str) -> Iterator[None]:
+def fence(management: Management, model: str, version: str) -> Iterator[None]:
     """Stop all workers of a version while none of them has a caller's request.
 
     In the `with`, the number of workers can be changed and any of them can be killed; the call must
     not need a worker of this version.
 
-    Args:
-        management: base address of the management API.
-        token: its token.
-
     Raises:
         NotIdle: on entering.
-        OSError: TorchServe does not respond.
+        OSError: on entering: TorchServe does not respond.
     """
     name = f"{model} {version}"
-    with _Connection(management, token, model, version) as connection:
+    with _Connection(management, model, version) as connection:
         connection.send()
         workers = _idle_workers(connection.receive(), name)
         with _stopped(workers, name):
@@ -115,8 +144,8 @@ def _stopped(workers: list[psutil.Process], name: str) -> Iterator[None]:
 class _Connection:
     """Sends requests for a description without waiting for the responses to earlier ones."""
 
-    def __init__(self, management: str, token: str | None, model: str, version: str) -> None:
-        address = urlsplit(management)
+    def __init__(self, management: Management, model: str, version: str) -> None:
+        address, token = urlsplit(management.url), management.token()
         assert address.hostname is not None
         self._address = address.hostname, address.port or 80
         self._path = f"/models/{quote(model, safe='')}/{quote(version, safe='')}"
@@ -127,6 +156,7 @@ class _Connection:
 
     def __enter__(self) -> _Connection:
         self._socket = socket.create_connection(self._address, _CALL_SECONDS)
+        self._socket.settimeout(_DESCRIBE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._responses: BinaryIO = self._socket.makefile("rb")
         return self

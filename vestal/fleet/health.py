@@ -7,16 +7,17 @@ long, but never one that does not respond to a request for its description: it w
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
 
-from vestal.fleet.fence import fence
+from vestal.fleet.fence import Management, fence
 
-PROBE_SECONDS = 60.0
-"""Time in which a worker must respond, unless it uses the CPU."""
-_SHORT_SECONDS = 5.0
+STUCK_SECONDS = 60.0
+"""Time after which a worker that does nothing is stuck. A handler must not wait that long."""
+_PROBE_SECONDS = 2.0
 _IDLE_CPU_SECONDS = 0.5
 
 
@@ -26,6 +27,10 @@ class Activity:
 
     switches: int
     cpu: float
+
+    def is_idle(self, later: Activity) -> bool:
+        """Whether the process has done nothing until `later`."""
+        return later.switches == self.switches and later.cpu - self.cpu < _IDLE_CPU_SECONDS
 
 
 def activity(pids: Iterable[int]) -> dict[int, Activity]:
@@ -40,41 +45,31 @@ def activity(pids: Iterable[int]) -> dict[int, Activity]:
 
 
 def find_stuck(
-    probe: Callable[[float], bool], pids: Iterable[int], seconds: float = PROBE_SECONDS
+    probe: Callable[[float], bool], pids: Iterable[int], seconds: float = STUCK_SECONDS
 ) -> list[int]:
-    """Return the workers that respond to nothing and do nothing; blocks for `seconds` if any.
+    """Return the workers that do nothing for `seconds`; returns at once if there are none.
 
-    TorchServe gives each request to the worker that has been idle for the longest time. So two
-    rounds of requests reach every idle worker. If one is not answered, a worker is stuck or busy:
-    the others become active by another round, and a busy worker uses the CPU. A stopped process, a
-    deadlock and a wait for a lock or a connection do neither.
+    TorchServe gives each request to the worker that has been idle for the longest time, so two
+    rounds of requests make every idle worker do something, and a busy one uses the CPU. A stopped
+    process, a deadlock, and a wait for a lock or a connection do neither.
 
     Args:
         probe: requests the handler's description; True if a worker responds within the seconds,
             with an error, too.
         pids: of all workers of the version, all of them READY.
-        seconds: time limit for a response.
     """
     workers = list(pids)
-    rounds = 2 * len(workers)
-    for _ in range(rounds):
-        before = activity(workers)
-        if not probe(seconds):
-            break
-    else:
-        return []
-    for _ in range(rounds):
-        if not probe(_SHORT_SECONDS):
-            break
-    after = activity(workers)
-    return [
-        pid
-        for pid in workers
-        if pid in before
-        and pid in after
-        and after[pid].switches == before[pid].switches
-        and after[pid].cpu - before[pid].cpu < _IDLE_CPU_SECONDS
-    ]
+    before = activity(workers)
+    deadline = time.monotonic() + seconds
+    while True:
+        for _ in range(2 * len(workers)):
+            if not probe(min(_PROBE_SECONDS, seconds)) and time.monotonic() > deadline:
+                break
+        after = activity(workers)
+        stuck = [pid for pid in before.keys() & after.keys() if before[pid].is_idle(after[pid])]
+        if not stuck or time.monotonic() > deadline:
+            return sorted(stuck)
+        time.sleep(min(_PROBE_SECONDS, seconds / 4))
 
 
 def above_limit(pids: Iterable[int], limit: int) -> dict[int, int]:
@@ -97,11 +92,11 @@ def replace_stuck(pid: int) -> None:
         psutil.Process(pid).kill()
 
 
-def replace_idle(management: str, token: str | None, model: str, version: str, pid: int) -> None:
+def replace_idle(management: Management, model: str, version: str, pid: int) -> None:
     """Kill a worker while no worker of the version has a request; TorchServe starts another one.
 
-    New requests wait in the queue, until the new worker has loaded if it is the only one. Arguments
-    and errors as for `fence`.
+    New requests wait in the queue, until the new worker has loaded if it is the only one. Raises
+    as `fence` does.
     """
-    with fence(management, token, model, version):
+    with fence(management, model, version):
         replace_stuck(pid)

@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from threading import RLock
-from typing import Protocol
+from collections.abc import Sequence
 
-from vestal.client import Client, ClientError
+from vestal.client import ClientError
 from vestal.errors import VestalError
-from vestal.fleet.desired import Desired, ModelTarget
-from vestal.fleet.executing import Work, announce, carry_out
+from vestal.fleet.executing import announce, carry_out
 from vestal.fleet.failures import Interrupted, StepError, StepFailed, VersionFailed
-from vestal.fleet.knowledge import Knowledge
+from vestal.fleet.fleet import Fleet
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import observe_model, versions_given_up
 from vestal.fleet.plan import plan_model
-from vestal.fleet.runner import Runner
 from vestal.fleet.settling import Verdict
-from vestal.fleet.status import EventKind
 from vestal.fleet.steps import Problem, Register, Settle, Step, Switch
+from vestal.fleet.work import Work
 from vestal.server.logs import Logs
 
 RETRY_SECONDS = 10.0
 """Time after which a step that failed is tried again."""
+_ERROR_SECONDS = 60.0
+"""Time after an unexpected error."""
 _NOTICE_SECONDS = 15.0
 """Time in which the end of TorchServe is noticed; its guardian cleans up first."""
-
-
-class Judge(Protocol):
-    """Judges new default versions by their traffic."""
-
-    def begin(self, model: str, old: str | None) -> None:
-        """Record the old version's traffic, before a swap."""
-
-    def switched(self, model: str) -> None:
-        """Record that the new version is the default now."""
-
-    def verdict(self, step: Settle, target: ModelTarget) -> Verdict: ...
-
-
-@dataclass
-class Fleet:
-    """What all jobs share. `target_lock` protects `desired`, `revision` and `stopping`.
-
-    Attributes:
-        thorough: check archives as `vestal check` does.
-        report: receives events: kind, text, step.
-    """
-
-    client: Client
-    store: Path
-    runner: Runner
-    knowledge: Knowledge
-    judge: Judge
-    report: Callable[[EventKind, str, Step | None], None]
-    desired: Desired
-    revision: int = 0
-    starting: bool = True
-    thorough: bool = False
-    stopping: bool = False
-    target_lock: RLock = field(default_factory=RLock)
-    errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
-    """Why versions were rejected, with their logs."""
-
-    def target(self, name: str) -> ModelTarget | None:
-        with self.target_lock:
-            return self.desired.models.get(name)
 
 
 class Job:
@@ -85,10 +41,36 @@ class Job:
         self.synced = True
         """What is known of the model is as observed after the last step."""
         self.problems: Sequence[Problem] = ()
-        self.retry_at = 0.0
+        self._retry_at = 0.0
+        self._revision = fleet.revisions.number
+        self._thread = threading.Thread(target=self._run, name=f"vestal-{name}", daemon=True)
 
-    def run(self) -> None:
-        """Carry out step by step; never raises for a failed step."""
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_idle(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
+    def is_done(self) -> bool:
+        """Whether no step failed that is tried again later."""
+        return not self._retry_at
+
+    def is_due(self, revision: int) -> bool:
+        """Whether a step that failed may be tried again; at once for a new revision."""
+        return time.monotonic() >= self._retry_at or revision != self._revision
+
+    def _run(self) -> None:
+        try:
+            self._work_on_plan()
+        except Exception as error:
+            self._retry_at = time.monotonic() + _ERROR_SECONDS
+            self._fleet.report("failed", f"{self.name}: unexpected error {error!r}")
+        finally:
+            self.doing = None
+            self._fleet.wake.set()
+
+    def _work_on_plan(self) -> None:
         try:
             last: Step | None = None
             while (step := self._next()) is not None:
@@ -101,7 +83,7 @@ class Job:
         except (StepFailed, ClientError) as error:
             if self._has_ended():
                 return
-            self.retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + RETRY_SECONDS
             self._fleet.report("failed", f"{self.name}: {_summary(error)}", None)
 
     def _next(self) -> Step | None:
@@ -166,6 +148,7 @@ class Job:
 
         return Work(
             client=fleet.client,
+            management=fleet.management,
             store=fleet.store,
             actual=self._actual,
             target=target,
@@ -178,7 +161,7 @@ class Job:
 
     def _interrupt(self) -> None:
         fleet = self._fleet
-        with fleet.target_lock:
+        with fleet.lock:
             if fleet.stopping:
                 raise Interrupted("the server is stopping")
             if fleet.runner.ended.is_set() or fleet.runner.generation != self._generation:

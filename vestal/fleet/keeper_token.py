@@ -14,13 +14,13 @@ def token_file(project: Project) -> Path:
     return project.state / "keeper_token"
 
 
-def write_token(project: Project) -> str:
-    """Create a new token, write its file (mode 0600) atomically, and return it.
+def write_token(project: Project, token: str | None = None) -> str:
+    """Write a token (by default, a new one; mode 0600) atomically, and return it.
 
     Raises:
         OSError: the file cannot be written.
     """
-    file, token = token_file(project), secrets.token_urlsafe(32)
+    file, token = token_file(project), token or secrets.token_urlsafe(32)
     new = file.with_name(f".{file.name}.partial")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,6 +54,7 @@ class Loading:
         logs: without the lines from before the version was registered.
         deadline: from time.monotonic.
         interrupt: raises Interrupted if the step must end.
+        workers: ids of its workers, once they are known.
     """
 
     client: Client
@@ -63,6 +64,7 @@ class Loading:
     started: float
     deadline: float
     interrupt: Callable[[], None]
+    workers: Collection[str] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -72,8 +74,12 @@ class Loading:
         """The version's name in TorchServe's logs."""
         return f"{self.name}_{self.version}"
 
+    def output(self) -> list[str]:
+        """Return what its workers have printed."""
+        return self.logs.worker_lines(self.key, self.workers)
+
     def log_tail(self) -> list[str]:
-        return tail(self.logs.workers, self.logs.worker_lines(self.key))
+        return tail(self.logs.workers, self.output())
 
     def seconds_left(self) -> float:
         return max(self.deadline - time.monotonic(), _MINIMUM_SECONDS)
@@ -174,11 +180,13 @@ def wait_until_loaded(loading: Loading, workers: int = 1) -> ModelDescription:
         Interrupted: the version was unregistered.
     """
     while True:
-        if loading.key in loading.logs.versions_with_dead_workers():
+        dead = loading.logs.dead_workers()  # before the description: a new one may be READY then
+        description = _describe(loading)
+        loading.workers = [worker.id for worker in description.workers]
+        if any((loading.key, worker) in dead for worker in loading.workers):
             cause, lines = _find_cause(loading)
             log = tail(loading.logs.workers, lines)
             raise VersionFailed(f"model {loading} did not load: {cause}", log)
-        description = _describe(loading)
         ready, expected = len(description.ready_workers), len(description.workers)
         if ready == expected >= max(workers, description.min_workers, 1):
             return description
@@ -202,7 +210,7 @@ def _find_cause(loading: Loading) -> tuple[str, list[str]]:
     """Return the worker's exception, and its output up to there."""
     deadline = time.monotonic() + _LOG_DELAY_SECONDS
     while True:
-        lines = loading.logs.worker_lines(loading.key)
+        lines = loading.output()
         if (index := exception_line(lines)) is not None:
             return lines[index], lines[: index + 1]
         if time.monotonic() > deadline:  # a worker's output arrives later than TorchServe's

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vestal.fleet.actual import Actual, ModelState, VersionState
-from vestal.fleet.capacity import SMALLEST_WORKER, format_bytes
+from vestal.fleet.capacity import SMALLEST_WORKER, describe_lack
 from vestal.fleet.desired import ModelTarget, VersionTarget, Workers
 from vestal.fleet.steps import Problem, Register, Remove, Scale, Settle, Step, Switch, Verify
 
@@ -97,7 +97,8 @@ class ModelPlan:
         version = self._fallback(target)
         if version is None:
             return
-        why = f"it serves until {target.default} is verified"
+        rejected = target.default in self._state.rejected
+        why = f"{target.default} {'was rejected' if rejected else 'is not verified yet'}"
         if (yield from self._bring(version, self._fallback_target(version, target), why)):
             yield Switch(self.name, version, "it was the default before", settle=False)
 
@@ -125,8 +126,6 @@ class ModelPlan:
             return
         only = len(self._state.versions) == 1
         needed = {*self._wanted, self._default}
-        if not self._default_is_good:
-            needed.add(self._state.serving)
         for version, found in sorted(self._state.versions.items()):
             # A bad version that serves is better than none.
             removable = version != self._default or (only and not found.verified)
@@ -203,7 +202,7 @@ class ModelPlan:
             sha256=wanted.sha256,
             workers=workers,
         )
-        lacking = self._lacking(memory, workers)
+        lacking = describe_lack(memory, workers, self.actual.memory_free)
         if lacking and self._can_make_room(memory or SMALLEST_WORKER * workers):
             assert self._state.previous is not None
             yield self._remove(self._state.previous.version, f"{version} needs its memory")
@@ -230,8 +229,8 @@ class ModelPlan:
     def _scale_to(self, version: str, workers: int, why: str) -> Found:
         found = self._state.versions[version]
         memory = self._scaled_memory(found, workers)
-        more = workers - found.workers
-        lacking = self._lacking(memory, more) if memory is None or memory > 0 else None
+        started = max(1, workers - found.ready)
+        lacking = describe_lack(memory, started, self.actual.memory_free)
         if lacking:
             yield Problem(self.name, version, lacking)
         else:
@@ -244,23 +243,6 @@ class ModelPlan:
             return found.memory * workers // found.workers - found.memory
         footprint = self.actual.footprints.get(found.sha256)
         return None if footprint is None else max(0, footprint * workers - found.memory)
-
-    def _lacking(self, memory: int | None, workers: int) -> str | None:
-        """Return why there is not enough memory for more workers; None if there is enough.
-
-        Args:
-            memory: their memory in bytes; None if it is unknown.
-        """
-        known, free = memory is not None, self.actual.memory_free
-        memory = SMALLEST_WORKER * max(1, workers) if memory is None else memory
-        if memory <= free:
-            return None
-        needed = "needs" if workers == 1 else "need"
-        needed += f" {'' if known else 'at least '}{format_bytes(memory)}"
-        return (
-            f"not enough memory: {'1 worker' if workers == 1 else f'{workers} workers'} {needed}, "
-            f"and {format_bytes(max(0, free))} are free. Stop another model or use fewer workers"
-        )
 
     def _bounds(self, version: str, target: ModelTarget) -> Workers:
         """Bounds of a version, also of one that is not desired any more."""

@@ -38,11 +38,9 @@ def model_status(
     state: ModelState | None,
     observed: Observed | None,
     job: Job | None,
-    *,
-    busy: bool,
     traffic: Callable[[str, str], Traffic],
 ) -> ModelStatus:
-    """Describe one model. `job`: the last one that worked on it; `busy`: it still does."""
+    """Describe one model. `job`: the last one that worked on it."""
     state = state or ModelState()
     default = state.versions.get(state.default or "")
     problems = [f"{p.version}: {p.reason}" for p in job.problems] if job else []
@@ -74,7 +72,7 @@ def model_status(
         previous=state.previous.version if state.previous else None,
         required=target.required if target else False,
         ready=default is not None and default.verified and default.ready > 0,
-        doing=job.doing if job and busy else None,
+        doing=job.doing if job else None,
         problem="; ".join(problems) or None,
         versions=versions,
     )

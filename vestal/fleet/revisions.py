@@ -25,7 +25,7 @@ def user_name() -> str:
 class Revisions:
     """Thread-safe, as the store is; `number`: of the newest revision, 0 for one not stored."""
 
-    def __init__(self, store: StateStore, desired: Desired, *, stored: bool) -> None:
+    def __init__(self, store: StateStore, *, stored: bool) -> None:
         self._store, self._stored = store, stored
         newest = store.revisions[0].number if store.revisions else 0
         self.number = newest if stored else 0

@@ -60,10 +60,13 @@ class Runner:
                 raise ServerEnded(port_in_use_message(endpoint))
         raise ServerEnded("\n".join([f"TorchServe ended ({reason})", *self.logs.server_tail()]))
 
-    def restart(self, cause: ServerEnded, wait: Callable[[float], bool]) -> None:
+    def restart(
+        self, cause: ServerEnded, on_end: Callable[[], None], wait: Callable[[float], bool]
+    ) -> None:
         """Start a new process after the end of the old one.
 
         Args:
+            on_end: called when the old one's guardian has removed the state files.
             wait: waits so many seconds; True if the server is to stop.
 
         Raises:
@@ -77,6 +80,7 @@ class Runner:
                 "started again"
             )
         self.stop()
+        on_end()
         if not wait(_BACKOFF[min(len(recent), len(_BACKOFF)) - 1]):
             self.start()
 

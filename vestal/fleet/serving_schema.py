@@ -118,23 +118,27 @@ class ModelSection(VersionSection):
         "before it is served.",
     )
     ready_timeout: TimeLimit = Field(
-        120.0, description="Time limit for the workers of a new version to become ready."
+        "2m",
+        validate_default=True,
+        description="Time limit for the workers of a new version to become ready.",
     )
     settle_time: Duration = Field(
-        30.0,
+        "30s",
+        validate_default=True,
         description="Time after a switch in which the new version is compared with the old one.",
     )
     max_error_rate: Fraction = Field(
-        0.01,
+        "1%",
+        validate_default=True,
         description="Highest fraction of requests that may fail on the server's side during "
         'settle_time, such as `"0.5%"`.',
     )
     max_latency_ratio: Ratio = Field(
-        2.0,
+        2,
         description="Highest ratio of the new version's mean handler time to that of the old one.",
     )
     keep_previous: Retention = Field(
-        0.0,
+        0,
         description="Time for which the old version stays loaded, so that a rollback takes effect "
         "at once: a duration, `forever` (until the next switch), or 0.",
     )

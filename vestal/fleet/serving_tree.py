@@ -61,7 +61,7 @@ class Tree:
 
     def raise_problems(self) -> None:
         """Raise UsageError with all problems, if there are any."""
-        found = sorted(set(self.problems), key=lambda each: each[0])
+        found = sorted(dict.fromkeys(self.problems), key=lambda each: each[0])
         lines = [f"{self.path}:{line}: {printable(text)}" for line, text in found[:MOST_MESSAGES]]
         if len(found) > MOST_MESSAGES:
             lines.append(f"and {len(found) - MOST_MESSAGES} more")

@@ -92,8 +92,7 @@ class StateFolder:
 
     def _write(self, file: Path, content: bytes, previous: Path | None = None) -> None:
         with _disk_errors(file.parent):
-            for folder in (self._folder, file.parent):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(file.parent)
             with scratch_folder(file.parent, ".saving-") as scratch:
                 new = scratch / file.name
                 new.touch(mode=0o600)
@@ -137,6 +136,13 @@ def _dump(content: dict[str, Any]) -> bytes:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

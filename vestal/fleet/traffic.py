@@ -18,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -51,6 +52,7 @@ class Counters:
         requests: requests that the handler received.
         batches: batches that the handler finished.
         handler: time of the handler.
+        steps: the handler's time in each step.
         buckets: for each step, the number of batches up to each bound in seconds.
     """
 
@@ -61,12 +63,15 @@ class Counters:
     requests: float = 0.0
     batches: float = 0.0
     handler: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
     buckets: dict[str, dict[float, float]] = field(default_factory=dict)
 
     def add(self, other: Counters, sign: int = 1) -> None:
         """Add (or subtract) the other counters to these."""
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + sign * getattr(other, name))
+        for step, seconds in other.steps.items():
+            self.steps[step] = self.steps.get(step, 0.0) + sign * seconds
         for step, bounds in other.buckets.items():
             own = self.buckets.setdefault(step, {})
             for bound, count in bounds.items():
@@ -83,7 +88,7 @@ class Counters:
         return difference
 
 
-_NUMBERS = [each.name for each in fields(Counters) if each.name != "buckets"]
+_NUMBERS = [each.name for each in fields(Counters) if each.name not in ("steps", "buckets")]
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,8 @@ class Window:
             error_rate=min(total.failures / received, 1.0),
             queue=total.queue / answered,
             mean=total.latency / answered,
-            p50=quantile_of_steps(total.buckets, 0.5),
-            p99=quantile_of_steps(total.buckets, 0.99),
+            p50=quantile_of_steps(total, 0.5),
+            p99=quantile_of_steps(total, 0.99),
         )
 
 
@@ -158,6 +163,7 @@ def read_page(page: str) -> dict[Version, Counters]:
             step = _HISTOGRAMS.get(base)
             if step is not None and part == "sum":
                 counters.handler += sample.value
+                counters.steps[step] = sample.value
             elif step is not None and part == "bucket":
                 counters.buckets.setdefault(step, {})[float(labels["le"])] = sample.value
     return found
@@ -225,34 +231,49 @@ def _version(model: str, version: str, defaults: Mapping[str, str]) -> Version:
     return model, defaults.get(model, DEFAULT) if version == DEFAULT else version
 
 
-def quantile_of_steps(buckets: Mapping[str, Mapping[float, float]], q: float) -> float | None:
+def quantile_of_steps(total: Counters, q: float) -> float | None:
     """Estimate a quantile of the handler's time for a batch, in seconds; None without batches.
 
     It is the sum of the quantiles of the three steps, as the histograms do not tell which times
     belong to the same batch: correct if the same batches are slow in every step, else too high.
     """
-    estimates = [quantile(bounds, q) for bounds in buckets.values()]
+    estimates = [quantile(b, q, total.steps.get(step)) for step, b in total.buckets.items()]
     known = [estimate for estimate in estimates if estimate is not None]
     return sum(known) if known else None
 
 
-def quantile(buckets: Mapping[float, float], q: float) -> float | None:
+def quantile(buckets: Mapping[float, float], q: float, total: float | None = None) -> float | None:
     """Estimate a quantile from a histogram's cumulative buckets; None if they are empty.
 
     Linear interpolation in the bucket, as Prometheus' `histogram_quantile`: a quantile above the
-    highest finite bound is that bound.
+    highest finite bound is that bound. TorchServe's lowest bound, 5 ms, is far above the times of a
+    small model, so the lowest bucket ends at twice its mean if that is less.
+
+    Args:
+        total: sum of all values, for the mean of the lowest bucket.
     """
     bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0.0
-    if not total:
+    count = buckets[bounds[-1]] if bounds else 0.0
+    if not count:
         return None
-    rank = q * total
+    rank = q * count
     below, start = 0.0, 0.0
     for bound in bounds:
-        count = buckets[bound]
-        if count >= rank and count > below:
+        upto = buckets[bound]
+        if upto >= rank and upto > below:
             if math.isinf(bound):
                 return start
-            return start + (bound - start) * (rank - below) / (count - below)
-        below, start = count, bound
+            end = bound
+            if start == 0.0 and total is not None:
+                end = min(bound, 2 * _most_in_lowest(buckets, total) / upto)
+            return start + (end - start) * (rank - below) / (upto - below)
+        below, start = upto, bound
     return start
+
+
+def _most_in_lowest(buckets: Mapping[float, float], total: float) -> float:
+    """Return the highest possible sum of the values in the lowest bucket."""
+    bounds = sorted(buckets)
+    for lower, bound in pairwise(bounds):
+        total -= (buckets[bound] - buckets[lower]) * lower
+    return max(total, 0.0)

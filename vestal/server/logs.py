@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TAIL = 20
 _THREAD = r"(W-\d+-(\S+)) org\.pytorch\.serve\.wlm\.WorkerThread - "
 _RETRY = re.compile(_THREAD + "Retry worker")
 _RECOVERY = re.compile(_THREAD + "(Retry worker|Connecting to|Auto recovery failed again)")
-_WORKER = re.compile(r"\S+ \[\w+ *\] W-\d+-(\S+)-(?:stdout|stderr) MODEL_LOG - (.*)")
+_WORKER = re.compile(r"\S+ \[\w+ *\] (W-\d+-(\S+))-(?:stdout|stderr) MODEL_LOG - (.*)")
 _BIND = re.compile(r"Failed to bind to address:? \S*:(\d+)")
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -67,9 +67,13 @@ class Logs:
         except FileNotFoundError:
             return []
 
-    def versions_with_dead_workers(self) -> set[str]:
-        """Return versions (`mnist_1.0`) of which a worker died; TorchServe's API does not tell."""
-        return {found[2] for found in map(_RETRY.search, self.lines(self.torchserve)) if found}
+    def dead_workers(self) -> set[tuple[str, str]]:
+        """Return the version (`mnist_1.0`) and id of each worker that died.
+
+        TorchServe's API does not tell. An id is used once: another registration has other ids.
+        """
+        found = map(_RETRY.search, self.lines(self.torchserve))
+        return {(each[2], _id(each[1])) for each in found if each}
 
     def workers_given_up(self) -> set[tuple[str, str]]:
         """Return the version (`mnist_1.0`) and id of each worker that is not restarted any more.
@@ -81,15 +85,19 @@ class Logs:
             if found:
                 last[found[1]] = found
         return {
-            (found[2], found[1].split("-")[1])
+            (found[2], _id(found[1]))
             for found in last.values()
             if found[3].startswith("Auto recovery failed")
         }
 
-    def worker_lines(self, version: str) -> list[str]:
-        """Return the output of a version's workers (`mnist_1.0`)."""
-        found = map(_WORKER.match, self.lines(self.workers))
-        return [line[2] for line in found if line and line[1] == version]
+    def worker_lines(self, version: str, workers: Collection[str] | None = None) -> list[str]:
+        """Return the output of a version's workers (`mnist_1.0`), or of those with these ids."""
+        found = (match for line in self.lines(self.workers) if (match := _WORKER.match(line)))
+        return [
+            line[3]
+            for line in found
+            if line[2] == version and (workers is None or _id(line[1]) in workers)
+        ]
 
     def unbound_port(self) -> int | None:
         """Return the port that TorchServe could not bind; None if there is none."""
@@ -102,6 +110,11 @@ class Logs:
         """Return the end of TorchServe's log, or of Java's output if there is no log yet."""
         path = self.torchserve if self.lines(self.torchserve) else self.console
         return tail(path, self.lines(path))
+
+
+def _id(thread: str) -> str:
+    """Return the id of a worker from the name of its thread, `W-9000-mnist_1.0`."""
+    return thread.split("-", 2)[1]
 
 
 def exception_line(lines: Sequence[str]) -> int | None:

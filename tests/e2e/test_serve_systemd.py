@@ -1,0 +1,35 @@
+"""`vestal serve` as a service of systemd (`Type=notify`, `WatchdogSec=`)."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+from serving import END_SECONDS, archive, serving
+
+
+def test_systemd_is_told_that_the_server_is_ready_alive_and_stopping(tmp_path, monkeypatch):
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        serving(tmp_path / "project") as server,
+    ):
+        address = server.temp.with_suffix(".notify")
+        systemd.bind(str(address))
+        systemd.settimeout(END_SECONDS)
+        try:
+            monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+            archive(server.project.model_store, "echo")
+            server.start("--port", "0")
+            server.ready()
+            states = [systemd.recv(100)]
+            while b"READY=1" not in states:  # the keeper is alive before
+                states.append(systemd.recv(100))
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            server.signal(signal.SIGTERM)
+            while (state := systemd.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert state == b"STOPPING=1"
+            assert server.exit_code() == 0
+        finally:
+            address.unlink()
+    assert set(states) <= {b"READY=1", b"WATCHDOG=1"}

@@ -1,0 +1,94 @@
+"""What the keeper's parts share: what is desired, what is known, and the events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vestal.client import Client
+from vestal.errors import VestalError
+from vestal.fleet.desired import Desired, ModelTarget
+from vestal.fleet.event_log import EventLog
+from vestal.fleet.fence import Management
+from vestal.fleet.judging import TrafficJudge
+from vestal.fleet.knowledge import Knowledge
+from vestal.fleet.revisions import Revisions
+from vestal.fleet.runner import Runner
+from vestal.fleet.status import EventKind, Revision, Source
+from vestal.fleet.steps import Step
+
+Listener = Callable[[EventKind, str, Step | None], None]
+"""Receives events: kind, text, step."""
+
+
+@dataclass
+class Fleet:
+    """The models of one server. `lock` protects `desired`, `revision` and `stopping`.
+
+    Attributes:
+        starting: the server is not ready for the first time yet: any failure rejects a version.
+        stopping: no more steps are started, and those that run end at the next safe point.
+        thorough: check archives as `vestal check` does.
+        errors: why versions were rejected, with their logs.
+        converged: nothing is left to do.
+        wake: set to end the pause of the loop.
+    """
+
+    client: Client
+    management: Management
+    store: Path
+    runner: Runner
+    knowledge: Knowledge
+    revisions: Revisions
+    judge: TrafficJudge
+    listener: Listener
+    desired: Desired
+    starting: bool = True
+    stopping: bool = False
+    thorough: bool = False
+    errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
+    events: EventLog = field(default_factory=EventLog)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    converged: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Event = field(default_factory=threading.Event)
+
+    def target(self, name: str) -> ModelTarget | None:
+        """Return what is desired of a model; None if it should not run."""
+        with self.lock:
+            return self.desired.models.get(name)
+
+    def change(self, desired: Desired, source: Source, *, thorough: bool, again: bool) -> Revision:
+        """Store and adopt a desired state.
+
+        Args:
+            again: try rejected versions again.
+
+        Raises:
+            VestalError: it cannot be stored, or the server is stopping.
+        """
+        with self.lock:
+            if self.stopping:
+                raise VestalError("the server is stopping; the change was not made")
+            revision = self.revisions.add(self.desired, desired, source)
+            self.knowledge.start_storing()
+            if again:
+                self.knowledge.forgive()
+                self.errors.clear()
+            self.desired, self.thorough = desired, thorough
+            self.converged.clear()
+        self.wake.set()
+        return revision
+
+    def report(self, kind: EventKind, text: str, step: Step | None = None) -> None:
+        """Add an event."""
+        self.events.add(
+            kind,
+            text,
+            revision=self.revisions.number,
+            model=step.model if step else None,
+            version=step.version if step else None,
+            step=type(step).__name__.lower() if step else None,
+        )
+        self.listener(kind, text, step)

@@ -1,0 +1,120 @@
+"""What the keeper does by itself: scale versions by load, and replace stuck and large workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import requests
+
+from vestal.client import ModelDescription
+from vestal.fleet.autoscaling import Autoscaler
+from vestal.fleet.desired import ModelTarget
+from vestal.fleet.fence import Management, NotIdle
+from vestal.fleet.health import (
+    STUCK_SECONDS,
+    above_limit,
+    find_stuck,
+    replace_idle,
+    replace_stuck,
+)
+from vestal.fleet.steps import Scale
+from vestal.fleet.traffic import Version, Window
+
+CHECK_SECONDS = 30.0
+
+
+class Upkeep:
+    """Looks after the versions that run as desired.
+
+    Args:
+        window: returns a version's traffic.
+        report: receives a sentence about each repair: model, version, text.
+        stuck_seconds: time after which a worker that does nothing is stuck.
+        check_seconds: time between two checks of a version's workers.
+    """
+
+    def __init__(
+        self,
+        management: Management,
+        window: Callable[[str, str], Window],
+        report: Callable[[str, str, str], None],
+        stuck_seconds: float = STUCK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        self._management = management
+        self._window, self._report = window, report
+        self._stuck_seconds, self._check_seconds = stuck_seconds, check_seconds
+        self._autoscaler = Autoscaler()
+        self._checks: dict[Version, threading.Thread] = {}
+        self._checked: dict[Version, float] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy: the server is on this machine
+
+    def step(self, target: ModelTarget, versions: Mapping[str, ModelDescription]) -> Scale | None:
+        """Return the next change of the number of workers of a model; call it once a second."""
+        steps = [
+            self._autoscaler.step(
+                wanted.workers, versions[version], self._window(versions[version].name, version)
+            )
+            for version, wanted in target.versions.items()
+            if version in versions
+        ]
+        return next(filter(None, steps), None)
+
+    def check(self, target: ModelTarget, versions: Mapping[str, ModelDescription]) -> None:
+        """Begin to check the workers of a model's versions if it is time; returns at once."""
+        for version, description in versions.items():
+            key = description.name, version
+            wanted = target.versions.get(version)
+            running = self._checks.get(key)
+            if wanted is None or not description.ready or (running and running.is_alive()):
+                continue
+            if time.monotonic() - self._checked.get(key, 0.0) < self._check_seconds:
+                continue
+            self._checked[key] = time.monotonic()
+            self._checks[key] = threading.Thread(
+                target=self._check,
+                args=(description, wanted.memory_limit),
+                name=f"vestal-check-{description.name}",
+                daemon=True,
+            )
+            self._checks[key].start()
+
+    def _check(self, description: ModelDescription, memory_limit: int | None) -> None:
+        name, version = description.name, description.version
+        pids = [worker.pid for worker in description.workers if worker.pid is not None]
+        stuck = find_stuck(
+            lambda seconds: self._probe(name, version, seconds), pids, self._stuck_seconds
+        )
+        for pid in stuck:
+            self._report(name, version, f"worker {pid} responds to nothing; replacing it")
+            replace_stuck(pid)
+        if stuck:
+            return
+        large = above_limit(pids, memory_limit) if memory_limit else {}
+        for pid, rss in large.items():
+            try:
+                replace_idle(self._management, name, version, pid)
+            except (NotIdle, OSError):
+                return  # at the next check
+            self._report(
+                name,
+                version,
+                f"worker {pid} was replaced: it had {rss / 1e6:.0f} MB, more than its limit of "
+                f"{(memory_limit or 0) / 1e6:.0f} MB",
+            )
+            return  # one at a time
+
+    def _probe(self, model: str, version: str, seconds: float) -> bool:
+        token = self._management.token()
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        url = f"{self._management.url}/models/{model}/{version}?customized=true"
+        try:
+            self._session.get(url, headers=headers, timeout=seconds)
+        except requests.Timeout:
+            return False
+        except requests.RequestException:
+            return True  # TorchServe has ended
+        return True
