@@ -227,8 +227,6 @@ def _hint(status: int, kind: str, message: str) -> str | None:
             "Its queue is full or it has no worker (client.describe(model) shows both); "
             "client.scale(model, 1) starts a worker"
         )
-    if status == 422:
-        return "This model does not accept inputs of this form; see its handler's transforms"
     if status in (502, 504):
         return "A proxy sent this: is the server behind it up, and fast enough for the proxy?"
     if "Prediction failed" in message:
