@@ -19,6 +19,9 @@ os.environ.update(
     passive_wait_variables(os.environ)
 )  # as the commands do, before torch is imported
 
+# Servers of tests live for seconds: Java's second compiler would take a third of a start's CPU.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {
     "gpt2": """
@@ -51,6 +54,8 @@ recipe = replace(recipe, datasets={"digits": chosen})
 """,
 }
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
+PLAIN_SERVER = ("test_client_live", "test_client_management_live", "test_register_verified")
+"""Files that share the server of the fixture `plain_project`."""
 
 # The developer's terminal and CI's settings decide nothing here: output is neither wrapped nor
 # coloured, unless a test sets these itself.
@@ -66,6 +71,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     if folder in FOLDERS:
         item.add_marker(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute files as `--dist loadfile` does, but files that share a server together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "plain server" if Path(file).stem in PLAIN_SERVER else file
+
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from plain_archives import client_of, plain_server
+from plain_archives import client_of
 
 from vestal import (
     Client,
@@ -18,13 +18,12 @@ from vestal import (
     NotFound,
     NotReady,
 )
-from vestal.project import ReadyFile
+from vestal.project import Project, ReadyFile
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadyFile]:
-    with plain_server(tmp_path_factory.mktemp("plain")) as ready:
-        yield ready
+def server(plain_project: Project) -> ReadyFile:
+    return ReadyFile.read(plain_project.ready_file)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +89,6 @@ def test_a_version_is_replaced_under_load_without_failed_requests(client: Client
 
 def test_draining_waits_for_a_busy_worker_while_another_is_idle(client: Client) -> None:
     client.register("described-1.0.mar", workers=2, timeout=60)
-    client.register("described-2.0.mar", timeout=60)
-    client.set_default("described", "2.0")
     answers: list[object] = []
 
     def work() -> None:
@@ -123,6 +120,6 @@ def test_the_error_of_a_version_without_workers_names_the_reason(client: Client)
     client.scale("small", 0)
     try:
         with pytest.raises(DeadlineExceeded, match=r'0 workers; client\.scale\("small", 1\)'):
-            client.predict("small", b"0.005", timeout=8)
+            client.predict("small", b"0.005", timeout=4)
     finally:
         client.unregister("small", "1.0", drain=False)
