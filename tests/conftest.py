@@ -76,7 +76,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Distribute files as `--dist loadfile` does, but files that share a server together."""
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class ByServer(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -151,3 +151,12 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
             pack(project, name, version="1.0")
 
     return made_once(tmp_path_factory, "zoo", make)
+
+
+@pytest.fixture(scope="session")
+def plain_project(tmp_path_factory: pytest.TempPathFactory):
+    """A server for the files of PLAIN_SERVER. Each test leaves `echo` 1.0 as it is."""
+    from plain_archives import serve_plain_archives
+
+    with serve_plain_archives(tmp_path_factory.mktemp("plain")) as project:
+        yield project

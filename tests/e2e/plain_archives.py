@@ -1,9 +1,16 @@
-"""Handlers without Vestal, for the server of the fixture `plain_project`, and a client of it."""
+"""Archives of handlers without Vestal, a server for them, and a client of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving import archive
+
 from vestal import Client
-from vestal.project import ReadyFile
+from vestal.project import Project, ReadyFile
+from vestal.server.server import Server
 
 ECHO = """
 import os, secrets, time
@@ -32,12 +39,19 @@ def handle(data, context):
 """
 DESCRIBED = ECHO.replace('raise RuntimeError("no description")', 'return [{"worker": WORKER}]')
 SMALL = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 5\n"
-BROKEN = """
-def handle(data, context):
-    raise RuntimeError("never reached")
 
-raise RuntimeError("broken at import")
-"""
+
+@contextmanager
+def serve_plain_archives(root: Path) -> Iterator[Project]:
+    """A server with `echo` 1.0; its store also has another version and other models."""
+    project = Project(root)
+    store = project.model_store
+    for version in ("1.0", "2.0"):
+        archive(store, "echo", ECHO, version)
+    archive(store, "described", DESCRIBED)
+    archive(store, "small", ECHO, config=SMALL)
+    with Server(project, ["echo-1.0.mar"], port=0):
+        yield project
 
 
 def client_of(server: ReadyFile) -> Client:

@@ -15,8 +15,6 @@ from vestal import (
     ClientError,
     Conflict,
     DeadlineExceeded,
-    NotFound,
-    NotReady,
 )
 from vestal.project import Project, ReadyFile
 
@@ -104,14 +102,6 @@ def test_draining_waits_for_a_busy_worker_while_another_is_idle(client: Client) 
     assert time.monotonic() - started >= 3
     thread.join(10)
     assert answers == [{"version": "1.0", "text": "3"}]
-
-
-def test_a_model_that_does_not_load_is_not_left_registered(client: Client) -> None:
-    with pytest.raises(NotReady, match=r"broken 1\.0 does not load"):
-        client.register("broken-1.0.mar", timeout=120)
-    assert not client.ready("broken")
-    with pytest.raises(NotFound):
-        client.predict("broken", b"x", timeout=1)
 
 
 def test_the_error_of_a_version_without_workers_names_the_reason(client: Client) -> None:

@@ -83,9 +83,13 @@ def test_a_first_version_that_fails_is_removed(store: Path, client: Client, name
     with pytest.raises(NotReady, match=reason) as caught:
         client.register(f"{name}-1.0.mar")
     assert f"{name} 1.0 was unregistered again" in str(caught.value)
+    assert not client.ready(name)
+    with pytest.raises(NotFound):
+        client.predict(name, b"x")
     assert (store / f"{name}-1.0.mar").exists()
 
 
+@pytest.mark.slow  # test_client_management does it with a fake server
 def test_an_archive_without_a_sample_whose_worker_dies_at_every_request_is_removed(
     store: Path, client: Client
 ) -> None:
