@@ -19,9 +19,6 @@ os.environ.update(
     passive_wait_variables(os.environ)
 )  # as the commands do, before torch is imported
 
-# Servers of tests live for seconds: Java's second compiler would take a third of a start's CPU.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {
     "gpt2": """
@@ -64,6 +61,13 @@ for name in (
     *("CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"),
 ):
     os.environ.pop(name, None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In `make test`, let Java compile less: its servers live for seconds."""
+    if config.option.markexpr == "not slow":
+        # A start takes a third less of Java's CPU. `make slow` runs Java with its defaults.
+        os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
