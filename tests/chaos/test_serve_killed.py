@@ -37,11 +37,18 @@ def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
         server.assert_nothing_left()
 
 
-def test_kill_9_of_torchserve(tmp_path):
+def test_a_killed_worker_is_replaced_and_with_a_killed_torchserve_the_command_ends(tmp_path):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0")
         server.ready()
+        [worker] = server.processes("model_service_worker")
+        worker.kill()
+
+        def another() -> list[psutil.Process]:
+            return [each for each in server.processes("model_service_worker") if each != worker]
+
+        until(another, START_SECONDS, "another worker")
         server.java().kill()
         assert server.exit_code(END_SECONDS) == 1
         assert "vestal: TorchServe ended (killed by SIGKILL)" in server.err
@@ -59,21 +66,4 @@ def test_kill_9_of_the_guardian(tmp_path):
         guardian.kill()
         assert server.exit_code(END_SECONDS) == 1
         assert "vestal: TorchServe ended (its guardian was killed)" in server.err
-        server.assert_nothing_left()
-
-
-def test_a_killed_worker_is_replaced(tmp_path):
-    with serving(tmp_path / "project") as server:
-        archive(server.project.model_store, "echo")
-        server.start("--port", "0")
-        server.ready()
-        [worker] = server.processes("model_service_worker")
-        worker.kill()
-
-        def another() -> list[psutil.Process]:
-            return [each for each in server.processes("model_service_worker") if each != worker]
-
-        until(another, START_SECONDS, "another worker")
-        server.signal(signal.SIGTERM)
-        assert server.exit_code(END_SECONDS) == 0
         server.assert_nothing_left()
