@@ -37,8 +37,8 @@ load: $(STAMP)  ## run a short load test of the demo's model; report in demo/loa
 # One thread per process: on two cores, two processes with two threads each wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(CI),--durations=25)
 
-quick: lint type  ## run lint, type checks and the unit tests
-	@$(PYTEST) -m "not slow" tests/unit
+quick: lint type  ## run lint, type checks and the unit tests that need no process and no training
+	@$(PYTEST) -m "not slow and not heavy" tests/unit
 
 test: lint type docs  ## run lint, type checks, all tests but the slow ones, and build the site
 	@$(PYTEST) -m "not slow"

@@ -51,6 +51,8 @@ recipe = replace(recipe, datasets={"digits": chosen})
 """,
 }
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
+PLAIN_SERVER = ("test_client_live", "test_client_management_live", "test_register_verified")
+"""Files that share the server of the fixture `plain_project`."""
 
 # The developer's terminal and CI's settings decide nothing here: output is neither wrapped nor
 # coloured, unless a test sets these itself.
@@ -61,11 +63,31 @@ for name in (
     os.environ.pop(name, None)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """In `make test`, let Java compile less: its servers live for seconds."""
+    if config.option.markexpr == "not slow":
+        # A start takes a third less of Java's CPU. `make slow` runs Java with its defaults.
+        os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """A test's folder is its marker."""
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     if folder in FOLDERS:
         item.add_marker(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute files as `--dist loadfile` does, but files that share a server together."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "plain server" if Path(file).stem in PLAIN_SERVER else file
+
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture
@@ -133,3 +155,12 @@ def zoo_project(trained_project, tmp_path_factory: pytest.TempPathFactory):
             pack(project, name, version="1.0")
 
     return made_once(tmp_path_factory, "zoo", make)
+
+
+@pytest.fixture(scope="session")
+def plain_project(tmp_path_factory: pytest.TempPathFactory):
+    """A server for the files of PLAIN_SERVER. Each test leaves `echo` 1.0 as it is."""
+    from plain_archives import serve_plain_archives
+
+    with serve_plain_archives(tmp_path_factory.mktemp("plain")) as project:
+        yield project

@@ -14,12 +14,14 @@ During a training there are `settings.json` and `checkpoints/`; training.json is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vestal.errors import VestalError
+from vestal.files.locks import FileLock
 from vestal.files.storage import write_text
 from vestal.model_folders import TRANSFORMS as TRANSFORMS
 from vestal.project import Project
@@ -219,3 +221,19 @@ def unfinished_run(project: Project, model: str) -> Path:
 
 def _numbers(parent: Path) -> list[int]:
     return [int(folder.name) for folder in parent.glob("*") if folder.name.isdecimal()]
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a training's folder; it ends with the process, however that ends.
+
+    Raises:
+        VestalError: another training holds it.
+    """
+    lock = FileLock(folder)
+    try:
+        if not lock.acquire():
+            raise VestalError(f"another vestal train uses {folder}: wait for it, or stop it")
+        yield
+    finally:
+        lock.release()

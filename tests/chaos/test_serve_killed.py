@@ -38,11 +38,20 @@ def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
         server.assert_nothing_left()
 
 
-def test_torchserve_that_ends_again_and_again_ends_the_command(tmp_path):
+def test_a_killed_worker_is_replaced_and_torchserve_that_ends_again_and_again_ends_the_command(
+    tmp_path,
+):
     with serving(tmp_path / "project") as server:
         archive(server.project.model_store, "echo")
         server.start("--port", "0")
         server.ready()
+        [worker] = server.processes("model_service_worker")
+        worker.kill()
+
+        def another() -> list[psutil.Process]:
+            return [each for each in server.processes("model_service_worker") if each != worker]
+
+        until(another, START_SECONDS, "another worker")
 
         def ended() -> bool:
             for java in server.processes("ModelServer"):
@@ -67,23 +76,6 @@ def test_kill_9_of_the_guardian(tmp_path):
         guardian.kill()
         until(lambda: "its guardian was killed" in server.err, END_SECONDS, "the restart")
         assert server.ready().models == first.models
-        server.signal(signal.SIGTERM)
-        assert server.exit_code(END_SECONDS) == 0
-        server.assert_nothing_left()
-
-
-def test_a_killed_worker_is_replaced(tmp_path):
-    with serving(tmp_path / "project") as server:
-        archive(server.project.model_store, "echo")
-        server.start("--port", "0")
-        server.ready()
-        [worker] = server.processes("model_service_worker")
-        worker.kill()
-
-        def another() -> list[psutil.Process]:
-            return [each for each in server.processes("model_service_worker") if each != worker]
-
-        until(another, START_SECONDS, "another worker")
         server.signal(signal.SIGTERM)
         assert server.exit_code(END_SECONDS) == 0
         server.assert_nothing_left()

@@ -1,17 +1,14 @@
-"""Archives of handlers without Vestal, made by torch-model-archiver, and a server for them."""
+"""Archives of handlers without Vestal, a server for them, and a client of it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vestal import (
-    Client,
-)
+from serving import archive
+
+from vestal import Client
 from vestal.fleet.server import Server
 from vestal.project import Project, ReadyFile
 
@@ -24,8 +21,6 @@ def handle(data, context):
     if data is None:  # at load
         return None
     if context.get_request_header(0, "describe"):
-        if DESCRIBES_WORKER:
-            return [{"worker": WORKER}]
         raise RuntimeError("no description")
     answers = []
     for index, row in enumerate(data):
@@ -42,52 +37,21 @@ def handle(data, context):
             answers.append({"version": context.manifest["model"]["modelVersion"], "text": text})
     return answers
 """
-BROKEN = """
-def handle(data, context):
-    raise RuntimeError("never reached")
-
-raise RuntimeError("broken at import")
-"""
-
-
-def write_archive(store: Path, name: str, version: str, handler: str, config: str = "") -> None:
-    source = store.parent / name / version
-    source.mkdir(parents=True)
-    (source / f"{name}_handler.py").write_text(handler)
-    (source / "model-config.yaml").write_text(config)
-    command: list[str | Path] = [
-        Path(sys.executable).with_name("torch-model-archiver"),
-        "--model-name",
-        name,
-    ]
-    options: list[str | Path] = ["--version", version, "--handler", source / f"{name}_handler.py"]
-    if config:
-        options += ["--config-file", source / "model-config.yaml"]
-    # torch-model-archiver stages in a temporary folder that only the model's name distinguishes.
-    environment = {**os.environ, "TMPDIR": str(source)}
-    subprocess.run(
-        [*command, *options, "--export-path", source], check=True, env=environment, timeout=60
-    )
-    (source / f"{name}.mar").rename(store / f"{name}-{version}.mar")
+DESCRIBED = ECHO.replace('raise RuntimeError("no description")', 'return [{"worker": WORKER}]')
+SMALL = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 5\n"
 
 
 @contextmanager
-def plain_server(folder: Path) -> Iterator[ReadyFile]:
-    """A server with `echo` 1.0; its store also has other versions and models."""
-    project = Project(folder)
-    project.model_store.mkdir()
-    plain = ECHO.replace("DESCRIBES_WORKER", "False")
+def serve_plain_archives(root: Path) -> Iterator[Project]:
+    """A server with `echo` 1.0; its store also has another version and other models."""
+    project = Project(root)
+    store = project.model_store
     for version in ("1.0", "2.0"):
-        write_archive(project.model_store, "echo", version, plain)
-    for version in ("1.0", "2.0"):
-        write_archive(
-            project.model_store, "described", version, ECHO.replace("DESCRIBES_WORKER", "True")
-        )
-    write_archive(project.model_store, "broken", "1.0", BROKEN)
-    small = "minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 5\n"
-    write_archive(project.model_store, "small", "1.0", plain, small)
-    with Server(project, ["echo-1.0.mar"], port=0) as server:
-        yield server.ready
+        archive(store, "echo", ECHO, version)
+    archive(store, "described", DESCRIBED)
+    archive(store, "small", ECHO, config=SMALL)
+    with Server(project, ["echo-1.0.mar"], port=0):
+        yield project
 
 
 def client_of(server: ReadyFile) -> Client:

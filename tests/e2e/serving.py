@@ -36,6 +36,15 @@ def handle(data, context):
     return [json.dumps({"length": len(body), "version": version}).encode() for body in bodies]
 """
 
+RAISES_AT_LOAD = """
+class Handler:
+    def initialize(self, context):
+        raise ValueError("the weights are for another model")
+
+    def handle(self, data, context):
+        return data
+"""
+
 
 def archive(
     store: Path,
@@ -80,6 +89,15 @@ def archive(
             content.writestr("sample/sample.json", json.dumps({"input": "input.bin", **sample}))
             content.writestr("sample/input.bin", b"four")
     return made
+
+
+def damaged_archive(store: Path, name: str) -> Path:
+    """Create an archive whose handler cannot be unpacked."""
+    broken = archive(store, name)
+    content = broken.read_bytes()
+    middle = content.index(f"{name}_handler.py".encode()) + 40  # in the compressed handler
+    broken.write_bytes(content[:middle] + b"\xff" * 20 + content[middle + 20 :])
+    return broken
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:

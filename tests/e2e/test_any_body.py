@@ -255,9 +255,11 @@ def test_a_small_body_kills_no_worker(address, caller, workers, kind):
     assert peak_of(pid) - start < 700_000_000
 
 
-def test_fuzzed_bodies_do_not_affect_the_worker(address, caller, workers):
-    """Send 300 bodies (`make fuzz` sends 10,000) and check the workers' peak memory."""
-    count = int(os.environ.get("FUZZ", "300"))
+@pytest.mark.parametrize(
+    "count", [100, pytest.param(int(os.environ.get("FUZZ", "300")), marks=pytest.mark.slow)]
+)
+def test_fuzzed_bodies_do_not_affect_the_worker(address, caller, workers, count):
+    """Send invalid bodies (`make fuzz` sends 10,000) and check the workers' peak memory."""
     seeds = [encoded(seven((28, 40)), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF")]
     before = workers()
     with ThreadPoolExecutor(8) as pool, requests.Session() as session:

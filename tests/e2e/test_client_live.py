@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from client_both import predictions
-from plain_archives import client_of, plain_server
+from plain_archives import client_of
 
 from vestal import (
     AsyncClient,
@@ -22,14 +22,13 @@ from vestal import (
     TokenError,
     WorkerDied,
 )
-from vestal.project import ReadyFile
+from vestal.project import Project, ReadyFile
 from vestal.testing import FakeServer
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadyFile]:
-    with plain_server(tmp_path_factory.mktemp("plain")) as ready:
-        yield ready
+def server(plain_project: Project) -> ReadyFile:
+    return ReadyFile.read(plain_project.ready_file)
 
 
 @pytest.fixture(scope="module")

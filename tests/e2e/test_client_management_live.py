@@ -8,23 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from plain_archives import client_of, plain_server
+from plain_archives import client_of
 
 from vestal import (
     Client,
     ClientError,
     Conflict,
     DeadlineExceeded,
-    NotFound,
-    NotReady,
 )
-from vestal.project import ReadyFile
+from vestal.project import Project, ReadyFile
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadyFile]:
-    with plain_server(tmp_path_factory.mktemp("plain")) as ready:
-        yield ready
+def server(plain_project: Project) -> ReadyFile:
+    return ReadyFile.read(plain_project.ready_file)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +87,6 @@ def test_a_version_is_replaced_under_load_without_failed_requests(client: Client
 
 def test_draining_waits_for_a_busy_worker_while_another_is_idle(client: Client) -> None:
     client.register("described-1.0.mar", workers=2, timeout=60)
-    client.register("described-2.0.mar", timeout=60)
-    client.set_default("described", "2.0")
     answers: list[object] = []
 
     def work() -> None:
@@ -109,20 +104,12 @@ def test_draining_waits_for_a_busy_worker_while_another_is_idle(client: Client) 
     assert answers == [{"version": "1.0", "text": "3"}]
 
 
-def test_a_model_that_does_not_load_is_not_left_registered(client: Client) -> None:
-    with pytest.raises(NotReady, match=r"broken 1\.0 does not load"):
-        client.register("broken-1.0.mar", timeout=120)
-    assert not client.ready("broken")
-    with pytest.raises(NotFound):
-        client.predict("broken", b"x", timeout=1)
-
-
 def test_the_error_of_a_version_without_workers_names_the_reason(client: Client) -> None:
     if not any(info.name == "small" for info in client.models()):
         client.register("small-1.0.mar", timeout=120)
     client.scale("small", 0)
     try:
         with pytest.raises(DeadlineExceeded, match=r'0 workers; client\.scale\("small", 1\)'):
-            client.predict("small", b"0.005", timeout=8)
+            client.predict("small", b"0.005", timeout=4)
     finally:
         client.unregister("small", "1.0", drain=False)

@@ -20,7 +20,7 @@ from vestal.client import Client, ClientError, NotFound, RequestRefused, TokenEr
 from vestal.demo import TestImage, save_test_images, show_isolation, swap
 from vestal.fleet.server import Server
 from vestal.inprocess import LoadedArchive
-from vestal.mar.sample import find_difference, read_sample
+from vestal.mar.sample import find_difference
 from vestal.runs import Run
 
 
@@ -31,8 +31,15 @@ def images(trained_project) -> list[TestImage]:
 
 @pytest.fixture(scope="module")
 def server(trained_project):
-    with Server(trained_project, ["mnist=mnist-1.0.mar", "other=mnist-2.0.mar"], port=0) as running:
+    with Server(trained_project, ["mnist-1.0.mar"], port=0) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def loaded(trained_project):
+    """The same archive in a process without a server."""
+    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as archive:
+        yield archive
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +72,9 @@ def test_accuracy_over_http_equals_accuracy_in_process(client, images, trained_p
     assert right == round(run.test["accuracy"] * len(images))
 
 
-def test_predictions_over_http_equal_the_handler_in_process(client, images, trained_project):
+def test_predictions_over_http_equal_the_handler_in_process(client, images, loaded):
     files = [image.file for image in images[:32]]
-    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
-        local = [answer.json() for answer in loaded.predict([f.read_bytes() for f in files])]
+    local = [answer.json() for answer in loaded.predict([f.read_bytes() for f in files])]
     for over_http, here in zip(client.predict_many("mnist", files), local, strict=True):
         assert find_difference(here, over_http.value, 1e-5) is None
 
@@ -78,14 +84,6 @@ def test_a_prediction_has_its_model_and_version(client, images):
     assert (answer.model, answer.version, answer.attempts) == ("mnist", "1.0", 1)
     assert answer.request_id
     assert 0 < answer.latency < 30
-
-
-def test_two_models_are_served_together(client, trained_project):
-    served = {(m.name, m.version) for m in client.models() if m.name != "swapped"}
-    assert served == {("mnist", "1.0"), ("other", "2.0")}
-    sample = read_sample(trained_project.model_store / "mnist-2.0.mar")
-    answer = client.predict("other", sample.input)
-    assert find_difference(sample.answer, answer.value, sample.tolerance) is None
 
 
 IMAGES = {
@@ -100,9 +98,8 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-def test_every_kind_of_image_is_predicted_as_in_process(kind, client, trained_project):
-    with LoadedArchive(trained_project.model_store / "mnist-1.0.mar") as loaded:
-        (here,) = loaded.predict([IMAGES[kind]])
+def test_every_kind_of_image_is_predicted_as_in_process(kind, client, loaded):
+    (here,) = loaded.predict([IMAGES[kind]])
     assert find_difference(here.json(), client.predict("mnist", IMAGES[kind]).value, 1e-5) is None
 
 
@@ -179,6 +176,7 @@ def test_a_corrupt_image_fails_alone_in_its_batch(client, images):
     show_isolation(client, images)  # raises if it does not
 
 
+@pytest.mark.slow  # test_client_management_live replaces a version under load, too
 def test_a_swap_under_load_loses_nothing(trained_project, images, tmp_path):
     """The swap of the demo, on a separate server."""
     with (
@@ -198,7 +196,8 @@ def trained_project_copy(project, root):
 
 
 def test_predict_needs_no_addresses(server, images, trained_project):
-    done = vestal(trained_project, "predict", "mnist", "samples/7", "--plot", "out/grid.png")
+    sevens = [image.file for image in images if image.label == "7"][:9]
+    done = vestal(trained_project, "predict", "mnist", *sevens, "--plot", "out/grid.png")
     assert done.returncode == 0, done.stderr
     assert "correct (" in done.stdout
     with Image.open(trained_project.root / "out" / "grid.png") as picture:
@@ -235,11 +234,11 @@ def test_a_timeout_is_reported(server, images, trained_project):
 
 
 def test_a_short_load_test_counts_and_reports(server, images, trained_project):
-    arguments = ("--users", 4, "--seconds", 3, "--out", "load", "--json")
+    arguments = ("--users", 4, "--seconds", 2, "--out", "load", "--json")
     done = vestal(trained_project, "load", "mnist", "samples", *arguments)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["requests"] > 20
+    assert result["requests"] > 0
     assert result["failures"] == {}
     assert 0 < result["p50"] <= result["p95"] <= result["p99"]
     assert "<html" in (trained_project.root / "load" / "report.html").read_text()
@@ -248,7 +247,7 @@ def test_a_short_load_test_counts_and_reports(server, images, trained_project):
 
 def test_a_load_test_names_failures_by_type(server, images, trained_project):
     (trained_project.root / "broken.png").write_bytes(b"")
-    arguments = ("--users", 2, "--seconds", 2, "--out", "failing", "--json")
+    arguments = ("--users", 2, "--seconds", 1, "--out", "failing", "--json")
     done = vestal(trained_project, "load", "mnist", "broken.png", *arguments)
     assert done.returncode == 1
     ((reason, count),) = json.loads(done.stdout)["failures"].items()

@@ -13,22 +13,46 @@ import sys
 import psutil
 import pytest
 import requests
-from serving import ECHO, END_SECONDS, START_SECONDS, archive, serving, until
+from serving import (
+    ECHO,
+    END_SECONDS,
+    RAISES_AT_LOAD,
+    START_SECONDS,
+    archive,
+    damaged_archive,
+    serving,
+    until,
+)
 
-MODELS = ("--models", "echo=echo-1.0.mar", "echo=echo-2.0.mar", "sampled=sampled-1.0.mar")
+FAILING = {
+    "half.mar": "half.mar is not a model archive (File is not a zip file)",
+    "damaged-1.0.mar": "model damaged 1.0 was not registered",
+    "raises-1.0.mar": "model raises 1.0 did not load: ValueError: the weights are for",
+    "imports-1.0.mar": "model imports 1.0 did not load: ModuleNotFoundError: No module named 'no",
+    "unreadable-1.0.mar": "sample/sample.json in ",
+    "echo-0.9.mar": "answer.length is 4, expected 5",
+}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Two versions of one model and an archive with a sample, on free ports."""
+    """Two versions of one model and archives that cannot be served, on free ports."""
     root = tmp_path_factory.mktemp("served") / "project"
+    kind = {"content_type": "x/y"}
     with serving(root) as server:
         store = server.project.model_store
+        # The first version, and so the default until its sample fails.
+        wrong = {"length": 5, "version": "0.9"}
+        archive(store, "echo", version="0.9", sample={**kind, "answer": wrong})
         archive(store, "echo")
-        archive(store, "echo", version="2.0")
-        answer = {"length": 4.00001, "version": "1.0"}
-        archive(store, "sampled", sample={"content_type": "x/y", "answer": answer})
-        server.start(*MODELS, "--port", "0")
+        right = {"length": 4.00001, "version": "2.0"}
+        archive(store, "echo", version="2.0", sample={**kind, "answer": right})
+        archive(store, "raises", RAISES_AT_LOAD)
+        archive(store, "imports", "import no_such_package")
+        archive(store, "unreadable", sample=kind)
+        damaged_archive(store, "damaged")
+        (store / "half.mar").write_bytes(b"PK\3\4 and no more")
+        server.start("--port", "0", "--models", *FAILING, "echo-1.0.mar", "echo=echo-2.0.mar")
         server.ready()
         yield server
         server.signal(signal.SIGTERM)
@@ -71,10 +95,18 @@ def test_the_ready_file_has_addresses_and_models(server):
     assert sorted(ready.models, key=lambda each: (each["name"], each["version"])) == [
         {"name": "echo", "version": "1.0", "default": True},
         {"name": "echo", "version": "2.0", "default": False},
-        {"name": "sampled", "version": "1.0", "default": True},
     ]
     assert stat.S_IMODE(server.project.state.stat().st_mode) == 0o700
     assert stat.S_IMODE(server.project.key_file.stat().st_mode) == 0o600
+
+
+def test_archives_that_cannot_be_served_are_reported(server):
+    failed = {each["archive"]: each["reason"] for each in server.ready().failed}
+    assert failed.keys() == FAILING.keys()
+    for name, reason in FAILING.items():
+        assert reason in failed[name]
+        assert f"{name} is not served: " in server.err
+    assert len(server.processes("model_service_worker")) == 2
 
 
 def test_every_version_predicts_and_the_first_is_the_default(server):
@@ -112,7 +144,7 @@ def test_the_ready_file_lists_later_changes(server):
     def listed():
         return [(e["name"], e["version"], e["default"]) for e in server.ready().models]
 
-    before = [("echo", "1.0", True), ("echo", "2.0", False), ("sampled", "1.0", True)]
+    before = [("echo", "1.0", True), ("echo", "2.0", False)]
     until(lambda: listed() == before, END_SECONDS, "the models of earlier tests")
     parameters = {"url": "echo-1.0.mar", "model_name": "later"}
     assert manage(server, "POST", "/models", **parameters).status_code == 200
@@ -121,7 +153,7 @@ def test_the_ready_file_lists_later_changes(server):
     assert manage(server, "DELETE", "/models/later").status_code == 200
     until(lambda: listed() == before, END_SECONDS, "its removal")
     assert manage(server, "PUT", "/models/echo/2.0/set-default").ok
-    swapped = {("echo", "1.0", False), ("echo", "2.0", True), ("sampled", "1.0", True)}
+    swapped = {("echo", "1.0", False), ("echo", "2.0", True)}
     until(lambda: set(listed()) == swapped, END_SECONDS, "the new default")
     assert manage(server, "PUT", "/models/echo/1.0/set-default").ok
     until(lambda: set(listed()) == set(before), END_SECONDS, "the first default")
@@ -168,26 +200,6 @@ def test_a_second_server_in_the_project_is_refused(server):
     running = f"is already running in this project (pid {server.pid}, {server.ready().inference})"
     assert running in second.stderr
     assert post(server, "echo").ok
-
-
-def test_a_server_starts_again_with_the_same_paths(tmp_path):
-    with serving(tmp_path / "project") as server:
-        archive(server.project.model_store, "echo")
-        server.start("--port", "0", "--json", "--ready-file", str(tmp_path / "ready"))
-        first = server.ready()
-        assert until((tmp_path / "ready").exists, END_SECONDS, "the other ready file")
-        server.signal(signal.SIGINT)
-        assert server.exit_code(END_SECONDS) == 0
-        assert json.loads(server.out)["inference"] == first.inference
-        server.assert_nothing_left()
-        assert not (tmp_path / "ready").exists()
-        server.start("--port", "0")
-        second = server.ready()
-        assert (second.key_file, second.models) == (first.key_file, first.models)
-        assert sorted(log.name for log in server.project.logs.glob("ts_log*")) == [
-            "ts_log.1.log",
-            "ts_log.log",
-        ]
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ import sys
 import pytest
 import requests
 from doubling import write_doubler
-from serving import END_SECONDS, serving
+from serving import END_SECONDS, archive, serving
 
 from vestal import Client, UnknownMetric
 from vestal.configuration.ports import free_ports
@@ -33,9 +33,9 @@ def server(tmp_path_factory):
         )
         source = write_doubler(server.temp / "doubler")
         server.project.model_store.mkdir()
-        archive = server.project.model_store / "doubler-1.0.mar"
-        shutil.make_archive(str(archive.with_suffix("")), "zip", source)
-        archive.with_suffix(".zip").rename(archive)
+        doubler = server.project.model_store / "doubler-1.0.mar"
+        shutil.make_archive(str(doubler.with_suffix("")), "zip", source)
+        doubler.with_suffix(".zip").rename(doubler)
         shutil.rmtree(source)
         server.run("env", *LOCALE, sys.executable, "-m", "vestal", "serve")
         ready = server.ready()
@@ -109,12 +109,7 @@ def test_health_checks_without_a_token(server):
 def test_tokens_can_be_turned_off_in_every_syntax(tmp_path):
     with serving(tmp_path / "project") as server:
         server.project.config.write_text("disable_token_authorization: true\n")
-        source = write_doubler(server.temp / "doubler")
-        server.project.model_store.mkdir()
-        shutil.make_archive(str(server.project.model_store / "doubler"), "zip", source)
-        (server.project.model_store / "doubler.zip").rename(
-            server.project.model_store / "doubler.mar"
-        )
+        archive(server.project.model_store, "echo")
         server.start("--port", "0")
         ready = server.ready()
         assert ready.key_file is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 from doubling import write_doubler
+from filelock import FileLock
 from folders import handler_of
 from saved_models import ARCHITECTURES, SavedModel
 from tiny_gpt2 import write_generator
@@ -15,7 +17,12 @@ from vestal.inprocess import LoadedArchive
 
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory):
-    return {kind: SavedModel(tmp_path_factory.mktemp(kind), kind) for kind in ARCHITECTURES}
+    """Exporting takes seconds, so one process of the session (-n) does it for all."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "saved_models.lock"):
+        return {kind: SavedModel(shared / f"saved-{kind}", kind) for kind in ARCHITECTURES}
 
 
 @pytest.fixture(params=ARCHITECTURES)

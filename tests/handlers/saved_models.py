@@ -37,18 +37,25 @@ INPUTS = {"conv": (3, 16, 16), "mlp": (3,)}
 
 
 class SavedModel:
-    """A seeded module in eval mode, saved for every engine in one folder."""
+    """A seeded module in eval mode, saved for every engine in one folder, unless it is there."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        from safetensors.torch import save_file
-
-        (folder / "model.py").write_text(textwrap.dedent(ARCHITECTURES[kind]))
+        saved = folder.exists()
+        if not saved:
+            folder.mkdir()
+            (folder / "model.py").write_text(textwrap.dedent(ARCHITECTURES[kind]))
         self.folder = folder
         torch.manual_seed(0)
         self.module = build(folder)
         self.inputs = torch.randn(8, *INPUTS[kind])
         self.module(self.inputs)  # in training mode: sets the statistics of batch norm
         self.module.eval()
+        if not saved:
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
         torch.save(self.module.state_dict(), folder / "model.pth")
         save_file(self.module.state_dict(), folder / "model.safetensors")
         with warnings.catch_warnings():

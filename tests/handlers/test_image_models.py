@@ -167,6 +167,11 @@ def photos():
     return files
 
 
+@pytest.fixture(scope="module")
+def expected(model, photos):
+    return plain(model, photos)
+
+
 def plain(model: Model, files: list[bytes]) -> tuple[list[str], torch.Tensor]:
     """The predictions of a plain script, one image at a time: eval, no_grad, softmax, argmax."""
     net = build(model.folder)
@@ -189,18 +194,18 @@ def test_a_state_dict_gives_exactly_the_outputs_of_the_trained_model(model, phot
         assert torch.equal(torch.stack(handler.forward(list(batch))), model.module(batch))
 
 
-def test_channels_last_gives_the_same_predictions_within_rounding(model, photos):
-    labels, probabilities = plain(model, photos)
+def test_channels_last_gives_the_same_predictions_within_rounding(model, photos, expected):
+    labels, probabilities = expected
     with model.load("model.pth", channels_last=True) as loaded:
         answers = loaded.predict(photos)
     assert [answer.json()["label"] for answer in answers] == labels
-    for answer, expected in zip(answers, probabilities, strict=True):
-        assert abs(answer.json()["probability"] - expected.max()) < 1e-5
+    for answer, plainly in zip(answers, probabilities, strict=True):
+        assert abs(answer.json()["probability"] - plainly.max()) < 1e-5
 
 
 @pytest.mark.parametrize("artifact", ARTIFACTS)
-def test_every_engine_predicts_as_a_plain_script(model, photos, artifact):
-    labels, probabilities = plain(model, photos)
+def test_every_engine_predicts_as_a_plain_script(model, photos, expected, artifact):
+    labels, probabilities = expected
     assert len(set(labels)) > 1  # else it would not say much
     # Torch engines add in the same order; ONNX Runtime does not.
     tolerance = 1e-4 if artifact == "model.onnx" else 1e-5
@@ -208,15 +213,15 @@ def test_every_engine_predicts_as_a_plain_script(model, photos, artifact):
         answers = loaded.predict(photos) + [loaded.predict([photo])[0] for photo in photos]
     for index, answer in enumerate(answers):
         assert answer.status == 200, answer.body
-        body, expected = answer.json(), probabilities[index % len(photos)]
+        body, plainly = answer.json(), probabilities[index % len(photos)]
         assert body["label"] == labels[index % len(photos)]
         for item in body["top"]:
-            assert abs(item["probability"] - expected[int(item["label"][1:])]) < tolerance
+            assert abs(item["probability"] - plainly[int(item["label"][1:])]) < tolerance
 
 
 def test_serving_prepares_the_tensor_of_training(model, photos):
     """Training decodes a file with torchvision, or has its pixels, and applies the transform."""
-    with model.load("model.pth") as loaded:
+    with model.load("model.pth", warm_up=False) as loaded:
         handler = loaded._service._entry_point.__self__
         prepared = []
         for wrap in (bytearray, bytes, lambda data: base64.b64encode(data).decode()):
@@ -243,7 +248,8 @@ def test_bad_photos_do_not_affect_the_good_ones_of_a_batch(model, photos):
 
 
 def test_describe_names_the_engine(model):
-    with model.load("model.pth", precision="bf16", channels_last=True) as loaded:
+    options = {"precision": "bf16", "channels_last": True, "warm_up": False}
+    with model.load("model.pth", **options) as loaded:
         (answer,) = loaded.predict([Input({}, headers={"describe": "True"})])
     engine = answer.json()["engine"]
     assert (engine["name"], engine["precision"]) == ("eager", "bf16")

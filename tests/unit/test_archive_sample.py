@@ -18,6 +18,8 @@ from vestal.project import Project
 from vestal.scaffold import create
 from vestal_handlers.requests.schema import validate
 
+pytestmark = pytest.mark.heavy
+
 DOCS = Path(__file__).parents[2] / "docs" / "concepts" / "requests.md"
 MODEL = """
 from torch import nn
@@ -154,7 +156,10 @@ def test_without_a_repeatable_prediction_there_is_no_sample(packed, source, name
     made = packed(source, name)
     assert re.search(reason, made.no_sample)
     assert read_sample(made.archive) is None
-    assert not check(made.archive, run=True).failed
+
+
+def test_an_archive_without_a_sample_passes_a_trial_run(packed):
+    assert not check(packed(STRANGE, "Strange").archive, run=True).failed
 
 
 def test_an_example_that_is_refused_is_an_error(packed):

@@ -19,6 +19,8 @@ from vestal.training.settings import Settings
 from vestal.training.train import train
 from vestal_handlers.requests.request import InferenceRequest, Instance
 
+pytestmark = pytest.mark.heavy
+
 INK = np.zeros((16, 16), dtype=np.uint8)
 INK[4:12, 4:12] = 255
 

@@ -24,6 +24,8 @@ from vestal.errors import UsageError
 from vestal.mar.store import find_archive
 from vestal.project import Project
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

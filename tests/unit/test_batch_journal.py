@@ -19,6 +19,8 @@ from vestal.batch.journal import Journal
 from vestal.batch.run import run
 from vestal.errors import UsageError, VestalError
 
+pytestmark = pytest.mark.heavy
+
 # A slow handler that fails whole batches and writes its inputs to a file. It is not Vestal's.
 OTHER = """
 import json, os, time
@@ -83,8 +85,8 @@ def inputs_of(kind, folder):
     ("kind", "number"),
     [
         ("files", signal.SIGKILL),
-        ("files", signal.SIGTERM),
-        ("texts", signal.SIGKILL),
+        pytest.param("files", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("texts", signal.SIGKILL, marks=pytest.mark.slow),
         ("table", signal.SIGTERM),
     ],
 )

@@ -14,7 +14,10 @@ import pytest
 import torch
 from check_archives import Draft, ours, saved, simple
 
+import vestal.cli
 from vestal.checking import check
+
+pytestmark = pytest.mark.heavy
 
 LOADS = (
     "import json, os, sys, time\n\n\ndef handle(data, context):\n    if data is None:\n        {}\n"
@@ -83,8 +86,8 @@ def test_a_sample_that_its_handler_rejects_is_an_error(tmp_path):
         ("raise ValueError('no\x07 such\\nmodel')", {}, "load-failed", "ValueError: no"),
         ("os.kill(os.getpid(), 11)", {}, "crash", "signal SIGSEGV while loading"),
         ("print('bye'); sys.stdout.flush(); os._exit(0)", {}, "crash", "exit code 0 .* bye"),
-        ("time.sleep(600)", {"seconds": 8.0}, "timeout", "loading had not ended after 8 s"),
-        ("os._exit(3)", {}, "crash", "exit code 3"),
+        ("time.sleep(600)", {"seconds": 4.0}, "timeout", "loading had not ended after 4 s"),
+        pytest.param("os._exit(3)", {}, "crash", "exit code 3", marks=pytest.mark.slow),
         (NOISE.format(b"[1]\n", ""), {}, "crash", "an invalid reply .* while loading"),
         (NOISE.format(b'{"st', "os._exit(3)"), {}, "crash", "exit code 3"),
         ("bytearray(1 << 34)", {"memory": 4 << 30}, "memory", "MemoryError"),
@@ -134,38 +137,33 @@ def test_an_archive_with_errors_is_not_run(tmp_path):
     assert [f.code for f in report.findings] == ["config-misspelt"]
 
 
-def test_the_command_prints_json_and_its_exit_code_depends_on_errors(tmp_path):
+def test_the_command_prints_json_and_its_exit_code_depends_on_errors(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     bad = simple("async def handle(data, context):\n    return data\n").write(
         tmp_path / "bad[red].mar"
     )
     good = simple("def handle(data, context):\n    return data\n").write(tmp_path / "good.mar")
-    program = (
-        "import typer\nfrom vestal.cli.check import check\n"
-        "app = typer.Typer()\napp.command()(check)\napp()\n"
-    )
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vestal", "check", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            vestal.cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
-    both = run("--json", str(bad), str(good))
-    reports = json.loads(both.stdout)
-    assert (both.returncode, [report["ok"] for report in reports]) == (1, [False, True])
+    code, out, _ = run("--json", str(bad), str(good))
+    reports = json.loads(out)
+    assert (code, [report["ok"] for report in reports]) == (1, [False, True])
     assert reports[0]["findings"][0]["code"] == "handler-methods"
     assert not reports[0]["ran"]
-    table = run(str(bad), str(good))
-    assert "bad[red].mar  1 error, 1 note (read, not run)" in table.stdout
-    assert "handler-methods" in table.stdout
-    assert run(str(good)).returncode == 0
-    some = run("--json", "nowhere.mar", str(good))
-    assert [report["ok"] for report in json.loads(some.stdout)] == [True]
-    assert some.returncode != 0
-    assert "no archive nowhere.mar" in some.stderr
-    endless = run("--memory", "inf", str(good))
-    assert endless.returncode != 0
-    assert "--memory inf" in endless.stderr
+    _, table, _ = run(str(bad), str(good))
+    assert "bad[red].mar  1 error, 1 note (read, not run)" in table
+    assert "handler-methods" in table
+    assert run(str(good))[0] == 0
+    code, out, err = run("--json", "nowhere.mar", str(good))
+    assert [report["ok"] for report in json.loads(out)] == [True]
+    assert code != 0
+    assert "no archive nowhere.mar" in err
+    code, _, err = run("--memory", "inf", str(good))
+    assert code != 0
+    assert "--memory inf" in err

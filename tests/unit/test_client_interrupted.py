@@ -13,6 +13,8 @@ from client_wire import Connection, WireServer, http, until
 
 from vestal import Client
 
+pytestmark = pytest.mark.heavy
+
 CALLS = {
     "Client.predict_many": """
 from vestal import Client

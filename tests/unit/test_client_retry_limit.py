@@ -35,7 +35,9 @@ def test_retries_limit_the_attempts(kind: type[Client], retries: int, attempts: 
 
 
 @both
-def test_retries_zero_applies_to_dead_workers_and_lost_requests(kind: type[Client]) -> None:
+def test_retries_zero_applies_to_dead_workers_and_lost_requests(
+    kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lose_one(connection: Connection) -> None:
         while (request := connection.receive()) is not None:
             if request.body == b"lost":
@@ -43,6 +45,7 @@ def test_retries_zero_applies_to_dead_workers_and_lost_requests(kind: type[Clien
                 connection.hang()
             connection.send(http(200, {}))
 
+    monkeypatch.setattr("vestal.client.hedging.SHORTEST_WAIT", 0.05)
     received: list[object] = []
     with (
         HTTPServer(script(WORKER_DIED)) as server,
@@ -54,7 +57,7 @@ def test_retries_zero_applies_to_dead_workers_and_lost_requests(kind: type[Clien
     with WireServer(lose_one) as wire, kind(wire.url, retries=0) as client:
         client.predict("m", b"quick")
         with pytest.raises(DeadlineExceeded):
-            client.predict("m", b"lost", timeout=3)  # without a limit, copied after 1 s
+            client.predict("m", b"lost", timeout=0.5)  # without a limit, copied after 0.05 s
     assert len(received) == 1
 
 

@@ -24,6 +24,8 @@ from vestal.training.pruning import prune
 from vestal.training.settings import Settings
 from vestal.training.train import train
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def pruned(trained_project, tmp_path_factory):

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from vestal.archive.comparing import Comparison, _count, _difference
+from vestal.archive.comparing import Comparison
 from vestal.archive.diff import Change, Changes, Member, compare
 from vestal.inprocess.messages import Response
 from vestal.mar.layout import BILL, MANIFEST
@@ -66,10 +66,14 @@ def answer(value, status=200):
     return Response(status, {}, value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
-def counted(before, after):
+def counted(before, after, tolerance=1e-4):
     found = Comparison()
-    _count(found, before, after)
+    found.add("input", before, after, tolerance)
     return found
+
+
+def difference(before, after, tolerance=1e-4):
+    return counted(before, after, tolerance).pairs[0].difference
 
 
 def top(*pairs):
@@ -85,7 +89,7 @@ def test_labels_and_probabilities_are_compared_by_label():
     found = counted(before, after)
     assert (found.labels, found.statuses, found.texts) == (1, 0, 0)
     assert found.probability == pytest.approx(0.3)
-    assert _difference(before, after, 1e-4) == 'answer.label is "1", expected "7"'
+    assert difference(before, after) == 'answer.label is "1", expected "7"'
 
 
 def test_a_regressors_prediction_is_a_value():
@@ -101,6 +105,17 @@ def test_labels_of_torchserves_own_classifiers_are_labels():
     assert counted(answer({"cat": 0.9, "dog": 0.1}), answer({"cat": 0.8, "dog": 0.2})).labels == 0
 
 
+def test_torchserves_classifiers_are_compared_with_vestals():
+    stock = {"7": 0.9, "1": 0.06, "4": 0.02, "2": 0.01}
+    same = counted(answer(stock), answer(top(("7", 0.9), ("1", 0.06))))
+    assert [pair.difference for pair in same.pairs] == [None]
+    assert (same.labels, same.probability) == (0, 0.0)
+    other = counted(answer(top(("1", 0.8), ("7", 0.1))), answer(stock))
+    assert other.labels == 1
+    assert other.probability == pytest.approx(0.8)
+    assert "7" in other.pairs[0].difference
+
+
 def test_labels_of_several_instances_are_compared_one_by_one():
     before = {"predictions": [top(("7", 0.9), ("1", 0.1)), top(("1", 0.9), ("7", 0.1))]}
     after = {"predictions": before["predictions"][::-1]}
@@ -110,21 +125,21 @@ def test_labels_of_several_instances_are_compared_one_by_one():
 @pytest.mark.parametrize("odd", [{"predictions": None}, {"predictions": 7}, None, [None]])
 def test_unusual_responses_are_compared(odd):
     assert counted(answer(odd), answer(odd)).labels == 0
-    assert _difference(answer(odd), answer(odd), 0.0) is None
-    assert _difference(answer(odd), answer({"label": "7"}), 0.0)
+    assert difference(answer(odd), answer(odd), 0.0) is None
+    assert difference(answer(odd), answer({"label": "7"}), 0.0)
 
 
 def test_huge_numbers_are_compared():
     huge = {"prediction": 10**400}
     assert counted(answer(huge), answer({"prediction": 1.5})).value == math.inf
-    assert _difference(answer(huge), answer({"prediction": 1.5}), 1.0)
-    assert _difference(answer(huge), answer(huge), 0.0) is None
+    assert difference(answer(huge), answer({"prediction": 1.5}), 1.0)
+    assert difference(answer(huge), answer(huge), 0.0) is None
 
 
 def test_nan_is_infinitely_far():
     before = Response(200, {}, b'{"prediction": NaN}')
     assert counted(before, answer({"prediction": 1.0})).value == math.inf
-    assert _difference(before, answer({"prediction": 1.0}), 1.0)
+    assert difference(before, answer({"prediction": 1.0}), 1.0)
 
 
 def test_texts_are_counted_by_input():
@@ -135,13 +150,13 @@ def test_texts_are_counted_by_input():
 
 def test_statuses_and_bytes_are_compared():
     assert counted(answer({}), answer({}, 422)).statuses == 1
-    assert _difference(answer({}), answer({}, 422), 1.0) == "status is 422, was 200"
-    assert _difference(answer(b"\xff"), answer(b"\xfe"), 1.0) == "the bytes differ"
-    assert _difference(answer(b"\xff"), answer(b"\xff"), 0.0) is None
+    assert difference(answer({}), answer({}, 422), 1.0) == "status is 422, was 200"
+    assert difference(answer(b"\xff"), answer(b"\xfe"), 1.0) == "the bytes differ"
+    assert difference(answer(b"\xff"), answer(b"\xff"), 0.0) is None
 
 
 def test_request_ids_and_rounding_are_ignored():
     before = {"prediction": 1.0, "request_id": "a"}
     after = {"prediction": 1.00001, "request_id": "b"}
-    assert _difference(answer(before), answer(after), 1e-4) is None
-    assert _difference(answer(before), answer(after), 1e-6)
+    assert difference(answer(before), answer(after)) is None
+    assert difference(answer(before), answer(after), 1e-6)

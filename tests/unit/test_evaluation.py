@@ -26,6 +26,8 @@ from vestal.runs import Run
 from vestal.training.image_folders import image_folder
 from vestal.weights.import_weights import import_weights
 
+pytestmark = pytest.mark.heavy
+
 REFUSED = RefusedInput(415, "InputError", "not an image")
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROUNDS = 15
+pytestmark = pytest.mark.heavy
+
+LIMITS = {"import vestal": 1.2, "from vestal import Client": 1.3}
+ROUNDS, MOST_ROUNDS = 5, 60
 
 
 def cost(statement: str, bytecode: Path) -> float:
@@ -24,22 +27,22 @@ def cost(statement: str, bytecode: Path) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-@pytest.mark.parametrize(
-    ("statement", "most"), [("import vestal", 1.2), ("from vestal import Client", 1.3)]
-)
-def test_it_costs_little_beside_requests(statement: str, most: float, tmp_path: Path) -> None:
-    all_three = (statement, "import requests", "pass")
-    for each in all_three:
+def test_it_costs_little_beside_requests(tmp_path: Path) -> None:
+    statements = ("pass", "import requests", *LIMITS)
+    for each in statements:
         cost(each, tmp_path)  # which writes the bytecode
-    pairs: list[list[float]] = []
-    ratio = math.inf
-    # Side by side, the best of each; further rounds where other work slowed all of them down.
-    while ratio > most and len(pairs) < 4 * ROUNDS:
-        pairs += [[cost(each, tmp_path) for each in all_three] for _ in range(ROUNDS)]
-        ours, theirs, nothing = (min(column) for column in zip(*pairs, strict=True))
-        ratio = (ours - nothing) / (theirs - nothing)
-        print(f"{statement}: {1000 * (ours - nothing):.0f} ms, {ratio:.2f} times requests")
-    assert ratio <= most
+    best = dict.fromkeys(statements, math.inf)
+    ratios = dict.fromkeys(LIMITS, math.inf)
+    # Side by side, the best of each; more rounds if other work slowed some of them down.
+    for done in range(1, MOST_ROUNDS + 1):
+        for each in statements:
+            best[each] = min(best[each], cost(each, tmp_path))
+        theirs = best["import requests"] - best["pass"]
+        ratios = {each: (best[each] - best["pass"]) / theirs for each in LIMITS}
+        if done >= ROUNDS and all(ratios[each] <= most for each, most in LIMITS.items()):
+            break
+    print({each: f"{ratio:.2f} times requests" for each, ratio in ratios.items()})
+    assert {each: ratio for each, ratio in ratios.items() if ratio > LIMITS[each]} == {}
 
 
 def test_it_imports_nothing_heavy() -> None:

@@ -26,6 +26,8 @@ from vestal.scaffold import create
 from vestal.weights import saving
 from vestal_handlers.model_files import load_module
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def module(project):

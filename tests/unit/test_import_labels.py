@@ -18,6 +18,8 @@ from vestal.cli.pack import _read_labels
 from vestal.errors import UsageError
 from vestal.inprocess import Input, LoadedArchive
 
+pytestmark = pytest.mark.heavy
+
 
 def test_the_error_for_missing_labels_names_the_option(project, state, tmp_path):
     with pytest.raises(UsageError, match=r"pets has no labels: .*`vestal pack --labels FILE`"):

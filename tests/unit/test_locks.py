@@ -14,8 +14,8 @@ from vestal.client import renewal
 from vestal.files.locks import FileLock
 from vestal.mar.index import update_index
 from vestal.project import Project
+from vestal.runs import lock_folder
 from vestal.server.lock import lock_project
-from vestal.training.train import lock_folder
 
 # Acquires every lock of the project, forks a child that outlives it, and prints the child's pid.
 OWNER = """
@@ -27,8 +27,8 @@ from vestal.mar.index import update_index
 from vestal.batch.journal import Journal
 from vestal.client import renewal
 from vestal.project import Project
+from vestal.runs import lock_folder
 from vestal.server.lock import lock_project
-from vestal.training.train import lock_folder
 
 root = Path(sys.argv[1])
 with ExitStack() as stack:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.heavy
+
 PROGRAM = """
 import os, sys
 from vestal.cli.native import native_messages_hidden

@@ -111,6 +111,7 @@ def test_a_text_without_line_ends_is_cut_to_the_context_of_the_model(tmp_path):
     assert max(len(test[index][0].encode()) for index in range(len(test))) <= 256
 
 
+@pytest.mark.heavy
 def test_a_custom_model_packs_and_runs_without_a_recipe(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     project = Project(tmp_path)

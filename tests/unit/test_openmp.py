@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 COMMAND = """
 import os, sys
 from vestal import cli

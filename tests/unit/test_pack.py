@@ -26,6 +26,8 @@ from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run
 
+pytestmark = pytest.mark.heavy
+
 DIGITS = [str(number) for number in range(10)]
 
 

@@ -15,6 +15,8 @@ from vestal.training.plots import (
     draw_predicted,
 )
 
+pytestmark = pytest.mark.heavy
+
 
 def red_pixels(file):
     red, green, blue = np.asarray(Image.open(file).convert("RGB")).astype(int).transpose(2, 0, 1)

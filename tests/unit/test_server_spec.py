@@ -138,3 +138,13 @@ def test_one_version_in_two_archives_is_an_error(store):
     archive(store, "copy.mar")
     with pytest.raises(VestalError, match=r"copy\.mar and one\.mar in .* are both mnist 1\.0"):
         find_models([], store)
+
+
+def test_an_archive_in_the_current_folder_must_be_copied_into_the_store(
+    store, monkeypatch, tmp_path
+):
+    archive(store, "one.mar")
+    archive(tmp_path, "old.mar")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"old\.mar is not in the model store .* Copy it there"):
+        find_models(["old=old.mar"], store)

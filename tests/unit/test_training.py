@@ -25,6 +25,8 @@ from vestal.training.tables import Rows
 from vestal.training.train import train
 from vestal_handlers import engines
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def recipe():

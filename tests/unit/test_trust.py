@@ -19,6 +19,8 @@ from vestal.recipes.recipe import load_recipe
 from vestal.runs import RECORD, Run
 from vestal.training.distillation import load_teacher
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):

@@ -7,7 +7,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import vestal
+
+pytestmark = pytest.mark.heavy
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from vestal_handlers import engines
 from vestal_handlers.model_files import load_module
 from vestal_handlers.text import language_model
 
+pytestmark = pytest.mark.heavy
+
 HERE = Project.here()
 SEVEN = ["fashion_mlp", "gpt2", "lenet5", "mnist", "regression", "resnet18", "simplenet"]
 
@@ -34,11 +37,16 @@ def test_the_zoo_has_every_model():
     assert set(SEVEN) <= set(model_names(HERE))
 
 
+@functools.cache
+def splits_of(name):
+    """The splits of the data set that needs no download, read once for all tests."""
+    recipe = load_recipe(HERE, name)
+    return recipe.splits("digits" if "digits" in recipe.datasets else None)
+
+
 @pytest.mark.parametrize("name", SEVEN)
 def test_a_recipe_has_a_data_set_without_a_download(name):
-    splits = load_recipe(HERE, name).splits(
-        "digits" if "digits" in load_recipe(HERE, name).datasets else None
-    )
+    splits = splits_of(name)
     assert min(len(splits.train), len(splits.validation), len(splits.test)) > 10
 
 
@@ -182,7 +190,7 @@ def test_packing_a_model_does_not_import_scikit_learn():
 
 
 def test_whole_modules_and_books_are_held_out():
-    splits = load_recipe(HERE, "simplenet").splits(None)
+    splits = splits_of("simplenet")
     parts = [set(part.texts) for part in (splits.train, splits.validation, splits.test)]
     assert not parts[0] & parts[2]
     assert not parts[0] & parts[1]
@@ -243,7 +251,7 @@ def test_the_bigram_baseline_equals_the_counts():
 
 def test_passages_fit_the_context_of_the_language_model():
     recipe = load_recipe(HERE, "gpt2")
-    splits = recipe.splits(None)
+    splits = splits_of("gpt2")
     train = [splits.train[n][0] for n in range(len(splits.train))]
     tokenizer = recipe.tokenizer(train)
     config = recipe.make(None).config

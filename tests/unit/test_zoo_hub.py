@@ -15,6 +15,8 @@ from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal_handlers.model_files import load_module
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def hub_at(monkeypatch):

@@ -64,6 +64,35 @@ class Comparison:
         found = [pair for pair in self.pairs if pair.difference is not None]
         return sorted(found, key=lambda pair: not pair.grave)
 
+    def add(self, name: str, before: Response, after: Response, tolerance: float) -> None:
+        """Compare the responses to one input."""
+        values = _in_one_format(_value(before), _value(after))
+        difference: str | None
+        if before.status != after.status:
+            self.statuses += 1
+            grave, difference = True, f"status is {after.status}, was {before.status}"
+        else:
+            grave, difference = self._count(*values), _difference(*values, tolerance)
+        self.pairs.append(Pair(name, before, after, difference, grave))
+
+    def _count(self, old: Any, new: Any) -> bool:
+        """Add the differences; return whether more than numbers differ."""
+        labels, texts = False, False
+        for key, left, right in _leaves(old, new):
+            if _is_number(left) and _is_number(right):
+                if key == "probability":
+                    self.probability = max(self.probability or 0.0, distance_of(left, right))
+                else:
+                    self.value = max(self.value or 0.0, distance_of(left, right))
+            elif left != right:
+                labels = labels or key == "label"
+                texts = texts or (
+                    key != "label" and isinstance(left, str) and isinstance(right, str)
+                )
+        self.labels += labels
+        self.texts += texts
+        return labels or texts
+
 
 def compare_predictions(
     before: Path,
@@ -95,9 +124,7 @@ def compare_predictions(
         for done, request in enumerate(requests):
             progress("comparing predictions", done, len(requests))
             (left, _), (right, _) = old.predict(request), new.predict(request)
-            grave = _count(found, left, right)
-            difference = _difference(left, right, tolerance)
-            found.pairs.append(Pair(request.name, left, right, difference, grave))
+            found.add(request.name, left, right, tolerance)
         if requests and timed:
             found.before_p50, found.after_p50 = _latencies(old, new, requests, progress)
     return found
@@ -119,33 +146,10 @@ def _latencies(
     return [statistics.median(taken) if taken else None for taken in seconds]
 
 
-def _difference(before: Response, after: Response, tolerance: float) -> str | None:
-    if before.status != after.status:
-        return f"status is {after.status}, was {before.status}"
-    old, new = _value(before), _value(after)
+def _difference(old: Any, new: Any, tolerance: float) -> str | None:
     if isinstance(old, bytes) or isinstance(new, bytes):
         return None if old == new else "the bytes differ"
     return find_difference(old, new, tolerance)
-
-
-def _count(found: Comparison, before: Response, after: Response) -> bool:
-    """Add the differences; return whether more than numbers differ."""
-    if before.status != after.status:
-        found.statuses += 1
-        return True
-    labels, texts = False, False
-    for key, old, new in _leaves(_value(before), _value(after)):
-        if _is_number(old) and _is_number(new):
-            if key == "probability":
-                found.probability = max(found.probability or 0.0, distance_of(old, new))
-            else:
-                found.value = max(found.value or 0.0, distance_of(old, new))
-        elif old != new:
-            labels = labels or key == "label"
-            texts = texts or (key != "label" and isinstance(old, str) and isinstance(new, str))
-    found.labels += labels
-    found.texts += texts
-    return labels or texts
 
 
 def _value(response: Response) -> Any:
@@ -161,10 +165,42 @@ def _value(response: Response) -> Any:
     return value
 
 
+def _in_one_format(old: Any, new: Any) -> tuple[Any, Any]:
+    """Convert two classifications if one is Vestal's and the other TorchServe's.
+
+    The results have the most probable label, and the probabilities of the labels that both have.
+    """
+    ours = _top(old), _top(new)
+    others = [value if _are_probabilities(value) else None for value in (old, new)]
+    left, right = (ours[0] or others[0]), (ours[1] or others[1])
+    if left is None or right is None or (ours[0] is None) == (ours[1] is None):
+        return old, new
+    shared = sorted(left.keys() & right.keys())
+    converted = [
+        {
+            "label": max(side, key=side.__getitem__),
+            "top": [{"label": name, "probability": side[name]} for name in shared],
+        }
+        for side in (left, right)
+    ]
+    return converted[0], converted[1]
+
+
+def _top(value: Any) -> dict[str, float] | None:
+    """The probabilities by label of Vestal's image and text classifiers."""
+    top = value.get("top") if isinstance(value, Mapping) else None
+    entries = by_label(top) if isinstance(top, list) else None
+    if not entries or not all(_is_number(each.get("probability")) for each in entries.values()):
+        return None
+    return {label: entry["probability"] for label, entry in entries.items()}
+
+
 def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield key, old and new of the values that both have; labelled items are paired by label."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        if _are_probabilities(old, new):
+        # A single number with the same name on both sides is a value, such as a prediction.
+        several = len(old) > 1 or old.keys() != new.keys()
+        if several and _are_probabilities(old) and _are_probabilities(new):
             yield "label", max(old, key=old.__getitem__), max(new, key=new.__getitem__)
             for name in old.keys() & new.keys():
                 yield "probability", old[name], new[name]
@@ -184,16 +220,13 @@ def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]
         yield key, old, new
 
 
-def _are_probabilities(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether both are {label: probability, ...}, the format of TorchServe's own classifiers.
-
-    A single number with the same name on both sides is a value, such as a regressor's prediction.
-    """
-    return (len(old) > 1 or old.keys() != new.keys()) and all(
-        side
-        and all(_is_number(one) and 0 <= one <= 1 for one in side.values())
-        and sum(side.values()) < 1.01
-        for side in (old, new)
+def _are_probabilities(value: Any) -> bool:
+    """Whether it is {label: probability, ...}, the format of TorchServe's own classifiers."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(_is_number(one) and 0 <= one <= 1 for one in value.values())
+        and sum(value.values()) < 1.01
     )
 
 

@@ -156,12 +156,12 @@ def stage_model(
 ) -> None:
     """Fill a new folder with the contents of an archive, without sample and bill of materials.
 
-    Its version is the training's number.
+    Its version is the training's number, or `not-packed` for weights from elsewhere.
     """
     import vestal_handlers  # noqa: F401 - before the staged copy can be imported
 
     find_model(project, name)
     with tempfile.TemporaryDirectory(prefix="vestal-run-") as imported:
-        run = find_weights(project, name, weights, Path(imported) / "imported")
+        run = find_weights(project, name, weights, Path(imported) / "not-packed")
         version = run.folder.name
         stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
@@ -35,6 +36,7 @@ class Import:
         return self.module.partition(".")[0]
 
 
+@lru_cache(maxsize=256)  # archives contain the same copies of vestal_handlers
 def parse(source: bytes) -> ast.Module:
     """The syntax tree; raises SyntaxError, with `lineno`, for code that does not compile."""
     with _PARSING, warnings.catch_warnings():

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,28 @@ def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, s
         if name in trees:
             imports = imports_in(name, ast.walk(trees[name]))
             needed |= {each.package for each in imports} - modules - {"ts", ""}
-    distributions = packages_distributions()
-    for module in sorted(needed - set(sys.stdlib_module_names)):
-        names += [name.lower() for name in distributions.get(module, [])]
-    return _versions(names)
+    return _versions([*names, *_providers(needed - set(sys.stdlib_module_names))])
+
+
+def _providers(modules: set[str]) -> list[str]:
+    """Return the names of the installed packages that contain one of these top-level modules.
+
+    `importlib.metadata.packages_distributions` gives the same, but parses the metadata of all
+    packages and makes an object of every file: seconds if torch is installed.
+    """
+    if not modules:
+        return []
+    found = [each for each in distributions() if not modules.isdisjoint(_top_level(each))]
+    return [each.metadata["Name"].lower() for each in found]
+
+
+def _top_level(distribution: Distribution) -> set[str]:
+    """Return the names of its modules and packages, as it declares them or from its file list."""
+    if declared := (distribution.read_text("top_level.txt") or "").split():
+        return set(declared)
+    record = distribution.read_text("RECORD") or ""
+    files = (line.partition(",")[0] for line in record.splitlines())
+    return {file.partition("/")[0].removesuffix(".py") for file in files if file.endswith(".py")}
 
 
 def _versions(names: Sequence[str]) -> dict[str, str]:

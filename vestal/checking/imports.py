@@ -54,8 +54,6 @@ def check_imports(
 
 def check_shadowing(contents: Contents, manifest: Manifest, trees: Trees) -> Check[None]:
     """Check the names of the modules in the root, which a worker finds before installed ones."""
-    imported = {each.package for file in trees for each in imports_in(file, ast.walk(trees[file]))}
-    imported.add(manifest.handler_module)
     for name in contents.names:
         path = PurePosixPath(name)
         is_package = path.name == "__init__.py" and len(path.parts) == 2
@@ -66,7 +64,8 @@ def check_shadowing(contents: Contents, manifest: Manifest, trees: Trees) -> Che
             add = Finding.error
             meaning = f"a worker imports this file instead of the installed package {module}"
         elif module in sys.stdlib_module_names:
-            used = module in imported or name == manifest.model_file
+            used = module == manifest.handler_module or name == manifest.model_file
+            used = used or _is_imported(module, trees)
             add = Finding.error if used else Finding.warning
             meaning = (
                 f"Python has a module {module}: if it is imported already, this file is never "
@@ -75,3 +74,12 @@ def check_shadowing(contents: Contents, manifest: Manifest, trees: Trees) -> Che
         else:
             continue
         yield add("shadowing", name, meaning, f"rename it, for example to my_{module}")
+
+
+def _is_imported(module: str, trees: Trees) -> bool:
+    """Whether any file imports the module, also in a function."""
+    return any(
+        each.package == module
+        for file, tree in trees.items()
+        for each in imports_in(file, ast.walk(tree))
+    )

@@ -111,7 +111,7 @@ class TokenExpired(TokenError):
 class RequestRefused(ClientError):
     """The handler or the server refused this request (4xx); retrying will not help."""
 
-    usual_hint = "Fix the request as described above; retrying will not help"
+    usual_hint = "Fix the request; retrying will not help"
 
 
 class NotFound(RequestRefused):

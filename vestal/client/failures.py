@@ -219,16 +219,14 @@ def _hint(status: int, kind: str, message: str) -> str | None:
         return "TorchServe's model API may be off: it needs enable_model_api=true"
     if status == 413 and not kind:
         return (
-            "The server accepts at most max_request_size bytes: 20 MB with Vestal's "
-            "config.properties, 6.5 MB by TorchServe's default"
+            "The limit is max_request_size in the server's config.properties (20,000,000 bytes in "
+            "Vestal's, 6,553,500 by TorchServe's default)"
         )
     if kind == "ServiceUnavailableException":
         return (
             "Its queue is full or it has no worker (client.describe(model) shows both); "
             "client.scale(model, 1) starts a worker"
         )
-    if status == 422:
-        return "This model does not accept inputs of this form; see its handler's transforms"
     if status in (502, 504):
         return "A proxy sent this: is the server behind it up, and fast enough for the proxy?"
     if "Prediction failed" in message:

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 
 _TYPES = mimetypes.MimeTypes()  # Python's own table, so that it is the same on every machine
@@ -33,6 +30,9 @@ def body_of(task: str, value: Any) -> RequestBody:
         value: an image uint8 [C, H, W] (encoded as PNG), a text, or a row float32 [features]. For
             a language model, the beginning of the text becomes the prompt.
     """
+    import torch  # `vestal diff` needs only content_type_of, and no torch
+    from torch import Tensor
+
     if isinstance(value, Tensor) and value.dtype == torch.uint8:
         from torchvision.io import encode_png
 

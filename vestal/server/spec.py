@@ -153,7 +153,8 @@ def _parse(text: str, store: Path) -> tuple[Path, str | None]:
     # TorchServe gets a file name in the store. If it gets a URL, it deletes the archive when the
     # model is unregistered.
     path = Path(file)
-    if len(path.parts) > 1:
+    elsewhere = path.is_file() and not (store / path.name).is_file()
+    if len(path.parts) > 1 or elsewhere:
         if path.absolute().parent.resolve() != store.resolve():
             raise UsageError(
                 f"{file} is not in the model store {store}. Copy it there, or pass its folder with "

@@ -15,7 +15,6 @@ from pathlib import Path
 from vestal import runs
 from vestal.errors import UsageError, VestalError
 from vestal.files.disk_errors import describe_disk_error
-from vestal.files.locks import FileLock
 from vestal.files.storage import write_text
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
@@ -58,7 +57,7 @@ def resume(project: Project, name: str, out: Path | None = None, device: str | N
     folder = out or runs.unfinished_run(project, name)
     if not (folder / runs.SETTINGS).is_file() or (folder / runs.RECORD).is_file():
         raise UsageError(f"{folder} is not an interrupted training: there is nothing to resume")
-    with lock_folder(folder), _cleanup(name, folder, new=False):
+    with runs.lock_folder(folder), _cleanup(name, folder, new=False):
         settings = _read_settings(folder / runs.SETTINGS, device)
         return _choose_strategy(project, name, settings).run(nullcontext(folder))
 
@@ -90,26 +89,10 @@ def _new_folder(
     """The locked folder of a new training, with its settings."""
     folder = out or runs.new_run_folder(project, name)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder), _cleanup(name, folder, new=True):
+    with runs.lock_folder(folder), _cleanup(name, folder, new=True):
         text = json.dumps(asdict(strategy.settings), indent=1) + "\n"
         write_text(folder / runs.SETTINGS, text)
         yield folder
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a training's folder; it ends with the process, however that ends.
-
-    Raises:
-        VestalError: another training holds it.
-    """
-    lock = FileLock(folder)
-    try:
-        if not lock.acquire():
-            raise VestalError(f"another vestal train uses {folder}: wait for it, or stop it")
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
