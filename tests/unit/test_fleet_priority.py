@@ -8,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+from serving import until
 
 from vestal.fleet import priority
 
@@ -80,3 +81,30 @@ print(expected, priority.is_reversible())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     expected, answer = done.stdout.split()
     assert answer == expected
+
+
+def test_only_new_children_of_the_server_yield_and_all_are_restored_at_the_end():
+    code = """
+import subprocess, sys
+wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+children = [subprocess.Popen(wait, stdin=subprocess.PIPE)]
+print(children[0].pid, flush=True)
+while sys.stdin.readline():
+    children.append(subprocess.Popen(wait, stdin=subprocess.PIPE))
+    print(children[-1].pid, flush=True)
+for child in children:
+    child.communicate()
+"""
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    old = int(server.stdout.readline())
+    with priority.StartingWorkers(server.pid, 60):
+        server.stdin.write("\n")
+        server.stdin.flush()
+        new = int(server.stdout.readline())
+        expected = {os.SCHED_IDLE} if priority.is_reversible() else {os.SCHED_OTHER}
+        until(lambda: policies(new) == expected, 20, "the policy of the new worker")
+        assert policies(old) == {os.SCHED_OTHER}
+    assert policies(old, new) == {os.SCHED_OTHER}
+    server.communicate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from vestal.client import ClientError
 from vestal.errors import VestalError
@@ -14,8 +15,9 @@ from vestal.fleet.fleet import Fleet
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import observe_model, versions_given_up
 from vestal.fleet.plan import plan_model
+from vestal.fleet.priority import StartingWorkers
 from vestal.fleet.settling import Verdict
-from vestal.fleet.steps import Problem, Register, Settle, Step, Switch
+from vestal.fleet.steps import Problem, Register, Scale, Settle, Step, Switch
 from vestal.fleet.work import Work
 from vestal.server.logs import Logs
 
@@ -115,7 +117,8 @@ class Job:
         fleet.knowledge.begin(step)
         self.synced = False
         try:
-            result = carry_out(step, work)
+            with self._starting_workers(step):
+                result = carry_out(step, work)
         except (StepError, ClientError) as error:
             fleet.knowledge.end(step, None)
             if not self._is_fault(error):
@@ -131,6 +134,17 @@ class Job:
         if isinstance(step, Switch):
             fleet.judge.switched(self.name)
         fleet.report("done", result, step)
+
+    def _starting_workers(self, step: Step) -> AbstractContextManager[None]:
+        """Workers that start must not slow down those of the model that serve."""
+        pid, state = self._fleet.runner.pid, self._actual.models.get(self.name)
+        serving = state.versions.get(state.default or "") if state is not None else None
+        if pid is None or serving is None or not (serving.verified and serving.ready):
+            return nullcontext()
+        if not isinstance(step, Register | Scale):
+            return nullcontext()
+        seconds = self._target.swap.ready_seconds if self._target else 0.0
+        return StartingWorkers(pid, seconds / 2)
 
     def _is_fault(self, error: VestalError) -> bool:
         """Whether to reject the version; at the start of the server, for any failure."""

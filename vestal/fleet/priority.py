@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import psutil
 
 _ROUNDS = 100
 _NICE_RANGE = 20
+_POLL_SECONDS = 0.1
 
 
 def is_reversible() -> bool:
@@ -73,3 +76,49 @@ def _policy(thread: int) -> int | None:
         return os.sched_getscheduler(thread)
     except ProcessLookupError:
         return None
+
+
+class StartingWorkers:
+    """Within the `with`, worker processes that TorchServe starts use only idle CPU time.
+
+    Does nothing if the policy could not be restored. A worker that gets no CPU time would never
+    load, so the normal policy returns after `seconds`.
+
+    Args:
+        server: process id of TorchServe.
+    """
+
+    def __init__(self, server: int, seconds: float) -> None:
+        self._server, self._seconds = server, seconds
+        self._before: set[int] = set()
+        self._lowered: set[int] = set()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        if is_reversible():
+            self._before = self._workers()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        deadline = time.monotonic() + self._seconds
+        try:
+            while not self._ended.wait(_POLL_SECONDS) and time.monotonic() < deadline:
+                for pid in self._workers() - self._before - self._lowered:
+                    self._lowered.add(pid)
+                    yield_to_others(pid)
+        finally:
+            for pid in self._lowered:
+                restore(pid)
+
+    def _workers(self) -> set[int]:
+        try:
+            return {child.pid for child in psutil.Process(self._server).children()}
+        except psutil.Error:
+            return set()

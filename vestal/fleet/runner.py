@@ -46,6 +46,12 @@ class Runner:
         self.generation += 1
         self.ended.clear()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of TorchServe; None if it is not running."""
+        process = self._process
+        return None if process is None else process.pid
+
     def check(self, seconds: float = 0.0) -> None:
         """Raise ServerEnded if the process ends within this many seconds."""
         if self._process is None:

@@ -102,6 +102,12 @@ class TorchServe:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Process id of TorchServe."""
+        assert self._pid is not None
+        return self._pid
+
     def ended(self, seconds: float) -> str | None:
         """Wait for the end; return how it ended (`exit code 1`), or None at the time limit."""
         message = self._receive(seconds)
