@@ -25,7 +25,7 @@ from client_wire import QUEUE_FULL, Connection, HTTPServer, WireServer, http, sc
 
 from vestal import Client, ConnectionFailed, DeadlineExceeded, UsageError
 from vestal.client.base import CallContext
-from vestal.client.deadline import Deadline
+from vestal.client.deadline import DEFAULT, Deadline
 from vestal.client.failures import CallErrors
 from vestal.client.flow import ApiCall
 from vestal.client.retry_state import RetryState
@@ -188,3 +188,20 @@ def _port(sock: socket.socket) -> int:
     sock.bind(("127.0.0.1", 0))
     port: int = sock.getsockname()[1]
     return port
+
+
+@pytest.mark.parametrize(
+    ("options", "operation", "seconds"),
+    [
+        ({}, "predict", 30),
+        ({}, "register", 120),
+        ({}, "wait_ready", 120),
+        ({}, "scale", 120),
+        ({"timeout": 5}, "register", 5),
+        ({"timeout": None}, "register", None),
+    ],
+)
+def test_calls_that_wait_for_workers_have_a_longer_default(options, operation, seconds):
+    with Client("http://127.0.0.1:1", **options) as client:
+        assert client._begin(DEFAULT, operation).deadline.seconds == seconds
+        assert client._begin(2, operation).deadline.seconds == 2

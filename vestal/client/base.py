@@ -18,7 +18,7 @@ from vestal.client.connection_options import (
     check_retries,
     check_verify,
 )
-from vestal.client.deadline import Deadline, Timeout, UseClientTimeout, check
+from vestal.client.deadline import DEFAULT, Deadline, Timeout, UseClientTimeout, check
 from vestal.client.errors import ClientError, InvalidAddress
 from vestal.client.flow import Flow
 from vestal.client.proxies import find_proxies, without_credentials
@@ -31,6 +31,12 @@ from vestal.errors import UsageError
 
 T = TypeVar("T")
 
+SECONDS = 30.0
+"""Default timeout of a call."""
+LOADING_SECONDS = 120.0
+"""Default timeout of a call that waits for workers to load a model, as that of `vestal serve`."""
+_WAIT_FOR_WORKERS = ("register", "wait_ready", "scale", "verify")
+
 
 class _Transport(Protocol):
     def after_fork(self) -> None:
@@ -38,9 +44,9 @@ class _Transport(Protocol):
 
 
 class Policy(NamedTuple):
-    """`timeout`: seconds, None for no deadline. `retries`: None for no limit but the deadline."""
+    """`timeout`: as passed to the client. `retries`: None for no limit but the deadline."""
 
-    timeout: float | None
+    timeout: Timeout
     retries: int | None
     hedge: bool
 
@@ -110,7 +116,7 @@ class BaseClient:
         metrics: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         token: str | None = None,
-        timeout: float | None = 30.0,
+        timeout: Timeout = DEFAULT,
         retries: int | None = None,
         hedge: bool = True,
         headers: Mapping[str, str] | None = None,
@@ -120,7 +126,7 @@ class BaseClient:
     ) -> None:
         if not isinstance(hedge, bool):
             raise UsageError(f"hedge is {hedge!r}: expected True or False")
-        policy = Policy(check(timeout), check_retries(retries), hedge and transport is None)
+        policy = Policy(_checked(timeout), check_retries(retries), hedge and transport is None)
         addresses, tokens = resolve(url, management, metrics, key_file, token)
         options = ConnectionOptions(
             check_headers(headers, tokens), check_verify(verify), check_cert(cert), transport
@@ -168,6 +174,8 @@ class BaseClient:
         traceparent: str | None = None,
     ) -> CallContext:
         seconds = self._policy.timeout if isinstance(timeout, UseClientTimeout) else timeout
+        if isinstance(seconds, UseClientTimeout):
+            seconds = LOADING_SECONDS if operation in _WAIT_FOR_WORKERS else SECONDS
         return CallContext(
             addresses=self._addresses,
             tokens=self._tokens,
@@ -181,6 +189,10 @@ class BaseClient:
             version=version,
             proxies=self._proxies,
         )
+
+
+def _checked(timeout: Timeout) -> Timeout:
+    return timeout if isinstance(timeout, UseClientTimeout) else check(timeout)
 
 
 _clients: WeakSet[BaseClient] = WeakSet()

@@ -57,7 +57,8 @@ class Client(BaseClient):
     Default: VESTAL_TOKEN, then the key file named in the ready file.
 
     `timeout`: total seconds of each call, with retries and pauses; None: no deadline. A call's own
-    `timeout` replaces it.
+    `timeout` replaces it. Default: 30, or 120 for calls that wait until workers have loaded a
+    model (`register`, `verify`, `wait_ready`, `scale`).
 
     `retries`: most retries of a request, second copies included; by default the deadline is the
     only limit. A retry with a renewed token does not count.
