@@ -385,8 +385,8 @@ def test_history_lists_changes_newest_first(cli, keeper):
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
     assert "register mnist-2.0.mar mnist 1.0 -> 2.0 failed" in rows[1]
-    assert rows[2] == "it predicts something else"
-    assert "scale mnist 2 mnist 1.0: 1 -> 2 workers done" in rows[3]
+    assert "scale mnist 2 mnist 1.0: 1 -> 2 workers done" in rows[2]
+    assert rows[-1] == "3 failed: it predicts something else"
     assert [each["number"] for each in json.loads(cli("history", "-n", "2", "--json")[1])] == [3, 2]
 
 

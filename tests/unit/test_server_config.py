@@ -34,9 +34,9 @@ def read_by_torchserve(loaded, port=None):
 def test_torchserve_has_every_setting_that_vestal_knows():
     with zipfile.ZipFile(TORCHSERVE / "frontend" / "model-server.jar") as jar:
         known = jar.read("org/pytorch/serve/util/ConfigManager.class")
-    # vmargs and plugins_path are read by ts/model_server.py.
+    # vmargs and plugins_path are read by ts/model_server.py, keeper_address by Vestal.
     foreign = {key for key in settings.KNOWN if key.encode() not in known}
-    assert foreign == {"vmargs", "plugins_path"}
+    assert foreign == {"vmargs", "plugins_path", "keeper_address"}
     assert len(set(settings.KNOWN)) == len(settings.KNOWN)
 
 

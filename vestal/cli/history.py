@@ -12,7 +12,7 @@ from vestal.cli.output import Json, out, print_json, shortened
 from vestal.cli.plan_output import new_table
 
 _STYLES = {"done": "green", "failed": "red", "superseded": "dim"}
-_REASON = 200
+_REASON = 300
 
 
 def history(
@@ -37,10 +37,12 @@ def history(
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.time))
         outcome = each.outcome or "in progress"
         change = Text(", ".join(each.changes))
-        if each.reason and each.outcome == "failed":
-            change.append(f"\n{shortened(each.reason, _REASON)}", style="red")
         command = each.source.command.removeprefix("vestal ")
         style = _STYLES.get(outcome, "yellow")
         cells = (str(each.number), when, each.source.user, command)
         table.add_row(*map(Text, cells), change, Text(outcome, style))
     out.print(table)
+    for each in revisions:
+        if each.outcome == "failed" and each.reason:
+            reason = shortened(each.reason, _REASON)
+            out.print(Text(f"{each.number} failed: {reason}", style="red"), soft_wrap=True)

@@ -146,5 +146,5 @@ def _sentences(status: Status) -> Iterator[Text]:
             if each.workers.given_up:
                 number = count_of(each.workers.given_up, "worker")
                 yield Text(f"{subject}: TorchServe does not restart {number} any more", "red")
-            if each.reason and each.reason != model.problem:
+            if each.reason and each.reason not in (model.problem or ""):
                 yield Text(f"{subject} {each.state}: {each.reason}", "red")

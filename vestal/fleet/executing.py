@@ -7,23 +7,15 @@ idle.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from vestal.client import (
-    Client,
     ClientError,
     Conflict,
     DeadlineExceeded,
     NotFound,
 )
-from vestal.fleet.actual import Actual, VersionState
-from vestal.fleet.desired import ModelTarget
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
-from vestal.fleet.fence import Management, NotIdle, remove_workers
 from vestal.fleet.loading import (
-    Loading,
     check_archive,
     register,
     server_error,
@@ -31,40 +23,13 @@ from vestal.fleet.loading import (
     wait_until_loaded,
 )
 from vestal.fleet.observing import CALL_SECONDS, observe_model
-from vestal.fleet.settling import Verdict
+from vestal.fleet.rescaling import scale
 from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
-from vestal.server.logs import Logs
+from vestal.fleet.work import Work
 
 DRAIN_SECONDS = 60.0
 """Time in which a version that is removed may become idle, in addition to its responseTimeout."""
 _SETTLE_POLL_SECONDS = 0.5
-_IDLE_POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step needs.
-
-    Attributes:
-        actual: the state before the step.
-        target: None if the model is not desired any more.
-        logs: of TorchServe, from the registration of the step's version on.
-        thorough: check archives as `vestal check` does.
-        interrupt: raises Interrupted if the step must end at this point.
-        judge: judges the step's version, as a new default version, by its traffic.
-        note: reports something unusual.
-    """
-
-    client: Client
-    management: Management
-    store: Path
-    actual: Actual
-    target: ModelTarget | None
-    logs: Logs
-    thorough: bool
-    interrupt: Callable[[], None]
-    judge: Callable[[Settle], Verdict]
-    note: Callable[[str], None]
 
 
 def carry_out(step: Step, work: Work) -> str:
@@ -86,7 +51,7 @@ def carry_out(step: Step, work: Work) -> str:
         case Settle():
             return _settle(step, work)
         case Scale():
-            return _scale(step, work)
+            return scale(step, work)
         case Remove():
             return _remove(step, work)
     raise TypeError(f"unknown step {step}")
@@ -105,6 +70,8 @@ def announce(step: Step, work: Work) -> str:
         case Settle():
             seconds = work.target.swap.settle_seconds if work.target else 0
             return f"watching {name} for {seconds:g} s"
+        case Scale() if step.workers == step.workers_before:
+            return f"starting the workers of {name} again ({step.why})"
         case Scale():
             return f"scaling {name} from {step.workers_before} to {step.workers} workers"
         case Remove():
@@ -115,7 +82,7 @@ def announce(step: Step, work: Work) -> str:
 def _register(step: Register, work: Work) -> str:
     archive = work.store / step.archive
     check_archive(step, work.store, thorough=work.thorough)
-    loading = _loading(step, work)
+    loading = work.loading(step)
     register(loading, step, archive)
     try:
         description = wait_until_loaded(loading)
@@ -129,8 +96,8 @@ def _register(step: Register, work: Work) -> str:
 
 
 def _verify(step: Verify, work: Work) -> str:
-    loading = _loading(step, work)
-    version = _version(step, work)
+    loading = work.loading(step)
+    version = work.version(step)
     probes = work.target.probes if work.target else ()
     try:
         wait_until_loaded(loading)
@@ -162,50 +129,6 @@ def _settle(step: Settle, work: Work) -> str:
         f"{name} is worse than {step.previous}, which is the default version again: "
         f"{verdict.reason}"
     )
-
-
-def _scale(step: Scale, work: Work) -> str:
-    version = _version(step, work)
-    loading = _loading(step, work)
-    if version.given_up:  # TorchServe starts new workers only when the number changes
-        _set_workers(loading, 0)
-    try:
-        if step.workers < version.workers and not version.given_up:
-            _remove_workers(step, work, loading)
-        else:
-            _set_workers(loading, step.workers)
-        if step.workers > version.ready or version.given_up:
-            wait_until_loaded(loading, step.workers)
-    except VersionFailed as error:
-        if step.workers > step.workers_before:
-            _set_workers(loading, step.workers_before)
-        # The other workers of this version serve: it is not rejected.
-        raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
-    return f"{loading} has {step.workers} {'worker' if step.workers == 1 else 'workers'}"
-
-
-def _remove_workers(step: Scale, work: Work, loading: Loading) -> None:
-    """Remove workers while none has a request.
-
-    Raises:
-        StepFailed: there was no such moment, and nobody has set a lower number.
-    """
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while True:
-        try:
-            remove_workers(work.client, work.management, step.model, step.version, step.workers)
-            return
-        except (NotIdle, OSError) as error:
-            if time.monotonic() > deadline:
-                break
-            reason = error
-        work.interrupt()
-        time.sleep(_IDLE_POLL_SECONDS)
-    target = work.target.versions.get(step.version) if work.target else None
-    if target is not None and _version(step, work).workers <= target.workers.max:
-        raise StepFailed(f"{loading} keeps its workers: {reason}")
-    work.note(f"{loading} was not idle for {DRAIN_SECONDS:g} s; requests of a worker are cut off")
-    _set_workers(loading, step.workers)
 
 
 def _remove(step: Remove, work: Work) -> str:
@@ -257,21 +180,3 @@ def _set_default(model: str, version: str, work: Work) -> None:
         raise StepFailed(
             f"TorchServe did not make {model} {version} the default version, which is {default}"
         )
-
-
-def _set_workers(loading: Loading, workers: int) -> None:
-    loading.client.scale(
-        loading.name, workers, loading.version, wait=False, timeout=loading.seconds_left()
-    )
-
-
-def _version(step: Step, work: Work) -> VersionState:
-    return work.actual.models[step.model].versions[step.version]
-
-
-def _loading(step: Step, work: Work) -> Loading:
-    seconds = work.target.swap.ready_seconds if work.target else 120.0
-    now = time.monotonic()
-    return Loading(
-        work.client, step.model, step.version, work.logs, now, now + seconds, work.interrupt
-    )

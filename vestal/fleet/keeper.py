@@ -98,8 +98,12 @@ class Keeper:
         Raises:
             UsageError: there is nothing to go back to.
         """
-        with self._fleet.lock:
-            return self.apply(self._fleet.revisions.before(self._fleet.desired, model), source)
+        fleet = self._fleet
+        with fleet.lock:
+            known = fleet.knowledge.state(model or "")
+            served = [known.serving, known.previous.version if known.previous else None]
+            earlier = fleet.revisions.before(fleet.desired, model, [v for v in served if v])
+            return self.apply(earlier, source)
 
     def revisions(self) -> list[Revision]:
         """Return the history, newest first."""

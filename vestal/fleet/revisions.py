@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from typing import Literal
 
 from vestal.errors import UsageError
-from vestal.fleet.desired import Desired
+from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import Revision, Source
 
@@ -51,19 +52,38 @@ class Revisions:
         if number:
             self._store.finish_revision(number, outcome, reason)
 
-    def before(self, desired: Desired, model: str | None) -> Desired:
+    def before(self, desired: Desired, model: str | None, served: Sequence[str] = ()) -> Desired:
         """Return the desired state before the last change of a model, or of anything.
+
+        Args:
+            served: versions that are known to have served the model, the latest first. A version
+                that was only desired and has failed is not returned to.
 
         Raises:
             UsageError: there is none.
         """
-        for revision in self._store.revisions:
-            earlier = revision.desired
-            if model is None and earlier != desired:
-                return earlier
-            if model is not None and model in earlier.models:
-                target, now = earlier.models[model], desired.models.get(model)
-                if now is None or target.default != now.default:
-                    return desired.model_copy(update={"models": {**desired.models, model: target}})
-        what = "an earlier version of " + model if model else "an earlier state"
-        raise UsageError(f"there is no {what} in the history; `vestal history` lists it")
+        good = [each.desired for each in self._store.revisions if each.outcome != "failed"]
+        if model is None:
+            found = next((each for each in good if each != desired), None)
+        else:
+            found = self._before_model(desired, model, served, good)
+        if found is None:
+            what = f"earlier version of {model}" if model else "earlier state"
+            raise UsageError(f"there is no {what} in the history; `vestal history` lists it")
+        return found
+
+    def _before_model(
+        self, desired: Desired, model: str, served: Sequence[str], good: Sequence[Desired]
+    ) -> Desired | None:
+        now = desired.models.get(model)
+
+        def targets(states: Sequence[Desired]) -> list[ModelTarget]:
+            found = [each.models[model] for each in states if model in each.models]
+            return [each for each in found if now is None or each.default != now.default]
+
+        everything = targets([each.desired for each in self._store.revisions])
+        known = [each for version in served for each in everything if each.default == version]
+        candidates = [*known, *targets(good)]
+        if not candidates:
+            return None
+        return desired.model_copy(update={"models": {**desired.models, model: candidates[0]}})

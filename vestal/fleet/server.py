@@ -7,30 +7,28 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from vestal.client import Client, ClientError
-from vestal.client.tokens import KeyFile
+from vestal.client.tokens import KeyFile, NoToken
 from vestal.configuration.config import Configuration
 from vestal.configuration.notices import notices
 from vestal.configuration.ports import Endpoint, check_free
-from vestal.errors import UsageError, VestalError
+from vestal.errors import VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
 from vestal.fleet.fence import Management
-from vestal.fleet.fleet import Fleet
+from vestal.fleet.fleet import Fleet, own_client
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
-from vestal.fleet.keeper_token import remove_token, token_file, write_token
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.observing import Observed
+from vestal.fleet.publishing import Publication
 from vestal.fleet.revisions import Revisions
 from vestal.fleet.runner import Runner
+from vestal.fleet.start_report import StartReport
 from vestal.fleet.state import StateStore
-from vestal.fleet.status import EventKind
-from vestal.fleet.steps import Register, Step, Verify
 from vestal.fleet.systemd import notify
 from vestal.mar.sample import Sample, read_sample
 from vestal.project import Project, ReadyFile
@@ -38,8 +36,7 @@ from vestal.server.draining import Draining, format_unfinished
 from vestal.server.java import find_java
 from vestal.server.launch import LaunchOptions, temp_folder
 from vestal.server.lock import lock_project
-from vestal.server.spec import FailedArchive, ModelSpec, find_models, no_archive_error
-from vestal.server.state_files import StateFiles
+from vestal.server.spec import FailedArchive, ModelSpec, find_models
 
 _NOT_RUNNING = "the server is not running; use it inside `with Server(...)`"
 
@@ -81,9 +78,7 @@ class Server:
         self._models = models
         self._model_store = model_store
         self._port = port
-        # Commands find the server by the project's own file.
-        self._ready_files = [project.ready_file, *([ready_file.absolute()] if ready_file else [])]
-        self._state_files = StateFiles(project, self._ready_files)
+        self._publication = Publication(project, ready_file)
         self._serving_file = serving_file
         self._timeout = timeout
         self._strict = strict
@@ -93,16 +88,14 @@ class Server:
         self._client: Client | None = None
         self._keeper: Keeper | None = None
         self._api: ApiServer | None = None
-        self._store, self._token = Path(), ""
-        self._order: list[tuple[str, str]] = []
-        self._ready: ReadyFile | None = None
+        self._store = Path()
 
     @property
     def ready(self) -> ReadyFile:
         """Contents of the ready file. Raises VestalError outside the `with`."""
-        if self._state_files.ready is None:
+        if self._publication.ready is None:
             raise VestalError(_NOT_RUNNING)
-        return self._state_files.ready
+        return self._publication.ready
 
     @property
     def keeper(self) -> Keeper:
@@ -149,11 +142,11 @@ class Server:
         New requests are still served. Raises VestalError if TorchServe ends.
         """
         assert self._client is not None
-        notify("STOPPING=1")
         self.keeper.drain()
-        self._state_files.remove_ready()
+        notify("STOPPING=1")
+        self._publication.remove_ready()
         with contextlib.suppress(OSError):  # with a full disk, requests can still be completed
-            self._write_phase("stopping")
+            self._publication.write_phase("stopping")
         self._on_event(
             f"stopping: waiting for requests in progress, at most {seconds:g} s "
             "(Ctrl-C or SIGTERM again stops at once)"
@@ -175,7 +168,7 @@ class Server:
         if self._keeper is not None:
             self._keeper.stop()
         if self._lock is not None:
-            self._state_files.remove_ready()
+            self._publication.remove_ready()
         if self._runner is not None:
             self._runner.stop()
         api, self._api = self._api, None
@@ -185,8 +178,7 @@ class Server:
             self._client.close()
         lock, self._lock = self._lock, None
         if lock is not None:
-            self._state_files.remove_phase()
-            remove_token(self._project)
+            self._publication.remove()
             lock.release()
 
     def _start(self) -> None:
@@ -199,7 +191,7 @@ class Server:
         self._store = (self._model_store or configuration.model_store).resolve()
         if self._models or needs_archives(project, self._serving_file):
             find_models(self._models, self._store)  # raises before anything is created
-        self._check_ready_file()
+        self._publication.check()
         java = find_java(os.environ)
         if java.home_problem:
             self._on_event(f"{java.home_problem}; using {java.executable}")
@@ -208,58 +200,80 @@ class Server:
         initial = self._choose(state)
         check_free([*endpoints, keeper_endpoint])
         self._prepare_folders()
-        self._write_phase("starting")
-        for each in initial.failed:
-            self._on_event(f"{each.archive} is not served: {each.error}")
+        self._publication.write_phase("starting")
+        report = StartReport(initial, self._on_event, strict=self._strict)
         self._on_event(f"starting TorchServe on Java {java.version}")
-        files = [*self._state_files.files, token_file(project)]
         options = LaunchOptions(
-            project, configuration, endpoints, self._store, files, java.executable
+            project,
+            configuration,
+            endpoints,
+            self._store,
+            self._publication.files,
+            java.executable,
         )
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
         key_file = project.key_file if configuration.tokens else None
-        self._client = _own_client(endpoints, key_file)
-        keys = None if key_file is None else KeyFile(key_file)
+        self._keeper = self._make_keeper(self._runner, endpoints, key_file, state, initial, report)
+        self._start_api(self._keeper, keeper_endpoint)
+        self._keeper.start()
+        failed = report.wait(self._keeper)
+        self._publish(endpoints, key_file, initial, failed)
+        self._keeper.set_running()
+        notify("READY=1")
+
+    def _make_keeper(
+        self,
+        runner: Runner,
+        endpoints: Sequence[Endpoint],
+        key_file: Path | None,
+        state: StateStore,
+        initial: Initial,
+        report: StartReport,
+    ) -> Keeper:
+        client = self._client = own_client(endpoints, key_file)
+        tokens = KeyFile(key_file) if key_file else NoToken()
         fleet = Fleet(
-            self._client,
-            Management(endpoints[1].url, lambda: None if keys is None else keys.get("management")),
+            client,
+            Management(endpoints[1].url, lambda: tokens.get("management")),
             self._store,
-            self._runner,
+            runner,
             Knowledge(state, stored=initial.stored),
             Revisions(state, stored=initial.stored),
-            TrafficJudge(self._client, self._runner.logs),
-            self._print,
+            TrafficJudge(client, runner.logs),
+            lambda kind, text, step: report.print(self.keeper, kind, text, step),
             initial.desired,
         )
-        self._keeper = Keeper(fleet, self._write_again, self._update_models)
-        self._token = write_token(project)
-        self._api = ApiServer(self._keeper, self._token, keeper_endpoint.host, keeper_endpoint.port)
+        return Keeper(fleet, self._publication.write_again, self._update)
+
+    def _start_api(self, keeper: Keeper, endpoint: Endpoint) -> None:
+        token = self._publication.write_token()
+        self._api = ApiServer(keeper, token, endpoint.host, endpoint.port)
         self._api.start()
-        self._write_phase("starting")
-        self._order = [
-            (name, version)
-            for name, model in initial.desired.models.items()
-            for version in model.versions
-        ]
-        self._keeper.start()
-        failed = self._load(self._keeper, initial)
+        self._publication.keeper = self._api.url
+        self._publication.write_phase("starting")
+
+    def _publish(
+        self,
+        endpoints: Sequence[Endpoint],
+        key_file: Path | None,
+        initial: Initial,
+        failed: Sequence[FailedArchive],
+    ) -> None:
         inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
         reasons = {each.archive: str(each.error).splitlines()[0] for each in failed}
-        self._ready = ReadyFile(
+        ready = ReadyFile(
             inference,
             management,
             metrics,
             pid=os.getpid(),
             key_file=str(key_file) if key_file else None,
-            models=self._served(self._keeper.observed),
+            models=[],
             model_store=str(self._store),
             failed=[{"archive": name, "reason": reason} for name, reason in reasons.items()],
-            keeper=self._api.url,
+            keeper=self._publication.keeper,
         )
-        self._state_files.write_ready(self._ready)
-        self._keeper.set_running()
-        notify("READY=1")
+        self._publication.write_ready(ready, initial.desired, self.keeper.observed)
 
     def _choose(self, state: StateStore) -> Initial:
         initial = choose(
@@ -267,118 +281,17 @@ class Server:
         )
         for notice in (*state.notices, *initial.notices):
             self._on_event(notice)
-        if initial.failed and self._strict:
-            raise initial.failed[0].error
         if initial.source is not None:
             state.add_revision(initial.desired, initial.source)
         return initial
 
-    def _load(self, keeper: Keeper, initial: Initial) -> list[FailedArchive]:
-        """Wait until every model is served or has failed; return those that have."""
-        while not keeper.wait_until_converged(0.2):
-            if self._strict and keeper.failures:
-                break
-        failed = list(initial.failed)
-        for (name, version), error in keeper.failures.items():
-            if self._strict:
-                raise error
-            failed.append(FailedArchive(self._archive(initial, name, version), error))
-        for problem in keeper.problems:
-            if (problem.model, problem.version) not in keeper.failures:
-                error = VestalError(f"{problem.model} {problem.version}: {problem.reason}")
-                archive = self._archive(initial, problem.model, problem.version)
-                if self._strict:
-                    raise error
-                self._on_event(f"{archive} is not served: {error}")
-                failed.append(FailedArchive(archive, error))
-        if not keeper.observed and initial.desired.models:
-            raise no_archive_error(failed)
-        return failed
-
-    @staticmethod
-    def _archive(initial: Initial, name: str, version: str) -> str:
-        return initial.desired.models[name].versions[version].archive
-
-    def _print(self, kind: EventKind, text: str, step: Step | None) -> None:
-        """Print an event of the keeper; at the start, only what a user waits for."""
-        keeper = self._keeper
-        if keeper is None or not keeper.starting:
-            self._on_event(text)
-        elif kind == "failed" and step is not None:
-            error = keeper.failures[step.model, step.version]
-            target = keeper.desired().models[step.model].versions.get(step.version)
-            name = target.archive if target else f"{step.model} {step.version}"
-            if not self._strict:
-                self._on_event(f"{name} is not served: {error}")
-        elif (kind, type(step)) in {("started", Register), ("done", Verify)} or kind == "note":
-            self._on_event(text)
-
-    def _write_again(self) -> None:
-        """Write the files that TorchServe's guardian has removed."""
-        with contextlib.suppress(OSError):  # with a full disk, the models are served nevertheless
-            self._write_phase("starting")
-            write_token(self._project, self._token)
-
-    def _update_models(self, observed: Mapping[str, Observed]) -> None:
-        """Update the ready file; after a restart of TorchServe, write it again when ready."""
-        keeper = self._keeper
-        if self._ready is None or keeper is None or keeper.stopping:
-            return
-        served = self._served(observed)
-        if self._project.ready_file.exists():
-            self._state_files.update_models(served)
-        elif keeper.ready()[0]:
-            from dataclasses import replace
-
-            self._ready = replace(self._ready, models=served)
-            self._state_files.write_ready(self._ready)
-
-    def _served(self, observed: Mapping[str, Observed]) -> list[dict[str, Any]]:
-        """List the served versions, in the order in which they were requested."""
-        served = [
-            {"name": name, "version": version, "default": version == model.default}
-            for name, model in observed.items()
-            for version in model.versions
-        ]
-        places = {key: place for place, key in enumerate(self._order)}
-        last = len(places)  # registered by others meanwhile
-        return sorted(served, key=lambda each: places.get((each["name"], each["version"]), last))
-
-    def _write_phase(self, phase: str) -> None:
-        self._state_files.write_phase(phase, self._api.url if self._api else None)
+    def _update(self, observed: Mapping[str, Observed]) -> None:
+        if not self.keeper.stopping:
+            self._publication.update(observed, ready=self.keeper.ready()[0])
 
     def _prepare_folders(self) -> None:
         project = self._project
         project.logs.mkdir(exist_ok=True)
         for folder in (project.state, project.logs, temp_folder()):
             check_writable(folder)
-        for stale in (*self._state_files.files, project.key_file):
-            stale.unlink(missing_ok=True)  # left when the machine lost power
-
-    def _check_ready_file(self) -> None:
-        """Refuse an existing file that is not a ready file: ready files are removed."""
-        for file in self._ready_files[1:]:
-            try:
-                ReadyFile.read(file)
-            except FileNotFoundError:
-                if not file.parent.is_dir():
-                    raise UsageError(
-                        f"--ready-file {file}: there is no folder {file.parent}"
-                    ) from None
-            except (VestalError, OSError):
-                raise UsageError(
-                    f"--ready-file {file} exists and is not a ready file. Choose another path"
-                ) from None
-
-
-def _own_client(endpoints: Sequence[Endpoint], key_file: Path | None) -> Client:
-    """Return a client without retries: the keeper must notice at once that TorchServe has ended."""
-    inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
-    return Client(
-        inference,
-        management=management,
-        metrics=metrics,
-        key_file=key_file,
-        retries=0,
-        hedge=False,
-    )
+        self._publication.remove_stale()
