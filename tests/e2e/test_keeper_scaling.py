@@ -37,8 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     ready = server.ready
-    addresses = {"management": ready.management, "metrics": ready.metrics}
-    with Client(ready.inference, **addresses, key_file=ready.key_file, retries=0) as client:
+    with Client(
+        ready.inference, management=ready.management, key_file=ready.key_file, retries=0
+    ) as client:
         yield client
 
 
