@@ -233,12 +233,15 @@ class Server:
     ) -> Keeper:
         client = self._client = own_client(endpoints, key_file)
         tokens = KeyFile(key_file) if key_file else NoToken()
+        knowledge = Knowledge(state, stored=initial.stored)
+        if initial.source is not None:
+            knowledge.forgive()  # the file is applied again
         fleet = Fleet(
             client,
             Management(endpoints[1].url, lambda: tokens.get("management")),
             self._store,
             runner,
-            Knowledge(state, stored=initial.stored),
+            knowledge,
             Revisions(state, stored=initial.stored),
             TrafficJudge(client, runner.logs),
             lambda kind, text, step: report.print(self.keeper, kind, text, step),
@@ -281,7 +284,7 @@ class Server:
         )
         for notice in (*state.notices, *initial.notices):
             self._on_event(notice)
-        if initial.source is not None:
+        if initial.source is not None and initial.desired != state.desired:
             state.add_revision(initial.desired, initial.source)
         return initial
 
