@@ -71,10 +71,13 @@ class Callers:
         self._stop = threading.Event()
         self._keys = KeyFile(server.project.key_file)
         self._threads = [threading.Thread(target=self._call, args=(n,)) for n in range(count)]
+
+    def __enter__(self) -> Callers:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -153,15 +156,14 @@ def measure(
         for mode in modes:
             with server.client() as client:
                 client.scale("lone", WORKERS, timeout=120)
-                traffic = Callers(server, callers, pause=1.0)
-                for workers in range(WORKERS - 1, 0, -1):
-                    time.sleep(rng.uniform(0.2, 0.8))
-                    start = time.monotonic()
-                    MODES[mode](client, server, workers)
-                    now = time.monotonic()
-                    rows.append(Row("removal", start - traffic.started, now - start, mode))
-                time.sleep(DELAY)
-                traffic.stop()
+                with Callers(server, callers, pause=1.0) as traffic:
+                    for workers in range(WORKERS - 1, 0, -1):
+                        time.sleep(rng.uniform(0.05, 0.5))
+                        start = time.monotonic()
+                        MODES[mode](client, server, workers)
+                        now = time.monotonic()
+                        rows.append(Row("removal", start - traffic.started, now - start, mode))
+                    time.sleep(DELAY)
                 rows += [Row(mode, row.at, row.seconds, row.outcome) for row in traffic.rows]
 
 
@@ -217,7 +219,7 @@ def main() -> int:
         rows: list[Row] = []
         try:
             measure(server, modes, arguments.times, arguments.callers, rows)
-        except Exception as error:  # the rows so far are written all the same
+        except (Exception, KeyboardInterrupt) as error:  # the rows so far are written
             print(f"stopped by {error!r}", file=sys.stderr)
     result = {"batch": 64, "delay": DELAY, "callers": arguments.callers, **summary(rows)}
     print(json.dumps(result, indent=2))

@@ -70,6 +70,8 @@ def announce(step: Step, work: Work) -> str:
         case Settle():
             seconds = work.target.swap.settle_seconds if work.target else 0
             return f"watching {name} for {seconds:g} s"
+        case Scale() if step.workers == step.workers_before:
+            return f"starting the workers of {name} again ({step.why})"
         case Scale():
             return f"scaling {name} from {step.workers_before} to {step.workers} workers"
         case Remove():

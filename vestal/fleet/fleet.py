@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vestal.client import Client
+from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
@@ -32,6 +33,7 @@ class Fleet:
         stopping: no more steps are started, and those that run end at the next safe point.
         thorough: check archives as `vestal check` does.
         errors: why versions were rejected, with their logs.
+        fatal: an error that ends the start.
         converged: nothing is left to do.
         wake: set to end the pause of the loop.
     """
@@ -49,6 +51,7 @@ class Fleet:
     stopping: bool = False
     thorough: bool = False
     errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
+    fatal: Exception | None = None
     events: EventLog = field(default_factory=EventLog)
     lock: threading.RLock = field(default_factory=threading.RLock)
     converged: threading.Event = field(default_factory=threading.Event)
@@ -92,3 +95,16 @@ class Fleet:
             step=type(step).__name__.lower() if step else None,
         )
         self.listener(kind, text, step)
+
+
+def own_client(endpoints: Sequence[Endpoint], key_file: Path | None) -> Client:
+    """Return a client without retries: the keeper must notice at once that TorchServe has ended."""
+    inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
+    return Client(
+        inference,
+        management=management,
+        metrics=metrics,
+        key_file=key_file,
+        retries=0,
+        hedge=False,
+    )

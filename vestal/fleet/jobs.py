@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vestal.client import ClientError
 from vestal.errors import VestalError
@@ -41,6 +42,8 @@ class Job:
         self.synced = True
         """What is known of the model is as observed after the last step."""
         self.problems: Sequence[Problem] = ()
+        self.failure: str | None = None
+        """Why a step failed that is tried again later."""
         self._retry_at = 0.0
         self._revision = fleet.revisions.number
         self._thread = threading.Thread(target=self._run, name=f"vestal-{name}", daemon=True)
@@ -52,10 +55,6 @@ class Job:
         """Whether it has ended."""
         return not self._thread.is_alive()
 
-    def is_done(self) -> bool:
-        """Whether no step failed that is tried again later."""
-        return not self._retry_at
-
     def is_due(self, revision: int) -> bool:
         """Whether a step that failed may be tried again; at once for a new revision."""
         return time.monotonic() >= self._retry_at or revision != self._revision
@@ -64,8 +63,9 @@ class Job:
         try:
             self._work_on_plan()
         except Exception as error:
-            self._retry_at = time.monotonic() + _ERROR_SECONDS
-            self._fleet.report("failed", f"{self.name}: unexpected error {error!r}")
+            self._fail(describe_error(error), _ERROR_SECONDS)
+            if self._fleet.starting:
+                self._fleet.fatal = error
         finally:
             self.doing = None
             self._fleet.wake.set()
@@ -74,17 +74,21 @@ class Job:
         try:
             last: Step | None = None
             while (step := self._next()) is not None:
-                if step == last:
+                if (same := replace(step, memory=0, why="")) == last:
                     raise StepFailed(f"{self.doing} had no effect")
                 self._carry_out(step)
-                last = step
+                last = same
         except Interrupted:
             return
         except (StepFailed, ClientError) as error:
             if self._has_ended():
                 return
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            self._fleet.report("failed", f"{self.name}: {_summary(error)}", None)
+            self._fail(describe_error(error), RETRY_SECONDS)
+
+    def _fail(self, reason: str, seconds: float) -> None:
+        self.failure = reason if self.name in reason else f"{self.name}: {reason}"
+        self._retry_at = time.monotonic() + seconds
+        self._fleet.report("failed", self.failure)
 
     def _next(self) -> Step | None:
         fleet = self._fleet
@@ -117,9 +121,9 @@ class Job:
             fleet.knowledge.end(step, None)
             if not self._is_fault(error):
                 raise
-            fleet.knowledge.reject(step, _summary(error))
+            fleet.knowledge.reject(step, describe_error(error))
             fleet.errors[step.model, step.version] = error
-            fleet.report("failed", _summary(error), step)
+            fleet.report("failed", describe_error(error), step)
             return
         except BaseException:
             fleet.knowledge.end(step, None)
@@ -182,5 +186,10 @@ class Job:
         return False
 
 
-def _summary(error: StepError | ClientError) -> str:
-    return error.summary if isinstance(error, StepError) else server_error(error)
+def describe_error(error: Exception) -> str:
+    """Describe an error in one line."""
+    if isinstance(error, StepError):
+        return error.summary
+    if isinstance(error, ClientError):
+        return server_error(error)
+    return str(error) if isinstance(error, VestalError) else f"unexpected error: {error!r}"

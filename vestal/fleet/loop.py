@@ -12,7 +12,7 @@ from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
-from vestal.fleet.jobs import Job
+from vestal.fleet.jobs import Job, describe_error
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
@@ -54,6 +54,7 @@ class Loop:
         self.restarts = 0
         self.error: VestalError | None = None
         self.ended = threading.Event()
+        self._complaint = ""
         self._stopped = threading.Event()
         self._upkeep = Upkeep(
             fleet.management,
@@ -85,13 +86,17 @@ class Loop:
                     if self.snapshot.responds and not self._stopped.is_set():
                         fleet.report("note", f"TorchServe does not respond: {server_error(error)}")
                     self._forget()
+                except Exception as error:
+                    if fleet.starting:
+                        raise
+                    self._complain(error)
                 notify("WATCHDOG=1")
                 fleet.wake.wait(LOOP_SECONDS if self.snapshot.responds else _START_SECONDS)
                 fleet.wake.clear()
         except VestalError as error:
             self.error = error
         except BaseException as error:
-            self.error = VestalError(f"the keeper failed unexpectedly: {error!r}")
+            self.error = VestalError(f"the keeper has failed: {error!r}")
             self.error.__cause__ = error
         finally:
             self.ended.set()
@@ -107,13 +112,23 @@ class Loop:
         fleet.runner.restart(error, self._on_end, self._stopped.wait)
         fleet.knowledge.forget_registrations()
 
+    def _complain(self, error: Exception) -> None:
+        """Report an error, such as a full disk, that the next round may not have."""
+        text = describe_error(error)
+        if text != self._complaint:
+            self._fleet.report("note", text)
+        self._complaint = text
+
     def _forget(self) -> None:
         self.snapshot = Snapshot({}, self.snapshot.actual, responds=False)
 
     def _tick(self) -> None:
         fleet = self._fleet
+        if fleet.fatal is not None:
+            raise fleet.fatal
         # Only this thread starts jobs: a model that is idle now is idle until the end.
-        idle = {name for name, job in self.jobs.items() if job.is_idle()}
+        before = list(self.jobs.values())
+        idle = {job.name for job in before if job.is_idle()}
         busy = self.jobs.keys() - idle
         observed = observe(fleet.client)
         fleet.client.renew_keys(timeout=CALL_SECONDS)
@@ -126,13 +141,15 @@ class Loop:
             self.jobs[name].synced = True
         self.snapshot = Snapshot(observed, actual)
         fleet.judge.scrape({n: m.default for n, m in observed.items() if m.default is not None})
-        fleet.knowledge.measure(actual)
         self._on_observed()
         if not fleet.stopping:
             with fleet.lock:
                 number, desired = fleet.revisions.number, fleet.desired
             problems = self._start_jobs(desired, actual, busy)
-            self._conclude(number, problems)
+            # A job may have ended meanwhile, but what it has done is not in this snapshot.
+            if not busy and all(job in before for job in self.jobs.values()):
+                self._conclude(number, problems)
+        fleet.knowledge.measure(actual)
 
     def _start_jobs(self, desired: Desired, actual: Actual, busy: set[str]) -> list[Problem]:
         fleet = self._fleet
@@ -167,19 +184,18 @@ class Loop:
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""
         fleet = self._fleet
+        failures = [job.failure for job in self.jobs.values() if job.failure]
+        if number != fleet.revisions.number or fleet.converged.is_set():
+            return
+        reason = "; ".join([*map(_sentence, problems), *failures])
+        fleet.revisions.finish(number, "failed" if reason else "done", reason or None)
         with fleet.lock:
-            working = any(not job.is_idle() or not job.is_done() for job in self.jobs.values())
-            changed = number != fleet.revisions.number
-            if working or changed or fleet.converged.is_set():
-                return
             self.problems = problems
-            fleet.converged.set()
-        if problems:
-            reason = "; ".join(map(_sentence, problems))
-            fleet.revisions.finish(number, "failed", reason)
+            if number == fleet.revisions.number:
+                fleet.converged.set()
+        if reason:
             fleet.report("rejected", reason)
         else:
-            fleet.revisions.finish(number, "done")
             fleet.report("converged", "everything runs as desired")
 
 

@@ -69,7 +69,7 @@ class Revisions:
             found = self._before_model(desired, model, served, good)
         if found is None:
             what = f"earlier version of {model}" if model else "earlier state"
-            raise UsageError(f"there is no {what} in the history (`vestal history`)")
+            raise UsageError(f"there is no {what} in the history; `vestal history` lists it")
         return found
 
     def _before_model(
