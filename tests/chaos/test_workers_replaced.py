@@ -183,7 +183,7 @@ def look_after(server: Torchserve, limit: int | None, stuck_seconds: float) -> I
     upkeep = Upkeep(
         management(server),
         lambda *_: Window(),
-        lambda model, version, text: repairs.append(f"{model} {version}: {text}"),
+        lambda kind, text: repairs.append(text),
         stuck_seconds=stuck_seconds,
         check_seconds=0.1,
     )

@@ -1,7 +1,7 @@
 """Find workers that are READY and respond to nothing, and replace workers.
 
 TorchServe kills a worker that does not respond to a batch within responseTimeout, which may be
-long, but never one that does not respond to a request for its description: it waits for ever.
+long. For a request for the handler's description, WorkerThread.java waits without a limit.
 """
 
 from __future__ import annotations

@@ -56,11 +56,7 @@ class Loop:
         self.ended = threading.Event()
         self._complaint = ""
         self._stopped = threading.Event()
-        self._upkeep = Upkeep(
-            fleet.management,
-            fleet.judge.window,
-            lambda model, version, text: fleet.report("repair", f"{model} {version}: {text}"),
-        )
+        self._upkeep = Upkeep(fleet.management, fleet.judge.window, fleet.report)
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -174,7 +170,7 @@ class Loop:
         """Scale a model by its load, and check its workers."""
         fleet, observed = self._fleet, self.snapshot.observed.get(name)
         versions = observed.versions if observed else {}
-        if (step := self._upkeep.step(target, versions)) is not None:
+        if (step := self._upkeep.step(target, versions, self.snapshot.actual)) is not None:
             fleet.report("scale", f"{name} {step.version}: {step.why}", step)
             self.jobs[name] = Job(fleet, name, [step])
             self.jobs[name].start()
