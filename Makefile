@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client bench-scale-down chaos-client coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -88,6 +88,9 @@ bench-handlers: $(STAMP)  ## compare handlers with plain loops and TorchServe's 
 
 bench-client: $(STAMP)  ## compare the client with requests, httpx and wrk; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_overhead
+
+bench-scale-down: $(STAMP)  ## count the requests lost when workers are removed; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.scale_down
 
 chaos-client: $(STAMP)  ## test the client with killed workers and servers, renewed keys and drains; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_chaos

@@ -158,7 +158,7 @@ def measure(
                 client.scale("lone", WORKERS, timeout=120)
                 with Callers(server, callers, pause=1.0) as traffic:
                     for workers in range(WORKERS - 1, 0, -1):
-                        time.sleep(rng.uniform(0.2, 0.8))
+                        time.sleep(rng.uniform(0.05, 0.5))
                         start = time.monotonic()
                         MODES[mode](client, server, workers)
                         now = time.monotonic()
@@ -219,7 +219,7 @@ def main() -> int:
         rows: list[Row] = []
         try:
             measure(server, modes, arguments.times, arguments.callers, rows)
-        except Exception as error:  # the rows so far are written all the same
+        except (Exception, KeyboardInterrupt) as error:  # the rows so far are written
             print(f"stopped by {error!r}", file=sys.stderr)
     result = {"batch": 64, "delay": DELAY, "callers": arguments.callers, **summary(rows)}
     print(json.dumps(result, indent=2))

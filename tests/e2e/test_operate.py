@@ -172,6 +172,7 @@ def test_a_second_detached_server_is_refused(server):
     assert answer(server)
 
 
+@pytest.mark.slow
 def test_a_watched_file_is_applied_and_an_invalid_one_is_not(tmp_path):
     with serving(tmp_path / "watched") as server:
         for version in ("1.0", "2.0"):
@@ -186,6 +187,7 @@ def test_a_watched_file_is_applied_and_an_invalid_one_is_not(tmp_path):
         until(lambda: answer(server) == "2.0", START_SECONDS, "the new version")
 
 
+@pytest.mark.slow
 def test_a_detached_server_that_cannot_start_gives_its_reason(tmp_path):
     with serving(tmp_path / "failing") as server:
         code, _, err = vestal(server, "serve", "--detach", "--port", "0")

@@ -50,6 +50,8 @@ def desired(*versions: str, default: str = "1.0") -> Desired:
         (observed(description("1.0")), []),
         (None, [ForeignChange("unregistered", "m", "1.0")]),
         (observed(description("1.0", workers=2)), [ForeignChange("scaled", "m", "1.0", 2)]),
+        (observed(description("1.0", workers=0)), [ForeignChange("emptied", "m", "1.0", 0)]),
+        (observed(description("1.0"), description("2.0", workers=0)), []),
         (
             observed(description("1.0"), description("2.0", workers=3)),
             [ForeignChange("registered", "m", "2.0", 3)],
@@ -64,7 +66,16 @@ def desired(*versions: str, default: str = "1.0") -> Desired:
             ],
         ),
     ],
-    ids=["none", "gone", "scaled", "registered", "still loading", "swapped"],
+    ids=[
+        "none",
+        "gone",
+        "scaled",
+        "to 0",
+        "without workers",
+        "registered",
+        "still loading",
+        "swapped",
+    ],
 )
 def test_changes_are_found(seen: Observed | None, changes: list[ForeignChange]) -> None:
     assert list(find_changes("m", KNOWN, seen)) == changes
@@ -84,11 +95,14 @@ def test_a_new_default_is_desired_if_its_version_is() -> None:
     assert desire(before, ForeignChange("default", "m", "3.0"), None) == before
 
 
-def test_an_unregistered_version_is_not_desired_any_more() -> None:
-    gone = ForeignChange("unregistered", "m", "1.0")
-    assert desire(desired("1.0", "2.0"), gone, None) == desired("2.0", default="2.0")
-    assert desire(desired("1.0"), gone, None) == Desired()
-    assert desire(Desired(), gone, None) == Desired()
+def test_a_version_that_is_unregistered_or_without_workers_is_not_desired_any_more() -> None:
+    for gone in (
+        ForeignChange("unregistered", "m", "1.0"),
+        ForeignChange("emptied", "m", "1.0", 0),
+    ):
+        assert desire(desired("1.0", "2.0"), gone, None) == desired("2.0", default="2.0")
+        assert desire(desired("1.0"), gone, None) == Desired()
+        assert desire(Desired(), gone, None) == Desired()
 
 
 def test_a_number_of_workers_outside_the_bounds_replaces_them() -> None:
@@ -98,4 +112,3 @@ def test_a_number_of_workers_outside_the_bounds_replaces_them() -> None:
 
     assert workers(3) == Workers(min=3, max=3)
     assert workers(1) == Workers()
-    assert workers(0) == Workers()  # the keeper starts a worker again

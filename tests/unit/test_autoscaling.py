@@ -79,7 +79,8 @@ def test_a_forgotten_version_starts_a_new_history(seconds):
     scaler = Autoscaler()
     for _ in range(4):
         scaler.step(ONE_TO_TWO, description(), load(0.4))
-    scaler.forget(set())
+    scaler.keep_only("other", [])
+    scaler.keep_only("m", ["2.0"])
     assert scaler.step(ONE_TO_TWO, description(), load(0.4)) is None
 
 

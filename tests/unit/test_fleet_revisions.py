@@ -1,4 +1,4 @@
-"""What `vestal rollback` returns to."""
+"""The history of the desired state, and what `vestal rollback` returns to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from keeper_fake import SOURCE, desired
 
 from vestal.errors import UsageError
-from vestal.fleet.revisions import Revisions
+from vestal.fleet.revisions import START, Revisions
 from vestal.fleet.state import StateStore
 
 
@@ -45,3 +45,18 @@ def test_without_an_earlier_state_there_is_nothing_to_return_to(tmp_path, revisi
     empty = Revisions(StateStore(tmp_path / "empty"), stored=False)
     with pytest.raises(UsageError, match="no earlier state"):
         empty.before(desired(), None)
+
+
+def test_a_start_by_arguments_is_stored_before_the_first_change(tmp_path):
+    store = StateStore(tmp_path / "state")
+    revisions = Revisions(store, stored=False)
+    assert revisions.number == 0
+    assert revisions.all() == []
+    revisions.finish(0, "done")
+    assert revisions.add(desired(m=["1.0"]), desired(m=["2.0"]), SOURCE).number == 2
+    assert [(each.source.command, each.outcome) for each in revisions.all()] == [
+        (SOURCE.command, None),
+        (START, "done"),
+    ]
+    assert revisions.add(desired(m=["2.0"]), desired(m=["3.0"]), SOURCE).number == 3
+    assert len(revisions.all()) == 3

@@ -76,7 +76,9 @@ def test_proxies_of_the_environment_are_not_used(project, keeper, monkeypatch):
 
 
 def test_without_a_server_the_error_says_how_to_start_one(project):
-    with pytest.raises(ConnectionFailed, match=r"no server runs here.*`vestal serve` starts one"):
+    with pytest.raises(
+        ConnectionFailed, match=r"no server runs here.*Start one with `vestal serve`"
+    ):
         KeeperClient(project)
 
 

@@ -60,9 +60,9 @@ def test_a_delay_in_the_last_five_minutes_keeps_the_workers():
         assert number(samples) == expected
 
 
-def test_there_are_never_fewer_workers_than_min_and_never_none():
+def test_there_are_never_fewer_workers_than_min():
     assert number(history(400, None), workers=Workers(min=2, max=4)) is None
-    assert number(history(400, None), running=1, workers=Workers(min=0, max=4)) is None
+    assert number(history(400, None), running=1) is None
 
 
 def test_bounds_apply_at_once():

@@ -26,6 +26,16 @@ def test_a_state_is_one_datagram(abstract, tmp_path, monkeypatch):
         assert systemd.recv(100) == b"READY=1"
 
 
+def test_a_receiver_that_does_not_read_does_not_block_the_server(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        limit = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+        sent = [notify("WATCHDOG=1") for _ in range(limit + 2)]
+    assert sent[0]
+    assert not sent[-1]
+
+
 def test_without_systemd_nothing_is_sent(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify("READY=1")

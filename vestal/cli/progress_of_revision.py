@@ -81,7 +81,10 @@ def raise_unless_done(revision: RevisionSummary) -> None:
             f"revision {revision.number} was superseded by a newer change before it was done; "
             "`vestal history` shows both"
         )
-    raise VestalError(revision.reason or f"revision {revision.number} failed; see `vestal status`")
+    from vestal.project import Project
+
+    reason, logs = revision.reason or f"revision {revision.number} failed", Project.here().logs
+    raise VestalError(reason if str(logs) in reason else f"{reason} (logs: {logs})")
 
 
 def _line(event: Event) -> Text:

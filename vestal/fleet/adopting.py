@@ -2,7 +2,8 @@
 
 Clients register, scale, switch and unregister versions (`vestal.Client`, curl). The keeper does not
 undo these changes: they become part of what is desired, so that they survive a restart. A version
-is adopted when its workers are READY, without the keeper's checks.
+is adopted when its workers are READY, without the keeper's checks. One that others scale to 0 is
+left alone until it has workers again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OTHERS = Source(command="TorchServe's management API", user="")
 class ForeignChange:
     """One change that the keeper did not make. `workers`: of a version that was scaled."""
 
-    kind: Literal["registered", "unregistered", "default", "scaled"]
+    kind: Literal["registered", "unregistered", "default", "scaled", "emptied"]
     model: str
     version: str
     workers: int = 1
@@ -40,7 +41,7 @@ class ForeignChange:
                 return f"{name} was unregistered"
             case "default":
                 return f"{name} was made the default version"
-            case "scaled":
+            case "scaled" | "emptied":
                 return f"{name} was scaled to {self.workers}"
 
 
@@ -53,10 +54,11 @@ def find_changes(
         before = known.versions.get(version)
         workers = description.min_workers
         if before is None:
-            if len(description.ready_workers) == len(description.workers) >= workers:
+            if len(description.ready_workers) == len(description.workers) >= max(1, workers):
                 yield ForeignChange("registered", name, version, workers)
         elif before.workers != workers:
-            yield ForeignChange("scaled", name, version, workers)
+            kind: Literal["scaled", "emptied"] = "scaled" if workers else "emptied"
+            yield ForeignChange(kind, name, version, workers)
     default = None if observed is None else observed.default
     if default is not None and default != known.default:
         yield ForeignChange("default", name, default)
@@ -91,7 +93,7 @@ def _change(
             return ModelTarget(default=version, versions=versions)
     if model is None:
         return None
-    if change.kind == "unregistered":
+    if change.kind in ("unregistered", "emptied"):
         versions.pop(version, None)
         if not versions:
             return None
@@ -99,7 +101,7 @@ def _change(
         return model.model_copy(update={"versions": versions, "default": default})
     if change.kind == "default" and version in versions:
         return model.model_copy(update={"versions": versions, "default": version})
-    if change.kind == "scaled" and version in versions and change.workers > 0:
+    if change.kind == "scaled" and version in versions:
         bounds = versions[version].workers
         if not bounds.min <= change.workers <= bounds.max:
             fixed = Workers(min=change.workers, max=change.workers)
@@ -116,7 +118,7 @@ def adopt(fleet: Fleet, name: str, known: ModelState, seen: Observed | None) -> 
             target = _adopt_version(fleet, change, seen)
             if target is None:
                 continue
-        elif change.kind == "unregistered":
+        elif change.kind in ("unregistered", "emptied"):
             fleet.knowledge.disown(name, change.version)
         with fleet.lock:
             desired = desire(fleet.desired, change, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Collection
 
 from vestal.client import ModelDescription
 from vestal.fleet.desired import Workers
@@ -34,7 +35,6 @@ class Autoscaler:
         key = description.name, description.version
         running = len(description.workers)
         if workers.min == workers.max:
-            self._histories.pop(key, None)
             return None
         if self._running.get(key) != running:  # the load before says nothing about this number
             self._running[key] = running
@@ -50,11 +50,11 @@ class Autoscaler:
             *key, why=_why(history[-1], wanted > running), workers=wanted, workers_before=running
         )
 
-    def forget(self, kept: set[Version]) -> None:
-        """Forget the versions that are not in `kept`."""
-        for key in self._histories.keys() - kept:
-            del self._histories[key]
-            self._running.pop(key, None)
+    def keep_only(self, model: str, versions: Collection[str]) -> None:
+        """Forget the other versions of a model."""
+        for key in list(self._histories):
+            if key[0] == model and key[1] not in versions:
+                del self._histories[key], self._running[key]
 
 
 def load_sample(now: float, description: ModelDescription, window: Window) -> LoadSample:

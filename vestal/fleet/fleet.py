@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vestal.client import Client
+from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
@@ -94,3 +95,16 @@ class Fleet:
             step=type(step).__name__.lower() if step else None,
         )
         self.listener(kind, text, step)
+
+
+def own_client(endpoints: Sequence[Endpoint], key_file: Path | None) -> Client:
+    """Return a client without retries: the keeper must notice at once that TorchServe has ended."""
+    inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
+    return Client(
+        inference,
+        management=management,
+        metrics=metrics,
+        key_file=key_file,
+        retries=0,
+        hedge=False,
+    )

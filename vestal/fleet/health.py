@@ -1,7 +1,7 @@
 """Find workers that are READY and respond to nothing, and replace workers.
 
 TorchServe kills a worker that does not respond to a batch within responseTimeout, which may be
-long, but never one that does not respond to a request for its description: it waits for ever.
+long. For a request for the handler's description, WorkerThread.java waits without a limit.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def above_limit(pids: Iterable[int], limit: int) -> dict[int, int]:
 def replace_stuck(pid: int) -> None:
     """Kill a stuck worker; TorchServe starts another one.
 
-    The requests of its batch get 507; those in the queue are answered by other workers. Setting the
-    number of workers to 0 would refuse new requests (503) until a worker is there again.
+    The requests of its batch get 507 or 500; those in the queue are answered by other workers.
+    Setting the number of workers to 0 and back would replace the healthy ones too, and TorchServe
+    would give the batch to the next worker, which an input that blocks a handler blocks again.
     """
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).kill()

@@ -26,6 +26,8 @@ from vestal.fleet.steps import Problem
 from vestal.server.logs import Logs
 
 _POLL_SECONDS = 0.05
+_END_SECONDS = 0.5
+"""Time between two checks whether TorchServe cannot be kept running."""
 
 
 class Keeper:
@@ -147,7 +149,7 @@ class Keeper:
 
     def wait_for_stop(self) -> None:
         """Block until a command stops the server. Raises as `wait_until_converged`."""
-        while not self._stop_requested.wait(_POLL_SECONDS):
+        while not self._stop_requested.wait(_END_SECONDS):
             self.raise_if_ended(0)
 
     def raise_if_ended(self, seconds: float) -> None:

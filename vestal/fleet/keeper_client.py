@@ -178,6 +178,7 @@ def _find(project: Project) -> _Place:
     except ConnectionFailed as error:
         phase = phase_near(project.ready_file)
         if phase is None:
+            error.hint = "Start one with `vestal serve`"
             raise _elsewhere(project) or error from None
         if phase.keeper is None:
             raise

@@ -34,7 +34,7 @@ class Knowledge:
         self._models: dict[str, ModelState] = dict(store.models) if stored else {}
         self._claims: dict[str, int] = {}
         self._own: dict[tuple[str, str], VersionState] = {}
-        """Versions that the keeper has begun to register."""
+        """Versions that the keeper has begun to register, and not observed since."""
 
     def start_storing(self) -> None:
         """Write what is known, and every change from now on."""
@@ -84,6 +84,8 @@ class Knowledge:
             for name in names:
                 if (state := actual.models.get(name)) is not None and name in self._models:
                     known = self._models[name]
+                    for version in state.versions:
+                        self._own.pop((name, version), None)
                     self._models[name] = replace(
                         known, default=state.default, versions=state.versions
                     )
@@ -102,6 +104,7 @@ class Knowledge:
         with self._lock:
             self._claims.pop(step.model, None)
             if actual is not None:
+                self._own.pop((step.model, step.version), None)
                 self._models[step.model] = simulate(step, actual).models[step.model]
                 self._save(step.model)
 
@@ -133,8 +136,9 @@ class Knowledge:
             self._save(name)
 
     def disown(self, name: str, version: str) -> None:
-        """Record that others have unregistered a version."""
+        """Record that others have unregistered a version, or removed its workers."""
         with self._lock:
+            self._own.pop((name, version), None)
             known = self.state(name)
             versions = {key: each for key, each in known.versions.items() if key != version}
             known = replace(known, versions=versions)

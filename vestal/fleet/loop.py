@@ -56,11 +56,7 @@ class Loop:
         self.ended = threading.Event()
         self._complaint = ""
         self._stopped = threading.Event()
-        self._upkeep = Upkeep(
-            fleet.management,
-            fleet.judge.window,
-            lambda model, version, text: fleet.report("repair", f"{model} {version}: {text}"),
-        )
+        self._upkeep = Upkeep(fleet.management, fleet.judge.window, fleet.report)
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -141,7 +137,6 @@ class Loop:
             self.jobs[name].synced = True
         self.snapshot = Snapshot(observed, actual)
         fleet.judge.scrape({n: m.default for n, m in observed.items() if m.default is not None})
-        fleet.knowledge.measure(actual)
         self._on_observed()
         if not fleet.stopping:
             with fleet.lock:
@@ -150,6 +145,7 @@ class Loop:
             # A job may have ended meanwhile, but what it has done is not in this snapshot.
             if not busy and all(job in before for job in self.jobs.values()):
                 self._conclude(number, problems)
+        fleet.knowledge.measure(actual)
 
     def _start_jobs(self, desired: Desired, actual: Actual, busy: set[str]) -> list[Problem]:
         fleet = self._fleet
@@ -174,7 +170,7 @@ class Loop:
         """Scale a model by its load, and check its workers."""
         fleet, observed = self._fleet, self.snapshot.observed.get(name)
         versions = observed.versions if observed else {}
-        if (step := self._upkeep.step(target, versions)) is not None:
+        if (step := self._upkeep.step(target, versions, self.snapshot.actual)) is not None:
             fleet.report("scale", f"{name} {step.version}: {step.why}", step)
             self.jobs[name] = Job(fleet, name, [step])
             self.jobs[name].start()
@@ -184,19 +180,18 @@ class Loop:
     def _conclude(self, number: int, problems: list[Problem]) -> None:
         """Finish a revision when nothing is left to do."""
         fleet = self._fleet
+        failures = [job.failure for job in self.jobs.values() if job.failure]
+        if number != fleet.revisions.number or fleet.converged.is_set():
+            return
+        reason = "; ".join([*map(_sentence, problems), *failures])
+        fleet.revisions.finish(number, "failed" if reason else "done", reason or None)
         with fleet.lock:
-            failures = [job.failure for job in self.jobs.values() if job.failure]
-            changed = number != fleet.revisions.number
-            if changed or fleet.converged.is_set():
-                return
             self.problems = problems
-            fleet.converged.set()
-        if problems or failures:
-            reason = "; ".join([*map(_sentence, problems), *failures])
-            fleet.revisions.finish(number, "failed", reason)
+            if number == fleet.revisions.number:
+                fleet.converged.set()
+        if reason:
             fleet.report("rejected", reason)
         else:
-            fleet.revisions.finish(number, "done")
             fleet.report("converged", "everything runs as desired")
 
 

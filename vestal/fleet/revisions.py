@@ -68,7 +68,7 @@ class Revisions:
         else:
             found = self._before_model(desired, model, served, good)
         if found is None:
-            what = "an earlier version of " + model if model else "an earlier state"
+            what = f"earlier version of {model}" if model else "earlier state"
             raise UsageError(f"there is no {what} in the history; `vestal history` lists it")
         return found
 

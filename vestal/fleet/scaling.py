@@ -71,7 +71,7 @@ def decide(
     recent = history[-policy.up_samples :]
     if len(recent) >= policy.up_samples and all(_is_delayed(sample, limit) for sample in recent):
         return running + 1 if running < workers.max else None
-    if running > max(workers.min, 1):
+    if running > workers.min:
         end = history[-1].time
         quiet = [sample for sample in history if sample.time >= end - policy.down_seconds]
         capacity = (running - 1) * policy.down_load

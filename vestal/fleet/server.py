@@ -18,7 +18,7 @@ from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
 from vestal.fleet.fence import Management
-from vestal.fleet.fleet import Fleet
+from vestal.fleet.fleet import Fleet, own_client
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
@@ -36,7 +36,7 @@ from vestal.server.draining import Draining, format_unfinished
 from vestal.server.java import find_java
 from vestal.server.launch import LaunchOptions, temp_folder
 from vestal.server.lock import lock_project
-from vestal.server.spec import ModelSpec, find_models
+from vestal.server.spec import FailedArchive, ModelSpec, find_models
 
 _NOT_RUNNING = "the server is not running; use it inside `with Server(...)`"
 
@@ -203,34 +203,66 @@ class Server:
         self._publication.write_phase("starting")
         report = StartReport(initial, self._on_event, strict=self._strict)
         self._on_event(f"starting TorchServe on Java {java.version}")
-        files = self._publication.files
         options = LaunchOptions(
-            project, configuration, endpoints, self._store, files, java.executable
+            project,
+            configuration,
+            endpoints,
+            self._store,
+            self._publication.files,
+            java.executable,
         )
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
         key_file = project.key_file if configuration.tokens else None
-        self._client = _own_client(endpoints, key_file)
+        self._keeper = self._make_keeper(self._runner, endpoints, key_file, state, initial, report)
+        self._start_api(self._keeper, keeper_endpoint)
+        self._keeper.start()
+        failed = report.wait(self._keeper)
+        self._publish(endpoints, key_file, initial, failed)
+        self._keeper.set_running()
+        notify("READY=1")
+
+    def _make_keeper(
+        self,
+        runner: Runner,
+        endpoints: Sequence[Endpoint],
+        key_file: Path | None,
+        state: StateStore,
+        initial: Initial,
+        report: StartReport,
+    ) -> Keeper:
+        client = self._client = own_client(endpoints, key_file)
         tokens = KeyFile(key_file) if key_file else NoToken()
+        knowledge = Knowledge(state, stored=initial.stored)
+        if initial.source is not None:
+            knowledge.forgive()  # the file is applied again
         fleet = Fleet(
-            self._client,
+            client,
             Management(endpoints[1].url, lambda: tokens.get("management")),
             self._store,
-            self._runner,
-            Knowledge(state, stored=initial.stored),
+            runner,
+            knowledge,
             Revisions(state, stored=initial.stored),
-            TrafficJudge(self._client, self._runner.logs),
+            TrafficJudge(client, runner.logs),
             lambda kind, text, step: report.print(self.keeper, kind, text, step),
             initial.desired,
         )
-        self._keeper = Keeper(fleet, self._publication.write_again, self._update)
+        return Keeper(fleet, self._publication.write_again, self._update)
+
+    def _start_api(self, keeper: Keeper, endpoint: Endpoint) -> None:
         token = self._publication.write_token()
-        self._api = ApiServer(self._keeper, token, keeper_endpoint.host, keeper_endpoint.port)
+        self._api = ApiServer(keeper, token, endpoint.host, endpoint.port)
         self._api.start()
         self._publication.keeper = self._api.url
         self._publication.write_phase("starting")
-        self._keeper.start()
-        failed = report.wait(self._keeper)
+
+    def _publish(
+        self,
+        endpoints: Sequence[Endpoint],
+        key_file: Path | None,
+        initial: Initial,
+        failed: Sequence[FailedArchive],
+    ) -> None:
         inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
         reasons = {each.archive: str(each.error).splitlines()[0] for each in failed}
         ready = ReadyFile(
@@ -242,11 +274,9 @@ class Server:
             models=[],
             model_store=str(self._store),
             failed=[{"archive": name, "reason": reason} for name, reason in reasons.items()],
-            keeper=self._api.url,
+            keeper=self._publication.keeper,
         )
-        self._publication.write_ready(ready, initial.desired, self._keeper.observed)
-        self._keeper.set_running()
-        notify("READY=1")
+        self._publication.write_ready(ready, initial.desired, self.keeper.observed)
 
     def _choose(self, state: StateStore) -> Initial:
         initial = choose(
@@ -254,7 +284,7 @@ class Server:
         )
         for notice in (*state.notices, *initial.notices):
             self._on_event(notice)
-        if initial.source is not None:
+        if initial.source is not None and initial.desired != state.desired:
             state.add_revision(initial.desired, initial.source)
         return initial
 
@@ -268,16 +298,3 @@ class Server:
         for folder in (project.state, project.logs, temp_folder()):
             check_writable(folder)
         self._publication.remove_stale()
-
-
-def _own_client(endpoints: Sequence[Endpoint], key_file: Path | None) -> Client:
-    """Return a client without retries: the keeper must notice at once that TorchServe has ended."""
-    inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
-    return Client(
-        inference,
-        management=management,
-        metrics=metrics,
-        key_file=key_file,
-        retries=0,
-        hedge=False,
-    )

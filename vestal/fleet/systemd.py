@@ -9,6 +9,7 @@ import os
 import socket
 from typing import Literal
 
+_SECONDS = 1.0
 State = Literal["READY=1", "STOPPING=1", "WATCHDOG=1"]
 
 
@@ -24,6 +25,7 @@ def notify(state: State) -> bool:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_SECONDS)  # it would block while the receiver's queue is full
             sender.connect(address)
             sender.sendall(state.encode("ascii"))
     except OSError:

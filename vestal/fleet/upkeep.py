@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 import requests
 
 from vestal.client import ModelDescription
+from vestal.fleet.actual import Actual
 from vestal.fleet.autoscaling import Autoscaler
+from vestal.fleet.capacity import describe_lack, format_bytes
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.fence import Management, NotIdle
 from vestal.fleet.health import (
@@ -19,6 +21,7 @@ from vestal.fleet.health import (
     replace_idle,
     replace_stuck,
 )
+from vestal.fleet.status import EventKind
 from vestal.fleet.steps import Scale
 from vestal.fleet.traffic import Version, Window
 
@@ -30,7 +33,7 @@ class Upkeep:
 
     Args:
         window: returns a version's traffic.
-        report: receives a sentence about each repair: model, version, text.
+        report: receives events: kind, and a sentence that names the version.
         stuck_seconds: time after which a worker that does nothing is stuck.
         check_seconds: time between two checks of a version's workers.
     """
@@ -39,7 +42,7 @@ class Upkeep:
         self,
         management: Management,
         window: Callable[[str, str], Window],
-        report: Callable[[str, str, str], None],
+        report: Callable[[EventKind, str], None],
         stuck_seconds: float = STUCK_SECONDS,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
@@ -47,21 +50,37 @@ class Upkeep:
         self._window, self._report = window, report
         self._stuck_seconds, self._check_seconds = stuck_seconds, check_seconds
         self._autoscaler = Autoscaler()
+        self._lacking: set[Version] = set()
         self._checks: dict[Version, threading.Thread] = {}
         self._checked: dict[Version, float] = {}
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy: the server is on this machine
 
-    def step(self, target: ModelTarget, versions: Mapping[str, ModelDescription]) -> Scale | None:
+    def step(
+        self, target: ModelTarget, versions: Mapping[str, ModelDescription], actual: Actual
+    ) -> Scale | None:
         """Return the next change of the number of workers of a model; call it once a second."""
-        steps = [
-            self._autoscaler.step(
-                wanted.workers, versions[version], self._window(versions[version].name, version)
-            )
-            for version, wanted in target.versions.items()
-            if version in versions
-        ]
-        return next(filter(None, steps), None)
+        steps = []
+        for version, wanted in target.versions.items():
+            if version in versions:
+                description = versions[version]
+                window = self._window(description.name, version)
+                steps.append(self._autoscaler.step(wanted.workers, description, window))
+                self._autoscaler.keep_only(description.name, versions)
+        return next((step for step in steps if step and self._fits(step, target, actual)), None)
+
+    def _fits(self, step: Scale, target: ModelTarget, actual: Actual) -> bool:
+        """Whether there is enough memory; reports it once if not."""
+        key, lack = (step.model, step.version), None
+        if step.workers > step.workers_before:
+            footprint = actual.footprints.get(target.versions[step.version].sha256)
+            lack = describe_lack(footprint, 1, actual.memory_free)
+        if lack is None:
+            self._lacking.discard(key)
+        elif key not in self._lacking:
+            self._lacking.add(key)
+            self._report("note", f"{step.model} {step.version} gets no other worker: {lack}")
+        return lack is None
 
     def check(self, target: ModelTarget, versions: Mapping[str, ModelDescription]) -> None:
         """Begin to check the workers of a model's versions if it is time; returns at once."""
@@ -89,7 +108,9 @@ class Upkeep:
             lambda seconds: self._probe(name, version, seconds), pids, self._stuck_seconds
         )
         for pid in stuck:
-            self._report(name, version, f"worker {pid} responds to nothing; replacing it")
+            self._report(
+                "repair", f"{name} {version}: worker {pid} responds to nothing; replacing it"
+            )
             replace_stuck(pid)
         if stuck:
             return
@@ -100,10 +121,9 @@ class Upkeep:
             except (NotIdle, OSError):
                 return  # at the next check
             self._report(
-                name,
-                version,
-                f"worker {pid} was replaced: it had {rss / 1e6:.0f} MB, more than its limit of "
-                f"{(memory_limit or 0) / 1e6:.0f} MB",
+                "repair",
+                f"{name} {version}: worker {pid} was replaced: it had {format_bytes(rss)}, more "
+                f"than its limit of {format_bytes(memory_limit or 0)}",
             )
             return  # one at a time
 
