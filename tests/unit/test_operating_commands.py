@@ -361,6 +361,22 @@ def test_two_commands_at_the_same_time_both_take_effect(cli, keeper, monkeypatch
     assert versions(keeper) == {"other": ("1.0", ["1.0"]), "mnist": ("2.0", ["2.0"])}
 
 
+def test_apply_does_not_overwrite_a_change_that_its_plan_did_not_have(
+    cli, keeper, tmp_path, monkeypatch
+):
+    serving_yaml(tmp_path, "2.0")
+    plan = keeper.plan
+
+    def plan_while_another_command_runs(wanted):
+        keeper.apply(desired(other=["1.0"]), keeper.history[0].source)
+        return plan(wanted)
+
+    monkeypatch.setattr(keeper, "plan", plan_while_another_command_runs)
+    code, _, err = cli("apply")
+    assert (code, "run `vestal apply` again" in err) == (1, True), err
+    assert versions(keeper) == {"other": ("1.0", ["1.0"])}
+
+
 def test_a_change_that_serving_yaml_does_not_have_is_told(cli, keeper, tmp_path):
     assert "serving.yaml" not in cli("scale", "mnist", "2")[2]
     serving_yaml(tmp_path, "1.0", "    workers: 3\n")

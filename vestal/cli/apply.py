@@ -48,7 +48,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Make the running server match serving.yaml."""
-    from vestal.fleet.keeper_client import KeeperClient
+    from vestal.fleet.keeper_client import Conflict, KeeperClient
     from vestal.fleet.resolving import resolve
     from vestal.fleet.serving_file import load
     from vestal.project import Project
@@ -77,7 +77,13 @@ def apply(
         return
     if not yes and _replaces(report, before) and sys.stdin.isatty():
         typer.confirm("Carry out this plan?", abort=True, err=True)
-    revision = client.apply(desired, source, base)
+    try:
+        revision = client.apply(desired, source, base)
+    except Conflict:
+        raise VestalError(
+            "another command has changed what is desired since this plan was made. Nothing was "
+            "changed; run `vestal apply` again"
+        ) from None
     finish(client, revision, report, timeout, as_json)
 
 

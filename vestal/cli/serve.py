@@ -103,7 +103,16 @@ def serve(
     if detach:
         from vestal.cli.detach import start_detached
 
-        arguments = [each for each in sys.argv[2:] if each not in ("--detach", "-d", "--json")]
+        options = {
+            "--file": file,
+            "--model-store": model_store,
+            "--port": port,
+            "--ready-file": ready_file,
+            "--timeout": timeout,
+            "--drain": drain,
+        }
+        arguments = [f"{name}={value}" for name, value in options.items() if value is not None]
+        arguments += [*(["--watch"] if watch else []), *(["--strict"] if strict else []), *archives]
         ready = start_detached(project, arguments)
         _print_ready(ready, project, as_json, sample_of(ready), "`vestal stop` stops the server.")
         return
