@@ -13,6 +13,10 @@ requests of callers wait in the queue, and any worker can be ended without losin
 
 The number in the queue is read on the connection on which the n + 1 requests were sent (HTTP
 pipelining): TorchServe reads a connection's requests in order, so all of them have arrived.
+
+Measured with batches of 64, a delay of 400 ms and two lone callers (rows of scale_down in
+benchmarks/results): TorchServe's own call lost 27 of 165 requests in 264 removals; when nothing had
+arrived for 600 ms, it lost 1 of 774 in 260; with the fence, none of 204 in 260.
 """
 
 from __future__ import annotations
