@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 
@@ -58,15 +59,16 @@ def desire(server: Server, least: int, most: int) -> None:
 
 
 class Callers:
-    """Threads that send one request after the other, without retries."""
+    """Threads that send one request after the other, with pauses, without retries."""
 
-    def __init__(self, client: Client, count: int, body: bytes) -> None:
+    def __init__(self, client: Client, count: int, body: bytes, pause: float = 0) -> None:
         self.answers, self.errors = 0, list[Exception]()
         self._client, self._body, self._ended = client, body, threading.Event()
+        self._pause = pause
         self._threads = [threading.Thread(target=self._call) for _ in range(count)]
 
     def _call(self) -> None:
-        while not self._ended.is_set():
+        while not self._ended.wait(self._pause * random.random()):
             try:
                 self._client.predict("sleepy", self._body)
                 self.answers += 1
@@ -96,7 +98,7 @@ def test_a_worker_is_added_while_requests_wait_in_the_queue(server, client):
 
 def test_no_request_fails_while_workers_are_removed(server, client):
     desire(server, 3, 3)
-    with Callers(client, 1, b"0") as callers:
+    with Callers(client, 1, b"0", pause=0.3) as callers:
         for workers in (2, 1):
             desire(server, workers, workers)
     assert callers.errors == []
