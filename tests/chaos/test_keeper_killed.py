@@ -32,9 +32,8 @@ def client_of(server: Serving) -> Client:
     return Client(ready.inference, management=ready.management, key_file=ready.key_file)
 
 
-@pytest.mark.parametrize(
-    "moment", [MOMENTS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_the_next_start_finishes_a_swap(tmp_path, moment):
     with serving(tmp_path / "project") as server:
         for version in VERSIONS:

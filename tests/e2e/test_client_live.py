@@ -120,6 +120,7 @@ def test_the_error_for_a_wrong_token_names_its_source(server: ReadyFile) -> None
         unknown.predict("echo", b"x")
 
 
+@pytest.mark.slow
 def test_an_input_that_kills_a_worker_is_sent_to_only_two_workers(client: Client) -> None:
     with pytest.raises(WorkerDied) as caught:
         client.predict("echo", b"die", timeout=60)

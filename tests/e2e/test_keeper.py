@@ -177,6 +177,7 @@ def test_changes_of_other_clients_are_adopted(served: Served) -> None:
     assert served.versions() == [("5.0", True)]
 
 
+@pytest.mark.slow
 def test_workers_that_torchserve_has_given_up_are_started_again(
     served: Served, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ class Callers:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_worker_is_added_while_requests_wait_in_the_queue(server, client):
     desire(server, 1, 2)
     with Callers(client, 8, b"0.5") as callers:  # two batches: one is processed, one waits

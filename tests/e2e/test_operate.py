@@ -105,6 +105,7 @@ def test_a_dry_run_shows_the_plan_and_apply_carries_it_out(server):
     assert succeed(server, "apply") == "Nothing to do: everything runs as desired.\n"
 
 
+@pytest.mark.slow
 def test_the_history_has_the_change_and_rollback_undoes_it(server):
     serving_yaml(server, "1.0")
     succeed(server, "apply")
@@ -136,6 +137,7 @@ def test_a_version_that_fails_is_exit_code_1_and_the_old_one_serves(server, vers
     assert "Done" in succeed(server, "apply")
 
 
+@pytest.mark.slow
 def test_changes_by_commands_survive_a_restart(server):
     serving_yaml(server, "1.0")
     succeed(server, "apply")

@@ -202,6 +202,7 @@ def test_a_second_server_in_the_project_is_refused(server):
     assert post(server, "echo").ok
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path):
     with serving(tmp_path / "project") as server:
         # It loads for longer than the command below takes, however busy the machine is.

@@ -95,6 +95,7 @@ def test_requests_in_progress_and_new_ones_are_completed(server: Serving) -> Non
     assert "all requests were completed" in server.err
 
 
+@pytest.mark.slow
 def test_at_the_time_limit_requests_are_cut_off_and_counted(server: Serving) -> None:
     server.start("--port", "0", "--drain", "1", "slow")
     server.ready()
@@ -105,6 +106,7 @@ def test_at_the_time_limit_requests_are_cut_off_and_counted(server: Serving) -> 
     assert "cut off after 1 s: 4 requests (slow 1.0: 4)" in server.err
 
 
+@pytest.mark.slow
 def test_after_a_second_signal_a_server_starts_again_with_the_same_paths(
     server: Serving, tmp_path: Path
 ) -> None:

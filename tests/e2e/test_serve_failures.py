@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+import pytest
 from serving import RAISES_AT_LOAD, archive, damaged_archive, serving
 
 
@@ -19,6 +20,7 @@ def test_a_model_that_does_not_load_fails_the_start(tmp_path):
         server.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_with_strict_one_archive_that_torchserve_refuses_fails_the_start(tmp_path):
     with serving(tmp_path / "project") as server:
         damaged = damaged_archive(server.project.model_store, "damaged")

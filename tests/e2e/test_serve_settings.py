@@ -106,6 +106,7 @@ def test_health_checks_without_a_token(server):
     assert requests.get(f"{ready.metrics}/metrics", timeout=30).ok
 
 
+@pytest.mark.slow
 def test_tokens_can_be_turned_off_in_every_syntax(tmp_path):
     with serving(tmp_path / "project") as server:
         server.project.config.write_text("disable_token_authorization: true\n")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 
+import pytest
 from serving import START_SECONDS, archive, serving
 
 
+@pytest.mark.slow
 def test_systemd_is_told_that_the_server_is_ready_alive_and_stopping(tmp_path, monkeypatch):
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,

@@ -108,6 +108,7 @@ def test_large_numbers_and_repeated_names_use_no_memory(doubler):
     assert hostile.predict_hostile(doubler, Input.raw(repeated, JSON)).json() == {"doubled": 4.0}
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_refused_request_is_released_before_the_batch_ends(doubler):
     """Eight bodies of 100 MB each in memory; only one is kept at a time."""
     body = b'{"y":[' + b'{"a":1},' * 600_000 + b"1]}"

@@ -98,6 +98,7 @@ def finish(process, given=None):
     return process.returncode, output
 
 
+@pytest.mark.slow
 def test_a_breakpoint_in_a_handler_works(doubler, tmp_path):
     (doubler / "model-config.yaml").write_text("handler: {warm_up: false}\n")
     edit(doubler / "handler.py", *BREAKPOINT)
@@ -109,6 +110,7 @@ def test_a_breakpoint_in_a_handler_works(doubler, tmp_path):
     assert re.search(r"batch of 1, decode [\d.]+ ms, forward [\d.]+ ms, encode", output)
 
 
+@pytest.mark.slow
 def test_watch_predicts_again_after_every_edit_until_ctrl_c(doubler, tmp_path):
     (doubler / "helper.py").write_text("FACTOR = 1\n")
     edit(doubler / "handler.py", "output.item()", "output.item() * __import__('helper').FACTOR")
@@ -186,6 +188,7 @@ def test_a_comparison_shows_its_progress_and_measures_only_with_timing(doubler, 
     assert len((tmp_path / "predicted").read_text()) < 40  # which --timing adds
 
 
+@pytest.mark.slow
 def test_a_handler_that_kills_its_process_is_an_error(doubler, tmp_path, diff):
     other = tmp_path / "other"
     shutil.copytree(doubler, other)

@@ -137,6 +137,7 @@ def test_the_handler_of_the_docs_is_packed_with_an_input_that_its_schema_allows(
     assert not check(made.archive, run=True).failed
 
 
+@pytest.mark.slow
 def test_a_handler_that_returns_pictures_has_a_picture_as_its_sample(packed):
     made = packed(PAINTER, "Painter")
     sample = read_sample(made.archive)
@@ -158,6 +159,7 @@ def test_without_a_repeatable_prediction_there_is_no_sample(packed, source, name
     assert read_sample(made.archive) is None
 
 
+@pytest.mark.slow
 def test_an_archive_without_a_sample_passes_a_trial_run(packed):
     assert not check(packed(STRANGE, "Strange").archive, run=True).failed
 

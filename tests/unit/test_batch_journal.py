@@ -87,7 +87,7 @@ def inputs_of(kind, folder):
         ("files", signal.SIGKILL),
         pytest.param("files", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("texts", signal.SIGKILL, marks=pytest.mark.slow),
-        ("table", signal.SIGTERM),
+        pytest.param("table", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_leaves_no_process_and_is_continued(kind, number, other, tmp_path):

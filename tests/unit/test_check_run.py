@@ -53,6 +53,7 @@ def test_a_good_archive_loads_and_predicts_its_sample(tmp_path):
     assert found_in(ours(), tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_an_error(tmp_path):
     draft = ours()
     draft.files["model.pth"] = saved({"1.weight": torch.zeros(3, 64), "1.bias": torch.zeros(3)})
@@ -61,6 +62,7 @@ def test_weights_of_another_architecture_are_an_error(tmp_path):
     assert "1.weight" in found["weights-mismatch"]
 
 
+@pytest.mark.slow
 def test_a_different_prediction_and_a_different_machine_are_found(tmp_path):
     draft = ours()
     weights = {"1.weight": torch.zeros(2, 64), "1.bias": torch.tensor([1.0, 0.0])}
@@ -85,12 +87,32 @@ def test_a_sample_that_its_handler_rejects_is_an_error(tmp_path):
     [
         ("raise ValueError('no\x07 such\\nmodel')", {}, "load-failed", "ValueError: no"),
         ("os.kill(os.getpid(), 11)", {}, "crash", "signal SIGSEGV while loading"),
-        ("print('bye'); sys.stdout.flush(); os._exit(0)", {}, "crash", "exit code 0 .* bye"),
+        pytest.param(
+            "print('bye'); sys.stdout.flush(); os._exit(0)",
+            {},
+            "crash",
+            "exit code 0 .* bye",
+            marks=pytest.mark.slow,
+        ),
         ("time.sleep(600)", {"seconds": 4.0}, "timeout", "loading had not ended after 4 s"),
         pytest.param("os._exit(3)", {}, "crash", "exit code 3", marks=pytest.mark.slow),
-        (NOISE.format(b"[1]\n", ""), {}, "crash", "an invalid reply .* while loading"),
-        (NOISE.format(b'{"st', "os._exit(3)"), {}, "crash", "exit code 3"),
-        ("bytearray(1 << 34)", {"memory": 4 << 30}, "memory", "MemoryError"),
+        pytest.param(
+            NOISE.format(b"[1]\n", ""),
+            {},
+            "crash",
+            "an invalid reply .* while loading",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            NOISE.format(b'{"st', "os._exit(3)"), {}, "crash", "exit code 3", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "bytearray(1 << 34)",
+            {"memory": 4 << 30},
+            "memory",
+            "MemoryError",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_finding_tells_how_loading_failed(tmp_path, line, limits, code, meaning):
@@ -99,6 +121,7 @@ def test_a_finding_tells_how_loading_failed(tmp_path, line, limits, code, meanin
     assert re.search(meaning, found[code])
 
 
+@pytest.mark.slow
 def test_a_handler_may_import_modules_and_open_files_of_its_folder_late(tmp_path):
     draft = loading("pass")
     draft.text("my_handler.py", "WORDS = open('words.txt').read()\n\n\n" + HELPED)
@@ -121,6 +144,7 @@ def test_processes_that_an_archive_starts_are_killed(tmp_path, session):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_a_lower_limit_of_the_shell_is_kept(tmp_path):
     """`ulimit -d`: no process may raise a hard limit."""
     archive = loading("bytearray(7 << 29)").write(tmp_path / "model.mar")

@@ -63,6 +63,7 @@ def test_pruning_keeps_every_output(trained_project):
     assert module(example).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_teacher_of_another_architecture(trained_project, tmp_path):
     teacher = latest_run(trained_project, "mnist")
     settings = Settings(dataset="digits", epochs=3, teacher=str(teacher), device="cpu")

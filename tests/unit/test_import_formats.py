@@ -90,6 +90,7 @@ def test_onnx_weights_in_a_missing_second_file_are_refused(project, files, tmp_p
         import_pets(project, tmp_path / "external.onnx", tmp_path)
 
 
+@pytest.mark.slow
 def test_imported_weights_are_converted_for_another_engine(project, files):
     packed = pack(
         project, "pets", version="2.0", weights=files / FILES["state_dict"], labels=LABELS,

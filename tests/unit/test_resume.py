@@ -58,6 +58,7 @@ def killed(tmp_path_factory):
     return project
 
 
+@pytest.mark.slow
 def test_after_control_c_the_message_explains_how_to_continue(tmp_path):
     stderr, code = interrupt(Project(tmp_path), signal.SIGINT)
     message = " ".join(stderr.split())

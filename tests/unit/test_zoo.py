@@ -178,6 +178,7 @@ def test_named_weights_of_a_recipe_are_packed(tmp_path):
     assert answer.json()["label"] in load_recipe(HERE, "resnet18").labels
 
 
+@pytest.mark.slow
 def test_packing_a_model_does_not_import_scikit_learn():
     own = [name for name in SEVEN if name != "gpt2"]  # transformers itself imports it
     code = (
