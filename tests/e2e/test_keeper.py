@@ -208,11 +208,12 @@ def test_models_are_restored_after_torchserve_was_killed(served: Served) -> None
         each
         for each in psutil.Process(os.getpid()).children(recursive=True)
         if "org.pytorch.serve.ModelServer" in each.cmdline()
+        and each.cwd() == str(served.project.state.resolve())  # other tests have servers, too
     )
     java.kill()
     until(lambda: not served.keeper.ready()[0], START_SECONDS, "the end of TorchServe")
+    until(lambda: served.keeper.ready() == (True, []), START_SECONDS, "the models")
     until(served.project.ready_file.exists, START_SECONDS, "the ready file")
-    assert served.keeper.ready() == (True, [])
     assert served.versions() == before
     assert served.client.predict("echo", b"four")["length"] == 4
     assert served.keeper.status().torchserve_restarts == 1

@@ -112,7 +112,8 @@ def test_the_status_has_the_traffic_of_a_version(server, client):
 
     def traffic():
         (model,) = server.keeper.status().models
-        return model.versions[0].traffic if model.versions[0].traffic.rate else None
+        seen = model.versions[0].traffic
+        return seen if seen.rate and seen.mean else None
 
     seen = until(traffic, 10, "traffic")
     assert seen.error_rate == 0

@@ -38,7 +38,8 @@ from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, tail
 
 POLL_SECONDS = 0.1
-_LOG_DELAY_SECONDS = 5.0
+_LOG_DELAY_SECONDS = 20.0
+"""TorchServe may lose the last output of a worker that dies; the next attempt prints it again."""
 _MINIMUM_SECONDS = 5.0
 """Time limit for a call if other steps have used up the time."""
 NO_EXCEPTION = (
@@ -213,7 +214,7 @@ def _find_cause(loading: Loading) -> tuple[str, list[str]]:
         lines = loading.output()
         if (index := exception_line(lines)) is not None:
             return lines[index], lines[: index + 1]
-        if time.monotonic() > deadline:  # a worker's output arrives later than TorchServe's
+        if time.monotonic() > deadline:
             return NO_EXCEPTION, lines
         time.sleep(POLL_SECONDS)
 
