@@ -34,8 +34,9 @@ models: $(STAMP)  ## train every model of the zoo on data that needs no download
 load: $(STAMP)  ## run a short load test of the demo's model; report in demo/load/
 	@$(BIN)/python scripts/load.py
 
-# One thread per process: on two cores, two processes with two threads each wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(CI),--durations=25)
+# One thread per process: processes with several threads each would wait for each other. Three
+# processes keep two cores busy, because many tests wait for a server.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(if $(CI),--durations=25)
 
 quick: lint type  ## run lint, type checks and the unit tests that need no process and no training
 	@$(PYTEST) -m "not slow and not heavy" tests/unit

@@ -38,6 +38,7 @@ def test_kill_9_of_the_command_while_a_worker_imports(tmp_path):
         server.assert_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_torchserve_that_ends_again_and_again_ends_the_command(
     tmp_path,
 ):

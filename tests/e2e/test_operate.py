@@ -121,7 +121,10 @@ def test_the_history_has_the_change_and_rollback_undoes_it(server):
     assert "rollback" in succeed(server, "history")
 
 
-@pytest.mark.parametrize(("version", "reason"), [("3.0", "no weights"), ("4.0", "sample")])
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [pytest.param("3.0", "no weights", marks=pytest.mark.slow), ("4.0", "sample")],
+)
 def test_a_version_that_fails_is_exit_code_1_and_the_old_one_serves(server, version, reason):
     serving_yaml(server, "1.0")
     succeed(server, "apply")

@@ -103,6 +103,7 @@ def test_imported_weights_are_converted_for_another_engine(project, files):
     assert bill["training"] == {"dataset": "weights.pth", "seed": None, "metrics": {}}
 
 
+@pytest.mark.slow
 def test_the_sample_of_an_imported_regressor_is_the_handlers_example(tmp_path):
     project = Project(tmp_path)
     create(project, "prices", "regressor")
