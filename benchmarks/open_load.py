@@ -91,7 +91,7 @@ class OpenLoad:
         except httpx.HTTPError as error:
             status, answer, version = 0, type(error).__name__, ""
         took = time.monotonic() - began - scheduled
-        self.rows.append(Row(scheduled, took, status, version, answer[:200], phase))
+        self.rows.append(Row(scheduled, took, status, version, answer, phase))
 
 
 def quantile(rows: Iterable[Row], q: float) -> float:
@@ -106,4 +106,5 @@ def write(file: Path, rows: Iterable[Row]) -> None:
         writer = csv.DictWriter(out, list(Row.__dataclass_fields__))
         writer.writeheader()
         for row in sorted(rows, key=lambda each: each.at):
-            writer.writerow(asdict(row) | {"at": f"{row.at:.4f}", "seconds": f"{row.seconds:.4f}"})
+            shown = {"at": f"{row.at:.4f}", "seconds": f"{row.seconds:.4f}"}
+            writer.writerow(asdict(row) | shown | {"answer": row.answer[:200]})

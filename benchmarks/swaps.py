@@ -52,7 +52,7 @@ models:
   {model}:
     version: "1.0"
     workers: 2
-    settle: 2s
+    settle_time: 2s
 """
 
 
