@@ -116,8 +116,8 @@ def swap(project: Project, model: str, version: str) -> str:
     )
     changed = target.model_copy(update={"default": version, "versions": {version: new}})
     source = Source(command="benchmarks.swaps", user=str(os.getuid()))
-    wanted = desired.model_copy(update={"models": {model: changed}})
-    number = keeper.apply(wanted, source, base).number
+    desired = desired.model_copy(update={"models": {model: changed}})
+    number = keeper.apply(desired, source, base).number
     after = 0
     while True:
         (revision,) = [each for each in keeper.revisions() if each.number == number]

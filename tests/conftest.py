@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture
 def rng() -> random.Random:
     return random.Random(0)
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Run `vestal ...` in the test's folder; return exit code, stdout and stderr."""
+    import vestal.cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vestal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            vestal.cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Project], None]):

@@ -181,6 +181,7 @@ def look_after(server: Torchserve, limit: int | None, stuck_seconds: float) -> I
     """Check the version's workers again and again; yield each repair."""
     repairs: list[str] = []
     upkeep = Upkeep(
+        server.client(retries=0, hedge=False),
         management(server),
         lambda *_: Window(),
         lambda kind, text: repairs.append(text),

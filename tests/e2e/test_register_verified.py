@@ -36,6 +36,7 @@ BAD = {
     "unloadable": ("raise RuntimeError('broken at import')", "does not load"),
 }
 WRONG = GOOD.replace("PREDICT", 'return [b\'{"version": "0.9"}\']')
+BAD["wrong"] = WRONG, 'answer.version is "0.9", expected "1.0"'
 GOOD = GOOD.replace("PREDICT", "")
 OURS = """
 from types import SimpleNamespace
@@ -76,7 +77,9 @@ def served(client: Client) -> set[tuple[str, str, bool]]:
     return {(info.name, info.version, info.default) for info in client.models()}
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "name", ["crashes", "raises", "unloadable", pytest.param("wrong", marks=pytest.mark.slow)]
+)
 def test_a_first_version_that_fails_is_removed(store: Path, client: Client, name: str) -> None:
     handler, reason = BAD[name]
     archive(store, name, handler, sample=SAMPLE)

@@ -17,17 +17,25 @@ def test_a_model_that_does_not_load_fails_the_start(tmp_path):
         cause = "ValueError: the weights are for another model"
         assert f"vestal: model broken 1.0 did not load: {cause}\n" in server.err
         assert server.err.splitlines()[-1] == f"    {cause}"
+        assert server.err.count("did not load") == 1
         server.assert_nothing_left()
 
 
 @pytest.mark.slow
-def test_with_strict_one_archive_that_torchserve_refuses_fails_the_start(tmp_path):
+@pytest.mark.parametrize("refused", [True, False])
+def test_with_strict_one_archive_that_fails_ends_the_start(tmp_path, refused):
     with serving(tmp_path / "project") as server:
-        damaged = damaged_archive(server.project.model_store, "damaged")
-        archive(server.project.model_store, "echo")
+        store = server.project.model_store
+        archive(store, "echo")
+        if refused:
+            damaged = damaged_archive(store, "broken")
+            reason = f"was not registered from {damaged}: "
+        else:
+            archive(store, "broken", RAISES_AT_LOAD)
+            reason = "did not load: ValueError: the weights are for another model"
         server.start("--port", "0", "--strict")
         assert server.exit_code() == 1
-        assert f"vestal: model damaged 1.0 was not registered from {damaged}: " in server.err
+        assert f"vestal: model broken 1.0 {reason}" in server.err
         server.assert_nothing_left()
 
 

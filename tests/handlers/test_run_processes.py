@@ -168,24 +168,48 @@ def test_two_archives_are_compared_each_with_its_own_handlers(doubler, tmp_path,
     }
 
 
-def test_a_comparison_shows_its_progress_and_measures_only_with_timing(doubler, tmp_path):
+@pytest.fixture
+def compare(doubler, tmp_path):
+    """Run `vestal diff` of an archive with itself on a terminal.
+
+    Returns its output, and how many predictions the two copies made.
+    """
     (tmp_path / "one.json").write_text("1.5")
     counting = "open({!r}, 'a').write('x')\n        return {{".format(str(tmp_path / "predicted"))
     edit(doubler / "handler.py", "return {", counting)
     command = [sys.executable, "-m", "vestal", "diff", doubler, doubler, "--inputs", "one.json"]
-    terminal, end = pty.openpty()
-    done = subprocess.Popen(command, cwd=tmp_path, stdout=end, stderr=end)
-    os.close(end)
-    shown = b""
-    with contextlib.suppress(OSError):  # Linux: the terminal is gone
-        while piece := os.read(terminal, 4096):
-            shown += piece
-    os.close(terminal)
-    assert done.wait(SECONDS) == 0, shown
-    assert "comparing predictions" in shown.decode()
-    assert "0 of 1 prediction differs" in shown.decode()
-    assert "Latency" not in shown.decode()
-    assert len((tmp_path / "predicted").read_text()) < 40  # which --timing adds
+
+    def run(*options):
+        (tmp_path / "predicted").write_text("")
+        terminal, end = pty.openpty()
+        done = subprocess.Popen([*command, *options], cwd=tmp_path, stdout=end, stderr=end)
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux: the terminal is gone
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        os.close(terminal)
+        assert done.wait(SECONDS) == 0, shown
+        return shown.decode(), len((tmp_path / "predicted").read_text())
+
+    return run
+
+
+def test_a_comparison_shows_its_progress_and_measures_nothing(compare):
+    shown, predictions = compare()
+    assert "comparing predictions" in shown
+    assert "0 of 1 prediction differs" in shown
+    assert "Latency" not in shown
+    assert predictions < 40  # which --timing adds
+
+
+@pytest.mark.slow
+def test_with_timing_40_more_predictions_are_made_and_their_latency_is_shown(compare):
+    _, untimed = compare()
+    shown, timed = compare("--timing")
+    assert "timing predictions" in shown
+    assert "Latency p50" in shown
+    assert timed == untimed + 40
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_a_handler_that_returns_pictures_has_a_picture_as_its_sample(packed):
     assert not check(made.archive, run=True).failed
 
 
-@pytest.mark.parametrize(
+without_sample = pytest.mark.parametrize(
     ("source", "name", "reason"),
     [
         (TALKER, "Talker", "predicts differently for the same input"),
@@ -153,6 +153,9 @@ def test_a_handler_that_returns_pictures_has_a_picture_as_its_sample(packed):
         (STRANGE, "Strange", r"defines no example\(\)"),
     ],
 )
+
+
+@without_sample
 def test_without_a_repeatable_prediction_there_is_no_sample(packed, source, name, reason):
     made = packed(source, name)
     assert re.search(reason, made.no_sample)
@@ -160,8 +163,9 @@ def test_without_a_repeatable_prediction_there_is_no_sample(packed, source, name
 
 
 @pytest.mark.slow
-def test_an_archive_without_a_sample_passes_a_trial_run(packed):
-    assert not check(packed(STRANGE, "Strange").archive, run=True).failed
+@without_sample
+def test_an_archive_without_a_sample_passes_a_trial_run(packed, source, name, reason):
+    assert not check(packed(source, name).archive, run=True).failed
 
 
 def test_an_example_that_is_refused_is_an_error(packed):

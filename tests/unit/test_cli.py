@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import vestal.cli
 from vestal.cli.inputs import expand
 from vestal.cli.labels import actual_labels
 from vestal.cli.pack import _read_labels
@@ -23,22 +22,6 @@ from vestal.mar.sample import Sample
 from vestal.model_folders import zoo
 from vestal.project import Project, ReadyFile
 from vestal.testing import FakeServer
-
-
-@pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
-    """Run `vestal ...` in an empty folder; return exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vestal", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            vestal.cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_help_lists_every_command(cli):

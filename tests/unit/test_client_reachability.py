@@ -54,6 +54,19 @@ def test_a_wrong_port_raises_before_the_deadline(
     assert took > 0.45
 
 
+@pytest.mark.slow
+@both
+def test_by_default_a_call_tries_a_wrong_port_for_three_seconds(
+    kind: type[Client], nobody: str
+) -> None:
+    with kind(nobody) as client:
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed) as caught:
+            client.predict("m", b"x")
+        assert time.monotonic() - began > 2.9
+    assert caught.value.attempts > 2
+
+
 @both
 @pytest.mark.parametrize("call", ["models", "describe", "register", "metrics_text"])
 def test_every_other_method_raises_at_a_wrong_port(

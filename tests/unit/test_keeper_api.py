@@ -200,8 +200,8 @@ def test_names_of_this_machine_are_accepted(api):
 def test_no_web_page_may_read_responses(api):
     page = {**api.authorization, "Origin": "http://evil.example"}
     assert not [n for n in api("GET", "/live", page).headers if n.lower().startswith("access-")]
-    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
-    assert api("OPTIONS", "/v1/apply", asked).status_code == 401
+    preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert api("OPTIONS", "/v1/apply", preflight).status_code == 401
 
 
 def test_unknown_paths_and_methods(api):

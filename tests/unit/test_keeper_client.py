@@ -45,9 +45,9 @@ def test_all_calls(project, keeper):
         assert client.status().models[0].name == "mnist"
         base, state = client.desired()
         assert (base, state) == (1, keeper.desired())
-        wanted = desired(mnist=["2.0"])
-        assert client.plan(wanted).steps[0].change == "1.0 -> 2.0"
-        made = client.apply(wanted, SOURCE, base)
+        new = desired(mnist=["2.0"])
+        assert client.plan(new).steps[0].change == "1.0 -> 2.0"
+        made = client.apply(new, SOURCE, base)
         assert (made.number, made.changes) == (2, ["mnist 1.0 -> 2.0"])
         assert client.rollback("mnist", SOURCE).changes == ["mnist 2.0 -> 1.0"]
         assert [each.number for each in client.revisions()] == [3, 2, 1]

@@ -11,8 +11,8 @@ import sys
 import threading
 
 import pytest
+from operator_project import project as project  # a fixture
 from serving import until
-from test_operating_commands import cli, project  # noqa: F401  fixtures
 
 from vestal.project import ReadyFile
 from vestal.server import log_files
@@ -24,7 +24,7 @@ def worker(key: str, text: str, stream: str = "stdout") -> str:
 
 
 @pytest.fixture
-def logs(project):  # noqa: F811
+def logs(project):
     """Logs of three runs: the newest file, and two older ones."""
     project.logs.mkdir(parents=True)
     texts = {
@@ -43,18 +43,18 @@ def texts(out: str) -> list[str]:
     return [re.split(r"  ", line, maxsplit=1)[1] for line in out.splitlines()]
 
 
-def test_lines_of_a_model_come_from_all_files_oldest_first(cli, logs):  # noqa: F811
+def test_lines_of_a_model_come_from_all_files_oldest_first(cli, logs):
     code, out, _ = cli("logs", "mnist")
     assert (code, texts(out)) == (0, ["oldest", "older", "newest"])
     assert out.splitlines()[2] == "14:03:11,123 mnist_2.0 W-9000  newest"
 
 
-def test_the_last_lines(cli, logs):  # noqa: F811
+def test_the_last_lines(cli, logs):
     assert texts(cli("logs", "mnist", "-n", "1")[1]) == ["newest"]
     assert cli("logs", "mnist", "-n", "0")[1] == ""
 
 
-def test_one_version_and_names_with_underscores(cli, logs, project):  # noqa: F811
+def test_one_version_and_names_with_underscores(cli, logs, project):
     assert texts(cli("logs", "mnist-1.0")[1]) == ["oldest", "older"]
     assert texts(cli("logs", "mnist_big")[1]) == ["big"]
     served = [{"name": "mnist", "version": "big_1.0", "default": True}]
@@ -64,23 +64,23 @@ def test_one_version_and_names_with_underscores(cli, logs, project):  # noqa: F8
     assert texts(cli("logs", "mnist")[1])[-1] == "big"
 
 
-def test_output_of_a_model_is_not_markup_and_can_be_json(cli, logs):  # noqa: F811
+def test_output_of_a_model_is_not_markup_and_can_be_json(cli, logs):
     assert texts(cli("logs", "other")[1]) == ["[red]x[/red]"]
     line = json.loads(cli("logs", "other", "--json")[1])
     assert (line["key"], line["text"]) == ("other_1.0", "[red]x[/red]")
 
 
-def test_without_a_model_it_prints_the_log_of_the_server(cli, logs):  # noqa: F811
+def test_without_a_model_it_prints_the_log_of_the_server(cli, logs):
     assert "main Server - started" in cli("logs")[1]
     assert "started" in json.loads(cli("logs", "--json")[1])["text"]
 
 
-def test_a_model_without_output_names_those_that_have_some(cli, logs):  # noqa: F811
+def test_a_model_without_output_names_those_that_have_some(cli, logs):
     code, _, err = cli("logs", "mnits")
     assert (code, "the log has lines of mnist, mnist_big, other" in err) == (2, True), err
 
 
-def test_without_logs_it_says_that_no_server_has_run(cli, project):  # noqa: F811
+def test_without_logs_it_says_that_no_server_has_run(cli, project):
     code, _, err = cli("logs", "mnist")
     assert (code, "no server has run in this folder" in err) == (1, True)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -13,24 +12,8 @@ from rich.text import Text
 from vestal.cli.output import Json, out
 from vestal.errors import UsageError, VestalError
 
-_WORKER = re.compile(
-    r"(?P<time>\S+) \[(?P<level>\w+) *\] (?P<worker>W-\d+)-(?P<key>\S+)-(?P<stream>stdout|stderr) "
-    r"MODEL_LOG - (?P<text>.*)"
-)
-
-
-class WorkerLine(NamedTuple):
-    """A line that a worker printed. `key`: its version in TorchServe's logs (`mnist_1.0`)."""
-
-    time: str
-    key: str
-    worker: str
-    text: str
-
-    @classmethod
-    def parse(cls, line: str) -> WorkerLine | None:
-        found = _WORKER.fullmatch(line)
-        return found and cls(found["time"], found["key"], found["worker"], found["text"])
+if TYPE_CHECKING:
+    from vestal.server.logs import WorkerLine
 
 
 def logs(
@@ -68,8 +51,8 @@ def logs(
 
     following = new_lines(path) if follow else iter(())
     try:
-        wanted = selected.has if selected else lambda _: True
-        lines = last_lines(path, number, wanted)
+        is_selected = selected.has if selected else lambda _: True
+        lines = last_lines(path, number, is_selected)
         if selected is not None and not lines and number and not follow:
             raise _no_output(selected, last_lines(path, 1_000_000, lambda _: True))
         for line in lines:
@@ -88,7 +71,7 @@ class _Selection:
         self._served = served
 
     def has(self, line: str) -> bool:
-        parsed = WorkerLine.parse(line)
+        parsed = _parse(line)
         return parsed is not None and self._has_key(parsed.key)
 
     def _has_key(self, key: str) -> bool:
@@ -114,14 +97,14 @@ def _keys_of(model: str) -> set[tuple[str, str]]:
 
 
 def _no_output(selected: _Selection, lines: Iterable[str]) -> VestalError:
-    parsed = filter(None, map(WorkerLine.parse, lines))
+    parsed = filter(None, map(_parse, lines))
     names = sorted({line.key.rpartition("_")[0] for line in parsed})
     known = f"the log has lines of {', '.join(names)}" if names else "the log is empty"
     return UsageError(f"no worker of {selected.name} has printed anything; {known}")
 
 
 def _print(line: str, as_json: bool, *, by_worker: bool) -> None:
-    parsed = WorkerLine.parse(line) if by_worker else None
+    parsed = _parse(line) if by_worker else None
     if as_json:
         print(json.dumps(parsed._asdict() if parsed else {"text": line}, ensure_ascii=False))
         return
@@ -130,3 +113,9 @@ def _print(line: str, as_json: bool, *, by_worker: bool) -> None:
         return
     place = f"{parsed.time.partition('T')[2] or parsed.time} {parsed.key} {parsed.worker}  "
     out.print(Text.assemble((place, "dim"), parsed.text), soft_wrap=True)
+
+
+def _parse(line: str) -> WorkerLine | None:
+    from vestal.server.logs import WorkerLine  # needs the extra `serve`
+
+    return WorkerLine.parse(line)

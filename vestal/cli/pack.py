@@ -78,7 +78,8 @@ def pack(
             "with --sample FILE.",
             soft_wrap=True,
         )
-    out.print(f"Next: vestal serve {packed.archive.stem}", style="dim")
+    command = "register" if project.ready_file.exists() else "serve"  # a server runs here
+    out.print(f"Next: vestal {command} {packed.archive.stem}", style="dim")
 
 
 def _summary(entry: Mapping[str, Any]) -> str:

@@ -43,11 +43,11 @@ class Autoscaler:
         history.append(load_sample(time.monotonic(), description, window))
         ready = len(description.ready_workers)
         delay = description.max_batch_delay / 1000
-        wanted = decide(list(history), workers, running, ready, delay, self._policy)
-        if wanted is None or wanted == running:
+        number = decide(list(history), workers, running, ready, delay, self._policy)
+        if number is None or number == running:
             return None
         return Scale(
-            *key, why=_why(history[-1], wanted > running), workers=wanted, workers_before=running
+            *key, why=_why(history[-1], number > running), workers=number, workers_before=running
         )
 
     def keep_only(self, model: str, versions: Collection[str]) -> None:

@@ -56,7 +56,7 @@ class Loop:
         self.ended = threading.Event()
         self._complaint = ""
         self._stopped = threading.Event()
-        self._upkeep = Upkeep(fleet.management, fleet.judge.window, fleet.report)
+        self._upkeep = Upkeep(fleet.client, fleet.management, fleet.judge.window, fleet.report)
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:

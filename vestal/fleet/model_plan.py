@@ -58,7 +58,7 @@ class ModelPlan:
         return self._state.settling and self._default not in (None, self._state.serving)
 
     @cached_property
-    def _wanted(self) -> Mapping[str, VersionTarget]:
+    def _desired_versions(self) -> Mapping[str, VersionTarget]:
         """The desired versions that were not rejected."""
         versions = {} if self.target is None else self.target.versions
         return {name: each for name, each in versions.items() if name not in self._state.rejected}
@@ -81,7 +81,10 @@ class ModelPlan:
 
     def _repair(self, target: ModelTarget) -> Found:
         for version, found in self._state.versions.items():
-            needed = version in self._wanted or version in (self._default, self._state.serving)
+            needed = version in self._desired_versions or version in (
+                self._default,
+                self._state.serving,
+            )
             if needed and (found.given_up or not found.workers):
                 bounds = self._bounds(version, target)
                 workers = min(max(found.workers, bounds.min), bounds.max)
@@ -109,7 +112,10 @@ class ModelPlan:
             return state.serving
         if target.default not in state.rejected:
             return None
-        return next((v for v in self._wanted if v in state.versions and self._is_verified(v)), None)
+        return next(
+            (v for v in self._desired_versions if v in state.versions and self._is_verified(v)),
+            None,
+        )
 
     def _fallback_target(self, version: str, target: ModelTarget) -> VersionTarget:
         found = self._state.versions.get(version)
@@ -125,14 +131,19 @@ class ModelPlan:
         if self._settling:
             return
         only = len(self._state.versions) == 1
-        needed = {*self._wanted, self._default}
+        needed = {*self._desired_versions, self._default}
         for version, found in sorted(self._state.versions.items()):
             # A bad version that serves is better than none.
             removable = version != self._default or (only and not found.verified)
-            wanted = self._wanted.get(version)
+            version_target = self._desired_versions.get(version)
             if version in self._state.rejected and removable:
                 yield self._remove(version, "it was rejected")
-            elif wanted and found.sha256 != wanted.sha256 and not found.verified and removable:
+            elif (
+                version_target
+                and found.sha256 != version_target.sha256
+                and not found.verified
+                and removable
+            ):
                 yield self._remove(version, "its archive has changed since it was registered")
             elif version not in needed and not self._is_kept(version, target):
                 yield self._remove(version, "it is not desired any more")
@@ -164,24 +175,25 @@ class ModelPlan:
             yield Settle(self.name, version, why, previous=old)
 
     def _bring_others(self, target: ModelTarget) -> Found:
-        for version, wanted in target.versions.items():
+        for version, version_target in target.versions.items():
             if version == target.default:
                 continue
             if version in self._state.rejected:
                 yield self._rejected(version)
             else:
-                yield from self._bring(version, wanted, "served in addition to the default")
+                yield from self._bring(version, version_target, "served in addition to the default")
 
-    def _bring(self, version: str, wanted: VersionTarget, why: str) -> Brought:
+    def _bring(self, version: str, version_target: VersionTarget, why: str) -> Brought:
         found = self._state.versions.get(version)
         if found is None:
-            yield from self._register(version, wanted, why)
-        elif found.sha256 != wanted.sha256:
+            yield from self._register(version, version_target, why)
+        elif found.sha256 != version_target.sha256:
             yield Problem(
                 self.name,
                 version,
                 f"version {version} runs from an archive with sha256 {found.sha256}, and "
-                f"{wanted.archive} now has {wanted.sha256}. Pack it as another version",
+                f"{version_target.archive} now has {version_target.sha256}. Pack it as another "
+                "version",
             )
         elif not found.verified:
             yield Verify(self.name, version, "its predictions must be as expected before it serves")
@@ -189,17 +201,17 @@ class ModelPlan:
             return True
         return False
 
-    def _register(self, version: str, wanted: VersionTarget, why: str) -> Found:
-        workers = wanted.workers.min
-        footprint = self.actual.footprints.get(wanted.sha256)
+    def _register(self, version: str, version_target: VersionTarget, why: str) -> Found:
+        workers = version_target.workers.min
+        footprint = self.actual.footprints.get(version_target.sha256)
         memory = None if footprint is None else footprint * workers
         step = Register(
             self.name,
             version,
             why,
             memory,
-            archive=wanted.archive,
-            sha256=wanted.sha256,
+            archive=version_target.archive,
+            sha256=version_target.sha256,
             workers=workers,
         )
         lacking = describe_lack(memory, workers, self.actual.memory_free)
@@ -214,13 +226,13 @@ class ModelPlan:
         found = self._state.versions.get(previous.version) if previous else None
         if previous is None or found is None or self._settling:
             return False
-        needed = {*self._wanted, self._default, self._state.serving}
+        needed = {*self._desired_versions, self._default, self._state.serving}
         room = self.actual.memory_free + found.memory
         return previous.version not in needed and room >= memory
 
     def _scale(self, target: ModelTarget) -> Found:
-        for version, wanted in self._wanted.items():
-            found, bounds = self._state.versions.get(version), wanted.workers
+        for version, version_target in self._desired_versions.items():
+            found, bounds = self._state.versions.get(version), version_target.workers
             if found and found.workers < bounds.min:
                 yield from self._scale_to(version, bounds.min, f"at least {bounds.min} desired")
             elif found and found.workers > bounds.max:

@@ -36,11 +36,11 @@ def plan(desired: Desired, actual: Actual) -> Plan:
     come last. The keeper works on several models at the same time: the order is only that in which
     memory is given to them.
     """
-    unwanted = sorted(actual.models.keys() - desired.models.keys())
-    wanted = sorted(desired.models, key=lambda name: not desired.models[name].required)
+    removed = sorted(actual.models.keys() - desired.models.keys())
+    kept = sorted(desired.models, key=lambda name: not desired.models[name].required)
     steps: list[Step] = []
     problems: list[Problem] = []
-    for name in [*unwanted, *wanted]:
+    for name in [*removed, *kept]:
         part, actual = _unfold(name, desired.models.get(name), actual)
         steps += part.steps
         problems += part.problems

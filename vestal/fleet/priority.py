@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.1
 def is_reversible() -> bool:
     """Whether this process may set the policy, and set the normal policy again.
 
-    The latter needs CAP_SYS_NICE or a limit `RLIMIT_NICE` of 20 (systemd: `LimitNICE=0`).
+    The latter needs CAP_SYS_NICE or a limit `RLIMIT_NICE` of 20 (systemd: `LimitNICE=+0`).
     """
     if not hasattr(os, "SCHED_IDLE"):
         return False

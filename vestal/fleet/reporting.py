@@ -48,20 +48,18 @@ def model_status(
         _version_status(name, version, each, target, state, observed, traffic)
         for version, each in state.versions.items()
     ]
-    wanted = {} if target is None else target.versions
-    missing = [v for v in {**wanted, **state.rejected} if v not in state.versions]
-    for version in missing:
-        rejected = state.rejected.get(version)
-        if version not in wanted:
+    for version, version_target in ({} if target is None else target.versions).items():
+        if version in state.versions:
             continue
+        rejected = state.rejected.get(version)
         versions.append(
             VersionStatus(
                 version=version,
-                archive=wanted[version].archive,
+                archive=version_target.archive,
                 state="rejected" if rejected else "starting",
                 reason=rejected,
                 workers=WorkerCounts(
-                    desired=wanted[version].workers.min, ready=0, starting=0, given_up=0
+                    desired=version_target.workers.min, ready=0, starting=0, given_up=0
                 ),
             )
         )

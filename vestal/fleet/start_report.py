@@ -8,7 +8,7 @@ from vestal.errors import VestalError
 from vestal.fleet.initial import Initial
 from vestal.fleet.keeper import Keeper
 from vestal.fleet.status import EventKind
-from vestal.fleet.steps import Register, Step, Verify
+from vestal.fleet.steps import Problem, Register, Step, Verify
 from vestal.server.spec import FailedArchive, no_archive_error
 
 _POLL_SECONDS = 0.2
@@ -23,6 +23,7 @@ class StartReport:
 
     def __init__(self, initial: Initial, on_event: Callable[[str], None], *, strict: bool) -> None:
         self._initial, self._on_event, self._strict = initial, on_event, strict
+        self._of_the_only_archive: str | None = None
         for each in initial.failed:
             if strict:
                 raise each.error
@@ -33,9 +34,7 @@ class StartReport:
         if not keeper.starting:
             self._on_event(text)
         elif kind == "failed" and step is not None:
-            if not self._strict:
-                error = keeper.failures[step.model, step.version]
-                self._on_event(f"{self._archive(step.model, step.version)} is not served: {error}")
+            self._print_failure(step, keeper.failures[step.model, step.version])
         elif (kind, type(step)) in {("started", Register), ("done", Verify)} or kind == "note":
             self._on_event(text)
 
@@ -53,8 +52,7 @@ class StartReport:
             key = problem.model, problem.version
             if key not in failures:
                 failures[key] = VestalError(f"{problem.model} {problem.version}: {problem.reason}")
-                if not self._strict:
-                    self._on_event(f"{self._archive(*key)} is not served: {failures[key]}")
+                self._print_failure(problem, failures[key])
         if self._strict:
             for error in failures.values():
                 raise error
@@ -62,7 +60,20 @@ class StartReport:
         failed = [*self._initial.failed, *failed]
         if not keeper.observed and self._initial.desired.models:
             raise no_archive_error(failed)
+        if self._of_the_only_archive is not None:  # an earlier version serves
+            self._on_event(self._of_the_only_archive)
         return failed
+
+    def _print_failure(self, failed: Step | Problem, error: VestalError) -> None:
+        """Print why an archive is not served; the only one at the end, unless it is raised."""
+        if self._strict:
+            return
+        text = f"{self._archive(failed.model, failed.version)} is not served: {error}"
+        models = self._initial.desired.models.values()
+        if sum(len(model.versions) for model in models) + len(self._initial.failed) == 1:
+            self._of_the_only_archive = text
+        else:
+            self._on_event(text)
 
     def _archive(self, name: str, version: str) -> str:
         target = self._initial.desired.models.get(name)

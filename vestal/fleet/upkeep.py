@@ -6,9 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-import requests
-
-from vestal.client import ModelDescription
+from vestal.client import Client, ClientError, DeadlineExceeded, ModelDescription
 from vestal.fleet.actual import Actual
 from vestal.fleet.autoscaling import Autoscaler
 from vestal.fleet.capacity import describe_lack, format_bytes
@@ -32,6 +30,7 @@ class Upkeep:
     """Looks after the versions that run as desired.
 
     Args:
+        client: without retries.
         window: returns a version's traffic.
         report: receives events: kind, and a sentence that names the version.
         stuck_seconds: time after which a worker that does nothing is stuck.
@@ -40,32 +39,31 @@ class Upkeep:
 
     def __init__(
         self,
+        client: Client,
         management: Management,
         window: Callable[[str, str], Window],
         report: Callable[[EventKind, str], None],
         stuck_seconds: float = STUCK_SECONDS,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self._management = management
+        self._client, self._management = client, management
         self._window, self._report = window, report
         self._stuck_seconds, self._check_seconds = stuck_seconds, check_seconds
         self._autoscaler = Autoscaler()
         self._lacking: set[Version] = set()
         self._checks: dict[Version, threading.Thread] = {}
         self._checked: dict[Version, float] = {}
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy: the server is on this machine
 
     def step(
         self, target: ModelTarget, versions: Mapping[str, ModelDescription], actual: Actual
     ) -> Scale | None:
         """Return the next change of the number of workers of a model; call it once a second."""
         steps = []
-        for version, wanted in target.versions.items():
+        for version, version_target in target.versions.items():
             if version in versions:
                 description = versions[version]
                 window = self._window(description.name, version)
-                steps.append(self._autoscaler.step(wanted.workers, description, window))
+                steps.append(self._autoscaler.step(version_target.workers, description, window))
                 self._autoscaler.keep_only(description.name, versions)
         return next((step for step in steps if step and self._fits(step, target, actual)), None)
 
@@ -86,16 +84,16 @@ class Upkeep:
         """Begin to check the workers of a model's versions if it is time; returns at once."""
         for version, description in versions.items():
             key = description.name, version
-            wanted = target.versions.get(version)
+            version_target = target.versions.get(version)
             running = self._checks.get(key)
-            if wanted is None or not description.ready or (running and running.is_alive()):
+            if version_target is None or not description.ready or (running and running.is_alive()):
                 continue
             if time.monotonic() - self._checked.get(key, 0.0) < self._check_seconds:
                 continue
             self._checked[key] = time.monotonic()
             self._checks[key] = threading.Thread(
                 target=self._check,
-                args=(description, wanted.memory_limit),
+                args=(description, version_target.memory_limit),
                 name=f"vestal-check-{description.name}",
                 daemon=True,
             )
@@ -128,13 +126,10 @@ class Upkeep:
             return  # one at a time
 
     def _probe(self, model: str, version: str, seconds: float) -> bool:
-        token = self._management.token()
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        url = f"{self._management.url}/models/{model}/{version}?customized=true"
         try:
-            self._session.get(url, headers=headers, timeout=seconds)
-        except requests.Timeout:
+            self._client.describe(model, version, customized=True, timeout=seconds)
+        except DeadlineExceeded:
             return False
-        except requests.RequestException:
-            return True  # TorchServe has ended
+        except ClientError:
+            return True  # the worker has sent an error, or TorchServe has ended
         return True

@@ -8,15 +8,34 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 TAIL = 20
 """Lines of a log in a message."""
 _THREAD = r"(W-\d+-(\S+)) org\.pytorch\.serve\.wlm\.WorkerThread - "
 _RETRY = re.compile(_THREAD + "Retry worker")
 _RECOVERY = re.compile(_THREAD + "(Retry worker|Connecting to|Auto recovery failed again)")
-_WORKER = re.compile(r"\S+ \[\w+ *\] (W-\d+-(\S+))-(?:stdout|stderr) MODEL_LOG - (.*)")
+_WORKER = re.compile(
+    r"(?P<time>\S+) \[\w+ *\] (?P<worker>W-\d+)-(?P<key>\S+)-(?:stdout|stderr) "
+    r"MODEL_LOG - (?P<text>.*)"
+)
 _BIND = re.compile(r"Failed to bind to address:? \S*:(\d+)")
 _TRACEBACK = "Traceback (most recent call last):"
+
+
+class WorkerLine(NamedTuple):
+    """A line that a worker printed. `key`: its version in TorchServe's logs (`mnist_1.0`)."""
+
+    time: str
+    key: str
+    worker: str
+    text: str
+
+    @classmethod
+    def parse(cls, line: str) -> WorkerLine | None:
+        """Return None for any other line."""
+        found = _WORKER.match(line)
+        return found and cls(found["time"], found["key"], found["worker"], found["text"])
 
 
 @dataclass(frozen=True)
@@ -92,11 +111,11 @@ class Logs:
 
     def worker_lines(self, version: str, workers: Collection[str] | None = None) -> list[str]:
         """Return the output of a version's workers (`mnist_1.0`), or of those with these ids."""
-        found = (match for line in self.lines(self.workers) if (match := _WORKER.match(line)))
+        parsed = filter(None, map(WorkerLine.parse, self.lines(self.workers)))
         return [
-            line[3]
-            for line in found
-            if line[2] == version and (workers is None or _id(line[1]) in workers)
+            line.text
+            for line in parsed
+            if line.key == version and (workers is None or _id(line.worker) in workers)
         ]
 
     def unbound_port(self) -> int | None:
