@@ -38,8 +38,8 @@ load: $(STAMP)  ## run a short load test of the demo's model; report in demo/loa
 # processes keep two cores busy, because many tests wait for a server.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(if $(CI),--durations=25)
 
-quick: lint type  ## run lint, type checks and the unit tests that need no process and no training
-	@$(PYTEST) -m "not slow and not heavy" tests/unit
+quick: lint type  ## run lint, type checks and the unit tests that need no process, training or waiting
+	@$(PYTEST) -m "not slow and not heavy" --hypothesis-profile=quick tests/unit
 
 test: lint type docs  ## run lint, type checks, all tests but the slow ones, and build the site
 	@$(PYTEST) -m "not slow"

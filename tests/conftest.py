@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
@@ -19,6 +20,7 @@ from vestal.project import Project
 os.environ.update(
     passive_wait_variables(os.environ)
 )  # as the commands do, before torch is imported
+settings.register_profile("quick", max_examples=20)
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {

@@ -15,6 +15,8 @@ from operator_project import serving_yaml, versions
 
 from vestal.fleet.status import PlanReport
 
+pytestmark = pytest.mark.heavy
+
 
 def test_apply_prints_the_plan_and_each_step_and_the_outcome(cli, keeper, tmp_path):
     serving_yaml(tmp_path, "2.0")

@@ -32,6 +32,8 @@ from vestal.client.retry_state import RetryState
 from vestal.client.settings import Addresses
 from vestal.client.tokens import NoToken
 
+pytestmark = pytest.mark.heavy
+
 
 @both
 @pytest.mark.parametrize(

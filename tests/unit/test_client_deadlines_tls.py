@@ -24,6 +24,8 @@ from urllib3 import HTTPConnectionPool, PoolManager
 from vestal import Client, ConnectionFailed
 from vestal.client.sockets import DeadlineSocket
 
+pytestmark = pytest.mark.heavy
+
 
 @both
 def test_tls_obeys_the_deadline(

@@ -12,6 +12,8 @@ from client_wire import error
 
 from vestal import Client, DeadlineExceeded
 
+pytestmark = pytest.mark.heavy
+
 DELETED = "DELETE /models/m/1.0"
 
 

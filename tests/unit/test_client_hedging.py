@@ -24,6 +24,8 @@ from vestal.client import hedging
 from vestal.client.flow import Outcome
 from vestal.client.prediction import Prediction
 
+pytestmark = pytest.mark.heavy
+
 FIRST, SECOND, THIRD = http(body="first"), http(body="second"), http(body="third")
 
 

@@ -17,6 +17,8 @@ from vestal import AsyncClient, Client, UsageError
 from vestal.client import hedging
 from vestal.client.retry_state import RetryState
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from vestal.client.flow import HTTPRequest, HTTPResponse, Outcome, TransportFail
 from vestal.client.reachability import ConnectionTracker, ReachedAddresses
 from vestal.configuration.ports import free_ports
 
+pytestmark = pytest.mark.heavy
+
 REFUSED = TransportFailure("connecting", ConnectionRefusedError("refused"), sent=False)
 
 

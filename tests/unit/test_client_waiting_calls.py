@@ -14,6 +14,8 @@ from vestal import Client, DeadlineExceeded
 from vestal.client.retry_state import FLOOR, RetryBudget
 from vestal.client.waiting_calls import WaitingCalls
 
+pytestmark = pytest.mark.heavy
+
 M = ("m", None)
 
 

@@ -58,6 +58,7 @@ def test_a_training_starts_from_a_checkpoint_of_another_class_count(tmp_path):
     assert module.fc.out_features == 2
 
 
+@pytest.mark.heavy
 def test_a_training_starts_from_a_run_or_a_name_of_the_recipe(trained_project):
     recipe = load_recipe(trained_project, "mnist")
     state, source = read_weights(trained_project, recipe, "mnist")
@@ -70,6 +71,7 @@ def test_a_training_starts_from_a_run_or_a_name_of_the_recipe(trained_project):
     assert len(state["fc.bias"]) == 1000
 
 
+@pytest.mark.heavy
 def test_initial_weights_are_pinned_to_paths(trained_project, tmp_path):
     recipe = load_recipe(trained_project, "resnet18")
     (tmp_path / "w.pth").touch()
@@ -92,6 +94,7 @@ def test_a_file_without_weights_is_refused_with_one_sentence(tmp_path):
         read_weights(Project(tmp_path), recipe, str(tmp_path / "w.pth"))
 
 
+@pytest.mark.heavy
 def test_a_folder_with_the_name_of_a_model_is_not_a_run(trained_project, monkeypatch, tmp_path):
     (tmp_path / "mnist").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -121,6 +124,7 @@ def test_imagenets_weights_are_never_unpickled(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.heavy
 def test_a_run_without_a_state_dict_is_refused(trained_project):
     run = replace(find_run(trained_project, "mnist"), artifacts=["model.onnx"])
     with pytest.raises(UsageError, match=r"holds model\.onnx: initial weights must be a state"):

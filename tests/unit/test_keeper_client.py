@@ -22,6 +22,8 @@ from vestal.fleet.keeper_client import Conflict, KeeperClient, KeeperLost
 from vestal.fleet.keeper_token import token_file
 from vestal.project import Phase, Project, ReadyFile
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def project(tmp_path):

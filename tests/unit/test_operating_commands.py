@@ -19,6 +19,8 @@ from vestal.errors import VestalError
 from vestal.fleet.desired import Desired
 from vestal.fleet.status import Traffic
 
+pytestmark = pytest.mark.heavy
+
 
 def test_status_shows_versions_traffic_and_problems(cli, keeper):
     shown = keeper.status()

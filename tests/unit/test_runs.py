@@ -40,6 +40,7 @@ def test_the_error_about_an_unfinished_run_names_the_missing_file(project):
         Run.read(project.root)
 
 
+@pytest.mark.heavy
 def test_a_broken_record_is_named(trained_project, tmp_path):
     import shutil
 

@@ -241,7 +241,8 @@ class ModelPlan:
     def _scale_to(self, version: str, workers: int, why: str) -> Found:
         found = self._state.versions[version]
         memory = self._scaled_memory(found, workers)
-        started = max(1, workers - found.ready)
+        # While workers are removed, more are ready than TorchServe wants.
+        started = max(1, workers - min(found.ready, found.workers))
         lacking = describe_lack(memory, started, self.actual.memory_free)
         if lacking:
             yield Problem(self.name, version, lacking)
