@@ -2,11 +2,12 @@
 
     python -m benchmarks.swaps                  # mnist and resnet18, 50 swaps each: 40 minutes
     python -m benchmarks.swaps mnist --swaps 5  # a short form
-    python -m benchmarks.swaps mnist --naive    # TorchServe's own procedure instead
+    python -m benchmarks.swaps mnist --side naive
 
 The load is 25 % of the saturation that is measured first, Poisson arrivals, plain httpx without
 retries. A swap lasts from the change of the desired state to the end of the keeper's work, with two
-workers per version. `--naive`: register, set-default and unregister, as TorchServe documents it.
+workers per version. The sides: `keeper`; `normal-priority`, the keeper whose starting workers do
+not yield to the others; `naive`: register, set-default and unregister, as TorchServe documents it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ SATURATION_SECONDS = 10.0
 PAUSE_SECONDS = 2.0
 START_SECONDS = 300.0
 CONNECTIONS = 32
+SIDES = ("keeper", "normal-priority", "naive")
+NORMAL_PRIORITY = """\
+from vestal.fleet import priority
+priority.is_reversible = lambda: False
+from vestal.cli import main
+main()
+"""
 SERVING = """\
 models:
   {model}:
@@ -67,9 +75,10 @@ def prepare(project: Project, model: str) -> bytes:
 
 
 @contextlib.contextmanager
-def serve(project: Project) -> Iterator[None]:
+def serve(project: Project, side: str) -> Iterator[None]:
     """Run `vestal serve` with the project's serving.yaml."""
-    command = [sys.executable, "-m", "vestal", "serve", "--port", "0"]
+    program = ["-c", NORMAL_PRIORITY] if side == "normal-priority" else ["-m", "vestal"]
+    command = [sys.executable, *program, "serve", "--port", "0"]
     with (project.root / "serve.log").open("w") as log:
         process = subprocess.Popen(command, cwd=project.root, stdout=log, stderr=log)
     try:
@@ -104,8 +113,12 @@ async def saturate(project: Project, model: str, body: bytes) -> float:
     return done / SATURATION_SECONDS
 
 
-def swap(project: Project, model: str, version: str) -> str:
-    """Change the default version; return the outcome when the keeper is done."""
+def swap(project: Project, model: str, version: str, on_step: Callable[[str], None]) -> str:
+    """Change the default version; return the outcome when the keeper is done.
+
+    Args:
+        on_step: called with the name of each step that begins.
+    """
     keeper = KeeperClient(project)
     base, desired = keeper.desired()
     target = desired.models[model]
@@ -131,16 +144,23 @@ def swap(project: Project, model: str, version: str) -> str:
             )
         for event in keeper.events(after, 5):
             after = event.number
+            if event.revision != number:
+                continue
+            if event.kind == "started":
+                on_step(str(event.step))
             if event.kind in ("converged", "rejected"):
                 break
 
 
-def naive(project: Project, model: str, version: str) -> str:
+def naive(project: Project, model: str, version: str, on_step: Callable[[str], None]) -> str:
     """Swap as TorchServe documents it: register, set-default, unregister."""
     (old,) = {*VERSIONS} - {version}
     with Client(_urls(project)["url"], **_urls(project)["more"], timeout=120) as client:
+        on_step("register")
         client.register(f"{model}-{version}.mar", model=model, workers=2)
+        on_step("switch")
         client.set_default(model, version)
+        on_step("remove")
         client.unregister(model, old, drain=False)
     return "done"
 
@@ -155,22 +175,26 @@ def _urls(project: Project) -> dict[str, Any]:
     return {"url": ready.inference, "more": more}
 
 
-def measure(model: str, swaps: int, *, by_hand: bool) -> tuple[dict[str, Any], list[Row]]:
+def measure(model: str, swaps: int, side: str) -> tuple[dict[str, Any], list[Row]]:
     """Run the baseline and the swaps; return the summary and all rows."""
     with tempfile.TemporaryDirectory(prefix="vs-") as folder:
         project = Project(Path(folder) / "project")
         project.root.mkdir()
         body = prepare(project, model)
-        with serve(project):
+        with serve(project, side):
             answers = {version: _answer(project, model, version, body) for version in VERSIONS[:1]}
             saturation = asyncio.run(saturate(project, model, body))
             outcomes, seconds = [], []
             with OpenLoad(project, model, body, SHARE * saturation, seed=0) as load:
                 time.sleep(BASELINE_SECONDS)
                 for number, version in zip(range(swaps), itertools.cycle(reversed(VERSIONS))):
-                    load.phase = f"swap {number}"
+
+                    def on_step(step: str) -> None:
+                        load.phase = f"swap {number} {step}"  # noqa: B023
+
                     began = time.monotonic()
-                    outcomes.append((naive if by_hand else swap)(project, model, version))
+                    change = naive if side == "naive" else swap
+                    outcomes.append(change(project, model, version, on_step))
                     seconds.append(time.monotonic() - began)
                     answers.setdefault(version, _answer(project, model, version, body))
                     load.phase = "between"
@@ -203,6 +227,9 @@ def summary(
     during = [row for row in rows if row.phase.startswith("swap")]
     wrong = sum(row.status == 200 and not _is_right(row, answers) for row in rows)
     p99 = [quantile(part, 0.99) for part in (baseline, during)]
+    steps: dict[str, list[Row]] = {}
+    for row in during:
+        steps.setdefault(row.phase.split()[-1], []).append(row)
     return {
         "model": model,
         "swaps": len(outcomes),
@@ -218,6 +245,9 @@ def summary(
         "p50_ms": [round(1000 * quantile(part, 0.5), 1) for part in (baseline, during)],
         "p99_ms": [round(1000 * each, 1) for each in p99],
         "p99_ratio": round(p99[1] / p99[0], 2),
+        "p99_ms_by_step": {
+            step: [len(part), round(1000 * quantile(part, 0.99), 1)] for step, part in steps.items()
+        },
         "machine": f"{os.cpu_count()} cores, load before {os.getloadavg()[1]:.1f}",
     }
 
@@ -226,19 +256,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["mnist", "resnet18"])
     parser.add_argument("--swaps", type=int, default=50)
-    parser.add_argument("--naive", action="store_true", help="as TorchServe documents it")
+    parser.add_argument("--side", choices=SIDES, default="keeper")
     arguments = parser.parse_args()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     bad = 0
     for model in arguments.models:
-        result, rows = measure(model, arguments.swaps, by_hand=arguments.naive)
+        result, rows = measure(model, arguments.swaps, arguments.side)
         print(json.dumps(result), flush=True)
         RESULTS.mkdir(exist_ok=True)
-        kind = "naive" if arguments.naive else "keeper"
-        file = RESULTS / f"swaps-{model}-{kind}-{stamp}"
+        file = RESULTS / f"swaps-{model}-{arguments.side}-{stamp}"
         file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
         write(file.with_suffix(".csv.gz"), rows)
-        if not arguments.naive:
+        if arguments.side != "naive":
             bad += bool(result["failed"] or result["hung"] or result["wrong"])
     return 1 if bad else 0
 
