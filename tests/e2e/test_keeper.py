@@ -14,7 +14,7 @@ import pytest
 from serving import ECHO, START_SECONDS, archive, until
 
 from vestal import Client
-from vestal.fleet.desired import Desired, ModelTarget, SwapPolicy
+from vestal.fleet.desired import Desired, ModelTarget, SwapPolicy, Workers
 from vestal.fleet.resolving import version_target
 from vestal.fleet.server import Server
 from vestal.fleet.status import Revision, Source
@@ -139,6 +139,19 @@ def test_a_swap_under_a_stream_of_requests_loses_none(served: Served) -> None:
     assert stream.versions == sorted(stream.versions)
     assert served.versions() == [("2.0", True)]
     assert served.keeper.plan(served.keeper.desired()).steps == []
+
+
+def test_a_version_has_all_its_workers_before_it_serves(served: Served) -> None:
+    """Although `minWorkers` of its model-config.yaml is 1."""
+    served.pack("2.1")
+    file = served.project.model_store / "echo-2.1.mar"
+    target = version_target(file).model_copy(update={"workers": Workers(min=2, max=2)})
+    swap = SwapPolicy(settle_seconds=0)
+    model = ModelTarget(default="2.1", versions={"2.1": target}, swap=swap)
+    assert served.apply(served.keeper.desired().models | {"echo": model}).outcome == "done"
+    texts = [each.text for each in served.keeper.events(0, 0) if each.version == "2.1"]
+    assert "echo 2.1: 2 workers are READY" in texts
+    assert not any("scaling" in text for text in texts)
 
 
 def test_a_known_version_with_other_bytes_is_refused_with_both_digests(served: Served) -> None:

@@ -23,7 +23,7 @@ from vestal.fleet.loading import (
     wait_until_loaded,
 )
 from vestal.fleet.observing import CALL_SECONDS, observe_model
-from vestal.fleet.rescaling import scale
+from vestal.fleet.rescaling import scale, set_workers
 from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
 from vestal.fleet.work import Work
 
@@ -85,7 +85,11 @@ def _register(step: Register, work: Work) -> str:
     loading = work.loading(step)
     register(loading, step, archive)
     try:
-        description = wait_until_loaded(loading)
+        # minWorkers of model-config.yaml wins over the number in the request.
+        started = work.client.describe(step.model, step.version, timeout=CALL_SECONDS).min_workers
+        if started < step.workers:
+            set_workers(loading, step.workers)
+        description = wait_until_loaded(loading, step.workers)
     except Interrupted:
         raise
     except BaseException:

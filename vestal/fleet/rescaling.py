@@ -31,10 +31,10 @@ def scale(step: Scale, work: Work) -> str:
 
 def _add_workers(step: Scale, loading: Loading) -> None:
     try:
-        _set_workers(loading, step.workers)
+        set_workers(loading, step.workers)
         wait_until_loaded(loading, step.workers)
     except VersionFailed as error:
-        _set_workers(loading, step.workers_before)
+        set_workers(loading, step.workers_before)
         # The other workers of this version serve: it is not rejected.
         raise StepFailed(error.reason, str(error).splitlines()[1:]) from None
 
@@ -46,8 +46,8 @@ def _start_afresh(step: Scale, loading: Loading, work: Work) -> None:
     """
     if work.version(step).ready:
         _wait_for_quiet(step, work)
-    _set_workers(loading, 0)
-    _set_workers(loading, step.workers)
+    set_workers(loading, 0)
+    set_workers(loading, step.workers)
     try:
         wait_until_loaded(loading, step.workers)
     except VersionFailed as error:
@@ -92,7 +92,8 @@ def _remove_workers(step: Scale, loading: Loading, work: Work) -> None:
         time.sleep(_HOLD_POLL_SECONDS)
 
 
-def _set_workers(loading: Loading, workers: int) -> None:
+def set_workers(loading: Loading, workers: int) -> None:
+    """Change the number of workers; new ones start in the background."""
     loading.client.scale(
         loading.name, workers, loading.version, wait=False, timeout=loading.seconds_left()
     )
