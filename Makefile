@@ -35,17 +35,18 @@ load: $(STAMP)  ## run a short load test of the demo's model; report in demo/loa
 	@$(BIN)/python scripts/load.py
 
 # One thread per process: processes with several threads each would wait for each other. Three
-# processes keep two cores busy, because many tests wait for a server.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(if $(CI),--durations=25)
+# processes keep two cores busy, because many tests wait for a server. The longest files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--durations=25)
+TESTS  := tests/e2e tests/chaos tests/handlers tests/unit
 
 quick: lint type  ## run lint, type checks and the unit tests that need no process, training or waiting
 	@$(PYTEST) -m "not slow and not heavy" --hypothesis-profile=quick tests/unit
 
 test: lint type docs  ## run lint, type checks, all tests but the slow ones, and build the site
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow" $(TESTS)
 
 slow: $(STAMP)  ## run the slow tests: the wheel, the whole zoo, long chaos
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow $(TESTS)
 
 test-all: test slow  ## run all tests
 
@@ -96,9 +97,9 @@ bench-scale-down: $(STAMP)  ## count the requests lost when workers are removed;
 chaos-client: $(STAMP)  ## test the client with killed workers and servers, renewed keys and drains; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_chaos
 
-coverage: $(STAMP)  ## measure the line and branch coverage of the unit and handlers tests
+coverage: $(STAMP)  ## measure the line and branch coverage of `make test`, which must not fall
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile -m "not slow" tests/unit tests/handlers
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 3 --dist loadfile -m "not slow"
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@$(BIN)/coverage report --include='vestal/client/*' --fail-under=95
