@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client bench-scale-down chaos-client coverage lock wheel clean
+.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client bench-scale-down bench-restart chaos-client chaos-swap coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -96,6 +96,12 @@ bench-scale-down: $(STAMP)  ## count the requests lost when workers are removed;
 
 chaos-client: $(STAMP)  ## test the client with killed workers and servers, renewed keys and drains; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_chaos
+
+chaos-swap: $(STAMP)  ## swap versions while workers and servers are killed, for 10 minutes; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.chaos_swap
+
+bench-restart: $(STAMP)  ## time the restart of two models after kill -9; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.restart
 
 coverage: $(STAMP)  ## measure the line and branch coverage of `make test`, which must not fall
 	@$(BIN)/coverage erase

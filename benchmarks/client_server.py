@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -93,7 +94,7 @@ class Torchserve:
         self.project = Project(self.folder / "project")
         self.project.root.mkdir()
         self.project.config.write_text(SETTINGS.format(minutes=token_minutes))
-        self.port = _three_free_ports()
+        self.port = consecutive_ports(4)
         self._server: Server | None = None
 
     def pack(self, name: str, version: str = "1.0", **options: Any) -> str:
@@ -154,17 +155,16 @@ def kill_a_worker(client: Client, model: str) -> int | None:
     return None
 
 
-def _three_free_ports() -> int:
+def consecutive_ports(count: int) -> int:
+    """Return a free port whose successors are free, too: `count` ports altogether."""
     for _ in range(100):
         first = free_ports("127.0.0.1", 1)[0]
-        if first < 65000 and all(_free(first + n) for n in (1, 2)):
+        if first < 65000 and all(_free(first + n) for n in range(1, count)):
             return first
-    raise RuntimeError("no three free ports in a row")
+    raise RuntimeError(f"no {count} free ports in a row")
 
 
 def _free(port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

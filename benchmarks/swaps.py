@@ -60,17 +60,17 @@ SERVING = """\
 models:
   {model}:
     version: "1.0"
-    workers: 2
+    workers: {workers}
     settle_time: 2s
 """
 
 
-def prepare(project: Project, model: str) -> bytes:
+def prepare(project: Project, model: str, workers: int = 2) -> bytes:
     """Train and pack two versions; return the input."""
     for version, seed in zip(VERSIONS, (0, 1), strict=True):
         run = train(project, model, Settings(dataset="digits", epochs=1, seed=seed, device="cpu"))
         pack(project, model, version=version, weights=run.folder)
-    (project.root / "serving.yaml").write_text(SERVING.format(model=model))
+    (project.root / "serving.yaml").write_text(SERVING.format(model=model, workers=workers))
     return (project.runs / model / "1" / "sample" / "input.png").read_bytes()
 
 
@@ -113,12 +113,8 @@ async def saturate(project: Project, model: str, body: bytes) -> float:
     return done / SATURATION_SECONDS
 
 
-def swap(project: Project, model: str, version: str, on_step: Callable[[str], None]) -> str:
-    """Change the default version; return the outcome when the keeper is done.
-
-    Args:
-        on_step: called with the name of each step that begins.
-    """
+def begin_swap(project: Project, model: str, version: str) -> int:
+    """Change the default version; return the number of the revision."""
     keeper = KeeperClient(project)
     base, desired = keeper.desired()
     target = desired.models[model]
@@ -132,6 +128,18 @@ def swap(project: Project, model: str, version: str, on_step: Callable[[str], No
     source = Source(command="benchmarks.swaps", user=str(os.getuid()))
     desired = desired.model_copy(update={"models": {model: changed}})
     number = keeper.apply(desired, source, base).number
+    keeper.close()
+    return number
+
+
+def swap(project: Project, model: str, version: str, on_step: Callable[[str], None]) -> str:
+    """Change the default version; return the outcome when the keeper is done.
+
+    Args:
+        on_step: called with the name of each step that begins.
+    """
+    number = begin_swap(project, model, version)
+    keeper = KeeperClient(project)
     after = 0
     while True:
         (revision,) = [each for each in keeper.revisions() if each.number == number]
@@ -182,7 +190,7 @@ def measure(model: str, swaps: int, side: str) -> tuple[dict[str, Any], list[Row
         project.root.mkdir()
         body = prepare(project, model)
         with serve(project, side):
-            answers = {version: _answer(project, model, version, body) for version in VERSIONS[:1]}
+            answers = {VERSIONS[0]: answer_of(project, model, VERSIONS[0], body)}
             saturation = asyncio.run(saturate(project, model, body))
             outcomes, seconds = [], []
             with OpenLoad(project, model, body, SHARE * saturation, seed=0) as load:
@@ -196,19 +204,20 @@ def measure(model: str, swaps: int, side: str) -> tuple[dict[str, Any], list[Row
                     change = naive if side == "naive" else swap
                     outcomes.append(change(project, model, version, on_step))
                     seconds.append(time.monotonic() - began)
-                    answers.setdefault(version, _answer(project, model, version, body))
+                    answers.setdefault(version, answer_of(project, model, version, body))
                     load.phase = "between"
                     time.sleep(PAUSE_SECONDS)
     return summary(model, load.rows, saturation, outcomes, seconds, answers), load.rows
 
 
-def _answer(project: Project, model: str, version: str, body: bytes) -> Any:
+def answer_of(project: Project, model: str, version: str, body: bytes) -> Any:
+    """Return the prediction of a version that is served."""
     urls = _urls(project)
     with Client(urls["url"], **urls["more"]) as client:
         return client.predict(model, body, version=version).value
 
 
-def _is_right(row: Row, answers: dict[str, Any]) -> bool:
+def is_right(row: Row, answers: dict[str, Any]) -> bool:
     """Whether it is the answer of the version that it names; batches differ in the last digits."""
     expected = answers.get(row.version)
     return expected is not None and find_difference(expected, json.loads(row.answer)) is None
@@ -225,7 +234,7 @@ def summary(
     """Count what failed, and compare the latencies."""
     baseline = [row for row in rows if row.phase == "baseline"]
     during = [row for row in rows if row.phase.startswith("swap")]
-    wrong = sum(row.status == 200 and not _is_right(row, answers) for row in rows)
+    wrong = sum(row.status == 200 and not is_right(row, answers) for row in rows)
     p99 = [quantile(part, 0.99) for part in (baseline, during)]
     steps: dict[str, list[Row]] = {}
     for row in during:

@@ -1,131 +1,25 @@
-"""The keeper on a real server: swaps, versions that fail, repairs, changes by other clients."""
+"""The keeper on a real server: swaps, repairs, changes by other clients."""
 
 from __future__ import annotations
 
 import os
-import re
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from kept import TEST, Served, Stream, client_of, keeping
 from serving import ECHO, START_SECONDS, archive, until
 
-from vestal import Client
 from vestal.fleet.desired import Desired, ModelTarget, SwapPolicy, Workers
 from vestal.fleet.resolving import version_target
-from vestal.fleet.server import Server
-from vestal.fleet.status import Revision, Source
-from vestal.project import Project
-
-TEST = Source(command="test", user="pytest")
-
-
-class Served:
-    """A server with `echo` 1.0, and changes of what is desired."""
-
-    def __init__(self, server: Server, project: Project, client: Client) -> None:
-        self.server, self.project, self.client = server, project, client
-        self.keeper = server.keeper
-
-    def pack(self, version: str, handler: str = ECHO, answer: str | None = None) -> None:
-        answer = answer or version
-        sample = {"content_type": "x/y", "answer": {"length": 4, "version": answer}}
-        archive(self.project.model_store, "echo", handler, version, sample)
-
-    def swap(self, version: str, **policy: Any) -> Revision:
-        """Desire this version alone, and return the revision with its outcome."""
-        policy = {"ready_seconds": START_SECONDS, "settle_seconds": 2, **policy}
-        file = self.project.model_store / f"echo-{version}.mar"
-        target = ModelTarget(
-            default=version,
-            versions={version: version_target(file)},
-            swap=SwapPolicy(**policy),
-        )
-        return self.apply(self.keeper.desired().models | {"echo": target})
-
-    def apply(self, models: dict[str, ModelTarget]) -> Revision:
-        number = self.keeper.apply(Desired(models=models), TEST).number
-        return until(lambda: self._finished(number), START_SECONDS, "an outcome")
-
-    def _finished(self, number: int) -> Revision | None:
-        found = next(each for each in self.keeper.revisions() if each.number == number)
-        return found if found.outcome else None
-
-    def versions(self) -> list[tuple[str, bool]]:
-        return [(i.version, i.default) for i in self.client.models() if i.name == "echo"]
-
-
-class Stream(threading.Thread):
-    """Sends requests one after the other, and collects the versions that respond."""
-
-    def __init__(self, client: Client) -> None:
-        super().__init__()
-        self._client, self._ended = client, threading.Event()
-        self.versions: list[str] = []
-        self.errors: list[Exception] = []
-
-    def run(self) -> None:
-        while not self._ended.wait(0.02):
-            try:
-                self.versions.append(self._client.predict("echo", b"x")["version"])
-            except Exception as error:
-                self.errors.append(error)
-
-    def __enter__(self) -> Stream:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
-
-
-def client_of(server: Server, **options: Any) -> Client:
-    ready = server.ready
-    return Client(ready.inference, management=ready.management, key_file=ready.key_file, **options)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    project = Project(tmp_path_factory.mktemp("kept"))
-    sample = {"content_type": "x/y", "answer": {"length": 4, "version": "1.0"}}
-    archive(project.model_store, "echo", sample=sample)
-    with Server(project, ["echo-1.0.mar"], port=0) as server, client_of(server) as client:
-        yield Served(server, project, client)
-
-
-RAISES = f"raise ValueError('the weights are for another model')\n{ECHO}"
-DIES = ECHO.replace("    version =", "    import os; os._exit(1)\n    version =")
-SLOW = f"import time; time.sleep(600)\n{ECHO}"
-BAD = {
-    "does not load": (RAISES, {}, r"did not load: ValueError: the weights are for another model"),
-    "crashes": (DIES, {}, r"echo 9\.0 fails its sample input\.bin: .*Worker died"),
-    "answers wrongly": (ECHO.replace("len(body)", "9"), {}, r"answer\.length is 9, expected 4"),
-    "is never ready": (SLOW, {"ready_seconds": 3}, r"0 of 1 workers are READY after \d+ s"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_version_that_fails_is_rejected_and_the_old_one_is_untouched(
-    served: Served, name: str
-) -> None:
-    handler, policy, reason = BAD[name]
-    before, pid = served.versions(), served.client.describe("echo").workers[0].pid
-    (served.project.model_store / "echo-9.0.mar").unlink(missing_ok=True)
-    served.pack("9.0", handler)
-    with client_of(served.server, retries=0) as caller, Stream(caller) as stream:
-        revision = served.swap("9.0", **policy)
-    assert revision.outcome == "failed"
-    assert revision.reason is not None
-    assert re.search(reason, revision.reason), revision.reason
-    assert "\n" not in revision.reason
-    assert served.versions() == before
-    assert served.client.describe("echo").workers[0].pid == pid
-    assert stream.errors == []
-    assert served.keeper.ready() == (True, [])
+    with keeping(tmp_path_factory.mktemp("kept")) as served:
+        yield served
 
 
 def test_a_swap_under_a_stream_of_requests_loses_none(served: Served) -> None:
@@ -188,6 +82,39 @@ def test_changes_of_other_clients_are_adopted(served: Served) -> None:
     served.client.unregister("echo", before)
     until(lambda: desired() == ("5.0", {"5.0"}), START_SECONDS, "the removal")
     assert served.versions() == [("5.0", True)]
+
+
+WAITS = "import pathlib, time\n" + ECHO.replace(
+    "    return [json",
+    """    while b"wait" in bodies and not pathlib.Path({flag!r}).exists():
+        time.sleep(0.05)
+    return [json""",
+)
+
+
+def test_a_rollback_while_the_old_version_is_drained_takes_effect_at_once(
+    served: Served, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    served.pack("6.0", WAITS.replace("{flag!r}", repr(str(flag))))
+    served.pack("7.0")
+    assert served.swap("6.0").outcome == "done"
+    with (
+        client_of(served.server, retries=0, hedge=False) as caller,
+        ThreadPoolExecutor() as threads,
+    ):
+        slow = threads.submit(caller.predict, "echo", b"wait", timeout=START_SECONDS)
+        desired = served.keeper.desired()
+        served.keeper.apply(Desired(models=served.models("7.0")), TEST)
+        until(lambda: served.started("remove"), START_SECONDS, "the drain of 6.0")
+        assert ("6.0", False) in served.versions()
+        served.keeper.rollback("echo", TEST)
+        until(lambda: ("6.0", True) in served.versions(), START_SECONDS, "the rollback")
+        assert not slow.done()
+        flag.touch()
+        assert slow.result()["version"] == "6.0"
+    assert served.keeper.desired() == desired
+    until(lambda: served.versions() == [("6.0", True)], START_SECONDS, "the removal of 7.0")
 
 
 @pytest.mark.slow

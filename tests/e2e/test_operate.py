@@ -13,6 +13,10 @@ from serving import ECHO, END_SECONDS, START_SECONDS, archive, serving, until
 
 from vestal.project import ReadyFile
 
+NOWHERE = "http://127.0.0.1:9"
+PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), NOWHERE)
+"""Commands and servers run with a proxy in their environment that does not exist."""
+
 BROKEN = "raise ValueError('no weights')\n" + ECHO
 
 
@@ -29,7 +33,7 @@ def vestal(server, *arguments):
         text=True,
         check=False,
         timeout=START_SECONDS,
-        env={**os.environ, "TMPDIR": str(server.temp), "TEMP": str(server.temp)},
+        env={**os.environ, **PROXIES, "TMPDIR": str(server.temp), "TEMP": str(server.temp)},
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr

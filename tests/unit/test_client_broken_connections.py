@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -16,6 +17,7 @@ from vestal import (
     TooLarge,
     WorkerDied,
 )
+from vestal.client.sockets import DeadlineSocket
 
 
 @both
@@ -87,3 +89,19 @@ def test_a_response_before_the_end_of_the_upload_is_read(kind: type[Client]) -> 
         pytest.raises(TooLarge, match="too large"),
     ):
         client.predict("m", b"x" * 50_000_000)
+
+
+def test_a_connection_attempt_that_is_reset_is_a_failed_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by a server that ends at this moment; urllib3 ignores this error."""
+
+    def reset(*_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(DeadlineSocket, "connect", reset)
+    with (
+        Client("http://127.0.0.1:9", retries=0) as client,
+        pytest.raises(ConnectionFailed, match="Connection reset by peer"),
+    ):
+        client.predict("m", b"x")

@@ -25,6 +25,11 @@ def test_a_killed_server_is_reported_with_the_end_of_its_log(tmp_path):
     assert "starting TorchServe" in str(error)
 
 
+def test_a_server_that_was_stopped_is_no_failure_of_its_own(tmp_path):
+    lines = ["vestal: a line of an earlier server", "Stopped"]
+    assert str(_failure(0, lines, tmp_path)) == "the server was stopped before it was ready"
+
+
 def test_a_server_that_runs_already_keeps_its_log(tmp_path):
     project = Project(tmp_path)
     project.logs.mkdir(parents=True)

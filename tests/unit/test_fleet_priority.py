@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -62,13 +63,14 @@ def test_a_process_that_has_ended_is_ignored():
     priority.restore(ended.pid)
 
 
-def test_the_answer_is_that_of_the_kernel():
+@pytest.mark.parametrize("namespace", [False, True])
+def test_the_answer_is_that_of_the_kernel(namespace):
     """In a process that may not restore the policy, `is_reversible` is false."""
     code = """
-import os, resource
+import os, resource, sys
 from vestal.fleet import priority
 resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
-if os.getuid() == 0:
+if os.getuid() == 0 and "drop" in sys.argv:
     os.setuid(65534)
 expected = True
 try:
@@ -78,7 +80,15 @@ except PermissionError:
     expected = False
 print(expected, priority.is_reversible())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # In a user namespace, as in a rootless container, the process has every capability.
+    command = ["unshare", "--map-root-user"] if namespace else []
+    if namespace and (
+        not shutil.which("unshare")
+        or subprocess.run([*command, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("user namespaces cannot be created here")
+    command += [sys.executable, "-c", code, *([] if namespace else ["drop"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     expected, answer = done.stdout.split()
     assert answer == expected
 

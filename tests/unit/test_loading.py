@@ -10,8 +10,9 @@ from test_server_spec import archive
 
 from vestal.fleet.desired import Probe
 from vestal.fleet.failures import VersionFailed
-from vestal.fleet.loading import ProbeSample, check_archive
+from vestal.fleet.loading import check_archive
 from vestal.fleet.steps import Register
+from vestal.fleet.verifying import ProbeSample
 from vestal.mar.index import sha256_of
 
 

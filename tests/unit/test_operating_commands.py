@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from keeper_fake import FakeKeeper, desired, keeper_api, problem
@@ -18,6 +19,7 @@ from operator_project import serving_yaml, versions
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired
 from vestal.fleet.status import Traffic
+from vestal.project import Phase
 
 pytestmark = pytest.mark.heavy
 
@@ -221,6 +223,26 @@ def test_stop_waits_for_the_end_of_the_server(cli, project, tmp_path):
         code, out, _ = cli("stop")
     thread.join()
     assert (code, out, child.poll()) == (0, "Stopped\n", 1)
+
+
+def test_stop_waits_for_the_keeper_of_a_server_that_has_just_been_started(cli, project):
+    keeper = FakeKeeper(desired(mnist=["1.0"]))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        project.state.mkdir()
+        starting = Phase("starting", child.pid, time.time())
+        project.phase_file.write_text(json.dumps(starting._asdict()))
+
+        def listen() -> None:
+            with keeper_api(project, keeper, child.pid):
+                keeper.stopped.wait(10)
+                child.communicate()
+
+        timer = threading.Timer(0.5, listen)
+        timer.start()
+        code, out, err = cli("stop")
+        timer.join()
+    assert (code, out) == (0, "Stopped\n"), err
+    assert keeper.stopped.is_set()
 
 
 def test_stop_says_when_the_server_does_not_end(cli, keeper):

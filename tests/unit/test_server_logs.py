@@ -21,7 +21,7 @@ def test_versions_with_a_dead_worker_are_found(tmp_path):
         f"{TIME} [INFO ] W-9000-my_net_1.0 {WORKER} - Connecting to: /tmp/x/.ts.sock.9000",
         f"{TIME} [INFO ] W-9001-my_net_2.0 {WORKER} - Retry worker: 9001 in 1 seconds.",
     )
-    assert Logs(tmp_path, 0).dead_workers() == {("my_net_2.0", "9001")}
+    assert Logs(tmp_path, 0).deaths() == {("my_net_2.0", "9001"): 1}
 
 
 def test_the_output_of_one_version_is_selected(tmp_path):
@@ -46,20 +46,20 @@ def test_the_output_of_one_version_is_selected(tmp_path):
 def test_logs_of_the_previous_run_are_ignored(tmp_path):
     write(tmp_path, "ts_log.log", f"{TIME} [INFO ] W-9000-net_1.0 {WORKER} - Retry worker: 9000")
     os.utime(tmp_path / "ts_log.log", (100, 100))
-    assert Logs(tmp_path, 101).dead_workers() == set()
+    assert Logs(tmp_path, 101).deaths() == {}
 
 
 def test_lines_before_a_position_are_ignored_until_the_file_is_rotated(tmp_path):
     retry = f"{TIME} [INFO ] W-9000-net_1.0 {WORKER} - Retry worker: 9000 in 1 seconds."
     write(tmp_path, "ts_log.log", retry)
     logs = Logs(tmp_path, 0).from_now()
-    assert logs.dead_workers() == set()
+    assert logs.deaths() == {}
     with (tmp_path / "ts_log.log").open("a") as file:
         file.write(retry.replace("net_1.0", "net_2.0") + "\n")
-    assert logs.dead_workers() == {("net_2.0", "9000")}
+    assert logs.deaths() == {("net_2.0", "9000"): 1}
     (tmp_path / "ts_log.log").rename(tmp_path / "ts_log.1.log")
     write(tmp_path, "ts_log.log", retry.replace("net_1.0", "net_3.0"))
-    assert logs.dead_workers() == {("net_3.0", "9000")}
+    assert logs.deaths() == {("net_3.0", "9000"): 1}
 
 
 def test_workers_that_torchserve_has_given_up_are_found(tmp_path):

@@ -77,7 +77,9 @@ def _wait(project: Project, process: subprocess.Popen[bytes], log: Path, start: 
 def _failure(code: int, lines: Sequence[str], log: Path) -> VestalError:
     """Return the server's own error; its message begins with `vestal: `."""
     last = max((i for i, line in enumerate(lines) if line.startswith(_MARK)), default=None)
-    if last is not None:
+    if code == 0:
+        message = "the server was stopped before it was ready"
+    elif last is not None:
         message = "\n".join([lines[last].removeprefix(_MARK), *lines[last + 1 :]])
     else:
         ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -116,6 +116,7 @@ def serve(
         ready = start_detached(project, arguments)
         _print_ready(ready, project, as_json, sample_of(ready), "`vestal stop` stops the server.")
         return
+    from vestal.fleet.keeper import StopRequested
     from vestal.fleet.server import Server
 
     _on_signal(_stop)
@@ -143,7 +144,7 @@ def serve(
                 pass
             if drain:
                 server.drain(drain)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopRequested):
         pass  # during the start, or a second Ctrl-C
     _print_event("Stopped")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vestal.cli.output import Json, err, out, print_json
 from vestal.errors import VestalError
+
+if TYPE_CHECKING:
+    from vestal.fleet.keeper_client import KeeperClient
 
 _POLL_SECONDS = 0.1
 
@@ -22,13 +25,10 @@ def stop(
     """Stop the server of this project, after its requests have been answered."""
     import psutil
 
-    from vestal.fleet.keeper_client import KeeperClient
-    from vestal.project import Project
-
-    client = KeeperClient(Project.here())
+    deadline = time.monotonic() + timeout
+    client = _find_keeper(deadline)
     process = psutil.Process(client.pid) if psutil.pid_exists(client.pid) else None
     client.stop()
-    deadline = time.monotonic() + timeout
     with err.status("Waiting for requests in progress"):
         while process is not None and _runs(process):
             if time.monotonic() > deadline:
@@ -41,6 +41,24 @@ def stop(
         print_json({"stopped": client.pid})
     else:
         out.print("Stopped")
+
+
+def _find_keeper(deadline: float) -> KeeperClient:
+    """Find the keeper; of a server that has just been started, wait for it."""
+    from vestal.client.errors import ConnectionFailed
+    from vestal.client.settings import phase_near
+    from vestal.fleet.keeper_client import KeeperClient
+    from vestal.project import Project
+
+    project = Project.here()
+    while True:
+        try:
+            return KeeperClient(project)
+        except ConnectionFailed:
+            phase = phase_near(project.ready_file)
+            if phase is None or phase.phase != "starting" or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _runs(process: object) -> bool:

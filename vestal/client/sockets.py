@@ -7,7 +7,9 @@ is stored per thread, since many calls share a connection.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -157,6 +159,12 @@ class _Connection:
         if current is not None:
             current.sent = True
             current.phase = WAITING
+
+    def getresponse(self) -> Any:
+        # urllib3 ignores ECONNRESET before the response, also that of a connection attempt.
+        if self.is_closed:  # type: ignore[attr-defined]
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return super().getresponse()  # type: ignore[misc]
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Who may call the keeper's API: the token and the Host header are checked.
+"""Who may call the keeper's API, and with how much: token, Host header and size are checked.
 
 They are checked in an ASGI middleware, because FastAPI reads the body of a request before it checks
 the dependencies of a route. Without the token, no body is read.
@@ -9,13 +9,18 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/live", "/ready", "/metrics")
 """Paths that need no token: for probes and Prometheus."""
+MAX_BODY = 32_000_000
+"""Bytes of a request's body; a desired state contains the inputs of its probes."""
+_MOST_DISCARDED = 4 * MAX_BODY
+"""Bytes that are read and discarded, because a client that still sends cannot read a response."""
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _WILDCARDS = {"0.0.0.0", "::", ""}  # noqa: S104  compared, not bound
 
@@ -26,7 +31,7 @@ def error_body(code: int, kind: str, message: str) -> bytes:
 
 
 class Access:
-    """Refuses requests with a wrong Host header or without the token.
+    """Refuses requests with a wrong Host header, without the token, or with a body above MAX_BODY.
 
     A web page in a browser on this machine can send requests to a loopback address under a name of
     its own (DNS rebinding); the Host header then holds that name.
@@ -48,7 +53,7 @@ class Access:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, _limited(receive, found), send)
 
     def _refusal(
         self, scope: MutableMapping[str, Any], headers: MutableMapping[bytes, bytes]
@@ -79,6 +84,28 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _limited(receive: Receive, headers: Mapping[bytes, bytes]) -> Receive:
+    """Limit a body; reading more raises HTTPException with status 413."""
+    length = headers.get(b"content-length", b"")
+    declared = int(length) if length.isdigit() else 0
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if max(size, declared) > MAX_BODY:
+            while message.get("more_body") and size < _MOST_DISCARDED:
+                message = await receive()
+                size += len(message.get("body", b""))
+            raise HTTPException(
+                413, f"the body has more than {MAX_BODY // 10**6} MB, the most that is accepted"
+            )
+        return message
+
+    return read
 
 
 async def _refuse(send: Send, status: int, kind: str, message: str) -> None:

@@ -25,8 +25,6 @@ from vestal.fleet.desired import Desired
 from vestal.fleet.event_stream import EventStream
 from vestal.fleet.status import Event, PlanReport, Revision, RevisionSummary, Source, Status
 
-MAX_BODY = 32_000_000
-"""Bytes of a request's body; a desired state contains the inputs of its probes."""
 MAX_STREAM_SECONDS = 3600.0
 _REASONS = 5
 """Reasons in the message for an invalid body."""
@@ -106,7 +104,6 @@ def create_app(
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
     )
     app.add_middleware(Access, token=token, host=host)
     _add_probes(app, control)

@@ -6,25 +6,32 @@ idle.
 
 from __future__ import annotations
 
+import copy
 import time
+from concurrent.futures import wait
 
 from vestal.client import (
     ClientError,
     Conflict,
     DeadlineExceeded,
+    ModelDescription,
     NotFound,
 )
+from vestal.client.flow import BlockingIO
+from vestal.fleet.capacity import format_bytes
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
+from vestal.fleet.health import above_limit
 from vestal.fleet.loading import (
+    POLL_SECONDS,
     check_archive,
     register,
     server_error,
-    verify,
     wait_until_loaded,
 )
 from vestal.fleet.observing import CALL_SECONDS, observe_model
 from vestal.fleet.rescaling import scale, set_workers
 from vestal.fleet.steps import Register, Remove, Scale, Settle, Step, Switch, Verify
+from vestal.fleet.verifying import verify
 from vestal.fleet.work import Work
 
 DRAIN_SECONDS = 60.0
@@ -106,11 +113,28 @@ def _verify(step: Verify, work: Work) -> str:
     try:
         wait_until_loaded(loading)
         verify(loading, work.store / version.archive, probes)
+        _check_memory(step, wait_until_loaded(loading), work)
     except VersionFailed:
         if not _is_default_with_others(step, work):
             _discard(step, work)
         raise
     return f"{loading} is ready"
+
+
+def _check_memory(step: Verify, description: ModelDescription, work: Work) -> None:
+    """Refuse a new version whose fresh workers are above their limit: others would be, too."""
+    if work.actual.models[step.model].default == step.version:
+        return  # a version that serves is better than none
+    target = work.target.versions.get(step.version) if work.target else None
+    if target is None or target.memory_limit is None:
+        return
+    pids = [worker.pid for worker in description.workers if worker.pid is not None]
+    large = above_limit(pids, target.memory_limit)
+    if large:
+        raise VersionFailed(
+            f"{step.model} {step.version}: a new worker has {format_bytes(max(large.values()))}, "
+            f"more than its memory_limit of {format_bytes(target.memory_limit)}"
+        )
 
 
 def _switch(step: Switch, work: Work) -> str:
@@ -142,7 +166,7 @@ def _remove(step: Remove, work: Work) -> str:
         # Several workers without ids are known to be idle only after responseTimeout.
         seconds = DRAIN_SECONDS + description.response_timeout
         try:
-            work.client.unregister(step.model, step.version, timeout=seconds)
+            _drain(step, work, seconds)
         except DeadlineExceeded:
             work.note(f"{name} was not idle after {seconds:g} s; its requests are cut off")
             _unregister(step, work)
@@ -151,6 +175,22 @@ def _remove(step: Remove, work: Work) -> str:
     except Conflict:  # somebody has made it the default version: the plan has another step first
         raise Interrupted(f"{name} has become the default version") from None
     return f"{name} was removed"
+
+
+def _drain(step: Remove, work: Work, seconds: float) -> None:
+    """Unregister the version when it is idle; ends at once if the step is interrupted.
+
+    A request for a description may wait for a worker for a long time. The client that sends it is
+    closed then, so that it cannot unregister the version afterwards.
+    """
+    with copy.copy(work.client) as client:
+        removal = BlockingIO(
+            lambda: client.unregister(step.model, step.version, timeout=seconds), may_hang=True
+        ).start()
+        while not removal.done():
+            work.interrupt()
+            wait([removal], POLL_SECONDS)
+    removal.result()
 
 
 def _unregister(step: Step, work: Work) -> None:

@@ -24,8 +24,8 @@ from vestal.server.logs import Logs
 
 RETRY_SECONDS = 10.0
 """Time after which a step that failed is tried again."""
-_ERROR_SECONDS = 60.0
-"""Time after an unexpected error."""
+_BUG_SECONDS = 60.0
+"""Time after an error that is none of Vestal's own."""
 _NOTICE_SECONDS = 15.0
 """Time in which the end of TorchServe is noticed; its guardian cleans up first."""
 
@@ -64,8 +64,9 @@ class Job:
     def _run(self) -> None:
         try:
             self._work_on_plan()
-        except Exception as error:
-            self._fail(describe_error(error), _ERROR_SECONDS)
+        except Exception as error:  # a VestalError: the disk is full, for example
+            seconds = RETRY_SECONDS if isinstance(error, VestalError) else _BUG_SECONDS
+            self._fail(describe_error(error), seconds)
             if self._fleet.starting:
                 self._fleet.fatal = error
         finally:

@@ -30,6 +30,10 @@ _END_SECONDS = 0.5
 """Time between two checks whether TorchServe cannot be kept running."""
 
 
+class StopRequested(VestalError):
+    """A command has stopped the server before it was ready."""
+
+
 class Keeper:
     """Implements `KeeperControl`. `start` begins the loop, `stop` ends it.
 
@@ -137,18 +141,25 @@ class Keeper:
         self._loop.start()
 
     def wait_until_converged(self, seconds: float) -> bool:
-        """Wait until nothing is left to do; False at the time limit, or if a stop is requested.
+        """Wait until nothing is left to do; False at the time limit.
 
         Raises:
+            StopRequested: a command stops the server.
             VestalError: TorchServe has ended and cannot be kept running.
         """
         deadline = time.monotonic() + seconds
         while not self._fleet.converged.wait(_POLL_SECONDS) and time.monotonic() < deadline:
             self.raise_if_ended(0)
+            if self._stop_requested.is_set():
+                raise StopRequested("the server was stopped before it was ready")
         return self._fleet.converged.is_set()
 
     def wait_for_stop(self) -> None:
-        """Block until a command stops the server. Raises as `wait_until_converged`."""
+        """Block until a command stops the server.
+
+        Raises:
+            VestalError: TorchServe has ended and cannot be kept running.
+        """
         while not self._stop_requested.wait(_END_SECONDS):
             self.raise_if_ended(0)
 

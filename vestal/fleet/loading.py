@@ -1,4 +1,4 @@
-"""Load a version and verify it.
+"""Load a version.
 
 TorchServe's own health check is not sufficient: /ping returns Healthy while models load and while
 they crash, and a request to a model that failed to load never gets a response.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 from vestal.client import (
     Client,
@@ -21,19 +20,14 @@ from vestal.client import (
     DeadlineExceeded,
     ModelDescription,
     NotFound,
-    NotReady,
-    Overloaded,
     RequestRefused,
     ServerFailed,
 )
-from vestal.errors import VestalError
-from vestal.fleet.desired import Probe
 from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
 from vestal.fleet.observing import CALL_SECONDS
 from vestal.fleet.steps import Register
 from vestal.mar.index import sha256_of
 from vestal.mar.manifest import read_manifest
-from vestal.mar.sample import Sample, find_difference, read_sample
 from vestal.server.launch import temp_folder
 from vestal.server.logs import Logs, exception_line, tail
 
@@ -173,6 +167,8 @@ def register(loading: Loading, step: Register, archive: Path) -> None:
 def wait_until_loaded(loading: Loading, workers: int = 1) -> ModelDescription:
     """Wait until all workers of a version are READY.
 
+    A worker that dies once without an exception was killed: TorchServe starts it again.
+
     Args:
         workers: the least number of workers.
 
@@ -181,10 +177,11 @@ def wait_until_loaded(loading: Loading, workers: int = 1) -> ModelDescription:
         Interrupted: the version was unregistered.
     """
     while True:
-        dead = loading.logs.dead_workers()  # before the description: a new one may be READY then
+        deaths = loading.logs.deaths()  # before the description: a new one may be READY then
         description = _describe(loading)
         loading.workers = [worker.id for worker in description.workers]
-        if any((loading.key, worker) in dead for worker in loading.workers):
+        most = max((deaths[loading.key, worker] for worker in loading.workers), default=0)
+        if most > 1 or (most == 1 and exception_line(loading.output()) is not None):
             cause, lines = _find_cause(loading)
             log = tail(loading.logs.workers, lines)
             raise VersionFailed(f"model {loading} did not load: {cause}", log)
@@ -217,80 +214,6 @@ def _find_cause(loading: Loading) -> tuple[str, list[str]]:
         if time.monotonic() > deadline:
             return NO_EXCEPTION, lines
         time.sleep(POLL_SECONDS)
-
-
-@dataclass(frozen=True)
-class ProbeSample(Sample):
-    """A probe as a sample; only the keys that it gives are compared."""
-
-    expected: ClassVar[str] = "its probe expects"
-    anything: bool = False
-
-    @classmethod
-    def of(cls, probe: Probe) -> ProbeSample:
-        return cls(
-            input=bytes(probe.body),
-            content_type=probe.content_type,
-            name=probe.name,
-            answer=probe.expect,
-            anything=probe.expect is None,
-        )
-
-    def difference(self, answer: Any) -> str | None:
-        if self.anything:
-            return None
-        return find_difference(self.answer, _common(self.answer, answer), self.tolerance)
-
-
-def _common(expected: Any, actual: Any) -> Any:
-    """Remove the keys that are not expected."""
-    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
-        return {key: _common(expected[key], actual[key]) for key in expected if key in actual}
-    if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
-        return [_common(e, a) for e, a in zip(expected, actual, strict=True)]
-    return actual
-
-
-def verify(loading: Loading, archive: Path, probes: tuple[Probe, ...]) -> None:
-    """Send the packed sample and the probes.
-
-    Raises:
-        VersionFailed: a response is not as expected, or there is none in time.
-    """
-    try:
-        packed = read_sample(archive)
-    except VestalError as error:
-        raise VersionFailed(str(error)) from None
-    for sample in (packed, *map(ProbeSample.of, probes)):
-        while True:
-            try:
-                _send(loading, sample)
-                break
-            except Overloaded as error:  # the queue is full of requests of waiting callers
-                reason = server_error(error)
-                loading.pause(lambda: f"it did not respond: {reason}")  # noqa: B023
-
-
-def _send(loading: Loading, sample: Sample | None) -> None:
-    try:
-        loading.client.verify(
-            loading.name, loading.version, sample=sample, timeout=loading.seconds_left()
-        )
-    except (Overloaded, Interrupted):
-        raise
-    except NotFound:
-        raise Interrupted(f"model {loading} was unregistered while it was verified") from None
-    except NotReady as error:
-        log = loading.log_tail() if error.status else []
-        raise VersionFailed(f"model {error.args[0]}. Pack it again", log) from None
-    except DeadlineExceeded:
-        raise VersionFailed(
-            f"model {loading} did not respond in time (see --timeout)", loading.log_tail()
-        ) from None
-    except ServerFailed as error:
-        raise VersionFailed(
-            f"model {loading} did not respond: {server_error(error)}", loading.log_tail()
-        ) from None
 
 
 def server_error(error: ClientError) -> str:

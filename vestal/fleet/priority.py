@@ -18,13 +18,16 @@ import psutil
 
 _ROUNDS = 100
 _NICE_RANGE = 20
+_INITIAL_NAMESPACE = ["0", "0", "4294967295"]
+"""Every user has its own number: see user_namespaces(7)."""
 _POLL_SECONDS = 0.1
 
 
 def is_reversible() -> bool:
     """Whether this process may set the policy, and set the normal policy again.
 
-    The latter needs CAP_SYS_NICE or a limit `RLIMIT_NICE` of 20 (systemd: `LimitNICE=+0`).
+    The latter needs CAP_SYS_NICE or a limit `RLIMIT_NICE` of 20 (systemd: `LimitNICE=+0`). The
+    capabilities of a user namespace, as in a rootless container, do not count.
     """
     if not hasattr(os, "SCHED_IDLE"):
         return False
@@ -32,6 +35,8 @@ def is_reversible() -> bool:
     if limit == resource.RLIM_INFINITY or limit >= _NICE_RANGE - os.getpriority(os.PRIO_PROCESS, 0):
         return True
     with contextlib.suppress(OSError, StopIteration):
+        if Path("/proc/self/uid_map").read_text().split() != _INITIAL_NAMESPACE:
+            return False
         status = Path("/proc/self/status").read_text()
         effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
         return bool(int(effective.split()[1], 16) >> 23 & 1)  # CAP_SYS_NICE

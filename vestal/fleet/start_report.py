@@ -42,6 +42,7 @@ class StartReport:
         """Wait until every version is served or has failed; return those that have.
 
         Raises:
+            StopRequested: a command stops the server.
             VestalError: no version can be served; if `strict`, one cannot.
         """
         while not keeper.wait_until_converged(_POLL_SECONDS):

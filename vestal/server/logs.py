@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,13 +87,13 @@ class Logs:
         except FileNotFoundError:
             return []
 
-    def dead_workers(self) -> set[tuple[str, str]]:
-        """Return the version (`mnist_1.0`) and id of each worker that died.
+    def deaths(self) -> Counter[tuple[str, str]]:
+        """Count the deaths of each worker, by its version (`mnist_1.0`) and id.
 
         TorchServe's API does not tell. An id is used once: another registration has other ids.
         """
         found = map(_RETRY.search, self.lines(self.torchserve))
-        return {(each[2], _id(each[1])) for each in found if each}
+        return Counter((each[2], _id(each[1])) for each in found if each)
 
     def workers_given_up(self) -> set[tuple[str, str]]:
         """Return the version (`mnist_1.0`) and id of each worker that is not restarted any more.
