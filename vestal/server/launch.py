@@ -24,6 +24,7 @@ from vestal.errors import VestalError
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
 from vestal.server import guardian
+from vestal_handlers.digests import FOLDER_VARIABLE
 
 _SOCKET_PATH_LIMIT = 100
 """A Unix socket's path has at most 107 characters (103 on macOS)."""
@@ -92,7 +93,10 @@ class TorchServe:
             effective.write_text(text, encoding="latin-1")
             job = {
                 "command": _command(options, folder, effective),
-                "environment": _environment(os.environ, folder, project.logs),
+                "environment": {
+                    **_environment(os.environ, folder, project.logs),
+                    FOLDER_VARIABLE: str(project.shadow.absolute()),
+                },
                 "cwd": str(project.state),  # TorchServe writes its key file into it
                 "output": str(console),
             }
