@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -100,7 +101,7 @@ def test_only_the_user_of_the_server_can_read_them(compared, root):
     [
         ('a\n{"id": "b"}\r\n', 'a\n{"id": "b"}\r\n'),
         ("\ud800\0é\u2028", "\ud800\0é\u2028"),
-        ("x" * 1_000_000, f"sha256:{digests.hashlib.sha256(b'x' * 1_000_000).hexdigest()}"),
+        ("x" * 1_000_000, f"sha256:{hashlib.sha256(b'x' * 1_000_000).hexdigest()}"),
         ("", ""),
     ],
     ids=["line feed", "odd characters", "1 MB", "empty"],
@@ -118,7 +119,7 @@ def test_of_images_and_long_json_a_hash_is_written(compared, root):
     assert media.headers["content-type"] == "image/png"
     assert len(long.body) < digests.MAX_BODY  # 201 instances are short ones
     first, second = written(root)
-    assert (first["bytes"], first["sha256"]) == (4, digests.hashlib.sha256(b"nine").hexdigest())
+    assert (first["bytes"], first["sha256"]) == (4, hashlib.sha256(b"nine").hexdigest())
     assert second["body"] == long.body.decode()
     assert digests.answer_of(b" " * 5000, "application/json")["bytes"] == 5000
     assert "sha256" in digests.answer_of(b"\xff", "application/json")

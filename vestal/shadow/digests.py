@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vestal_handlers.digests import SUFFIX, name_of, version_folder
 
 _OFFSET_BITS = 40
 _CACHED_FILES = 16
 """Files of at most 4 MB that are kept in memory while pairs are compared."""
+
+
+_KINDS: dict[str, type] = {"id": str, "shadow": bool, "with": str, "status": int}
 
 
 class Digest(NamedTuple):
@@ -44,7 +47,10 @@ class Digest(NamedTuple):
 def parse_digest(line: bytes) -> Digest | None:
     """Parse a line; None if it is damaged, such as the last one of a full disk."""
     try:
-        found = json.loads(line)
+        found: Any = json.loads(line)
+        kinds = {**_KINDS, **{key: str for key in ("body", "sha256") if key in found}}
+        if not line.endswith(b"\n") or not all(isinstance(found[k], t) for k, t in kinds.items()):
+            return None
         digest = Digest(
             id=found["id"],
             shadow=found["shadow"],
@@ -55,13 +61,9 @@ def parse_digest(line: bytes) -> Digest | None:
             body=found.get("body"),
             sha256=found.get("sha256", ""),
         )
-        expected = ((digest.id, str), (digest.shadow, bool), (digest.compared_with, str))
-        expected += ((digest.status, int), (digest.body or "", str), (digest.sha256, str))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-    valid = all(isinstance(value, kind) for value, kind in expected)
-    finite = math.isfinite(digest.at) and math.isfinite(digest.seconds)
-    return digest if valid and finite and line.endswith(b"\n") else None
+    return digest if math.isfinite(digest.at) and math.isfinite(digest.seconds) else None
 
 
 @dataclass

@@ -91,14 +91,14 @@ def make_report(
     times, removed = array("d"), 0
     for done, (left, right) in enumerate(joined.pairs.tolist()):
         progress(done, len(joined.pairs))
-        pair = files.read(left), files.read(right)
-        if pair[0] is None or pair[1] is None or pair[0].id != pair[1].id:
+        ours, copy = files.read(left), files.read(right)
+        if ours is None or copy is None or ours.id != copy.id:
             removed += 1
             continue
         name = files.version_at(left)
         comparison = comparisons.setdefault(name, Comparison(name))
-        comparison.add(*pair, tolerance)
-        times.append(pair[0].at)
+        comparison.add(ours, copy, tolerance)
+        times.append(ours.at)
     lost = {REMOVED: removed} if removed else {}
     return Report(
         model,
