@@ -8,6 +8,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from folders import as_json
@@ -166,6 +168,47 @@ def test_after_a_full_disk_the_response_is_sent_and_writing_resumes(
     assert len(torn.read_bytes()) == 30
     lines = [json.loads(line) for file in whole for line in file.read_bytes().splitlines()]
     assert [each["id"] for each in lines] == ["e"]
+
+
+LIMITED = """
+import logging, resource, sys
+from pathlib import Path
+from vestal_handlers import digests
+logging.basicConfig(level=logging.ERROR, format="%(message)s")
+digests.PAUSE_SECONDS = 0
+
+class Context:
+    def get_response_status(self, index):
+        return 200, ""
+    def get_response_content_type(self, index):
+        return "application/json"
+
+class Request:
+    index = 0
+    def __init__(self, request_id):
+        self.headers = {"x-vestal-compare": "2", "x-request-id": request_id}
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+log = digests.DigestLog(Path(sys.argv[1]), "m", "1", "worker")
+for number in range(9):
+    log.add([Request(f"id-{number}")], [b"{}"], Context(), 0.0)
+"""
+
+
+def test_a_line_that_does_not_fit_on_the_disk_damages_no_other(root):
+    """The system writes a part of a line: here at the limit of a file's size."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, root], capture_output=True, text=True, check=True
+    )
+    assert "cannot be written" in done.stderr
+    torn, whole = 0, []
+    for file in files(root):
+        lines = file.read_bytes().splitlines(keepends=True)
+        torn += not lines[-1].endswith(b"\n")
+        whole += [json.loads(line)["id"] for line in lines if line.endswith(b"\n")]
+    assert torn > 0
+    assert len(whole) + torn == 9
+    assert whole == sorted(whole)
 
 
 def test_a_folder_that_cannot_be_made_harms_no_request(compared, root, caplog):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +125,7 @@ def _in_one_format(old: Any, new: Any) -> tuple[Any, Any]:
 
 def _top(value: Any) -> dict[str, float] | None:
     """The probabilities by label of Vestal's image and text classifiers."""
-    top = value.get("top") if isinstance(value, Mapping) else None
+    top = value.get("top") if isinstance(value, dict) else None
     entries = by_label(top) if isinstance(top, list) else None
     if not entries or not all(_is_number(each.get("probability")) for each in entries.values()):
         return None
@@ -134,9 +134,10 @@ def _top(value: Any) -> dict[str, float] | None:
 
 def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield key, old and new of the values that both have; labelled items are paired by label."""
-    if _is_tensor(old) and _is_tensor(new) and old["name"] == new["name"]:
-        yield from _leaves(old["data"], new["data"], str(old["name"]))
-    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+    if isinstance(old, dict) and isinstance(new, dict):
+        if _is_tensor(old) and _is_tensor(new) and old["name"] == new["name"]:
+            yield from _leaves(old["data"], new["data"], str(old["name"]))
+            return
         # A single number with the same name on both sides is a value, such as a prediction.
         several = len(old) > 1 or old.keys() != new.keys()
         if several and _are_probabilities(old) and _are_probabilities(new):
@@ -161,15 +162,15 @@ def _leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]
         yield key, old, new
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: dict[str, Any]) -> bool:
     """Whether it is an output of the Open Inference Protocol v2."""
-    return isinstance(value, Mapping) and {"name", "datatype", "data"} <= value.keys()
+    return "datatype" in value and "name" in value and "data" in value
 
 
 def _are_probabilities(value: Any) -> bool:
     """Whether it is {label: probability, ...}, the format of TorchServe's own classifiers."""
     return (
-        isinstance(value, Mapping)
+        isinstance(value, dict)
         and bool(value)
         and all(_is_number(one) and 0 <= one <= 1 for one in value.values())
         and sum(value.values()) < 1.01

@@ -50,8 +50,8 @@ class Comparison:
 
     Attributes:
         equal: pairs that differ by at most the tolerance.
-        statuses, labels, texts: pairs that differ in it.
-        probability, value: see `vestal.archive.answers.Difference`.
+        statuses, labels, texts: pairs that differ in it; `texts` includes what is not JSON.
+        probability, value: see `vestal.archive.answers.Difference`; None if no number differs.
         changes: number of changes of a label, by the label before and after; `other_changes`: those
             that are not among the first MOST_CHANGES.
     """
@@ -106,15 +106,13 @@ class Comparison:
 
 def compare_digests(live: Digest, shadow: Digest, tolerance: float) -> Difference:
     """Compare two responses; of errors with the same status, nothing else."""
-    if live.status == shadow.status and live.status >= 400:
-        return Difference(None)
-    if live.body is not None and shadow.body is not None:
-        return compare_answers(_answer(live), _answer(shadow), tolerance)
     if live.status != shadow.status:
         return Difference(f"status is {shadow.status}, was {live.status}", status=True)
-    same = live.body == shadow.body and live.sha256 == shadow.sha256
-    # Only the hashes are known, so whatever differs counts as text.
-    return Difference(None) if same else Difference("the bytes differ", text=True)
+    if live.status >= 400 or (live.body, live.sha256) == (shadow.body, shadow.sha256):
+        return Difference(None)
+    if live.body is None or shadow.body is None:
+        return Difference("the bytes differ", text=True)
+    return compare_answers(_answer(live), _answer(shadow), tolerance)
 
 
 def _answer(digest: Digest) -> Answer:
