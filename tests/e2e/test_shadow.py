@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
 from mirroring import mirror
-from serving import START_SECONDS, serving, until
+from pages import run_page
+from serving import START_SECONDS, Serving, serving, until
 
 from vestal.archive.pack import pack
+from vestal.configuration.ports import free_ports
 from vestal.demo import save_test_images
 from vestal.model_folders import zoo
 from vestal.shadow.report import make_report
@@ -179,3 +182,23 @@ def test_a_killed_shadow_harms_no_live_answer(mirrored):
 
     until(settled, START_SECONDS, "the shadow's next worker")
     assert mirrored.report().damaged == 0
+
+
+@pytest.mark.slow
+def test_the_guide_compares_two_versions(trained_project, tmp_path):
+    (port,) = free_ports("127.0.0.1", 1)
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "shadow.md"
+    page = tmp_path / "shadow.md"
+    page.write_text(guide.read_text("utf-8").replace("8000", str(port)))
+    try:
+        printed = run_page(page, Serving(trained_project.root, trained_project.root))
+    finally:
+        if trained_project.state.joinpath("keeper_token").exists():  # a command failed
+            subprocess.run([sys.executable, "-m", "vestal", "stop"], cwd=trained_project.root)
+    assert "{'1.0'}" in printed
+    found = json.loads((trained_project.root / "report.json").read_text())
+    (comparison,) = found["comparisons"]
+    waiting = sum(found["not_compared"]["live"].values())
+    assert comparison["compared"] + waiting == 100
+    assert "mnist: live 1.0, shadow 2.0" in printed
+    assert not trained_project.ready_file.exists()
