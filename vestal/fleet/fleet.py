@@ -13,6 +13,7 @@ from vestal.errors import VestalError
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
 from vestal.fleet.fence import Management
+from vestal.fleet.gatekeeper import Gatekeeper
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
@@ -45,6 +46,7 @@ class Fleet:
     knowledge: Knowledge
     revisions: Revisions
     judge: TrafficJudge
+    gatekeeper: Gatekeeper
     listener: Listener
     desired: Desired
     starting: bool = True

@@ -16,6 +16,7 @@ from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
 from vestal.fleet.desired import Desired
 from vestal.fleet.fleet import Fleet
+from vestal.fleet.gatekeeper import Gatekeeper
 from vestal.fleet.gauges import gauges
 from vestal.fleet.loop import Loop
 from vestal.fleet.observing import Observed
@@ -74,6 +75,7 @@ class Keeper:
             memory_used=sum(v.memory for m in actual.models.values() for v in m.versions.values()),
             memory_free=actual.memory_free,
             torchserve_restarts=self._loop.restarts,
+            gateway=fleet.gatekeeper.status,
         )
 
     def desired(self) -> Desired:
@@ -125,8 +127,8 @@ class Keeper:
         return not reasons, reasons
 
     def metrics(self) -> str:
-        """Return the keeper's metrics in Prometheus' text format."""
-        return gauges(self.status())
+        """Return the keeper's metrics and the gateway's in Prometheus' text format."""
+        return gauges(self.status()) + self._fleet.gatekeeper.metrics()
 
     def request_stop(self) -> None:
         """Stop the server: not ready, drain, stop."""
@@ -183,6 +185,11 @@ class Keeper:
     @property
     def starting(self) -> bool:
         return self._fleet.starting
+
+    @property
+    def gatekeeper(self) -> Gatekeeper:
+        """The gateway."""
+        return self._fleet.gatekeeper
 
     @property
     def logs(self) -> Logs:

@@ -22,6 +22,9 @@ API_KEYS = "api_keys"
 """Name of the filter that checks API keys."""
 FORWARDING = {"header": CLIENT_HEADER, "hide_credentials": True}
 """What that filter does with a key; the configuration of a route does not inherit it."""
+BUFFER = "buffer"
+"""Name of the filter that waits for the whole body."""
+_BUFFER = "extensions.filters.http.buffer.v3.Buffer"
 _WEIGHTS = 10_007
 """Sum of the weights: about hundredths of a percent."""
 # Envoy uses one random number for both, modulo each of them. A common factor would let a canary get
@@ -103,7 +106,7 @@ def _hash_policy(canary: Share) -> Config:
     assert canary.sticky is not None
     if canary.sticky.header:
         return {"header": {"header_name": canary.sticky.header}}
-    return {"cookie": {"name": canary.sticky.cookie, "ttl": "0s", "path": "/"}}
+    return {"cookie": {"name": canary.sticky.cookie}}
 
 
 def _mirrored(route: Config, model: str, shadow: Share) -> Config:
@@ -161,6 +164,7 @@ def _too_large(setup: Setup) -> Config:
     return {
         "match": {"prefix": "/", "headers": [{"name": "content-length", **larger}]},
         **_respond(413, message),
+        "typed_per_filter_config": {BUFFER: typed_config(f"{_BUFFER}PerRoute", disabled=True)},
     }
 
 
