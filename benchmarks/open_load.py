@@ -41,10 +41,20 @@ class OpenLoad:
     """Sends one input at `rate` requests per second (Poisson) from a thread, until it is stopped.
 
     The requests are plain httpx, without retries. `phase` marks the rows; change it at any time.
+    `base`: base address; None: the project's inference address.
     """
 
-    def __init__(self, project: Project, model: str, body: bytes, rate: float, seed: int) -> None:
+    def __init__(
+        self,
+        project: Project,
+        model: str,
+        body: bytes,
+        rate: float,
+        seed: int,
+        base: str | None = None,
+    ) -> None:
         self._project, self._model, self._body, self._rate = project, model, body, rate
+        self._base = base
         self._random = random.Random(seed)
         self.phase = "baseline"
         self.rows: list[Row] = []
@@ -62,7 +72,7 @@ class OpenLoad:
     async def _run(self) -> None:
         ready = ReadyFile.read(self._project.ready_file)
         keys = json.loads(self._project.key_file.read_text())
-        url = f"{ready.inference}/predictions/{self._model}"
+        url = f"{self._base or ready.inference}/predictions/{self._model}"
         headers = {
             "Authorization": f"Bearer {keys['inference']['key']}",
             "Content-Type": "application/octet-stream",

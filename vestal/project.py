@@ -129,3 +129,8 @@ class Project:
     @property
     def logs(self) -> Path:
         return self.state / "logs"
+
+    @property
+    def shadow(self) -> Path:
+        """`shadow/<model>/<version>/`: digests of compared responses, which workers write."""
+        return self.state / "shadow"

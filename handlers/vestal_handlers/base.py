@@ -22,6 +22,7 @@ import torch
 
 from vestal_handlers.description import describe_handler, describe_or_sample
 from vestal_handlers.device import device_of, response_timeout, sha256_of, share_of_cores
+from vestal_handlers.digests import DigestLog
 from vestal_handlers.errors import HandlerError, InputError, RequestFailure
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import OUT_OF_TIME, forward_each
@@ -81,6 +82,7 @@ class BatchHandler(TaskHooks):
         # A client that drains a model must distinguish its workers; a pid would disclose more.
         self.worker_id = secrets.token_hex(8)
         self.metrics = HandlerMetrics(context.metrics, self.name, self.version)
+        self.digests = DigestLog.of_server(self.name, self.version, self.worker_id)
         try:
             self.options = read_options(self.options_type, self.config.get("handler"))
             self.threads: int = self.options.threads or share_of_cores(self.config)
@@ -112,10 +114,14 @@ class BatchHandler(TaskHooks):
 
     def handle(self, data: list[dict[str, Any]], context: Context) -> list[bytes]:
         """Return a response body for every request of a batch, in order."""
+        begun = time.monotonic()
         self.metrics.observe("batch_size", len(data))
         requests = self.preprocess(data, context)
         self.inference(requests)
-        return self.postprocess(requests, context)
+        bodies = self.postprocess(requests, context)
+        if self.digests is not None:
+            self.digests.add(requests, bodies, context, begun)
+        return bodies
 
     def preprocess(self, data: list[dict[str, Any]], context: Context) -> list[InferenceRequest]:
         """Read every request and decode every instance."""

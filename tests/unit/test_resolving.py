@@ -20,7 +20,14 @@ from vestal.mar.index import sha256_of
 from vestal.server.spec import ModelSpec
 
 
-def archive(store: Path, file: str, name: str, version: str, config: str | None = None) -> Path:
+def archive(
+    store: Path,
+    file: str,
+    name: str,
+    version: str,
+    config: str | None = None,
+    foreign: bool = False,
+) -> Path:
     store.mkdir(exist_ok=True)
     model = {"modelName": name, "modelVersion": version, "handler": "handler.py"}
     with zipfile.ZipFile(store / file, "w") as members:
@@ -28,6 +35,8 @@ def archive(store: Path, file: str, name: str, version: str, config: str | None 
             model["configFile"] = "model-config.yaml"
             members.writestr("model-config.yaml", config)
         members.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        if not foreign:
+            members.writestr("vestal_handlers/digests.py", "")
     return store / file
 
 
@@ -275,6 +284,26 @@ def test_a_canary_that_cannot_get_requests_is_refused(refuse: Callable[[str], li
 gateway: {}
 """
     assert refuse(text) == ["serving.yaml:4: models.mnist.canary: version 1.0 is named twice"]
+
+
+@pytest.mark.parametrize("role", ["live", "shadow"])
+def test_a_shadow_whose_responses_cannot_be_compared_is_refused(
+    refuse: Callable[[str], list[str]], store: Path, role: str
+) -> None:
+    archive(store, "echo-1.0.mar", "echo", "1.0", foreign=role == "live")
+    archive(store, "echo-2.0.mar", "echo", "2.0", foreign=role == "shadow")
+    text = """models:
+  echo:
+    version: "1.0"
+    shadow: {version: "2.0"}
+gateway: {}
+"""
+    name = {"live": "echo-1.0.mar", "shadow": "echo-2.0.mar"}[role]
+    assert refuse(text) == [
+        f"serving.yaml:4: models.echo.shadow: {name} has no handlers of this version of Vestal, so "
+        "its responses cannot be compared; pack the model with `vestal pack`, for the live and the "
+        "shadow version"
+    ]
 
 
 def test_the_files_of_the_gateway_are_found(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vestal.cli import shadow
 from vestal.cli.apply import apply
 from vestal.cli.batch import batch
 from vestal.cli.check import check
@@ -86,3 +87,4 @@ for command in (
     load,
 ):
     app.command()(command)
+app.add_typer(shadow.app, name="shadow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from vestal.gateway.settings import Gateway, Sticky, Tls
 from vestal.mar.index import sha256_of
 from vestal.mar.manifest import read_manifest, read_settings
 from vestal.server.spec import ModelSpec
+from vestal.shadow.archives import check_comparable
 
 MOST_PROBE_BYTES = 10_000_000
 
@@ -129,6 +130,8 @@ class _Resolver:
         for role in _candidates(section) if self.file.gateway is None else ():
             problem = f"a {role} needs the gateway: add `gateway: {{port: 8000}}` to the file"
             self.file.tree.report((*keys, role), problem)
+        if section.shadow is not None:
+            self._check_comparable((*keys, "shadow"), section, versions)
         probes = [self._probe((*keys, "probe"), i, each) for i, each in enumerate(section.probe)]
         # A version that is missing or named twice has been reported.
         candidates = {each.version for each in _candidates(section).values()}
@@ -201,6 +204,18 @@ class _Resolver:
                 (*keys, key) if (*keys, key) in self.file.tree.lines else keys, str(error)
             )
             return None
+
+    def _check_comparable(
+        self, keys: Keys, section: ModelSection, versions: Mapping[str, VersionTarget]
+    ) -> None:
+        """Report archives that a shadow cannot be compared with."""
+        compared = [section.version, *(each.version for each in _candidates(section).values())]
+        for version in dict.fromkeys(compared):
+            if version in versions:
+                try:
+                    check_comparable(self.store.folder / versions[version].archive)
+                except UsageError as error:
+                    self.file.tree.report(keys, str(error))
 
     def _probe(self, keys: Keys, index: int, section: ProbeSection) -> Probe | None:
         # A single probe is not a list in the file.

@@ -13,7 +13,8 @@ from vestal.gateway.protos import Config, typed
 from vestal.gateway.setup import ModelRoutes, Setup
 
 KEEPER = "vestal/keeper"
-SHADOW_HEADER = "x-vestal-shadow"
+COMPARE_HEADER, SHADOW_HEADER = "x-vestal-compare", "x-vestal-shadow"
+"""Marks for `vestal_handlers.digests`: on a request that is copied, and on the copy."""
 _CONNECT_SECONDS = 2
 _MOST_CONNECTIONS = 10_000
 """The limits for callers are those of the listener."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vestal.gateway.clients import CLIENT_HEADER
-from vestal.gateway.clusters import KEEPER, SHADOW_HEADER, socket_address
+from vestal.gateway.clusters import COMPARE_HEADER, KEEPER, SHADOW_HEADER, socket_address
 from vestal.gateway.protos import Config, file_source, typed, typed_config
 from vestal.gateway.routes import API_KEYS, BUFFER, FORWARDING, NAME
 from vestal.gateway.setup import Setup
@@ -17,6 +17,7 @@ _REMOVED = (
     "explain",
     "url_path",
     CLIENT_HEADER,
+    COMPARE_HEADER,
     SHADOW_HEADER,
 )
 """Request headers that only the gateway or TorchServe may set."""
@@ -98,6 +99,7 @@ def _http(setup: Setup) -> Config:
         server_header_transformation="PASS_THROUGH",
         use_remote_address=True,
         preserve_external_request_id=True,
+        always_set_request_id_in_response=True,  # the ID that the access log and the report name
         request_id_extension={
             "typed_config": typed_config(
                 "extensions.request_id.uuid.v3.UuidRequestIdConfig", pack_trace_reason=False

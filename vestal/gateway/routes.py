@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vestal.gateway.clients import CLIENT_HEADER
-from vestal.gateway.clusters import cluster_name, shadow_name
+from vestal.gateway.clusters import COMPARE_HEADER, cluster_name, shadow_name
 from vestal.gateway.protos import Config, typed_config
 from vestal.gateway.setup import ModelRoutes, Setup, Share
 
@@ -25,8 +25,10 @@ FORWARDING = {"header": CLIENT_HEADER, "hide_credentials": True}
 BUFFER = "buffer"
 """Name of the filter that waits for the whole body."""
 _BUFFER = "extensions.filters.http.buffer.v3.Buffer"
-_WEIGHTS = 10_000
-"""Sum of the weights: hundredths of a percent."""
+_WEIGHTS = 10_007
+"""Sum of the weights: about hundredths of a percent."""
+# Envoy uses one random number for both, modulo each of them. A common factor would let a canary get
+# more or less than its share of the mirrored requests; a prime has none.
 _MIRRORED = 1_000_000
 _APIS = {
     "/predictions/{model}": "predictions",
@@ -61,9 +63,10 @@ def _of_model(model: ModelRoutes, setup: Setup) -> Iterator[Config]:
     permission = _permission(model, setup)
     for path, api in _APIS.items():
         action = _default_action(model, api) | _timeouts(setup)
-        if model.shadow and api == "predictions":
-            action["request_mirror_policies"] = [_mirror(model, model.shadow)]
-        yield _route(path.format(model=model.name), action, permission)
+        route = _route(path.format(model=model.name), action, permission)
+        if model.shadow and model.shadow.percent > 0 and api == "predictions":
+            yield _mirrored(route, model.name, model.shadow)
+        yield route
     for version in model.versions:
         cluster = cluster_name(model.name, version)
         for path, api in _APIS_OF_A_VERSION.items():
@@ -106,14 +109,23 @@ def _hash_policy(canary: Share) -> Config:
     return {"cookie": {"name": canary.sticky.cookie}}
 
 
-def _mirror(model: ModelRoutes, shadow: Share) -> Config:
-    numerator = round(shadow.percent * _MIRRORED / 100)
-    return {
-        "cluster": shadow_name(model.name, shadow.version),
-        "runtime_fraction": {
-            "default_value": {"numerator": numerator, "denominator": "MILLION"},
-        },
+def _mirrored(route: Config, model: str, shadow: Share) -> Config:
+    """Return the route of the requests that are copied; the others get the next route.
+
+    With a fraction in the mirror policy, handlers would not know which requests are copied.
+    """
+    mirror = {
+        "cluster": shadow_name(model, shadow.version),
         "disable_shadow_host_suffix_append": True,
+    }
+    numerator = max(1, round(shadow.percent * _MIRRORED / 100))
+    fraction = {"default_value": {"numerator": numerator, "denominator": "MILLION"}}
+    header = {"header": {"key": COMPARE_HEADER, "value": shadow.version}}
+    return {
+        **route,
+        "match": {**route["match"], "runtime_fraction": fraction},
+        "route": {**route["route"], "request_mirror_policies": [mirror]},
+        "request_headers_to_add": [header],
     }
 
 

@@ -16,6 +16,7 @@ from vestal.errors import VestalError
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
 from vestal.server.guarded import GuardedProcess
+from vestal_handlers.digests import FOLDER_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class TorchServe:
             effective.write_text(text, encoding="latin-1")
             self._process.start(
                 _command(options, folder, effective),
-                _environment(os.environ, folder, project.logs),
+                {
+                    **_environment(os.environ, folder, project.logs),
+                    FOLDER_VARIABLE: str(project.shadow.absolute()),
+                },
                 cwd=project.state,  # TorchServe writes its key file into it
                 output=project.logs / "console.log",
             )
