@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import trustme
@@ -345,6 +346,10 @@ def _read_to_end(connection: socket.socket) -> bytes:
 
 
 def test_bodies_without_a_key_are_refused_before_they_are_read(served: Gated) -> None:
+    runner = served.server._runner
+    assert runner is not None
+    java = psutil.Process(runner.pid)
+    before = java.memory_info().rss
     head = b"POST /predictions/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 19000000\r\n\r\n"
     count = len(served.requests_received())
     connections = [socket.create_connection(served.address, timeout=15) for _ in range(24)]
@@ -355,6 +360,7 @@ def test_bodies_without_a_key_are_refused_before_they_are_read(served: Gated) ->
         connection.close()
     assert answers == {b"HTTP/1.1 401 "}
     assert len(served.requests_received()) == count
+    assert java.memory_info().rss < before + 24 * 1_000_000  # of 24 * 19 MB
 
 
 def test_envoy_is_started_again_when_it_is_killed(served: Gated) -> None:

@@ -104,9 +104,7 @@ class Gatekeeper:
             self._withdrawn = frozenset(
                 (name, version)
                 for name, version in self._withdrawn
-                if name in actual.models
-                and version in actual.models[name].versions
-                and (name not in desired.models or version not in desired.models[name].versions)
+                if name in actual.models and version in actual.models[name].versions
             )
             self._round()
 
@@ -115,6 +113,11 @@ class Gatekeeper:
         with self._lock:
             self._withdrawn |= {(model, version)}
             self._round()
+
+    def restore(self, model: str, version: str) -> None:
+        """Take back `withdraw`: the version was not removed, or is registered again."""
+        with self._lock:
+            self._withdrawn -= {(model, version)}
 
     @property
     def status(self) -> GatewayStatus | None:
