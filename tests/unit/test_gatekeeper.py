@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +35,8 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.path.encode()
+        if "slow" in self.path:
+            time.sleep(2)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -144,6 +147,12 @@ def test_a_change_that_envoy_refuses_is_reported_and_can_be_taken_back(
     assert gatekept.get() == "/predictions/mnist"  # with the previous configuration
     gatekept.desire()
     assert gatekept.problem == ""
+
+
+def test_a_response_that_does_not_come_is_given_up(gatekept: Gatekept) -> None:
+    gatekept.desire(response_timeout=0.3)
+    response = requests.get(f"http://127.0.0.1:{gatekept.port}/predictions/mnist?slow", timeout=10)
+    assert (response.status_code, response.json()["type"]) == (504, "GatewayTimeout")
 
 
 def test_a_port_that_is_in_use_leaves_the_gateway_where_it_is(gatekept: Gatekept) -> None:
