@@ -193,7 +193,7 @@ def test_all_requests_with_the_same_cookie_reach_one_version(served: Gated) -> N
         versions = {}
         for number in range(30):
             cookie = f"a=b; session=s{number}; c=d"
-            answers = {served.post(**{"Cookie": cookie}).json()["version"] for _ in range(3)}
+            answers = {served.post(Cookie=cookie).json()["version"] for _ in range(3)}
             [versions[number]] = answers
     finally:
         served.canary(0)
@@ -251,8 +251,10 @@ def test_a_malformed_chunk_is_refused_or_reframed(served: Gated, extension: byte
     """TorchServe accepts them; it must not see them."""
     before = len(served.requests_received())
     request = f"POST /predictions/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-    head = f"{request}Content-Type: a/b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    answer = served.raw(head + extension + b"hello\r\n0\r\n\r\n", seconds=4)
+    headers = "Content-Type: a/b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = served.raw(
+        f"{request}{headers}".encode() + extension + b"hello\r\n0\r\n\r\n", seconds=4
+    )
     seen = [each["headers"] for each in served.requests_received()[before:]]
     assert all("transfer-encoding" not in each and each["content-length"] == "5" for each in seen)
     assert len(seen) == answer.count(b"HTTP/1.1 200 ")

@@ -19,18 +19,15 @@ _HEAP_BYTES = 2 << 30
 def resources(setup: Setup) -> dict[str, list[Config]]:
     """Return the content of each file that Envoy reads again when it is replaced, by name.
 
-    A file has resources of one kind. Envoy accepts one secret in each.
+    A file has resources of one kind. Envoy accepts one secret in each. The listener, which refers
+    to other files, is the last one.
     """
-    found = {
-        "clusters.json": clusters(setup),
-        "listeners.json": [listener(setup)],
-        "routes.json": [routes(setup)],
-    }
+    found = {"clusters.json": clusters(setup), "routes.json": [routes(setup)]}
     if setup.secrets.clients is not None:
         found["api_keys.json"] = [api_keys(setup)]
     for secret in _secrets(setup):
         found[{TOKEN: "token.json", CERTIFICATE: "certificate.json"}[secret["name"]]] = [secret]
-    return found
+    return {**found, "listeners.json": [listener(setup)]}
 
 
 def static_bootstrap(setup: Setup) -> Config:

@@ -90,6 +90,7 @@ def _keeper(setup: Setup) -> Config:
     check = {
         "timeout": "1s",
         "interval": "1s",
+        "no_traffic_interval": "1s",  # instead of a minute
         "unhealthy_threshold": 1,
         "healthy_threshold": 1,
         "http_health_check": {"path": "/ready", "host": "127.0.0.1"},

@@ -50,8 +50,10 @@ function envoy_on_response(handle)
   local body = handle:body()  -- the object `headers` cannot be used after this call
   if not body or body:length() > 1000 then return end
   if string.find(body:getBytes(0, body:length()), "InvalidKeyException", 1, true) then
+    local message = '{"code":503,"type":"ServiceUnavailableException","message":"token renewed"}'
     handle:headers():replace(":status", "503")
     handle:headers():replace("retry-after", "0.1")
+    handle:headers():replace("content-length", body:setBytes(message))
   end
 end
 """

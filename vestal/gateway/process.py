@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vestal.errors import VestalError
@@ -65,6 +65,7 @@ class EnvoyProcess:
         self._fixed: tuple[Config, str, int] | None = None
         self._written: dict[str, list[Config]] = {}
         self._expected: dict[str, str] = {}
+        """Versions by file."""
         self._number = 0
         self.admin = EnvoyAdmin(self.admin_path)
 
@@ -86,7 +87,8 @@ class EnvoyProcess:
         self._validate(setup)
         self._fixed = _fixed(setup)
         _write(self.folder / BOOTSTRAP, bootstrap(setup))
-        self._write_changed(resources(setup))
+        wanted = resources(setup)
+        self._write_changed(wanted)
         self._guarded.start(
             [
                 *(str(self._program), "-c", str(self.folder / BOOTSTRAP)),
@@ -97,7 +99,7 @@ class EnvoyProcess:
             cwd=self.folder,
             output=self._output,
         )
-        self._wait_until_adopted(_START_SECONDS)
+        self._wait_until_adopted(wanted, _START_SECONDS)
 
     def update(self, setup: Setup) -> bool:
         """Change the configuration and wait until Envoy uses it; False if it is the same already.
@@ -121,7 +123,7 @@ class EnvoyProcess:
         union = [*new, *(each for each in old if each["name"] not in names)]
         for step in ({_CLUSTERS: union}, {**wanted, _CLUSTERS: union}, wanted):
             self._write_changed(step)
-            self._wait_until_adopted(_ADOPT_SECONDS)
+            self._wait_until_adopted(step, _ADOPT_SECONDS)
         return True
 
     def needs_restart(self, setup: Setup) -> bool:
@@ -161,16 +163,17 @@ class EnvoyProcess:
                 version = str(self._number)
                 _write(self.folder / name, {"version_info": version, "resources": content})
                 self._written[name] = content
-                self._expected[_VERSIONS[name]] = version
+                self._expected[name] = version
 
-    def _wait_until_adopted(self, seconds: float) -> None:
+    def _wait_until_adopted(self, names: Iterable[str], seconds: float) -> None:
+        expected = {_VERSIONS[name]: self._expected[name] for name in names}
         deadline = time.monotonic() + seconds
         while True:
             reason = self.ended(0)
             if reason is not None:
                 raise VestalError(f"Envoy ended ({reason}): {_reason(self._log())}")
             with contextlib.suppress(VestalError):  # it does not listen yet
-                if self._expected.items() <= self.admin.texts().items():
+                if expected.items() <= self.admin.texts().items():
                     return
             if time.monotonic() > deadline:
                 raise VestalError(
