@@ -144,6 +144,13 @@ def test_an_earlier_shadow_version_is_not_counted(root):
     assert report(root, "2.0").live == {}
 
 
+def test_a_response_that_looks_like_a_digest_is_none(root):
+    write_pairs(root, (1, 1))
+    trap = {"shadow": True}
+    write_digests(root, "5.0", digest('"shadow": true', trap), worker="trap")
+    assert report(root).version == "2.0"
+
+
 def test_damaged_lines_are_counted_and_skipped(root):
     write_pairs(root, (1, 1), (2, 2))
     lines = [b"\0" * 100 + b"\n", b"[]\n", b"[" * 100_000 + b"\n", b'{"id": 5}\n']
