@@ -151,19 +151,19 @@ def test_a_request_without_version_stays_without_one_unless_there_is_a_canary(
     assert (plain["cluster"], plain["path_rewrite"]) == ("mnist/2.0", "/predictions/mnist")
     split = paths(with_everything(setup))["/predictions/mnist"]
     weights = {each["name"]: each["weight"] for each in split["weighted_clusters"]["clusters"]}
-    assert weights == {"mnist/2.0": 9950, "mnist/2.1": 50}
+    assert weights == {"mnist/2.0": 9957, "mnist/2.1": 50}
     assert split["path_rewrite"] == "/predictions/%UPSTREAM_CLUSTER_RAW%"
 
 
 @pytest.mark.parametrize(
-    ("percent", "weight"), [(0.001, 1), (0.01, 1), (1, 100), (99.99, 9999), (100, 10_000)]
+    ("percent", "weight"), [(0.001, 1), (0.01, 1), (1, 100), (99.99, 10_006), (100, 10_007)]
 )
 def test_a_small_share_is_not_rounded_to_nothing(setup: Setup, percent: float, weight: int) -> None:
     model = ModelRoutes("m", "1", ("1", "2"), canary=Share("2", percent))
     [default, canary] = paths(replace(setup, models=(model,)))["/predictions/m"][
         "weighted_clusters"
     ]["clusters"]
-    assert (default["weight"], canary["weight"]) == (10_000 - weight, weight)
+    assert (default["weight"], canary["weight"]) == (10_007 - weight, weight)
 
 
 def test_a_client_without_permission_for_any_model_is_not_taken_for_everybody(

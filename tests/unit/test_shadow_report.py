@@ -6,9 +6,13 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shadow_digests import START, classified, digest, write_digests
 
+from vestal.archive.comparing import Comparison as DiffComparison
 from vestal.errors import UsageError, VestalError
+from vestal.inprocess.messages import Response
 from vestal.shadow import comparison
 from vestal.shadow.digests import DigestFiles, parse_digest
 from vestal.shadow.joining import MISSING
@@ -140,6 +144,13 @@ def test_an_earlier_shadow_version_is_not_counted(root):
     assert report(root, "2.0").live == {}
 
 
+def test_a_response_that_looks_like_a_digest_is_none(root):
+    write_pairs(root, (1, 1))
+    trap = {"shadow": True}
+    write_digests(root, "5.0", digest('"shadow": true', trap), worker="trap")
+    assert report(root).version == "2.0"
+
+
 def test_damaged_lines_are_counted_and_skipped(root):
     write_pairs(root, (1, 1), (2, 2))
     lines = [b"\0" * 100 + b"\n", b"[]\n", b"[" * 100_000 + b"\n", b'{"id": 5}\n']
@@ -195,3 +206,35 @@ def test_a_line_without_its_end_is_damaged():
     line = digest("a", 1)
     assert parse_digest(line) is not None
     assert parse_digest(line[:-1]) is None
+
+
+labels = st.sampled_from(["cat", "dog", "fox"])
+predictions = st.one_of(
+    st.builds(classified, labels, st.sampled_from([0.5, 0.75, 0.750001, 0.9]), st.just("emu")),
+    st.builds(lambda number: {"prediction": number}, st.floats(-1e6, 1e6)),
+    st.builds(lambda text: {"text": text, "completion_tokens": len(text)}, st.text(max_size=3)),
+    st.lists(st.integers(-3, 3), max_size=3),
+    st.just(b"png"),
+)
+statuses = st.sampled_from([200, 200, 200, 500])
+sides = st.tuples(predictions, statuses)
+
+
+@given(st.lists(st.tuples(sides, sides), max_size=20))
+def test_the_counts_are_those_of_vestal_diff(pairs):
+    ours, theirs = comparison.Comparison("1.0"), DiffComparison()
+    for number, row in enumerate(pairs):
+        lines = [digest(str(number), answer, status=status) for answer, status in row]
+        before, after = (parse_digest(line) for line in lines)
+        assert before is not None
+        assert after is not None
+        ours.add(before, after, 1e-4)
+        bodies = [a if isinstance(a, bytes) else json.dumps(a).encode() for a, _ in row]
+        if row[0][1] == row[1][1] == 500:  # of errors, `vestal diff` compares the messages, too
+            bodies[1] = bodies[0]
+        responses = [Response(row[side][1], {}, bodies[side]) for side in (0, 1)]
+        theirs.add(str(number), *responses, 1e-4)
+    assert ours.compared - ours.equal == len(theirs.different)
+    assert (ours.statuses, ours.labels) == (theirs.statuses, theirs.labels)
+    assert (ours.probability or 0) == (theirs.probability or 0)
+    assert len(ours.examples) == min(comparison.EXAMPLES, len(theirs.different))
