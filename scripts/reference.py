@@ -16,10 +16,15 @@ from typer.cli import get_docs_for_click
 
 from vestal.cli.app import app
 from vestal.fleet.serving_schema import (
+    CanarySection,
+    GatewaySection,
     ModelSection,
     ProbeSection,
     Section,
     ServingSection,
+    ShadowSection,
+    StickySection,
+    TlsSection,
     VersionSection,
     WorkersSection,
 )
@@ -151,7 +156,8 @@ def key_rows(section: type[Section]) -> Iterator[list[str]]:
         if key.is_required():
             default = "required"
         elif key.default not in (None, ()):
-            default = f"`{'true' if key.default is True else key.default}`"
+            is_flag = isinstance(key.default, bool)
+            default = f"`{str(key.default).lower() if is_flag else key.default}`"
         yield [f"`{name}`", default, meaning]
 
 
@@ -175,7 +181,12 @@ def serving_yaml() -> str:
         ("A model", ModelSection),
         ("A version in `also`", VersionSection),
         ("`workers`", WorkersSection),
+        ("A `canary`", CanarySection),
+        ("`sticky`", StickySection),
+        ("A `shadow`", ShadowSection),
         ("A `probe`", ProbeSection),
+        ("The `gateway`", GatewaySection),
+        ("`tls`", TlsSection),
     ):
         lines += [f"## {title}", "", *table(header, key_rows(section))]
     return "\n".join(lines)

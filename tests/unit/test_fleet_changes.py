@@ -7,7 +7,15 @@ from keeper_fake import desired
 
 from vestal.errors import UsageError
 from vestal.fleet import changes
-from vestal.fleet.desired import Desired, VersionTarget, Workers
+from vestal.fleet.desired import (
+    Canary,
+    Desired,
+    ModelTarget,
+    Shadow,
+    VersionTarget,
+    Workers,
+)
+from vestal.gateway.settings import Gateway
 
 TWO = desired(mnist=["1.0", "2.0"], other=["1.0"])
 
@@ -127,3 +135,54 @@ def test_changes_are_described_in_sentences():
         "mnist 2.0 unregistered"
     ]
     assert changes.describe(TWO, TWO) == []
+
+
+def with_candidates() -> Desired:
+    three = desired(mnist=["1.0", "2.0", "3.0"]).models["mnist"]
+    three = three.model_copy(
+        update={"canary": Canary(version="2.0", weight=10), "shadow": Shadow(version="3.0")}
+    )
+    return Desired(models={"mnist": three}, gateway=Gateway())
+
+
+def test_a_canary_that_becomes_the_default_is_no_canary_any_more():
+    mnist = changes.set_default(with_candidates(), "mnist", "2.0").models["mnist"]
+    assert (mnist.default, mnist.canary, mnist.shadow) == ("2.0", None, Shadow(version="3.0"))
+
+
+def test_a_canary_or_shadow_that_is_unregistered_ends():
+    mnist = changes.unregister(with_candidates(), "mnist", "2.0").models["mnist"]
+    assert (mnist.canary, mnist.shadow) == (None, Shadow(version="3.0"))
+    mnist = changes.unregister(with_candidates(), "mnist", "3.0").models["mnist"]
+    assert (mnist.canary, mnist.shadow) == (Canary(version="2.0", weight=10), None)
+
+
+def test_changes_of_canary_shadow_and_gateway_are_described():
+    before = desired(mnist=["1.0", "2.0", "3.0"])
+    after = with_candidates()
+    assert changes.describe(before, after) == [
+        "mnist: canary 2.0 gets 10 %",
+        "mnist: shadow 3.0 gets 100 %",
+        "gateway: added",
+    ]
+    assert changes.describe(after, before) == [
+        "mnist: canary ended",
+        "mnist: shadow ended",
+        "gateway: removed",
+    ]
+    moved = after.model_copy(update={"gateway": Gateway(port=9000)})
+    assert changes.describe(after, moved) == ["gateway: settings changed"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "4.0"])
+def test_a_canary_must_be_another_version_of_the_model(version):
+    target = with_candidates().models["mnist"].model_dump(mode="json")
+    with pytest.raises(ValueError, match=f"the canary is version {version}; expected a version"):
+        ModelTarget.model_validate({**target, "canary": {"version": version, "weight": 1}})
+
+
+def test_a_canary_without_a_gateway_is_refused():
+    state = with_candidates().model_dump(mode="json")
+    assert Desired.model_validate(state) == with_candidates()
+    with pytest.raises(ValueError, match="mnist has a canary or a shadow, but there is no gateway"):
+        Desired.model_validate({**state, "gateway": None})

@@ -87,6 +87,71 @@ def test_every_key_is_read(file: Path) -> None:
     assert (mnist.max_error_rate, mnist.max_latency_ratio) == (0.005, 1.5)
     assert (mnist.memory_limit, mnist.required) == (2_000_000_000, False)
     assert (gpt2.keep_previous, gpt2.required, gpt2.workers, gpt2.also) == (0, True, None, ())
+    assert (gpt2.canary, gpt2.shadow, load(file).gateway) == (None, None, None)
+
+
+def test_a_canary_a_shadow_and_the_gateway_are_read(file: Path) -> None:
+    file.write_text(
+        """models:
+  mnist:
+    version: "2.0"
+    canary: {version: "2.1", weight: 0.5%, sticky: {cookie: user}, workers: 2}
+    shadow: {version: "2.2"}
+gateway:
+  address: 0.0.0.0
+  port: 443
+  tls: {certificate: cert.pem, key: key.pem}
+  api_keys: keys.yaml
+  max_body: 10MB
+  rate_limit: 50
+  header_timeout: 5s
+"""
+    )
+    mnist, gateway = load(file).models["mnist"], load(file).gateway
+    assert mnist.canary is not None
+    assert mnist.canary.sticky is not None
+    assert (mnist.canary.version, mnist.canary.weight) == ("2.1", 0.5)
+    assert (mnist.canary.sticky.header, mnist.canary.sticky.cookie) == (None, "user")
+    assert mnist.shadow is not None
+    assert (mnist.shadow.version, mnist.shadow.sample) == ("2.2", 100)
+    assert gateway is not None
+    assert gateway.tls is not None
+    assert (gateway.address, gateway.port, gateway.tls.key) == ("0.0.0.0", 443, "key.pem")
+    assert (gateway.api_keys, gateway.max_body, gateway.rate_limit) == ("keys.yaml", 10**7, 50)
+    assert (gateway.header_timeout, gateway.body_timeout, gateway.response_timeout) == (5, 30, 120)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("adress: ::1", "gateway.adress: unknown key; did you mean address?"),
+        ("tls: {certificate: a}", "gateway.tls.key: missing"),
+        ("tls: {certificate: a, key: b, ca: c}", "gateway.tls.ca: unknown key; expected one of"),
+        ("port: 65536", "gateway.port: expected a port from 0 to 65,535, got 65536"),
+        ("address: localhost", "gateway.address: expected an IP address, such as 127.0.0.1"),
+        ("max_body: 6553500", "gateway.max_body: expected a size with its unit"),
+        ("rate_limit: 0", "gateway.rate_limit: expected a whole number from 1 to 1,000,000, got 0"),
+        ("header_timeout: 0", "gateway.header_timeout: expected a duration above 0"),
+        (
+            'address: "::"',
+            "gateway: other machines reach address ::: add `api_keys: FILE`, or `anonymous: true` "
+            "if anybody may call the models",
+        ),
+    ],
+)
+def test_an_invalid_value_of_the_gateway_is_named(
+    keys: str, message: str, refuse: Callable[[str], list[str]]
+) -> None:
+    [line] = refuse(f"models: {{}}\ngateway:\n  {keys}\n")
+    assert message in line
+    assert line.startswith(("serving.yaml:2: ", "serving.yaml:3: "))
+
+
+def test_anybody_may_call_an_open_gateway_only_if_the_file_says_so(file: Path) -> None:
+    file.write_text('models: {}\ngateway: {address: "::", anonymous: true}')
+    gateway = load(file).gateway
+    assert gateway is not None
+    assert gateway.anonymous
 
 
 @pytest.mark.parametrize(
@@ -152,8 +217,8 @@ model: {}
         "serving.yaml:10: models.mnist.keep_previous: expected a duration, such as 10m, or "
         "forever, or 0, got 10 parsecs",
         "serving.yaml:11: models.mnist.nonsense: unknown key; expected one of version, archive, "
-        "workers, memory_limit, also, probe, ready_timeout, settle_time, max_error_rate, "
-        "max_latency_ratio, keep_previous, required",
+        "workers, memory_limit, also, canary, shadow, probe, ready_timeout, settle_time, "
+        "max_error_rate, max_latency_ratio, keep_previous, required",
         "serving.yaml:12: models.gpt2.version: missing",
         "serving.yaml:13: models.gpt2.workers: expected a whole number of at least 1, or "
         "{min: 1, max: 2}, got 0",
@@ -210,8 +275,23 @@ def test_a_version_must_be_in_quotes(version: str, refuse: Callable[[str], list[
         ("also: '1.0'", 'also: expected a list, got "1.0"'),
         ("also: [1.0]", 'also[0]: expected a version in quotes, such as "2.0", because'),
         ('also: [""]', "also[0]: expected a version of letters, digits, `_`, `-` and `.`"),
-        ("canary: {}", "canary: this version of Vestal has no gateway yet; remove the key"),
-        ("shadow: {}", "shadow: this version of Vestal has no gateway yet; remove the key"),
+        ("canary: {weight: 1}", "canary.version: missing"),
+        ('canary: {version: "2", weight: 101}', "expected a percentage from 0 to 100, such as 10"),
+        ('canary: {version: "2", weight: nan%}', "weight: expected a percentage from 0 to 100"),
+        ('canary: {version: "2", weigth: 1}', "canary.weigth: unknown key; did you mean weight?"),
+        (
+            'canary: {version: "2", weight: 1, sticky: {headr: x}}',
+            "canary.sticky.headr: unknown key; did you mean header?",
+        ),
+        (
+            'canary: {version: "2", weight: 1, sticky: {}}',
+            "canary.sticky: expected either `header` or `cookie`",
+        ),
+        (
+            'canary: {version: "2", weight: 1, sticky: {header: "a b"}}',
+            "canary.sticky.header: expected the name of a header or a cookie, such as x-user",
+        ),
+        ('shadow: {version: "2", sample: -1}', "shadow.sample: expected a percentage from 0 to"),
         ("also: !!set {a}", "also: the tag tag:yaml.org,2002:set is not supported"),
         ("also: !!python/object:os.system []", "also: the tag tag:yaml.org,2002:python/object"),
         ("? [a, b]\n    : 1", "models.m: a key must be text"),
@@ -245,7 +325,7 @@ def test_the_name_of_a_model_must_fit_into_a_url(
         ("mnist", "serving.yaml:1: expected keys with values, got mnist"),
         ("models:\n", "serving.yaml:1: models: expected keys with values, got nothing"),
         ("models: [mnist]\n", "serving.yaml:1: models: expected keys with values, got a list"),
-        ("models: {}\ngateway: {port: 1}\n", "serving.yaml:2: gateway: this version of Vestal"),
+        ("models: {}\ngateway: 1\n", "serving.yaml:2: gateway: expected keys with values, got 1"),
         ("models:\n  m: 2.0\n", "serving.yaml:2: models.m: expected keys with values, got 2.0"),
         ("models:\n\tm: 1\n", "serving.yaml:2: not YAML: a tab at the start of a line; indent"),
         ("models: {\n", "serving.yaml:2: not YAML: "),

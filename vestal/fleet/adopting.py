@@ -98,9 +98,9 @@ def _change(
         if not versions:
             return None
         default = model.default if model.default in versions else next(iter(versions))
-        return model.model_copy(update={"versions": versions, "default": default})
+        return model.with_versions(default, versions)
     if change.kind == "default" and version in versions:
-        return model.model_copy(update={"versions": versions, "default": version})
+        return model.with_versions(version, versions)
     if change.kind == "scaled" and version in versions:
         bounds = versions[version].workers
         if not bounds.min <= change.workers <= bounds.max:

@@ -67,9 +67,7 @@ def register(
         )
     versions = {**known.versions, version: target}
     new_default = version if default else known.default
-    return _with(
-        desired, model, known.model_copy(update={"versions": versions, "default": new_default})
-    )
+    return _with(desired, model, known.with_versions(new_default, versions))
 
 
 def scale(desired: Desired, model: str, version: str | None, workers: Workers) -> Desired:
@@ -93,7 +91,7 @@ def set_default(desired: Desired, model: str, version: str) -> Desired:
     """
     known = find_model(desired, model)
     find_version(known, model, version)
-    return _with(desired, model, known.model_copy(update={"default": version}))
+    return _with(desired, model, known.with_versions(version, known.versions))
 
 
 def unregister(desired: Desired, model: str, version: str | None) -> Desired:
@@ -115,7 +113,7 @@ def unregister(desired: Desired, model: str, version: str | None) -> Desired:
             f"(`vestal set-default {model} {next(iter(others))}`), or unregister all versions "
             f"(`vestal unregister {model}`)"
         )
-    return _with(desired, model, known.model_copy(update={"versions": others}))
+    return _with(desired, model, known.with_versions(known.default, others))
 
 
 def split_name(desired: Desired, name: str) -> tuple[str, str | None]:
@@ -156,7 +154,11 @@ def find_version(target: ModelTarget, model: str, version: str) -> VersionTarget
 
 def describe(before: Desired, after: Desired) -> list[str]:
     """Describe the difference of two desired states, one sentence per change."""
-    return list(_differences(before.models, after.models))
+    changes = list(_differences(before.models, after.models))
+    if before.gateway != after.gateway:
+        kind = "added" if not before.gateway else "settings changed" if after.gateway else "removed"
+        changes.append(f"gateway: {kind}")
+    return changes
 
 
 def summarize(revisions: Sequence[Revision]) -> list[RevisionSummary]:
@@ -197,6 +199,12 @@ def _differences(
         for version in old.versions.keys() - new.versions.keys():
             if version != old.default or old.default == new.default:
                 yield f"{name} {version} unregistered"
+        if old.canary != new.canary:
+            share = f"{new.canary.version} gets {new.canary.weight:g} %" if new.canary else "ended"
+            yield f"{name}: canary {share}"
+        if old.shadow != new.shadow:
+            share = f"{new.shadow.version} gets {new.shadow.sample:g} %" if new.shadow else "ended"
+            yield f"{name}: shadow {share}"
         if (old.probes, old.swap, old.required) != (new.probes, new.swap, new.required):
             yield f"{name}: settings changed"
     for name in before.keys() - after.keys():

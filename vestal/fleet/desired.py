@@ -7,9 +7,12 @@ These are the resolved targets: archives of the model store with their digests. 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+from vestal.gateway.settings import Gateway, Sticky
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}$")]
 """A model's name or version; it becomes part of a URL."""
@@ -86,14 +89,38 @@ class VersionTarget(_Part):
     memory_limit: Annotated[int, Field(gt=0)] | None = None
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Canary(_Part):
+    """A version that gets a share of the requests for `/predictions/{model}`.
+
+    `weight`: percent. `sticky`: None assigns every request at random.
+    """
+
+    version: Name
+    weight: Percent
+    sticky: Sticky | None = None
+
+
+class Shadow(_Part):
+    """A version that gets copies of requests; `sample`: percent of them."""
+
+    version: Name
+    sample: Percent = 100.0
+
+
 class ModelTarget(_Part):
     """The versions of one model. `default`: the version at `/predictions/{model}`.
 
+    The versions of `canary` and `shadow` are among `versions`, and neither is the default.
     `required`: the server is ready only when the default version is.
     """
 
     default: Name
     versions: dict[Name, VersionTarget]
+    canary: Canary | None = None
+    shadow: Shadow | None = None
     probes: tuple[Probe, ...] = ()
     swap: SwapPolicy = SwapPolicy()
     required: bool = True
@@ -105,10 +132,36 @@ class ModelTarget(_Part):
                 f"the default version {self.default} is not among the versions "
                 f"({', '.join(self.versions) or 'none'})"
             )
+        for role, part in (("canary", self.canary), ("shadow", self.shadow)):
+            if part and (part.version not in self.versions or part.version == self.default):
+                raise ValueError(
+                    f"the {role} is version {part.version}; expected a version other than the "
+                    f"default version {self.default} among {', '.join(self.versions)}"
+                )
         return self
+
+    def with_versions(self, default: str, versions: Mapping[str, VersionTarget]) -> ModelTarget:
+        """Return this model with other versions.
+
+        A canary or shadow ends when its version is removed or becomes the default.
+        """
+        canary, shadow = (
+            part if part and part.version in versions and part.version != default else None
+            for part in (self.canary, self.shadow)
+        )
+        changed = {"default": default, "versions": dict(versions)}
+        return self.model_copy(update={**changed, "canary": canary, "shadow": shadow})
 
 
 class Desired(_Part):
-    """All models that should run, by name."""
+    """All models that should run, by name, and the gateway in front of them."""
 
     models: dict[Name, ModelTarget] = Field(default_factory=dict)
+    gateway: Gateway | None = None
+
+    @model_validator(mode="after")
+    def _check_gateway(self) -> Self:
+        for name, model in self.models.items():
+            if self.gateway is None and (model.canary or model.shadow):
+                raise ValueError(f"{name} has a canary or a shadow, but there is no gateway")
+        return self

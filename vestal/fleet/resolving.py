@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vestal.client.encoding import BYTES, CONTENT_TYPES
 from vestal.errors import UsageError, VestalError
-from vestal.fleet.desired import Desired, ModelTarget, Probe, SwapPolicy, VersionTarget, Workers
+from vestal.fleet.api_keys import read_clients
+from vestal.fleet.archive_store import ArchiveStore
+from vestal.fleet.desired import (
+    Canary,
+    Desired,
+    ModelTarget,
+    Probe,
+    Shadow,
+    SwapPolicy,
+    VersionTarget,
+    Workers,
+)
 from vestal.fleet.serving_file import ServingFile
-from vestal.fleet.serving_schema import ModelSection, ProbeSection, VersionSection
+from vestal.fleet.serving_schema import (
+    CanarySection,
+    GatewaySection,
+    ModelSection,
+    ProbeSection,
+    ShadowSection,
+    VersionSection,
+)
 from vestal.fleet.serving_tree import Keys
+from vestal.gateway import envoy
+from vestal.gateway.settings import Gateway, Sticky, Tls
 from vestal.mar.index import sha256_of
 from vestal.mar.manifest import read_manifest, read_settings
-from vestal.server.spec import ModelSpec, read_spec
+from vestal.server.spec import ModelSpec
 
 MOST_PROBE_BYTES = 10_000_000
 
@@ -60,7 +79,7 @@ def version_target(
 
 
 def resolve(file: ServingFile, store: Path, root: Path) -> Desired:
-    """Find the archives and read the inputs of the probes.
+    """Find the archives and the files of the gateway, and read the inputs of the probes.
 
     Args:
         store: the model store.
@@ -69,10 +88,12 @@ def resolve(file: ServingFile, store: Path, root: Path) -> Desired:
     Raises:
         UsageError: archives, versions or inputs are missing or unreadable; one line for each.
     """
-    resolver = _Resolver(file, _Store(store), root)
+    resolver = _Resolver(file, ArchiveStore(store), root)
     models = {name: resolver.model(name, each) for name, each in file.models.items()}
+    gateway = resolver.gateway(file.gateway) if file.gateway else None
     file.tree.raise_problems()
-    return Desired(models={name: each for name, each in models.items() if each is not None})
+    found = {name: each for name, each in models.items() if each is not None}
+    return Desired(models=found, gateway=gateway)
 
 
 def _own_workers(archive: Path) -> Workers:
@@ -84,64 +105,12 @@ def _own_workers(archive: Path) -> Workers:
     return Workers()
 
 
-class _Store:
-    """The archives of a model store by name and version; each is opened once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.specs: list[ModelSpec] = []
-        self.unreadable: dict[str, str] = {}
-        for archive in sorted(folder.glob("*.mar")):
-            try:
-                self.specs.append(read_spec(archive))
-            except VestalError as error:
-                self.unreadable[archive.name] = str(error)
-
-    def by_file(self, name: str) -> ModelSpec:
-        """Return the archive with a file name, with or without .mar.
-
-        Raises:
-            UsageError: there is none, or it cannot be read.
-        """
-        for file in (name, f"{name}.mar"):
-            if file in self.unreadable:
-                raise UsageError(self.unreadable[file])
-            for spec in self.specs:
-                if spec.archive.name == file:
-                    return spec
-        files = [spec.archive.name for spec in self.specs]
-        raise UsageError(f"{self.folder} has no archive {name}; {_it_has(files, name)}")
-
-    def by_version(self, model: str, version: str) -> ModelSpec:
-        """Return the archive of a version.
-
-        Raises:
-            UsageError: there is none, or several.
-        """
-        versions = [spec for spec in self.specs if spec.name == model]
-        found = [spec for spec in versions if spec.version == version]
-        if len(found) > 1:
-            names = " and ".join(spec.archive.name for spec in found)
-            raise UsageError(f"{names} are both {model} {version}; name one with `archive:`")
-        if found:
-            return found[0]
-        if versions:
-            known = ", ".join(spec.version for spec in versions)
-            near = difflib.get_close_matches(version, [s.version for s in versions], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(
-                f"{self.folder} has no {model} {version}; it has version {known}{hint}"
-            )
-        models = sorted({spec.name for spec in self.specs})
-        raise UsageError(f"{self.folder} has no archive of {model}; {_it_has(models, model)}")
-
-
 @dataclass
 class _Resolver:
     """Resolves the models of a file; problems go to the file's tree."""
 
     file: ServingFile
-    store: _Store
+    store: ArchiveStore
     root: Path
     probe_bytes: int = field(default=0, init=False)
 
@@ -150,18 +119,26 @@ class _Resolver:
         versions: dict[str, VersionTarget] = {}
         parts: list[tuple[Keys, VersionSection]] = [(keys, section)]
         parts += [((*keys, "also", i), each) for i, each in enumerate(section.also)]
+        parts += [((*keys, role), each) for role, each in _candidates(section).items()]
         for place, part in parts:
             if part.version in versions:
                 self.file.tree.report(place, f"version {part.version} is named twice")
             target = self._version(place, name, part)
             if target is not None:
                 versions.setdefault(part.version, target)
+        for role in _candidates(section) if self.file.gateway is None else ():
+            problem = f"a {role} needs the gateway: add `gateway: {{port: 8000}}` to the file"
+            self.file.tree.report((*keys, role), problem)
         probes = [self._probe((*keys, "probe"), i, each) for i, each in enumerate(section.probe)]
-        if section.version not in versions:
+        # A version that is missing or named twice has been reported.
+        candidates = {each.version for each in _candidates(section).values()}
+        if section.version not in versions or not candidates <= versions.keys() - {section.version}:
             return None
         return ModelTarget(
             default=section.version,
             versions=versions,
+            canary=_canary(section.canary) if section.canary else None,
+            shadow=_shadow(section.shadow) if section.shadow else None,
             probes=tuple(each for each in probes if each is not None),
             swap=SwapPolicy(
                 ready_seconds=section.ready_timeout,
@@ -172,6 +149,38 @@ class _Resolver:
             ),
             required=section.required,
         )
+
+    def gateway(self, section: GatewaySection) -> Gateway | None:
+        keys: Keys = ("gateway",)
+        if envoy.find_envoy() is None:
+            self.file.tree.report(keys, envoy.MISSING)
+            return None
+        tls = None
+        if section.tls is not None:
+            certificate = self._path((*keys, "tls", "certificate"), section.tls.certificate)
+            tls = Tls(
+                certificate=certificate, key=self._path((*keys, "tls", "key"), section.tls.key)
+            )
+        api_keys = None
+        if section.api_keys is not None:
+            api_keys = self._path((*keys, "api_keys"), section.api_keys)
+            try:
+                read_clients(Path(api_keys))
+            except UsageError as error:
+                problem = "; ".join(str(error).splitlines())
+                self.file.tree.report((*keys, "api_keys"), problem)
+        limits = section.model_dump(exclude={"tls", "api_keys", "anonymous"})
+        return Gateway(tls=tls, api_keys=api_keys, **limits)
+
+    def _path(self, keys: Keys, name: str) -> str:
+        """Return the absolute path of a file that can be read."""
+        path = (self.root / name).absolute()
+        try:
+            with path.open("rb") as stream:
+                stream.read(1)
+        except OSError as error:
+            self.file.tree.report(keys, f"{path}: {error.strerror or error}")
+        return str(path)
 
     def _version(self, keys: Keys, model: str, part: VersionSection) -> VersionTarget | None:
         try:
@@ -218,8 +227,15 @@ class _Resolver:
         return body
 
 
-def _it_has(names: Sequence[str], name: str) -> str:
-    if not names:
-        return "it is empty; `vestal pack` adds an archive"
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"it has {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+def _candidates(section: ModelSection) -> dict[str, VersionSection]:
+    candidates = {"canary": section.canary, "shadow": section.shadow}
+    return {role: each for role, each in candidates.items() if each is not None}
+
+
+def _canary(section: CanarySection) -> Canary:
+    sticky = Sticky(**section.sticky.model_dump()) if section.sticky else None
+    return Canary(version=section.version, weight=section.weight, sticky=sticky)
+
+
+def _shadow(section: ShadowSection) -> Shadow:
+    return Shadow(version=section.version, sample=section.sample)

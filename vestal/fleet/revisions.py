@@ -86,4 +86,6 @@ class Revisions:
         candidates = [*known, *targets(good)]
         if not candidates:
             return None
-        return desired.model_copy(update={"models": {**desired.models, model: candidates[0]}})
+        # A canary in the history may be the version that is being rolled back.
+        target = candidates[0].model_copy(update={"canary": None, "shadow": None})
+        return desired.model_copy(update={"models": {**desired.models, model: target}})

@@ -10,11 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vestal.fleet.serving_schema import SECTIONS, ModelSection, Section, ServingSection
+from vestal.fleet.serving_schema import (
+    SECTIONS,
+    GatewaySection,
+    ModelSection,
+    Section,
+    ServingSection,
+)
 from vestal.fleet.serving_tree import Keys, Tree, read_tree
-
-_NEXT = {"canary", "shadow", "gateway"}
-"""Keys of a later version."""
 
 _KINDS = {
     "model_type": "keys with values",
@@ -31,6 +34,7 @@ class ServingFile:
     path: Path
     sha256: str
     models: Mapping[str, ModelSection]
+    gateway: GatewaySection | None
     tree: Tree
 
 
@@ -51,7 +55,7 @@ def load(path: Path) -> ServingFile:
         tree.raise_problems()
         raise  # a problem that was not reported is a defect of this module
     tree.raise_problems()
-    return ServingFile(path, tree.sha256, content.models, tree)
+    return ServingFile(path, tree.sha256, content.models, content.gateway, tree)
 
 
 def _report(tree: Tree, errors: Sequence[Mapping[str, Any]]) -> None:
@@ -88,15 +92,15 @@ def _nearest_key(keys: Keys) -> str | None:
 
 
 def _unknown_key(keys: Keys, near: str | None) -> str:
-    if keys[-1] in _NEXT:
-        return "this version of Vestal has no gateway yet; remove the key"
     known = ", ".join(_section(keys[:-1]).model_fields)
     return f"unknown key; {f'did you mean {near}?' if near else f'expected one of {known}'}"
 
 
 def _section(keys: Keys) -> type[Section]:
     """Return the section at a path."""
-    if len(keys) < 2:
-        return ServingSection
-    inner = [SECTIONS[key] for key in keys[2:] if isinstance(key, str) and key in SECTIONS]
-    return inner[-1] if inner else ModelSection
+    in_model = keys[:1] == ("models",)  # followed by the name of the model
+    names = keys[2:] if in_model else keys
+    inner = [SECTIONS[key] for key in names if isinstance(key, str) and key in SECTIONS]
+    if inner:
+        return inner[-1]
+    return ModelSection if in_model and len(keys) > 1 else ServingSection

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from vestal.fleet.serving_values import (
+    Address,
     ArchiveFile,
     ContentType,
     Count,
     Duration,
+    FieldName,
     Flag,
     Fraction,
     InputFile,
+    Limit,
     Name,
+    Percent,
+    Port,
     Ratio,
     Retention,
     Size,
@@ -105,12 +111,52 @@ class VersionSection(Section):
     )
 
 
+class StickySection(Section):
+    """What identifies a user: all requests of a user go to the same version."""
+
+    header: FieldName | None = Field(None, description="Name of a request header, such as x-user.")
+    cookie: FieldName | None = Field(
+        None, description="Name of a cookie. The gateway sets it if a request has none."
+    )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.header is None) == (self.cookie is None):
+            raise PydanticCustomError("conflict", "expected either `header` or `cookie`")
+        return self
+
+
+class CanarySection(VersionSection):
+    """A version that gets a share of the requests for `/predictions/MODEL`."""
+
+    weight: Percent = Field(description="Share of the requests, in percent.")
+    sticky: StickySection | None = Field(
+        None,
+        description="What identifies a user: `{header: x-user}` or `{cookie: NAME}`. Default: "
+        "every request is assigned at random.",
+    )
+
+
+class ShadowSection(VersionSection):
+    """A version that gets copies of requests; its responses are compared and discarded."""
+
+    sample: Percent = Field(
+        100, description="Share of the requests for `/predictions/MODEL` to copy, in percent."
+    )
+
+
 class ModelSection(VersionSection):
     """One model. `version` and the keys beside it are those of the default version."""
 
     also: tuple[Annotated[VersionSection, BeforeValidator(_as_version)], ...] = Field(
         (),
         description="Other versions to serve, each a version or `{version: ..., workers: ...}`.",
+    )
+    canary: CanarySection | None = Field(
+        None, description="A new version that gets a share of the requests. Needs the gateway."
+    )
+    shadow: ShadowSection | None = Field(
+        None, description="A new version that gets copies of requests. Needs the gateway."
     )
     probe: Annotated[tuple[ProbeSection, ...], BeforeValidator(_as_list)] = Field(
         (),
@@ -145,15 +191,84 @@ class ModelSection(VersionSection):
     required: Flag = Field(True, description="Whether the server is ready only with this model.")
 
 
+class TlsSection(Section):
+    """Files of the certificate; they are read again when they change."""
+
+    certificate: InputFile = Field(
+        description="PEM file with the certificate, followed by its intermediate certificates."
+    )
+    key: InputFile = Field(description="PEM file with the private key.")
+
+
+class GatewaySection(Section):
+    """The gateway: the address for callers outside this machine."""
+
+    address: Address = Field("127.0.0.1", description="IP address to listen on.")
+    port: Port = Field(8000, description="Port to listen on; 0 chooses a free one.")
+    tls: TlsSection | None = Field(
+        None, description="Files of the certificate. Default: HTTP without encryption."
+    )
+    api_keys: InputFile | None = Field(
+        None,
+        description="File with a key for each client (mode 0600); it is read again when it "
+        "changes. Default: no key is needed.",
+    )
+    anonymous: Flag = Field(
+        False,
+        description="Allow an `address` that other machines reach without `api_keys`.",
+    )
+    max_body: Size | None = Field(
+        None,
+        description="Largest request body. Default: `max_request_size` of config.properties, "
+        "or 6.5 MB.",
+    )
+    max_connections: Limit = Field(1000, description="Largest number of open connections.")
+    rate_limit: Limit | None = Field(
+        None,
+        description="Requests per second of one client: of a key or, without `api_keys`, of an "
+        "IP address. Default: no limit.",
+    )
+    header_timeout: TimeLimit = Field(
+        "10s", validate_default=True, description="Time limit for the headers of a request."
+    )
+    body_timeout: TimeLimit = Field(
+        "30s", validate_default=True, description="Time limit for a whole request."
+    )
+    response_timeout: TimeLimit = Field(
+        "2m",
+        validate_default=True,
+        description="Longest time without a byte of the response.",
+    )
+
+    @model_validator(mode="after")
+    def _check_access(self) -> Self:
+        local = ipaddress.ip_address(self.address).is_loopback
+        if not local and self.api_keys is None and not self.anonymous:
+            raise PydanticCustomError(
+                "conflict",
+                f"other machines reach address {self.address}: add `api_keys: FILE`, or "
+                "`anonymous: true` if anybody may call the models",
+            )
+        return self
+
+
 class ServingSection(Section):
     """The whole file."""
 
     models: dict[Name, ModelSection] = Field(description="The models to serve, by name.")
+    gateway: GatewaySection | None = Field(
+        None, description="Settings of the gateway. Default: no gateway."
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {
     "workers": WorkersSection,
     "probe": ProbeSection,
     "also": VersionSection,
+    "canary": CanarySection,
+    "sticky": StickySection,
+    "shadow": ShadowSection,
+    "gateway": GatewaySection,
+    "tls": TlsSection,
 }
-"""Sections of a model by key."""
+"""Sections by key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -21,6 +22,7 @@ _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]{1,3}|%)", re.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 _ARCHIVE = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,254}")
 _CONTENT_TYPE = re.compile(r"[!-~]+/[ -~]+")
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _MOST_SECONDS = 10 * 366 * 86400.0
 _MOST_WORKERS = 1000
 
@@ -49,10 +51,13 @@ def _version(value: Any) -> str:
     return value
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= _MOST_WORKERS:
-        raise expected(f"a whole number from 1 to {_MOST_WORKERS:,}")
-    return value
+def _whole(least: int, most: int, what: str = "a whole number") -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise expected(f"{what} from {least} to {most:,}")
+        return value
+
+    return check
 
 
 def _number(value: Any, units: dict[str, float] | None = None) -> float | None:
@@ -94,6 +99,20 @@ def _fraction(value: Any) -> float:
     return fraction
 
 
+def _percent(value: Any) -> float:
+    percent = _number(value, {"%": 1.0})
+    if percent is None or not 0 <= percent <= 100:
+        raise expected("a percentage from 0 to 100, such as 10")
+    return percent
+
+
+def _address(value: Any) -> str:
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise expected("an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
 def _ratio(value: Any) -> float:
     ratio = _number(value)
     if ratio is None or ratio <= 1:
@@ -130,7 +149,14 @@ ArchiveFile = Annotated[
 ContentType = Annotated[
     str, BeforeValidator(_pattern(_CONTENT_TYPE, "a content type, such as image/png"))
 ]
-Count = Annotated[int, BeforeValidator(_count)]
+FieldName = Annotated[
+    str, BeforeValidator(_pattern(_FIELD_NAME, "the name of a header or a cookie, such as x-user"))
+]
+Count = Annotated[int, BeforeValidator(_whole(1, _MOST_WORKERS))]
+Port = Annotated[int, BeforeValidator(_whole(0, 65_535, "a port"))]
+Limit = Annotated[int, BeforeValidator(_whole(1, 1_000_000))]
+Address = Annotated[str, BeforeValidator(_address)]
+Percent = Annotated[float, BeforeValidator(_percent)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 TimeLimit = Annotated[float, BeforeValidator(_time_limit)]
 Retention = Annotated[float | None, BeforeValidator(_retention)]

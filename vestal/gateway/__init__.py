@@ -1,0 +1,1 @@
+"""The gateway: Envoy, in front of TorchServe."""
