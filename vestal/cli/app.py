@@ -8,6 +8,7 @@ import typer
 
 from vestal.cli.apply import apply
 from vestal.cli.batch import batch
+from vestal.cli.canary import canary
 from vestal.cli.check import check
 from vestal.cli.diff import diff
 from vestal.cli.evaluate import evaluate
@@ -75,6 +76,7 @@ for command in (
     status,
     history,
     rollback,
+    canary,
     logs,
     models,
     register,

@@ -17,6 +17,8 @@ from vestal.errors import VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.canary.counts import gateway_statistics
+from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.fence import Management
 from vestal.fleet.fleet import Fleet, own_client
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
@@ -247,7 +249,11 @@ class Server:
             lambda kind, text, step: report.print(self.keeper, kind, text, step),
             initial.desired,
         )
-        return Keeper(fleet, self._publication.write_again, self._update)
+        canaries = Canaries(fleet, state, gateway_statistics(self._gateway_page))
+        return Keeper(fleet, canaries, self._publication.write_again, self._update)
+
+    def _gateway_page(self, path: str) -> str:
+        raise VestalError("the gateway does not run")
 
     def _start_api(self, keeper: Keeper, endpoint: Endpoint) -> None:
         token = self._publication.write_token()

@@ -16,11 +16,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
+from vestal.errors import VestalError
 from vestal.fleet.settling import binomial_tail
 
 Version = tuple[str, str]
@@ -106,6 +107,22 @@ class Counts(BaseModel):
             failures=self.failures - earlier.failures,
             times=Times(bins={lower: count for lower, count in new.items() if count}),
         )
+
+
+Statistics = Callable[[Sequence[Version]], Mapping[Version, Counts]]
+"""Returns the cumulative counts of some versions. Raises VestalError."""
+
+
+def gateway_statistics(get: Callable[[str], str]) -> Statistics:
+    """Read the statistics from Envoy; `get` returns the body at a path of its admin interface."""
+
+    def read(versions: Sequence[Version]) -> Mapping[Version, Counts]:
+        try:
+            return read_statistics(get(statistics_path(versions)), versions)
+        except (OSError, ValueError) as error:
+            raise VestalError(f"the gateway's statistics cannot be read: {error}") from None
+
+    return read
 
 
 def statistics_path(versions: Sequence[Version]) -> str:

@@ -15,9 +15,10 @@ times in the first step, when that had most of the requests.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vestal.fleet.canary.counts import Counts, Times
 from vestal.fleet.canary.evidence import is_above, is_below, requests_needed
@@ -45,9 +46,18 @@ class Rules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: tuple[float, ...] = (1, 10, 50, 100)
-    every: float = Field(60.0, gt=0)
-    max_error_rate: float = Field(0.005, gt=0, lt=1)
-    max_p99_ratio: float | None = Field(1.2, gt=1)
+    every: Annotated[float, Field(gt=0)] = 60.0
+    max_error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    max_p99_ratio: Annotated[float, Field(gt=1)] | None = 1.2
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        ascending = all(low < high for low, high in pairwise((0.0, *self.steps)))
+        if not ascending or self.steps[-1:] != (100,):
+            raise ValueError("the steps are increasing percentages of which the last one is 100")
+        if len(self.steps) == 1 and self.max_p99_ratio is not None:
+            raise ValueError("at 100 % there is no other version to compare the p99 with")
+        return self
 
 
 @dataclass(frozen=True)
@@ -209,9 +219,8 @@ def _lack_of_times(watch: Watch, rules: Rules, weight: float, first: Times | Non
     if is_below(above, seen.count, _SLOW, ON_RISK):
         return None
     needed = requests_needed(above, _SLOW, ON_RISK)
-    return (
-        f"{seen.count:,} of {needed:,} requests for a p99 below {slow:.0f} ms ({above:,} were slower)"
-    )
+    slower = f"{above:,} were slower" if above else "none was slower"
+    return f"{seen.count:,} of {needed:,} requests for a p99 below {slow:.0f} ms ({slower})"
 
 
 def _numbers(watch: Watch, weight: float, first: Times | None) -> str:

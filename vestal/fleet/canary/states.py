@@ -1,13 +1,14 @@
 """The states of a canary, and what is desired in each.
 
-    loading ──► running ──► ... ──► running at 100 % ──► promoting ──► promoted
-       │         │   ▲                                       │
-       │         ▼   │                                       │
-       │        paused                                       │
-       └─────────┴──► reverted, aborted, superseded ◄────────┘
+    loading ─► running, at each step ─► promoting ─► promoted
+       ▲           │  ▲          │          │
+       └───────────┤  │          ▼          ▼
+                   ▼  │      reverted, aborted, superseded
+                  paused
 
-In `loading`, the version is not registered or not verified, at first or after a restart. In
-`promoting`, it is desired as the default version, and the keeper switches to it.
+In `loading`, the version is not registered or not verified yet, or not any more after a restart. In
+`promoting`, it is desired as the default version, and the keeper switches to it. A canary is
+`superseded` when something else changes what it has desired.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pydantic import BaseModel, Field
 
 from vestal.fleet.canary.counts import Times
 from vestal.fleet.canary.judging import Rules, Verdict
-from vestal.fleet.desired import Canary, Desired, ModelTarget, Sticky, VersionTarget
+from vestal.fleet.desired import Canary, Desired, ModelTarget, VersionTarget
+from vestal.gateway.settings import Sticky
 
 State = Literal[
     "loading",
@@ -46,12 +48,12 @@ class Run(BaseModel):
 
     Attributes:
         default: the default version that it is compared with.
-        target: the canary's archive and workers.
-        registered: the version was desired before, in addition to the default version.
+        target, default_target: archives and workers of both.
+        registered: the target of the version before, if it was desired in addition to the default.
+        user: who has started it.
         step: index of the present step.
         paused: it may not go on; it is watched nevertheless.
         since: time at which the state or the step began, in seconds since 1970.
-        revision: the last one that it made.
         reason: why it ended as it did.
         first_times: response times of the default version in the first step.
     """
@@ -60,14 +62,15 @@ class Run(BaseModel):
     version: str
     default: str
     target: VersionTarget
-    registered: bool
-    rules: Rules
+    default_target: VersionTarget
+    registered: VersionTarget | None = None
+    rules: Rules = Rules()
     sticky: Sticky | None = None
+    user: str = ""
     state: State = "loading"
     step: int = 0
     paused: bool = False
     since: float
-    revision: int = 0
     reason: str | None = None
     first_times: Times | None = None
     log: list[Entry] = Field(default_factory=list)
@@ -97,14 +100,28 @@ class Run(BaseModel):
 
 
 def loaded(run: Run, now: float) -> Run:
-    """The version is registered and verified: its present step begins, maybe again."""
+    """The version is registered and verified: the present step begins, maybe again."""
     state: State = "paused" if run.paused else "running"
     return run.changed(now, state, f"{run.name} gets {run.weight:g} % of the requests")
 
 
 def unloaded(run: Run, now: float) -> Run:
-    """The version is not registered or not verified any more, after a restart of TorchServe."""
-    return run.changed(now, "loading", f"{run.name} is loaded again; its step begins again then")
+    """The version is not registered or not verified any more, after a restart."""
+    return run.changed(now, "loading", f"{run.name} is loaded again, and its step starts over")
+
+
+def paused(run: Run, now: float) -> Run:
+    """Stay at the present step."""
+    state: State = "paused" if run.state == "running" else run.state
+    text = f"paused at {run.weight:g} %"
+    return run.changed(now, state, text).model_copy(update={"paused": True})
+
+
+def resumed(run: Run, now: float) -> Run:
+    """Go on from the present step."""
+    state: State = "running" if run.state == "paused" else run.state
+    text = f"resumed at {run.weight:g} %"
+    return run.changed(now, state, text).model_copy(update={"paused": False})
 
 
 def judged(run: Run, verdict: Verdict, default_times: Times, now: float) -> Run:
@@ -117,39 +134,44 @@ def judged(run: Run, verdict: Verdict, default_times: Times, now: float) -> Run:
         run = run.model_copy(update={"first_times": default_times})
     if run.step + 1 < len(run.rules.steps):
         weight = run.rules.steps[run.step + 1]
-        text = f"{run.name} gets {weight:g} % of the requests now: {verdict.reason}"
+        text = f"{run.name} gets {weight:g} % of the requests, after {verdict.reason}"
         return run.changed(now, "running", text).model_copy(update={"step": run.step + 1})
-    text = f"{run.name} becomes the default version: {verdict.reason}"
+    text = f"{run.name} becomes the default version, after {verdict.reason}"
     return run.changed(now, "promoting", text)
 
 
 def reverted(run: Run, reason: str, now: float) -> Run:
-    """The canary is not good enough."""
-    text = f"{run.default} gets all requests again: {reason}"
-    return run.changed(now, "reverted", f"{run.name} was sent back; {text}", reason)
+    """The version is not good enough: the default version gets all requests again."""
+    text = f"{run.name} is sent back, and {run.default} gets all requests: {reason}"
+    return run.changed(now, "reverted", text, reason)
 
 
 def desire(desired: Desired, run: Run) -> Desired:
-    """Return what is desired in the run's state, besides what others desire."""
+    """Return what is desired in the run's state; what others desire is kept."""
     target = desired.models[run.model]
     versions = dict(target.versions)
-    canary, default = None, run.default
+    if run.state in ("promoted", "superseded"):
+        return desired
     if run.state == "promoting":
-        default = run.version
+        versions.setdefault(run.version, run.target)
         versions.pop(run.default, None)
+        changed = target.with_versions(run.version, versions)
     elif run.ended:
-        if not run.registered:
+        versions.setdefault(run.default, run.default_target)
+        if run.registered is None:
             versions.pop(run.version, None)
+        else:
+            versions[run.version] = run.registered
+        changed = target.with_versions(run.default, versions).model_copy(update={"canary": None})
     else:
-        versions = {**versions, run.version: run.target}
         canary = Canary(version=run.version, weight=run.weight, sticky=run.sticky)
-    update = {"versions": versions, "default": default, "canary": canary}
-    models = {**desired.models, run.model: target.model_copy(update=update)}
-    return desired.model_copy(update={"models": models})
+        versions.setdefault(run.version, run.target)
+        changed = target.model_copy(update={"versions": versions, "canary": canary})
+    return desired.model_copy(update={"models": {**desired.models, run.model: changed}})
 
 
 def is_desired(target: ModelTarget | None, run: Run) -> bool:
-    """Whether the model is still desired as the run has it, by others, too."""
+    """Whether what is desired of the model is still what the run has desired."""
     if target is None or run.version not in target.versions:
         return False
     if run.state == "promoting":
