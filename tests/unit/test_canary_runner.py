@@ -272,6 +272,22 @@ def test_it_ends_when_another_command_changes_the_model(world: World) -> None:
     assert world.fleet.desired == served("1.0")
 
 
+def test_it_ends_when_the_model_is_removed(world: World) -> None:
+    world.until_running()
+    world.fleet.change(Desired(gateway=Gateway()), SOURCE, thorough=True, again=True)
+    world.canaries.command("m", "pause")
+    world.tick()
+    assert world.run.state == "superseded"
+    assert world.fleet.desired.models == {}
+
+
+def test_it_ends_when_the_server_is_started_with_other_models(world: World) -> None:
+    world.until_running()
+    world.fleet.desired = served("1.0")
+    world.tick()
+    assert world.run.reason == "`vestal serve` was started with another state of m"
+
+
 def test_it_continues_when_another_command_scales_the_model(world: World) -> None:
     world.until_running()
     versions = {**world.model.versions, "1.0": target("1.0", workers=4)}

@@ -20,12 +20,16 @@ from vestal.fleet.canary.requests import (
     no_canary,
 )
 from vestal.fleet.canary.states import Run
-from vestal.fleet.desired import Desired
+from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.observing import Observed
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import EventKind, Source
 
+_NO_GATEWAY = (
+    "a canary needs the gateway, which divides the requests. Add `gateway: {port: 8000}` to "
+    "serving.yaml and run `vestal apply` (it requires pip install 'vestal[gateway]')"
+)
 _KINDS: dict[str, EventKind] = {"promoted": "done", "reverted": "failed"}
 
 
@@ -52,45 +56,27 @@ class Canaries:
         Raises:
             UsageError: it cannot be started; the message says why.
         """
-        desired, model, version = self._fleet.desired, request.model, request.version
+        desired, model = self._fleet.desired, request.model
         if desired.gateway is None:
-            raise UsageError(
-                "a canary needs the gateway, which divides the requests. Add `gateway: {port: "
-                "8000}` to serving.yaml and run `vestal apply` (it requires pip install "
-                "'vestal[gateway]')"
-            )
+            raise UsageError(_NO_GATEWAY)
         target = changes.find_model(desired, model)
-        if version == target.default:
-            raise UsageError(f"{model} {version} is the default version already")
         running = self._store.canaries.get(model)
         if running is not None and not running.ended:
             raise UsageError(
                 f"a canary of {running.name} is running (at {running.weight:g} %). Wait for its "
                 f"end, or end it with `vestal canary {model} --abort`"
             )
-        fixed = target.canary
-        if fixed is not None and fixed.version != version:
-            raise UsageError(
-                f"{model} {fixed.version} has a fixed share of {fixed.weight:g} % (`canary:` in "
-                "serving.yaml). Remove it from the file and run `vestal apply` first"
-            )
-        known = target.versions.get(version)
-        if known is not None and known.sha256 != request.sha256:
-            raise UsageError(
-                f"{model} {version} is already served from {known.archive} (sha256 "
-                f"{known.sha256[:12]}...), and {request.archive} has another content (sha256 "
-                f"{request.sha256[:12]}...). Pack it as another version"
-            )
-        default_target = target.versions[target.default]
+        _check_version(target, request)
+        fixed, default_target = target.canary, target.versions[target.default]
         archive = {"archive": request.archive, "sha256": request.sha256}
         run = Run(
             model=model,
-            version=version,
+            version=request.version,
             default=target.default,
             # The same workers: at 100 %, it must do what the default version does now.
             target=default_target.model_copy(update=archive),
             default_target=default_target,
-            registered=None if fixed is not None else known,
+            registered=None if fixed is not None else target.versions.get(request.version),
             rules=request.rules,
             sticky=request.sticky or (fixed.sticky if fixed else None),
             user=request.user,
@@ -101,6 +87,7 @@ class Canaries:
 
     def begin(self, run: Run) -> CanaryStatus:
         """Start a canary that was prepared. Raises VestalError if it cannot be stored."""
+        self._live.pop(run.model, None)
         self._save(run, by_user=True)
         return self._describe(run)
 
@@ -226,11 +213,13 @@ class Canaries:
 
     def _supersede(self, run: Run, now: float) -> None:
         revisions = self._fleet.revisions.all()
-        command = revisions[0].source.command if revisions else "another command"
-        reason = f"`{command}` has changed what is desired of {run.model}"
-        self._save(
-            run.changed(now, "superseded", f"the canary of {run.name} ended: {reason}", reason)
-        )
+        command = revisions[0].source.command if revisions else ""
+        if command == _command(run):  # what is stored does not run
+            reason = f"`vestal serve` was started with another state of {run.model}"
+        else:
+            reason = f"`{command}` has changed what is desired of {run.model}"
+        text = f"the canary of {run.name} ended: {reason}"
+        self._save(run.changed(now, "superseded", text, reason))
 
     def _live_of(self, run: Run) -> _Live:
         """Return the traffic of the present step; it is removed when a step begins."""
@@ -241,8 +230,7 @@ class Canaries:
         fleet = self._fleet
         desired = states.desire(fleet.desired, run)
         if desired != fleet.desired:
-            command = f"vestal canary {run.model} {run.version}"
-            source = Source(command=command, user=run.user)
+            source = Source(command=_command(run), user=run.user)
             thorough = by_user or fleet.thorough
             fleet.change(desired, source, thorough=thorough, again=by_user, canary=run)
         else:
@@ -272,6 +260,29 @@ class Canaries:
                 "traffic": describe_traffic(run.version, run.default, step),
             }
         )
+
+
+def _check_version(target: ModelTarget, request: CanaryRequest) -> None:
+    """Raise UsageError if the version cannot be a canary of the model."""
+    name = f"{request.model} {request.version}"
+    if request.version == target.default:
+        raise UsageError(f"{name} is the default version already")
+    fixed, known = target.canary, target.versions.get(request.version)
+    if fixed is not None and fixed.version != request.version:
+        raise UsageError(
+            f"{request.model} {fixed.version} has a fixed share of {fixed.weight:g} % (`canary:` "
+            "in serving.yaml). Remove it from the file and run `vestal apply` first"
+        )
+    if known is not None and known.sha256 != request.sha256:
+        raise UsageError(
+            f"{name} is already served from {known.archive} (sha256 {known.sha256[:12]}...), and "
+            f"{request.archive} has another content (sha256 {request.sha256[:12]}...). Pack it as "
+            "another version"
+        )
+
+
+def _command(run: Run) -> str:
+    return f"vestal canary {run.name}"
 
 
 def _batch_delay(observed: Observed | None, version: str) -> float:

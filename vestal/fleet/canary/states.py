@@ -148,10 +148,10 @@ def reverted(run: Run, reason: str, now: float) -> Run:
 
 def desire(desired: Desired, run: Run) -> Desired:
     """Return what is desired in the run's state; what others desire is kept."""
-    target = desired.models[run.model]
-    versions = dict(target.versions)
-    if run.state in ("promoted", "superseded"):
+    target = desired.models.get(run.model)
+    if target is None or run.state in ("promoted", "superseded"):
         return desired
+    versions = dict(target.versions)
     if run.state == "promoting":
         versions.setdefault(run.version, run.target)
         versions.pop(run.default, None)
