@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+CLIENT_HEADER = "x-vestal-client"
+"""Request header with the name of the client, for the access log, rate limits and handlers."""
+
 
 @dataclass(frozen=True)
 class ApiClient:
