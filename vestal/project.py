@@ -27,6 +27,7 @@ class ReadyFile:
         model_store: folder of the archives.
         failed: a `{"archive", "reason"}` for each archive that cannot be served.
         keeper: base address of the keeper's API; None without a keeper.
+        gateway: base address of the gateway; None without one.
     """
 
     inference: str
@@ -38,6 +39,7 @@ class ReadyFile:
     model_store: str | None = None
     failed: list[dict[str, str]] = field(default_factory=list)
     keeper: str | None = None
+    gateway: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> ReadyFile:

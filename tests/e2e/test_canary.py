@@ -119,7 +119,10 @@ def ended(server: Server) -> CanaryStatus:
         (status,) = server.keeper.canaries()
         return status if status.ended else None
 
-    status: CanaryStatus = until(find, END_SECONDS, "the end of the canary")
+    try:
+        status: CanaryStatus = until(find, END_SECONDS, "the end of the canary")
+    finally:
+        print(server.keeper.canaries())
     print(
         *(f"{entry.time - status.log[0].time:5.1f} s  {entry.text}" for entry in status.log),
         sep="\n",

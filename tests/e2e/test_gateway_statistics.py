@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import requests
 from serving import END_SECONDS, until
-from vestal.gateway.admin import EnvoyAdmin
 
 from vestal.configuration.ports import free_ports
 from vestal.errors import VestalError
 from vestal.fleet.canary.counts import gateway_statistics
+from vestal.gateway.admin import EnvoyAdmin
+from vestal.gateway.clusters import statistics_name
 from vestal.gateway.envoy import find_envoy
 
 pytestmark = pytest.mark.heavy
@@ -45,7 +46,8 @@ class Versions(BaseHTTPRequestHandler):
 def cluster(name: str, port: int) -> dict:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
+    stat = {"alt_stat_name": statistics_name(name)}
+    return {"name": name, **stat, "load_assignment": {"cluster_name": name, "endpoints": endpoints}}
 
 
 def bootstrap(folder: Path, port: int, upstream: int, closed: int) -> str:

@@ -25,14 +25,14 @@ VERSIONS = [("echo", "2.0"), ("echo", "2.1")]
 # As Envoy 1.40 sends it.
 BODY = {
     "stats": [
-        {"name": "cluster.echo/2.0.upstream_rq_5xx", "value": 2},
-        {"name": "cluster.echo/2.0.upstream_rq_completed", "value": 25},
+        {"name": "cluster.echo/2.0|.upstream_rq_5xx", "value": 2},
+        {"name": "cluster.echo/2.0|.upstream_rq_completed", "value": 25},
         {
             "histograms": {
                 "supported_percentiles": [0, 50, 100],
                 "details": [
                     {
-                        "name": "cluster.echo/2.0.upstream_rq_time",
+                        "name": "cluster.echo/2.0|.upstream_rq_time",
                         "totals": [
                             {"lower_bound": 0, "width": 0, "count": 2},
                             {"lower_bound": 1, "width": 0.1, "count": 18},
@@ -68,8 +68,13 @@ def test_only_the_statistics_of_these_versions_are_requested():
     query = parse_qs(urlsplit(statistics_path(VERSIONS)).query)
     assert (query["format"], query["histogram_buckets"]) == (["json"], ["detailed"])
     (pattern,) = query["filter"]
-    names = ("echo/2.0.upstream_rq_time", "echo/2.1.upstream_rq_5xx")
-    others = ("echo/2.0.external.upstream_rq_time", "echo/2x0.upstream_rq_5xx", "echo/2.0.cx_total")
+    names = ("echo/2.0|.upstream_rq_time", "echo/2.1|.upstream_rq_5xx")
+    others = (
+        "echo/2.0|.external.upstream_rq_time",
+        "echo/2.0/shadow|.upstream_rq_time",
+        "echo/2x0|.upstream_rq_5xx",
+        "echo/2.0.cx_total",
+    )
     assert all(re.search(pattern, f"cluster.{name}") for name in names)
     assert not any(re.search(pattern, f"cluster.{name}") for name in others)
 

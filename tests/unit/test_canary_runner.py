@@ -71,6 +71,7 @@ class World:
             knowledge=Knowledge(store, stored=True),
             revisions=Revisions(store, stored=True),
             judge=unused,
+            gatekeeper=unused,
             listener=lambda kind, text, _: self.events.append((kind, text)),
             desired=store.desired,
         )

@@ -13,7 +13,7 @@ import pytest
 
 from vestal.configuration.config import LOG_CONFIG, Configuration
 from vestal.project import Project
-from vestal.server import launch
+from vestal.server import guarded, launch
 from vestal.server.java import find_java
 from vestal.server.launch import LaunchOptions
 
@@ -106,6 +106,6 @@ def test_the_command_keeps_java_options_and_replaces_the_log_configuration(tmp_p
 
 def test_sockets_are_in_a_folder_with_a_short_path(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/short")
-    assert launch.temp_folder() == Path("/short")
+    assert guarded.temp_folder() == Path("/short")
     monkeypatch.setattr(tempfile, "tempdir", "/" + "long" * 20)
-    assert launch.temp_folder() == Path("/tmp")
+    assert guarded.temp_folder() == Path("/tmp")

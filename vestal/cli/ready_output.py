@@ -33,6 +33,8 @@ def print_ready(ready: ReadyFile, root: Path, sample: Sample | None, how_to_stop
     _say(f"  metrics     {ready.metrics}")
     if ready.keeper is not None:
         _say(f"  keeper      {ready.keeper}/ready (`vestal status` shows more)")
+    if ready.gateway is not None:
+        _say(f"  gateway     {ready.gateway} (for callers on other machines)")
     if ready.key_file is not None:
         _say(f"  health      {ready.inference}/api-description (no token; /ping answers 400)")
     if ready.models:

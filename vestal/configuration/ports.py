@@ -29,6 +29,19 @@ class Endpoint:
         host = "127.0.0.1" if self.host in {"0.0.0.0", ""} else self.host  # noqa: S104  compared, not bound
         return f"http://{host}:{self.port}"
 
+    @property
+    def numeric(self) -> tuple[str, int]:
+        """IP address and port for callers on this machine.
+
+        Raises:
+            VestalError: the host is unknown.
+        """
+        host = self.url.removeprefix("http://").rpartition(":")[0]
+        try:
+            return socket.gethostbyname(host), self.port
+        except OSError as error:
+            raise VestalError(f"the host {host} ({self.setting}) is unknown: {error}") from None
+
 
 def check_free(endpoints: Iterable[Endpoint]) -> None:
     """Raise VestalError for the first address that cannot be bound."""

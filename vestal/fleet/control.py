@@ -66,7 +66,7 @@ class KeeperControl(Protocol):
         """Whether every required version is READY and verified, and the reasons if not."""
 
     def metrics(self) -> str:
-        """Return the keeper's metrics in Prometheus' text format."""
+        """Return the keeper's metrics and the gateway's in Prometheus' text format."""
 
     def request_stop(self) -> None:
         """Stop the server: not ready, drain, stop."""

@@ -133,6 +133,7 @@ def _settle(step: Settle, work: Work) -> str:
 
 def _remove(step: Remove, work: Work) -> str:
     name = f"{step.model} {step.version}"
+    work.withdraw()
     try:
         description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
         # Several workers without ids are known to be idle only after responseTimeout.
@@ -163,6 +164,7 @@ def _discard(step: Step, work: Work) -> None:
         if observed.default == step.version and others:
             ready = [version for version in others if observed.versions[version].ready]
             work.client.set_default(step.model, (ready or others)[0], timeout=CALL_SECONDS)
+        work.withdraw()
         _unregister(step, work)
     except ClientError as error:
         work.note(f"{step.model} {step.version} could not be unregistered: {server_error(error)}")

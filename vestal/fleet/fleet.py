@@ -14,6 +14,7 @@ from vestal.fleet.canary.states import Run
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
 from vestal.fleet.fence import Management
+from vestal.fleet.gatekeeper import Gatekeeper
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
@@ -46,6 +47,7 @@ class Fleet:
     knowledge: Knowledge
     revisions: Revisions
     judge: TrafficJudge
+    gatekeeper: Gatekeeper
     listener: Listener
     desired: Desired
     starting: bool = True

@@ -175,6 +175,7 @@ class Job:
             interrupt=self._interrupt,
             judge=judge,
             note=lambda text: fleet.report("note", text, step),
+            withdraw=lambda: fleet.gatekeeper.withdraw(step.model, step.version),
         )
 
     def _interrupt(self) -> None:

@@ -18,6 +18,7 @@ from vestal.fleet.canary.requests import CanaryRequest, CanaryStatus, Command
 from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.desired import Desired
 from vestal.fleet.fleet import Fleet
+from vestal.fleet.gatekeeper import Gatekeeper
 from vestal.fleet.gauges import gauges
 from vestal.fleet.loop import Loop
 from vestal.fleet.observing import Observed
@@ -80,6 +81,7 @@ class Keeper:
             memory_used=sum(v.memory for m in actual.models.values() for v in m.versions.values()),
             memory_free=actual.memory_free,
             torchserve_restarts=self._loop.restarts,
+            gateway=fleet.gatekeeper.status,
         )
 
     def desired(self) -> Desired:
@@ -153,8 +155,8 @@ class Keeper:
         return not reasons, reasons
 
     def metrics(self) -> str:
-        """Return the keeper's metrics in Prometheus' text format."""
-        return gauges(self.status())
+        """Return the keeper's metrics and the gateway's in Prometheus' text format."""
+        return gauges(self.status()) + self._fleet.gatekeeper.metrics()
 
     def request_stop(self) -> None:
         """Stop the server: not ready, drain, stop."""
@@ -211,6 +213,11 @@ class Keeper:
     @property
     def starting(self) -> bool:
         return self._fleet.starting
+
+    @property
+    def gatekeeper(self) -> Gatekeeper:
+        """The gateway."""
+        return self._fleet.gatekeeper
 
     @property
     def logs(self) -> Logs:

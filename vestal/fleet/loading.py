@@ -34,7 +34,7 @@ from vestal.fleet.steps import Register
 from vestal.mar.index import sha256_of
 from vestal.mar.manifest import read_manifest
 from vestal.mar.sample import Sample, find_difference, read_sample
-from vestal.server.launch import temp_folder
+from vestal.server.guarded import temp_folder
 from vestal.server.logs import Logs, exception_line, tail
 
 POLL_SECONDS = 0.1

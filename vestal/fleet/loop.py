@@ -142,10 +142,11 @@ class Loop:
             self.jobs[name].synced = True
         self.snapshot = Snapshot(observed, actual)
         fleet.judge.scrape({n: m.default for n, m in observed.items() if m.default is not None})
+        with fleet.lock:
+            number, desired = fleet.revisions.number, fleet.desired
+        fleet.gatekeeper.observe(desired, actual)
         self._on_observed()
         if not fleet.stopping:
-            with fleet.lock:
-                number, desired = fleet.revisions.number, fleet.desired
             problems = self._start_jobs(desired, actual, busy)
             # A job may have ended meanwhile, but what it has done is not in this snapshot.
             if not busy and all(job in before for job in self.jobs.values()):
@@ -189,7 +190,8 @@ class Loop:
         failures = [job.failure for job in self.jobs.values() if job.failure]
         if number != fleet.revisions.number or fleet.converged.is_set():
             return
-        reason = "; ".join([*map(_sentence, problems), *failures])
+        gateway = [f"gateway: {fleet.gatekeeper.problem}"] if fleet.gatekeeper.problem else []
+        reason = "; ".join([*map(_sentence, problems), *failures, *gateway])
         fleet.revisions.finish(number, "failed" if reason else "done", reason or None)
         with fleet.lock:
             self.problems = problems

@@ -86,15 +86,15 @@ class Publication:
             self.write_phase("starting")
             write_token(self._project, self._token)
 
-    def update(self, observed: Mapping[str, Observed], *, ready: bool) -> None:
-        """Update the list of models; after a restart of TorchServe, as soon as it is ready."""
+    def update(self, observed: Mapping[str, Observed], gateway: str | None, *, ready: bool) -> None:
+        """Update the models and the gateway's address; after a restart, as soon as it is ready."""
         if self._ready is None:
             return
         served = self._list_served(observed)
         if self._project.ready_file.exists():
-            self._files.update_models(served)
+            self._files.update(served, gateway)
         elif ready:
-            self._files.write_ready(replace(self._ready, models=served))
+            self._files.write_ready(replace(self._ready, models=served, gateway=gateway))
 
     def _list_served(self, observed: Mapping[str, Observed]) -> list[dict[str, Any]]:
         """List the served versions, as the ready file does; those of other clients come last."""

@@ -21,6 +21,7 @@ from vestal.fleet.canary.counts import gateway_statistics
 from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.fence import Management
 from vestal.fleet.fleet import Fleet, own_client
+from vestal.fleet.gatekeeper import Gatekeeper, Surroundings
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
 from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
@@ -35,8 +36,9 @@ from vestal.fleet.systemd import notify
 from vestal.mar.sample import Sample, read_sample
 from vestal.project import Project, ReadyFile
 from vestal.server.draining import Draining, format_unfinished
+from vestal.server.guarded import temp_folder
 from vestal.server.java import find_java
-from vestal.server.launch import LaunchOptions, temp_folder
+from vestal.server.launch import LaunchOptions
 from vestal.server.lock import lock_project
 from vestal.server.spec import FailedArchive, ModelSpec, find_models
 
@@ -169,6 +171,7 @@ class Server:
         """Stop all processes; a second call does nothing."""
         if self._keeper is not None:
             self._keeper.stop()
+            self._keeper.gatekeeper.stop()
         if self._lock is not None:
             self._publication.remove_ready()
         if self._runner is not None:
@@ -215,29 +218,41 @@ class Server:
         )
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
-        key_file = project.key_file if configuration.tokens else None
-        self._keeper = self._make_keeper(self._runner, endpoints, key_file, state, initial, report)
+        fleet = self._make_fleet(self._runner, options, keeper_endpoint, state, initial, report)
+        canaries = Canaries(fleet, state, gateway_statistics(self._gateway_page))
+        self._keeper = Keeper(fleet, canaries, self._publication.write_again, self._update)
         self._start_api(self._keeper, keeper_endpoint)
+        self._keeper.gatekeeper.start(initial.desired)
         self._keeper.start()
         failed = report.wait(self._keeper)
-        self._publish(endpoints, key_file, initial, failed)
+        self._publish(options, initial, failed)
         self._keeper.set_running()
         notify("READY=1")
 
-    def _make_keeper(
+    def _make_fleet(
         self,
         runner: Runner,
-        endpoints: Sequence[Endpoint],
-        key_file: Path | None,
+        options: LaunchOptions,
+        keeper_endpoint: Endpoint,
         state: StateStore,
         initial: Initial,
         report: StartReport,
-    ) -> Keeper:
+    ) -> Fleet:
+        assert self._lock is not None
+        endpoints, key_file = options.endpoints, options.key_file
         client = self._client = own_client(endpoints, key_file)
         tokens = KeyFile(key_file) if key_file else NoToken()
         knowledge = Knowledge(state, stored=initial.stored)
         if initial.source is not None:
             knowledge.forgive()  # the file is applied again
+        surroundings = Surroundings(
+            torchserve=endpoints[0].numeric,
+            keeper=keeper_endpoint.numeric,
+            max_body=options.configuration.integer("max_request_size"),
+            key_file=key_file,
+            logs=options.project.logs,
+            lock=self._lock.fileno(),
+        )
         fleet = Fleet(
             client,
             Management(endpoints[1].url, lambda: tokens.get("management")),
@@ -246,14 +261,18 @@ class Server:
             knowledge,
             Revisions(state, stored=initial.stored),
             TrafficJudge(client, runner.logs),
+            Gatekeeper(surroundings, lambda kind, text: fleet.report(kind, text)),
             lambda kind, text, step: report.print(self.keeper, kind, text, step),
             initial.desired,
         )
-        canaries = Canaries(fleet, state, gateway_statistics(self._gateway_page))
-        return Keeper(fleet, canaries, self._publication.write_again, self._update)
+        return fleet
 
     def _gateway_page(self, path: str) -> str:
-        raise VestalError("the gateway does not run")
+        """Return a page of the gateway's admin interface. Raises VestalError if it does not run."""
+        admin = self.keeper.gatekeeper.admin
+        if admin is None:
+            raise VestalError("the gateway is not running")
+        return admin.get(path)
 
     def _start_api(self, keeper: Keeper, endpoint: Endpoint) -> None:
         token = self._publication.write_token()
@@ -263,24 +282,21 @@ class Server:
         self._publication.write_phase("starting")
 
     def _publish(
-        self,
-        endpoints: Sequence[Endpoint],
-        key_file: Path | None,
-        initial: Initial,
-        failed: Sequence[FailedArchive],
+        self, options: LaunchOptions, initial: Initial, failed: Sequence[FailedArchive]
     ) -> None:
-        inference, management, metrics = (endpoint.url for endpoint in endpoints[:3])
+        inference, management, metrics = (endpoint.url for endpoint in options.endpoints[:3])
         reasons = {each.archive: str(each.error).splitlines()[0] for each in failed}
         ready = ReadyFile(
             inference,
             management,
             metrics,
             pid=os.getpid(),
-            key_file=str(key_file) if key_file else None,
+            key_file=str(options.key_file) if options.key_file else None,
             models=[],
             model_store=str(self._store),
             failed=[{"archive": name, "reason": reason} for name, reason in reasons.items()],
             keeper=self._publication.keeper,
+            gateway=self._gateway_url(),
         )
         self._publication.write_ready(ready, initial.desired, self.keeper.observed)
 
@@ -296,7 +312,12 @@ class Server:
 
     def _update(self, observed: Mapping[str, Observed]) -> None:
         if not self.keeper.stopping:
-            self._publication.update(observed, ready=self.keeper.ready()[0])
+            ready = self.keeper.ready()[0]
+            self._publication.update(observed, self._gateway_url(), ready=ready)
+
+    def _gateway_url(self) -> str | None:
+        status = self.keeper.gatekeeper.status
+        return status.url if status else None
 
     def _prepare_folders(self) -> None:
         project = self._project

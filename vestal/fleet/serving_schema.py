@@ -116,7 +116,7 @@ class StickySection(Section):
 
     header: FieldName | None = Field(None, description="Name of a request header, such as x-user.")
     cookie: FieldName | None = Field(
-        None, description="Name of a cookie. The gateway sets it if a request has none."
+        None, description="Name of a cookie that the application in front sets."
     )
 
     @model_validator(mode="after")
@@ -132,8 +132,8 @@ class CanarySection(VersionSection):
     weight: Percent = Field(description="Share of the requests, in percent.")
     sticky: StickySection | None = Field(
         None,
-        description="What identifies a user: `{header: x-user}` or `{cookie: NAME}`. Default: "
-        "every request is assigned at random.",
+        description="What identifies a user: `{header: x-user}` or `{cookie: NAME}`. Requests "
+        "without it are assigned at random. Default: every request is assigned at random.",
     )
 
 

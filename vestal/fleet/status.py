@@ -65,6 +65,16 @@ class ModelStatus(BaseModel):
     versions: list[VersionStatus] = Field(default_factory=list)
 
 
+class GatewayStatus(BaseModel):
+    """The gateway. `files`: folder of Envoy's configuration; None while it is not running."""
+
+    url: str
+    running: bool
+    restarts: int = 0
+    problem: str | None = None
+    files: str | None = None
+
+
 class Status(BaseModel):
     """The whole server. Memory in bytes; `converged`: nothing is left to do."""
 
@@ -76,6 +86,7 @@ class Status(BaseModel):
     memory_used: int = 0
     memory_free: int = 0
     torchserve_restarts: int = 0
+    gateway: GatewayStatus | None = None
 
 
 class Source(BaseModel):

@@ -32,6 +32,7 @@ class Work:
         interrupt: raises Interrupted if the step must end at this point.
         judge: judges the step's version, as a new default version, by its traffic.
         note: reports something unusual.
+        withdraw: makes the gateway send no more requests to the step's version.
     """
 
     client: Client
@@ -44,6 +45,7 @@ class Work:
     interrupt: Callable[[], None]
     judge: Callable[[Settle], Verdict]
     note: Callable[[str], None]
+    withdraw: Callable[[], None]
 
     def version(self, step: Step) -> VersionState:
         """Return the state of the step's version."""

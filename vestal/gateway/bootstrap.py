@@ -1,8 +1,8 @@
-"""Envoy's own settings, and the files of a gateway."""
+"""Envoy's own settings, and the files of a gateway. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vestal.gateway.clusters import clusters
@@ -12,29 +12,22 @@ from vestal.gateway.routes import routes
 from vestal.gateway.setup import Setup
 
 BOOTSTRAP = "envoy.json"
-VERSION = "version_info"
 _HEAP_BYTES = 2 << 30
 """Memory of Envoy above which it refuses requests; it holds their bodies."""
 
 
-def files(setup: Setup, version: str) -> dict[str, Config]:
-    """Return the content of each file of the gateway, by name.
+def resources(setup: Setup) -> dict[str, list[Config]]:
+    """Return the content of each file that Envoy reads again when it is replaced, by name.
 
-    Args:
-        version: of this configuration; Envoy reports the one that it uses.
+    A file has resources of one kind. Envoy accepts one secret in each. The listener, which refers
+    to other files, is the last one.
     """
-    found = {
-        BOOTSTRAP: bootstrap(setup),
-        "listeners.json": _response(version, [listener(setup)]),
-        "routes.json": _response(version, [routes(setup)]),
-        "clusters.json": _response(version, clusters(setup)),
-    }
+    found = {"clusters.json": clusters(setup), "routes.json": [routes(setup)]}
     if setup.secrets.clients is not None:
-        found["api_keys.json"] = _response(version, [api_keys(setup)])
-    for secret in secrets(setup):
-        name = {TOKEN: "token.json", CERTIFICATE: "certificate.json"}[secret["name"]]
-        found[name] = _response(version, [secret])
-    return found
+        found["api_keys.json"] = [api_keys(setup)]
+    for secret in _secrets(setup):
+        found[{TOKEN: "token.json", CERTIFICATE: "certificate.json"}[secret["name"]]] = [secret]
+    return {**found, "listeners.json": [listener(setup)]}
 
 
 def static_bootstrap(setup: Setup) -> Config:
@@ -42,12 +35,12 @@ def static_bootstrap(setup: Setup) -> Config:
 
     It does not read files of resources in this mode.
     """
-    resources: dict[str, list[Config]] = {
+    found = {
         "listeners": [listener(setup)],
         "clusters": clusters(setup),
-        "secrets": secrets(setup),
+        "secrets": _secrets(setup),
     }
-    [chain] = resources["listeners"][0]["filter_chains"]
+    [chain] = found["listeners"][0]["filter_chains"]
     http = chain["filters"][0]["typed_config"]
     del http["rds"]
     http["route_config"] = _plain(routes(setup))
@@ -55,7 +48,7 @@ def static_bootstrap(setup: Setup) -> Config:
     http["http_filters"] = [
         keys if "config_discovery" in each else each for each in http["http_filters"]
     ]
-    static = {name: [_plain(each) for each in found] for name, found in resources.items()}
+    static = {name: [_plain(each) for each in messages] for name, messages in found.items()}
     without_sources = _without_sources(static)
     assert isinstance(without_sources, dict)
     return {**bootstrap(setup), "dynamic_resources": {}, "static_resources": without_sources}
@@ -82,6 +75,7 @@ def bootstrap(setup: Setup) -> Config:
             "lds_config": file_source(setup.folder / "listeners.json"),
             "cds_config": file_source(setup.folder / "clusters.json"),
         },
+        "stats_flush_interval": "1s",
         "stats_config": {
             "use_all_default_tags": False,
             "stats_tags": [
@@ -99,8 +93,7 @@ def bootstrap(setup: Setup) -> Config:
     }
 
 
-def secrets(setup: Setup) -> list[Config]:
-    """Return the secrets; Envoy accepts one in each file."""
+def _secrets(setup: Setup) -> list[Config]:
     found, values = [], setup.secrets
     if values.token is not None:
         token = {"secret": {"inline_string": values.token}}
@@ -117,10 +110,6 @@ def secrets(setup: Setup) -> list[Config]:
 def _secret(name: str, **content: Any) -> Config:
     kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
     return {"@type": kind, "name": name, **content}
-
-
-def _response(version: str, resources: Sequence[Config]) -> Config:
-    return {VERSION: version, "resources": list(resources)}
 
 
 def _plain(message: Config) -> Config:

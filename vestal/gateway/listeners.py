@@ -7,7 +7,7 @@ from typing import Any
 from vestal.gateway.clients import CLIENT_HEADER
 from vestal.gateway.clusters import KEEPER, SHADOW_HEADER, socket_address
 from vestal.gateway.protos import Config, file_source, typed, typed_config
-from vestal.gateway.routes import API_KEYS, FORWARDING, NAME
+from vestal.gateway.routes import API_KEYS, BUFFER, FORWARDING, NAME
 from vestal.gateway.setup import Setup
 
 TOKEN = "torchserve_token"  # noqa: S105  its name
@@ -46,11 +46,13 @@ _ON_RESPONSE = """
 function envoy_on_response(handle)
   local headers = handle:headers()
   if headers:get(":status") ~= "400" or headers:get("x-model-name") then return end
-  local body = handle:body()
+  local body = handle:body()  -- the object `headers` cannot be used after this call
   if not body or body:length() > 1000 then return end
   if string.find(body:getBytes(0, body:length()), "InvalidKeyException", 1, true) then
-    headers:replace(":status", "503")
-    headers:replace("retry-after", "1")
+    local message = '{"code":503,"type":"ServiceUnavailableException","message":"token renewed"}'
+    handle:headers():replace(":status", "503")
+    handle:headers():replace("retry-after", "0.1")
+    handle:headers():replace("content-length", body:setBytes(message))
   end
 end
 """
@@ -152,7 +154,7 @@ def _filters(setup: Setup) -> list[Config]:
     limit = {"max_request_bytes": setup.max_body}
     filters += [
         # TorchServe gets whole requests, with a Content-Length.
-        typed("buffer", "extensions.filters.http.buffer.v3.Buffer", **limit),
+        typed(BUFFER, "extensions.filters.http.buffer.v3.Buffer", **limit),
     ]
     if setup.secrets.token is not None:
         filters += [_outdated_token(), _credential(setup)]

@@ -22,6 +22,9 @@ API_KEYS = "api_keys"
 """Name of the filter that checks API keys."""
 FORWARDING = {"header": CLIENT_HEADER, "hide_credentials": True}
 """What that filter does with a key; the configuration of a route does not inherit it."""
+BUFFER = "buffer"
+"""Name of the filter that waits for the whole body."""
+_BUFFER = "extensions.filters.http.buffer.v3.Buffer"
 _WEIGHTS = 10_000
 """Sum of the weights: hundredths of a percent."""
 _MIRRORED = 1_000_000
@@ -100,7 +103,7 @@ def _hash_policy(canary: Share) -> Config:
     assert canary.sticky is not None
     if canary.sticky.header:
         return {"header": {"header_name": canary.sticky.header}}
-    return {"cookie": {"name": canary.sticky.cookie, "ttl": "0s", "path": "/"}}
+    return {"cookie": {"name": canary.sticky.cookie}}
 
 
 def _mirror(model: ModelRoutes, shadow: Share) -> Config:
@@ -149,6 +152,7 @@ def _too_large(setup: Setup) -> Config:
     return {
         "match": {"prefix": "/", "headers": [{"name": "content-length", **larger}]},
         **_respond(413, message),
+        "typed_per_filter_config": {BUFFER: typed_config(f"{_BUFFER}PerRoute", disabled=True)},
     }
 
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import json
 import os
-import select
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vestal.configuration.config import LOG_CONFIG, Configuration
 from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
-from vestal.server import guardian
-
-_SOCKET_PATH_LIMIT = 100
-"""A Unix socket's path has at most 107 characters (103 on macOS)."""
-_GUARDIAN_SECONDS = 20.0
+from vestal.server.guarded import GuardedProcess
 
 
 @dataclass(frozen=True)
@@ -41,17 +29,10 @@ class LaunchOptions:
     state_files: Sequence[Path]
     java: Path
 
-
-_running: weakref.WeakSet[TorchServe] = weakref.WeakSet()
-
-
-def _close_in_child() -> None:
-    # The guardian ends TorchServe when its input is closed, so a child must not keep it open.
-    for torchserve in list(_running):
-        torchserve.close_input()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
+    @property
+    def key_file(self) -> Path | None:
+        """TorchServe's key file; None if it requires no tokens."""
+        return self.project.key_file if self.configuration.tokens else None
 
 
 class TorchServe:
@@ -67,37 +48,22 @@ class TorchServe:
             VestalError: Java cannot be started.
         """
         project = options.project
-        console = project.logs / "console.log"
         state_files = [*options.state_files, *map(temporary_path, options.state_files)]
         keys = project.key_file
         renewal_lock = keys.with_name(f"{keys.name}.lock")  # created by clients
-        self._files = [str(keys), str(renewal_lock), *map(str, state_files)]
-        self._folder: str | None = None
-        self._pid: int | None = None
-        self._received = b""
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-I", guardian.__file__, str(temp_folder()), *self._files],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,  # a forked child would get a copy of the buffer
-            start_new_session=True,
-            pass_fds=[lock],
-        )
-        _running.add(self)
+        files = [str(keys), str(renewal_lock), *map(str, state_files)]
+        self._process = GuardedProcess("TorchServe", files, lock)
         try:
-            self._folder = self._expect("folder")
-            folder = Path(self._folder)
+            folder = self._process.folder
             effective = folder / "config.properties"
             text = options.configuration.effective(options.endpoints, options.model_store)
             effective.write_text(text, encoding="latin-1")
-            job = {
-                "command": _command(options, folder, effective),
-                "environment": _environment(os.environ, folder, project.logs),
-                "cwd": str(project.state),  # TorchServe writes its key file into it
-                "output": str(console),
-            }
-            self._send(json.dumps(job).encode() + b"\n")
-            self._pid = self._expect("pid")
+            self._process.start(
+                _command(options, folder, effective),
+                _environment(os.environ, folder, project.logs),
+                cwd=project.state,  # TorchServe writes its key file into it
+                output=project.logs / "console.log",
+            )
         except BaseException:
             self.stop()
             raise
@@ -105,79 +71,15 @@ class TorchServe:
     @property
     def pid(self) -> int:
         """Process id of TorchServe."""
-        assert self._pid is not None
-        return self._pid
+        return self._process.pid
 
     def ended(self, seconds: float) -> str | None:
         """Wait for the end; return how it ended (`exit code 1`), or None at the time limit."""
-        message = self._receive(seconds)
-        if message is None:
-            return None
-        if "exit" not in message:
-            return "its guardian was killed"
-        status = int(message["exit"])
-        return f"killed by {_signal_name(-status)}" if status < 0 else f"exit code {status}"
+        return self._process.ended(seconds)
 
     def stop(self) -> None:
         """End all processes and remove all files; a second call does nothing."""
-        stdin, stdout = self._guardian.stdin, self._guardian.stdout
-        assert stdin is not None
-        assert stdout is not None
-        with contextlib.suppress(OSError):
-            stdin.close()  # tells the guardian to stop
-        try:
-            self._guardian.wait(_GUARDIAN_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._guardian.kill()
-            self._guardian.wait()
-        if self._guardian.returncode != 0:
-            self._end_without_guardian()
-        stdout.close()
-
-    def close_input(self) -> None:
-        """Close the guardian's input in this process; for a forked child, which owns no server."""
-        assert self._guardian.stdin is not None
-        self._guardian.stdin.close()
-
-    def _end_without_guardian(self) -> None:
-        deadline = time.monotonic() + _GUARDIAN_SECONDS
-        while self._pid is not None and guardian.signal_group(self._pid, signal.SIGKILL):
-            if time.monotonic() > deadline:  # zombies that their new parent does not collect
-                break
-            time.sleep(0.05)
-        if self._folder is not None:
-            guardian.remove(self._folder, self._files)
-
-    def _send(self, line: bytes) -> None:
-        assert self._guardian.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the missing reply is reported
-            self._guardian.stdin.write(line)
-            self._guardian.stdin.flush()
-
-    def _expect(self, key: str) -> Any:
-        message = self._receive(_GUARDIAN_SECONDS) or {"error": "its guardian did not respond"}
-        if key not in message:
-            raise VestalError(
-                f"TorchServe cannot be started: {message.get('error', 'its guardian was killed')}"
-            )
-        return message[key]
-
-    def _receive(self, seconds: float) -> dict[str, Any] | None:
-        """Return the guardian's next message; {} if it has ended, None at the time limit."""
-        assert self._guardian.stdout is not None
-        source = self._guardian.stdout.fileno()
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._received:
-            readable, _, _ = select.select([source], [], [], max(deadline - time.monotonic(), 0))
-            if not readable:
-                return None
-            piece = os.read(source, 4096)
-            if not piece:
-                return {}
-            self._received += piece
-        line, _, self._received = self._received.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        self._process.stop()
 
 
 def temporary_path(state_file: Path) -> Path:
@@ -252,17 +154,3 @@ def _has_utf8_locale(environment: Mapping[str, str]) -> bool:
         check=False,
     )
     return done.stdout.strip().upper().replace("-", "") == "UTF8"
-
-
-def temp_folder() -> Path:
-    """Return the temp folder, or /tmp if its path is too long for TorchServe's sockets."""
-    temp = Path(tempfile.gettempdir()).absolute()
-    longest = temp / f"{guardian.PREFIX}12345678" / ".ts.sock.65535"
-    return temp if len(os.fsencode(longest)) <= _SOCKET_PATH_LIMIT else Path("/tmp")  # noqa: S108
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -43,14 +43,15 @@ class StateFiles:
             self._write(ready)
         _remove(self._phase_file)
 
-    def update_models(self, served: Sequence[dict[str, Any]]) -> None:
-        """Update the list of models; does nothing while there is no ready file."""
+    def update(self, served: Sequence[dict[str, Any]], gateway: str | None) -> None:
+        """Update the models and the gateway; does nothing while there is no ready file."""
         with self._lock:
             if self._ready is not None:
                 known = [each for each in self._ready.models if each in served]
                 models = known + [each for each in served if each not in known]
-                if models != self._ready.models:
-                    self._write(replace(self._ready, models=models))
+                updated = replace(self._ready, models=models, gateway=gateway)
+                if updated != self._ready:
+                    self._write(updated)
 
     def remove_ready(self) -> None:
         """Remove the ready files; a second call does nothing."""

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field
 
 from vestal.errors import VestalError
 from vestal.fleet.settling import binomial_tail
+from vestal.gateway.clusters import cluster_name, statistics_name
 
 Version = tuple[str, str]
 """Name and version of a model."""
@@ -127,8 +128,8 @@ def gateway_statistics(get: Callable[[str], str]) -> Statistics:
 
 def statistics_path(versions: Sequence[Version]) -> str:
     """Return the path in Envoy's admin interface with the statistics of some versions."""
-    names = "|".join(re.escape(f"{model}/{version}") for model, version in versions)
-    names = rf"^cluster\.({names})\.upstream_rq_(completed|5xx|time)$"
+    names = "|".join(re.escape(_statistics(version)) for version in versions)
+    names = f"^({names})(completed|5xx|time)$"
     return f"/stats?format=json&histogram_buckets=detailed&filter={quote(names, safe='')}"
 
 
@@ -151,11 +152,16 @@ def read_statistics(body: str, versions: Sequence[Version]) -> dict[Version, Cou
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the gateway's statistics have an unknown form: {error!r}") from None
     found = {}
-    for model, version in versions:
-        cluster = f"cluster.{model}/{version}.upstream_rq_"
-        found[model, version] = Counts(
-            requests=numbers.get(f"{cluster}completed", 0),
-            failures=numbers.get(f"{cluster}5xx", 0),
-            times=times.get(f"{cluster}time", Times()),
+    for version in versions:
+        prefix = _statistics(version)
+        found[version] = Counts(
+            requests=numbers.get(f"{prefix}completed", 0),
+            failures=numbers.get(f"{prefix}5xx", 0),
+            times=times.get(f"{prefix}time", Times()),
         )
     return found
+
+
+def _statistics(version: Version) -> str:
+    """The beginning of the names of a version's statistics."""
+    return f"cluster.{statistics_name(cluster_name(*version))}.upstream_rq_"
