@@ -15,7 +15,14 @@ from vestal.cli.output import Json, count_of, out, print_json
 from vestal.cli.plan_output import format_memory, format_seconds, new_table
 
 if TYPE_CHECKING:
-    from vestal.fleet.status import ModelStatus, Status, Traffic, VersionStatus, WorkerCounts
+    from vestal.fleet.status import (
+        GatewayStatus,
+        ModelStatus,
+        Status,
+        Traffic,
+        VersionStatus,
+        WorkerCounts,
+    )
 
 _REFRESH_SECONDS = 1.0
 _STYLES = {
@@ -80,6 +87,8 @@ def render(status: Status) -> RenderableType:
     else:
         parts.append(Text("No model is served. `vestal register ARCHIVE` adds one."))
     parts += _sentences(status)
+    if status.gateway is not None:
+        parts += _gateway(status.gateway)
     return Group(*parts)
 
 
@@ -99,6 +108,19 @@ def _headline(status: Status) -> Text:
         times = "once" if status.torchserve_restarts == 1 else f"{status.torchserve_restarts} times"
         line.append(f"; TorchServe was restarted {times}", "yellow")
     return line
+
+
+def _gateway(gateway: GatewayStatus) -> Iterator[Text]:
+    if gateway.running:
+        line = Text(f"Gateway: {gateway.url}")
+        if gateway.restarts:
+            times = "once" if gateway.restarts == 1 else f"{gateway.restarts} times"
+            line.append(f"; Envoy was restarted {times}", "yellow")
+        yield line
+    else:
+        yield Text(f"Gateway: {gateway.url} is not running", "red")
+    if gateway.problem:
+        yield Text(f"Gateway: {gateway.problem}", "red")
 
 
 def _cells(model: ModelStatus, version: VersionStatus) -> tuple[Text, ...]:
