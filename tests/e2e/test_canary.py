@@ -27,14 +27,15 @@ pytestmark = pytest.mark.heavy
 
 END_SECONDS = 300
 EVERY = 5.0
-CONFIG = "batchSize: 16\nmaxBatchDelay: 5\nminWorkers: 1\nmaxWorkers: 1\n"
+CONFIG = "batchSize: 32\nmaxBatchDelay: 5\nminWorkers: 1\nmaxWorkers: 1\n"
 GOOD = """
 import json, os, random, time
 
 def handle(data, context):
     if data is None:  # TorchServe initializes a function with this call
         return None
-    time.sleep(0.03)
+    bodies = [bytes(row.get("body") or b"") for row in data]  # none at the check of the version
+    time.sleep(0.05)
     answer = json.dumps({"version": context.manifest["model"]["modelVersion"]}).encode()
     return [answer for _ in data]
 """
@@ -45,16 +46,19 @@ FAILS = GOOD.replace(
             context.set_response_status(code=500, phrase="Failed", idx=index)
     answer =""",
 )
-SLOW = GOOD.replace("0.03", "0.06")
+SLOW = GOOD.replace("0.05", "0.1")
 CRASHES = GOOD.replace(
-    "    time.sleep", "    if random.random() < 0.2: os._exit(1)\n    time.sleep"
+    "    time.sleep",
+    """    if bodies[0] and random.random() < 0.1:
+        os._exit(1)
+    time.sleep""",
 )
 
 
 class Callers:
     """Threads that send one request after the other to the gateway; counts what comes back."""
 
-    def __init__(self, url: str, number: int = 12) -> None:
+    def __init__(self, url: str, number: int = 24) -> None:
         self._url, self._ended = url, threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(number)]
         self._lock = threading.Lock()

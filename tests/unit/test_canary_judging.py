@@ -172,6 +172,13 @@ def test_a_canary_without_workers_for_half_an_interval_is_sent_back():
     assert verdict == type(verdict)("worse", "none of its workers was READY for 6 of 6 s")
 
 
+def test_the_reason_names_workers_that_have_crashed():
+    died = Counts(requests=4, failures=4)
+    reason = watched(died, took(20), seconds=1, unready=True).reason
+    assert reason.startswith("4 of 4 requests failed (100.00%); allowed: 0.5%. Of the default ")
+    assert reason.endswith("0 of 2,000 failed. None of its workers is READY now")
+
+
 def test_rules_without_a_bound_of_the_p99_compare_no_times():
     rules = Rules(steps=(100,), every=10, max_p99_ratio=None)
     watch = Watch(10)

@@ -104,13 +104,14 @@ class Watch:
     step: Traffic = field(default_factory=Traffic)
     interval: Traffic = field(default_factory=Traffic)
     delay: float = 0.0
+    unready: bool = False
 
     def add(self, seen: Observation) -> None:
         if self.interval.seconds >= self.every:
             self.interval = Traffic()
         self.step.add(seen)
         self.interval.add(seen)
-        self.delay = seen.delay
+        self.delay, self.unready = seen.delay, seen.unready
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def judge(watch: Watch, rules: Rules, weight: float, first: Times | None) -> Ver
     for traffic in (step, watch.interval):
         reason = _errors(traffic, rules) or _slowness(traffic, watch, rules, weight, first)
         if reason is not None:
-            return Verdict("worse", reason)
+            now = ". None of its workers is READY now" if watch.unready else ""
+            return Verdict("worse", f"{reason}{now}")
     unready = watch.interval.unready
     if unready > rules.every / 2:
         seconds = f"{unready:.0f} of {watch.interval.seconds:.0f} s"
