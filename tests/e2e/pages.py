@@ -15,15 +15,17 @@ BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.(?:py|yaml))\n")
 
 
-def run_page(page: Path, server: Serving) -> str:
+def run_page(page: Path, server: Serving, port: int = 8000) -> str:
     """Run every block in the server's project and return what the commands printed.
 
     A block whose first line is a comment with a path is a file to write; other Python blocks and
     shell blocks are run. `vestal serve` is started on free ports; with --detach, the page stops it
-    itself. Other languages (`console`, `json`) only show something.
+    itself. Other languages (`console`, `json`) only show something. `port`: of the gateway, instead
+    of the 8000 on the page.
     """
     printed, root = "", server.project.root
-    for language, text in BLOCK.findall(page.read_text("utf-8")):
+    content = re.sub(r"\b8000\b", str(port), page.read_text("utf-8"))
+    for language, text in BLOCK.findall(content):
         if named := FILE.match(text):
             file = root / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)

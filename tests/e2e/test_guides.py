@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from pages import run_page
 from serving import Serving, serving
+
+from vestal.configuration.ports import free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +38,23 @@ def test_operate_replaces_a_version_and_goes_back(trained_project):
     versions = re.findall(r"mnist.*?(\d\.\d)", printed)
     assert {"1.0", "2.0"} <= set(versions)
     assert not trained_project.ready_file.exists()
+
+
+def test_canary_replaces_a_version_step_by_step(trained_project, tmp_path):
+    root = tmp_path / "project"  # without the state of other tests
+    for folder in ("runs", "model_store"):
+        shutil.copytree(trained_project.root / folder, root / folder)
+    project = Serving(root, tmp_path)
+    (port,) = free_ports("127.0.0.1", 1)
+    try:
+        printed = run_page(DOCS / "guides" / "canary.md", project, port)
+    finally:
+        if project.project.state.joinpath("keeper_token").exists():  # a command failed
+            subprocess.run([sys.executable, "-m", "vestal", "stop"], cwd=root)
+    assert "mnist 2.0: promoted" in printed
+    assert "mnist 2.0 gets 50 % of the requests, after " in printed
+    assert "mnist 1.0 -> 2.0" in printed  # in the history
+    assert not project.project.ready_file.exists()
 
 
 def test_write_a_handler_serves_a_detector(tmp_path):

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from vestal.errors import UsageError, VestalError
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.canary.requests import CanaryRequest, CanaryStatus, Command, no_canary
+from vestal.fleet.canary.states import Entry
 from vestal.fleet.desired import Desired, ModelTarget, VersionTarget, Workers
 from vestal.fleet.keeper_token import write_token
 from vestal.fleet.status import (
@@ -55,7 +57,9 @@ class FakeKeeper:
         planned: the report of `plan`; None for a switch of every model whose default differs.
         outcome: the outcome and the reason that each revision ends with; None never ends it.
         script: events that each revision emits before its end, as arguments of `emit`.
-        failure: the error that `apply` raises.
+        failure: the error that `apply` and `start_canary` raise.
+        canary_runs: canaries by model; `start_canary` adds one at its first step.
+        requested: the requests that started them.
         shown: the status to return; None for one made from the desired state.
     """
 
@@ -67,6 +71,8 @@ class FakeKeeper:
         self.failure: VestalError | None = None
         self.shown: Status | None = None
         self.log: list[Event] = []
+        self.canary_runs: dict[str, CanaryStatus] = {}
+        self.requested: list[CanaryRequest] = []
         self.stopped = threading.Event()
         self.reasons: list[str] = []
         self._changed = threading.Condition()
@@ -133,6 +139,40 @@ class FakeKeeper:
 
     def revisions(self) -> list[Revision]:
         return list(self.history)
+
+    def canaries(self) -> list[CanaryStatus]:
+        return list(self.canary_runs.values())
+
+    def start_canary(self, request: CanaryRequest) -> CanaryStatus:
+        if self.failure is not None:
+            raise self.failure
+        self.requested.append(request)
+        status = CanaryStatus(
+            model=request.model,
+            version=request.version,
+            default=self.desired().models[request.model].default,
+            state="running",
+            ended=False,
+            rules=request.rules,
+            weight=request.rules.steps[0],
+            log=[Entry(time=1.0, text=f"{request.model} {request.version} is loaded")],
+        )
+        self.canary_runs[request.model] = status
+        return status
+
+    def change_canary(self, model: str, command: Command) -> CanaryStatus:
+        if model not in self.canary_runs:
+            raise UsageError(no_canary(model))
+        states = {"pause": "paused", "resume": "running", "abort": "aborted"}
+        self.change_run(model, states[command], command, ended=command == "abort")
+        return self.canary_runs[model]
+
+    def change_run(self, model: str, state: str, text: str, **fields) -> None:
+        """Change a canary, with another entry in its log."""
+        run = self.canary_runs[model]
+        log = [*run.log, Entry(time=2.0, text=text)]
+        update = {"state": state, "log": log, **fields}
+        self.canary_runs[model] = run.model_copy(update=update)
 
     def events(self, after: int, timeout: float) -> Iterator[Event]:
         deadline = time.monotonic() + timeout

@@ -29,6 +29,7 @@ def test_status_shows_versions_traffic_and_problems(cli, keeper):
     model = shown.models[0]
     model.doing, model.previous = "mnist 2.0: comparing it with 1.0 (12 of 30 s)", "0.9"
     model.versions[0].traffic = Traffic(rate=120.0, error_rate=0.012, p50=0.0041, p99=1.2)
+    model.canary = "canary 2.0 gets 10 % of the requests at the gateway"
     rejected = model.versions[0].model_copy(
         update={"version": "2.0", "default": False, "state": "rejected", "reason": "it is slow"}
     )
@@ -49,6 +50,7 @@ def test_status_shows_versions_traffic_and_problems(cli, keeper):
     assert "mnist 2.0 rejected: it is slow" in text
     assert "mnist 2.0: TorchServe does not restart 1 worker any more" in text
     assert "mnist: `vestal rollback mnist` returns to 0.9" in text
+    assert "mnist: canary 2.0 gets 10 % of the requests at the gateway" in text
     facts = json.loads(cli("status", "--json")[1])
     assert (facts["ready"], facts["models"][0]["versions"][0]["workers"]["ready"]) == (False, 1)
 

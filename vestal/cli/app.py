@@ -9,6 +9,7 @@ import typer
 from vestal.cli import shadow
 from vestal.cli.apply import apply
 from vestal.cli.batch import batch
+from vestal.cli.canary import canary
 from vestal.cli.check import check
 from vestal.cli.diff import diff
 from vestal.cli.evaluate import evaluate
@@ -76,6 +77,7 @@ for command in (
     status,
     history,
     rollback,
+    canary,
     logs,
     models,
     register,

@@ -156,6 +156,8 @@ def _sentences(status: Status) -> Iterator[Text]:
     if any(each.default for model in status.models for each in model.versions):
         yield Text("* default version", "dim")
     for model in status.models:
+        if model.canary:
+            yield Text(f"{model.name}: {model.canary}")
         if model.doing:
             yield Text(f"{model.name}: {model.doing}", "yellow")
         if model.problem:

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from vestal import __version__
 from vestal.errors import UsageError, VestalError
 from vestal.fleet.access import Access
+from vestal.fleet.canary.routes import add_canaries
 from vestal.fleet.changes import summarize
 from vestal.fleet.control import KeeperControl
 from vestal.fleet.desired import Desired
@@ -108,7 +109,9 @@ def create_app(
     app.add_middleware(Access, token=token, host=host)
     _add_probes(app, control)
     _add_reading(app, control, EventStream(control, stopping))
-    _add_changing(app, control)
+    one_change = threading.Lock()
+    _add_changing(app, control, one_change)
+    add_canaries(app, control, one_change, dependencies=_AUTHORIZED, responses=ERRORS)
     _add_error_handlers(app)
     return app
 
@@ -193,9 +196,7 @@ def _add_reading(app: FastAPI, control: KeeperControl, stream: EventStream) -> N
         return StreamingResponse(stream.lines(after, timeout), media_type="application/x-ndjson")
 
 
-def _add_changing(app: FastAPI, control: KeeperControl) -> None:
-    one_change = threading.Lock()
-
+def _add_changing(app: FastAPI, control: KeeperControl, one_change: threading.Lock) -> None:
     @app.post("/v1/apply", dependencies=_AUTHORIZED, responses=ERRORS)
     def apply(change: Change) -> RevisionSummary:
         """Change what is desired. The keeper works on it in the background."""

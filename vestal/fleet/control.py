@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from vestal.fleet.canary.requests import CanaryRequest, CanaryStatus, Command
 from vestal.fleet.desired import Desired
 from vestal.fleet.status import Event, PlanReport, Revision, Source, Status
 
@@ -42,6 +43,24 @@ class KeeperControl(Protocol):
 
     def events(self, after: int, timeout: float) -> Iterator[Event]:
         """Yield events with a number above `after`; wait for new ones for at most `timeout` s."""
+
+    def canaries(self) -> list[CanaryStatus]:
+        """Describe the canaries that run, and the last one of each other model."""
+
+    def start_canary(self, request: CanaryRequest) -> CanaryStatus:
+        """Start a canary. Returns at once; the keeper works on it in the background.
+
+        Raises:
+            UsageError: it cannot be started.
+            VestalError: there is not enough memory, or the state cannot be written.
+        """
+
+    def change_canary(self, model: str, command: Command) -> CanaryStatus:
+        """Pause, resume or abort the canary of a model.
+
+        Raises:
+            UsageError: none is running, or it is in that state already.
+        """
 
     def ready(self) -> tuple[bool, list[str]]:
         """Whether every required version is READY and verified, and the reasons if not."""

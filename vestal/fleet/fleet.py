@@ -10,6 +10,7 @@ from pathlib import Path
 from vestal.client import Client
 from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
+from vestal.fleet.canary.states import Run
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
 from vestal.fleet.fence import Management
@@ -64,11 +65,20 @@ class Fleet:
         with self.lock:
             return self.desired.models.get(name)
 
-    def change(self, desired: Desired, source: Source, *, thorough: bool, again: bool) -> Revision:
+    def change(
+        self,
+        desired: Desired,
+        source: Source,
+        *,
+        thorough: bool,
+        again: bool,
+        canary: Run | None = None,
+    ) -> Revision:
         """Store and adopt a desired state.
 
         Args:
             again: try rejected versions again.
+            canary: stored together with it.
 
         Raises:
             VestalError: it cannot be stored, or the server is stopping.
@@ -76,7 +86,7 @@ class Fleet:
         with self.lock:
             if self.stopping:
                 raise VestalError("the server is stopping; the change was not made")
-            revision = self.revisions.add(self.desired, desired, source)
+            revision = self.revisions.add(self.desired, desired, source, canary)
             self.knowledge.start_storing()
             if again:
                 self.knowledge.forgive()

@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
+from vestal.fleet.canary.requests import CanaryRequest, CanaryStatus, Command
+from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.desired import Desired
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.gatekeeper import Gatekeeper
@@ -46,11 +48,15 @@ class Keeper:
     def __init__(
         self,
         fleet: Fleet,
+        canaries: Canaries,
         on_end: Callable[[], None],
         on_observed: Callable[[Mapping[str, Observed]], None],
     ) -> None:
         self._fleet = fleet
-        self._loop = Loop(fleet, on_end, lambda: on_observed(self._loop.snapshot.observed))
+        self._canaries = canaries
+        self._loop = Loop(
+            fleet, canaries, on_end, lambda: on_observed(self._loop.snapshot.observed)
+        )
         self._phase: Phase = "starting"
         self._stop_requested = threading.Event()
 
@@ -116,6 +122,28 @@ class Keeper:
     def revisions(self) -> list[Revision]:
         """Return the history, newest first."""
         return self._fleet.revisions.all()
+
+    def canaries(self) -> list[CanaryStatus]:
+        """Describe the canaries that run, and the last one of each other model."""
+        return self._canaries.all()
+
+    def start_canary(self, request: CanaryRequest) -> CanaryStatus:
+        """Start a canary.
+
+        Raises:
+            UsageError: it cannot be started.
+            VestalError: there is not enough memory, or the state cannot be written.
+        """
+        with self._fleet.lock:
+            run, desired = self._canaries.prepare(request)
+            for problem in self.plan(desired).problems:
+                if (problem.model, problem.version) == (run.model, run.version):
+                    raise VestalError(f"{run.name} cannot be loaded: {problem.reason}")
+            return self._canaries.begin(run)
+
+    def change_canary(self, model: str, command: Command) -> CanaryStatus:
+        """Pause, resume or abort the canary of a model. Raises UsageError if none is running."""
+        return self._canaries.command(model, command)
 
     def events(self, after: int, timeout: float) -> Iterator[Event]:
         """Yield events with a number above `after`; wait for new ones for at most `timeout` s."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import requests
 
 from vestal.client.errors import ConnectionFailed
 from vestal.client.settings import phase_near, read_ready_file
 from vestal.errors import UsageError, VestalError
+from vestal.fleet.canary.requests import CanaryRequest, CanaryStatus, Command
 from vestal.fleet.desired import Desired
 from vestal.fleet.keeper_token import read_token
 from vestal.fleet.status import Event, PlanReport, RevisionSummary, Source, Status
@@ -94,6 +96,29 @@ class KeeperClient:
         """Return the history, newest first."""
         found = json.loads(self._call("GET", "/v1/revisions"))
         return [RevisionSummary.model_validate(each) for each in found]
+
+    def canaries(self) -> list[CanaryStatus]:
+        """Return the canaries that run, and the last one of each other model."""
+        found = json.loads(self._call("GET", "/v1/canaries"))
+        return [CanaryStatus.model_validate(each) for each in found]
+
+    def canary(self, model: str) -> CanaryStatus:
+        """Return the canary of a model that runs, or the last one.
+
+        Raises:
+            VestalError: there was none.
+        """
+        path = f"/v1/canaries/{quote(model, safe='')}"
+        return CanaryStatus.model_validate_json(self._call("GET", path))
+
+    def start_canary(self, request: CanaryRequest) -> CanaryStatus:
+        body = request.model_dump(mode="json")
+        return CanaryStatus.model_validate_json(self._call("POST", "/v1/canaries", body))
+
+    def change_canary(self, model: str, command: Command) -> CanaryStatus:
+        """Pause, resume or abort a canary."""
+        path = f"/v1/canaries/{quote(model, safe='')}/{command}"
+        return CanaryStatus.model_validate_json(self._call("POST", path))
 
     def stop(self) -> None:
         self._call("POST", "/v1/stop")

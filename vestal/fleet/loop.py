@@ -10,6 +10,7 @@ from vestal.client import ClientError
 from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
 from vestal.fleet.adopting import adopt, known_models
+from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.fleet import Fleet
 from vestal.fleet.jobs import Job, describe_error
@@ -43,9 +44,13 @@ class Loop:
     """
 
     def __init__(
-        self, fleet: Fleet, on_end: Callable[[], None], on_observed: Callable[[], None]
+        self,
+        fleet: Fleet,
+        canaries: Canaries,
+        on_end: Callable[[], None],
+        on_observed: Callable[[], None],
     ) -> None:
-        self._fleet = fleet
+        self._fleet, self._canaries = fleet, canaries
         self._on_end, self._on_observed = on_end, on_observed
         self.snapshot = Snapshot({}, Actual(), responds=False)
         self.jobs: dict[str, Job] = {}
@@ -147,6 +152,7 @@ class Loop:
             if not busy and all(job in before for job in self.jobs.values()):
                 self._conclude(number, problems)
         fleet.knowledge.measure(actual)
+        self._canaries.step(actual, observed)
 
     def _start_jobs(self, desired: Desired, actual: Actual, busy: set[str]) -> list[Problem]:
         fleet = self._fleet

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from vestal.fleet.actual import Actual, ModelState, VersionState
-from vestal.fleet.desired import Desired, ModelTarget
+from vestal.fleet.desired import Canary, Desired, ModelTarget
 from vestal.fleet.jobs import Job
 from vestal.fleet.observing import Observed
 from vestal.fleet.status import ModelStatus, Traffic, VersionStatus, WorkerCounts
@@ -68,12 +68,17 @@ def model_status(
         desired=target.default if target else None,
         default=state.default,
         previous=state.previous.version if state.previous else None,
+        canary=_canary(target.canary) if target and target.canary else None,
         required=target.required if target else False,
         ready=default is not None and default.verified and default.ready > 0,
         doing=job.doing if job else None,
         problem="; ".join(problems) or None,
         versions=versions,
     )
+
+
+def _canary(canary: Canary) -> str:
+    return f"canary {canary.version} gets {canary.weight:g} % of the requests at the gateway"
 
 
 def _version_status(

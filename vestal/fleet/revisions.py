@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vestal.errors import UsageError
+from vestal.fleet.canary.states import Run
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import Revision, Source
@@ -35,13 +36,19 @@ class Revisions:
         """Return all revisions, newest first."""
         return self._store.revisions
 
-    def add(self, before: Desired, desired: Desired, source: Source) -> Revision:
-        """Store a change. Raises VestalError if it cannot be written."""
+    def add(
+        self, before: Desired, desired: Desired, source: Source, canary: Run | None = None
+    ) -> Revision:
+        """Store a change, and the canary that makes it.
+
+        Raises:
+            VestalError: it cannot be written.
+        """
         if not self._stored:
             first = self._store.add_revision(before, Source(command=START, user=user_name()))
             self._store.finish_revision(first.number, "done")
             self._stored = True
-        revision = self._store.add_revision(desired, source)
+        revision = self._store.add_revision(desired, source, canary)
         self.number = revision.number
         return revision
 
@@ -87,5 +94,7 @@ class Revisions:
         if not candidates:
             return None
         # A canary in the history may be the version that is being rolled back.
-        target = candidates[0].model_copy(update={"canary": None, "shadow": None})
+        before = [each for each in candidates if each.default == candidates[0].default]
+        target = next((each for each in before if each.canary is None), candidates[0])
+        target = target.model_copy(update={"canary": None, "shadow": None})
         return desired.model_copy(update={"models": {**desired.models, model: target}})

@@ -17,6 +17,8 @@ from vestal.errors import VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.canary.counts import gateway_statistics
+from vestal.fleet.canary.runner import Canaries
 from vestal.fleet.fence import Management
 from vestal.fleet.fleet import Fleet, own_client
 from vestal.fleet.gatekeeper import Gatekeeper, Surroundings
@@ -217,7 +219,8 @@ class Server:
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
         fleet = self._make_fleet(self._runner, options, keeper_endpoint, state, initial, report)
-        self._keeper = Keeper(fleet, self._publication.write_again, self._update)
+        canaries = Canaries(fleet, state, gateway_statistics(self._gateway_page))
+        self._keeper = Keeper(fleet, canaries, self._publication.write_again, self._update)
         self._start_api(self._keeper, keeper_endpoint)
         self._keeper.gatekeeper.start(initial.desired)
         self._keeper.start()
@@ -263,6 +266,13 @@ class Server:
             initial.desired,
         )
         return fleet
+
+    def _gateway_page(self, path: str) -> str:
+        """Return a page of the gateway's admin interface. Raises VestalError if it does not run."""
+        admin = self.keeper.gatekeeper.admin
+        if admin is None:
+            raise VestalError("the gateway is not running")
+        return admin.get(path)
 
     def _start_api(self, keeper: Keeper, endpoint: Endpoint) -> None:
         token = self._publication.write_token()

@@ -1,6 +1,6 @@
 """`.vestal/state/`: what the keeper knows after a restart.
 
-    state.json              the history, and what is known of each model and of each archive
+    state.json              the history, and what is known of each model, canary and archive
     state.json.previous     the file before it, in case of damage
     desired/SHA256.json     a desired state; revisions with equal ones share the file
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from vestal.errors import VestalError
 from vestal.fleet.actual import ModelState, Previous
+from vestal.fleet.canary.states import Run
 from vestal.fleet.desired import Desired
 from vestal.fleet.state_folder import StateFolder
 from vestal.fleet.status import Revision, Source
@@ -55,6 +56,7 @@ class _StoredRevision(BaseModel):
 class _Content(BaseModel):
     revisions: list[_StoredRevision] = Field(default_factory=list)
     models: dict[str, _Model] = Field(default_factory=dict)
+    canaries: dict[str, Run] = Field(default_factory=dict)
     footprints: dict[str, int] = Field(default_factory=dict)
 
 
@@ -99,8 +101,12 @@ class StateStore:
         with self._lock:
             return [self._revision(each) for each in reversed(self._content.revisions)]
 
-    def add_revision(self, desired: Desired, source: Source) -> Revision:
-        """Store a new desired state; a revision without an outcome becomes `superseded`."""
+    def add_revision(self, desired: Desired, source: Source, canary: Run | None = None) -> Revision:
+        """Store a new desired state; a revision without an outcome becomes `superseded`.
+
+        Args:
+            canary: stored in the same moment.
+        """
         text = desired.model_dump_json().encode()
         with self._lock:
             changed = self._content.model_copy(deep=True)
@@ -113,6 +119,8 @@ class StateStore:
                     number=number, time=time.time(), source=source, desired=digest, size=len(text)
                 )
                 changed.revisions = _bounded([*changed.revisions, added])
+                if canary is not None:
+                    changed.canaries[canary.model] = canary
                 self._write(changed)
             except VestalError:
                 self._remove_unreferenced()
@@ -163,6 +171,18 @@ class StateStore:
         with self._lock:
             models = {key: each for key, each in self._content.models.items() if key != name}
             self._write(self._content.model_copy(update={"models": models}))
+
+    @property
+    def canaries(self) -> Mapping[str, Run]:
+        """The last canary of each model."""
+        with self._lock:
+            return dict(self._content.canaries)
+
+    def save_canary(self, canary: Run) -> None:
+        """Store the canary of a model."""
+        with self._lock:
+            canaries = {**self._content.canaries, canary.model: canary}
+            self._write(self._content.model_copy(update={"canaries": canaries}))
 
     @property
     def footprints(self) -> Mapping[str, int]:

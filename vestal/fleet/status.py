@@ -52,12 +52,17 @@ class VersionStatus(BaseModel):
 
 
 class ModelStatus(BaseModel):
-    """One model. `desired`: the default version that should run. `doing`: the current step."""
+    """One model.
+
+    `desired`: the default version that should run. `canary`: the share of its canary, in words.
+    `doing`: the current step.
+    """
 
     name: str
     desired: str | None
     default: str | None
     previous: str | None = None
+    canary: str | None = None
     required: bool = True
     ready: bool = False
     doing: str | None = None

@@ -31,6 +31,11 @@ def cluster_name(model: str, version: str) -> str:
     return f"{model}/{version}"
 
 
+def statistics_name(name: str) -> str:
+    """Name of a cluster in Envoy's statistics, which end names at a dot, as most versions have."""
+    return f"{name}|"
+
+
 def shadow_name(model: str, version: str) -> str:
     """Name of the cluster that gets copies of requests."""
     return f"{model}/{version}/shadow"
@@ -71,8 +76,7 @@ def _cluster(name: str, address: tuple[str, int], filters: list[Config]) -> Conf
     return {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
-        # Names of statistics end at the first dot, which is a part of most versions.
-        "alt_stat_name": f"{name}|",
+        "alt_stat_name": statistics_name(name),
         "type": "STATIC",
         "connect_timeout": f"{_CONNECT_SECONDS}s",
         "circuit_breakers": {"thresholds": [thresholds]},
