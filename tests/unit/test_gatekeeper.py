@@ -177,8 +177,8 @@ def test_a_gateway_that_is_not_desired_any_more_ends(gatekept: Gatekept) -> None
     keeper.observe(Desired(), gatekept.actual)
     assert not process.is_running()
     assert not files.exists()
-    assert keeper.status is None
-    assert keeper.metrics() == ""
+    assert gatekept.keeper.status is None
+    assert gatekept.keeper.metrics() == ""
     gatekept.desire()
     assert gatekept.get() == "/predictions/mnist"
 
