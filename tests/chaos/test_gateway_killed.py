@@ -54,6 +54,7 @@ def test_no_call_fails_when_any_process_is_killed_and_started_again(tmp_path: Pa
             server.java().kill()
             wait_for_calls()
             server.signal(signal.SIGKILL)
+            server.exit_code()
             server.assert_nothing_left()
             server.start("--port", "0")  # as a supervisor does
             wait_for_calls()

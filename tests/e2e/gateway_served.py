@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,14 @@ class Gated:
         self,
         path: str = "/predictions/echo",
         body: bytes = b"x",
+        headers: Mapping[str, str] | None = None,
+        *,
         key: str | None = KEY,
-        **headers: str,
     ) -> requests.Response:
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key}"
-        return requests.post(f"{self.url}{path}", body, headers=headers, timeout=20)
+        token = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return requests.post(
+            f"{self.url}{path}", body, headers={**token, **(headers or {})}, timeout=20
+        )
 
     def change(self, model: dict[str, Any] | None = None, **settings: Any) -> None:
         """Change fields of the model and of the gateway, and wait until they are in effect."""

@@ -63,6 +63,17 @@ def test_routes_exist_before_torchserve_has_the_versions() -> None:
     )
 
 
+def test_a_rejected_version_has_no_route() -> None:
+    state = ModelState(rejected={"1.0": "it does not load", "2.0": "it does not load"})
+    [routes] = model_routes(wanted(CANARY), Actual(models={"mnist": runs(v1=OK).models["mnist"]}))
+    assert routes.versions == ("1.0", "2.0", "3.0")
+    actual = Actual(models={"mnist": state})
+    assert model_routes(wanted(CANARY), actual) == ()
+    state = ModelState("1.0", runs(v1=OK).models["mnist"].versions, rejected={"2.0": "broken"})
+    [routes] = model_routes(wanted(CANARY), Actual(models={"mnist": state}))
+    assert routes == ModelRoutes("mnist", "1.0", ("1.0", "3.0"))
+
+
 def test_the_default_of_torchserve_counts_until_a_swap_is_made() -> None:
     [routes] = model_routes(wanted(), runs("3.0", v3=OK))
     assert routes.default == "3.0"

@@ -17,7 +17,7 @@ from operator_project import serving_yaml, versions
 
 from vestal.errors import VestalError
 from vestal.fleet.desired import Desired
-from vestal.fleet.status import Traffic
+from vestal.fleet.status import GatewayStatus, Traffic
 
 pytestmark = pytest.mark.heavy
 
@@ -59,6 +59,20 @@ def test_names_from_archives_are_not_markup(cli, keeper):
     keeper.shown = shown
     code, out, err = cli("status")
     assert (code, "[red]no markup[/red] [/]" in out) == (0, True), err
+
+
+def test_status_shows_the_gateway_and_what_is_wrong_with_it(cli, keeper):
+    url = "http://127.0.0.1:8000"
+    keeper.shown = keeper.status().model_copy(
+        update={"gateway": GatewayStatus(url=url, running=True, restarts=2)}
+    )
+    assert f"Gateway: {url}; Envoy was restarted 2 times" in cli("status")[1]
+    assert json.loads(cli("status", "--json")[1])["gateway"]["url"] == url
+    broken = GatewayStatus(url=url, running=False, problem="port 8000 is in use")
+    keeper.shown = keeper.shown.model_copy(update={"gateway": broken})
+    out = cli("status")[1]
+    assert f"Gateway: {url} is not running" in out
+    assert "Gateway: port 8000 is in use" in out
 
 
 def test_status_of_a_server_without_models(cli, keeper):

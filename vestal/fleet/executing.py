@@ -83,6 +83,7 @@ def _register(step: Register, work: Work) -> str:
     archive = work.store / step.archive
     check_archive(step, work.store, thorough=work.thorough)
     loading = work.loading(step)
+    work.restore()
     register(loading, step, archive)
     try:
         description = wait_until_loaded(loading)
@@ -132,8 +133,16 @@ def _settle(step: Settle, work: Work) -> str:
 
 
 def _remove(step: Remove, work: Work) -> str:
-    name = f"{step.model} {step.version}"
     work.withdraw()
+    try:
+        return _drain_and_unregister(step, work)
+    except BaseException:
+        work.restore()
+        raise
+
+
+def _drain_and_unregister(step: Remove, work: Work) -> str:
+    name = f"{step.model} {step.version}"
     try:
         description = work.client.describe(step.model, step.version, timeout=CALL_SECONDS)
         # Several workers without ids are known to be idle only after responseTimeout.
@@ -167,6 +176,7 @@ def _discard(step: Step, work: Work) -> None:
         work.withdraw()
         _unregister(step, work)
     except ClientError as error:
+        work.restore()
         work.note(f"{step.model} {step.version} could not be unregistered: {server_error(error)}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.configuration.ports import free_ports, port_owner
+from vestal.configuration.ports import port_owner
 from vestal.errors import VestalError
 from vestal.fleet.actual import Actual
 from vestal.fleet.desired import Desired
@@ -30,6 +30,7 @@ _IDLE_SECONDS = 1.0
 _PAUSES = (0.0, 1.0, 5.0)
 """Seconds before each attempt to start Envoy after failures."""
 _STEADY_SECONDS = 60.0
+_ACCESS_LOG = "gateway_access.log"
 _MOST_LOG_BYTES = 20_000_000
 """Size at which the access log is renamed; one older file is kept."""
 
@@ -103,9 +104,7 @@ class Gatekeeper:
             self._withdrawn = frozenset(
                 (name, version)
                 for name, version in self._withdrawn
-                if name in actual.models
-                and version in actual.models[name].versions
-                and (name not in desired.models or version not in desired.models[name].versions)
+                if name in actual.models and version in actual.models[name].versions
             )
             self._round()
 
@@ -114,6 +113,11 @@ class Gatekeeper:
         with self._lock:
             self._withdrawn |= {(model, version)}
             self._round()
+
+    def restore(self, model: str, version: str) -> None:
+        """Take back `withdraw`: the version was not removed, or is registered again."""
+        with self._lock:
+            self._withdrawn -= {(model, version)}
 
     @property
     def status(self) -> GatewayStatus | None:
@@ -173,7 +177,6 @@ class Gatekeeper:
         elif (reason := process.ended(0)) is not None:
             self._end_process()
             self._restarts += 1
-            self._plan_next_start()
             self._report("repair", f"Envoy ended ({reason}); starting it again")
         else:
             self._change(process, settings)
@@ -181,8 +184,7 @@ class Gatekeeper:
 
     def _start_process(self, settings: Gateway) -> None:
         self._plan_next_start()
-        port = self._port_of(settings)
-        _check_free(settings.address, port)
+        _check_free(settings.address, self._port_of(settings))
         process = EnvoyProcess(self._surroundings.logs / "gateway.log", self._surroundings.lock)
         try:
             setup = self._setup(settings, process)
@@ -194,9 +196,11 @@ class Gatekeeper:
 
     def _change(self, process: EnvoyProcess, settings: Gateway) -> None:
         setup = self._setup(settings, process)
-        if setup in (self._applied, self._refused):
+        if setup == self._refused or (setup == self._applied and self._problem is None):
             return
         if process.needs_restart(setup):
+            if self._applied is None or _address(setup) != _address(self._applied):
+                _check_free(*_address(setup))  # before the old process ends
             self._end_process()
             self._start_process(settings)
             return
@@ -218,7 +222,7 @@ class Gatekeeper:
             max_body=settings.max_body or around.max_body,
             folder=process.folder,
             admin=process.admin_path,
-            access_log=around.logs / "access.log",
+            access_log=around.logs / _ACCESS_LOG,
             models=model_routes(self._desired, self._actual, self._withdrawn),
             secrets=self._secrets.read(settings),
         )
@@ -239,14 +243,15 @@ class Gatekeeper:
         if settings.port:
             return settings.port
         if settings.address not in self._port:
-            [self._port[settings.address]] = free_ports(settings.address, 1)
+            with _bound(settings.address, 0) as free:
+                self._port[settings.address] = free.getsockname()[1]
         return self._port[settings.address]
 
     def _bound_access_log(self, process: EnvoyProcess) -> None:
-        log = self._surroundings.logs / "access.log"
+        log = self._surroundings.logs / _ACCESS_LOG
         with contextlib.suppress(FileNotFoundError):
             if log.stat().st_size > _MOST_LOG_BYTES:
-                log.replace(log.with_name("access.log.1"))
+                log.replace(log.with_name(f"{_ACCESS_LOG}.1"))
                 process.admin.post("/reopen_logs")
 
     def _complain(self, problem: str) -> None:
@@ -266,17 +271,23 @@ def _url(settings: Gateway, port: int) -> str:
 
 def _check_free(address: str, port: int) -> None:
     """Raise VestalError if the address cannot be bound; Envoy would only log it."""
+    try:
+        _bound(address, port).close()
+    except OSError as error:
+        reason = f"cannot be used ({error.strerror})"
+        if error.errno == errno.EADDRINUSE:
+            owner = port_owner(port)
+            reason = f"is in use{f' by {owner}' if owner else ''}"
+        raise VestalError(
+            f"{address}, port {port}, of the gateway {reason}. Choose another `address` or `port` "
+            "under `gateway:`"
+        ) from None
+
+
+def _bound(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen(1)
-        except OSError as error:
-            reason = f"cannot be used ({error.strerror})"
-            if error.errno == errno.EADDRINUSE:
-                owner = port_owner(port)
-                reason = f"is in use{f' by {owner}' if owner else ''}"
-            raise VestalError(
-                f"port {port} of the gateway {reason}. Choose another `port` under `gateway:`"
-            ) from None
+    return socket.create_server((address, port), family=family)
+
+
+def _address(setup: Setup) -> tuple[str, int]:
+    return setup.settings.address, setup.port

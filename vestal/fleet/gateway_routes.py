@@ -19,7 +19,7 @@ def model_routes(
 
     A canary or shadow gets requests only while it is verified and has a READY worker; otherwise,
     all requests go to the default version. Versions that are desired have routes even while
-    TorchServe does not have them, so that callers are told to try again.
+    TorchServe does not have them, so that callers are told to try again, unless they were rejected.
 
     Args:
         withdrawn: models and versions that are about to be removed.
@@ -36,7 +36,8 @@ def _routes(
 ) -> Iterator[ModelRoutes]:
     for name in names:
         target, state = desired.models.get(name), actual.models.get(name, ModelState())
-        known = {*state.versions, *(target.versions if target else ())}
+        hopeful = set(target.versions) - state.rejected.keys() if target else set()
+        known = {*state.versions, *hopeful}
         # Others may have registered versions whose names do not fit into a route.
         versions = sorted(v for v in known if (name, v) not in withdrawn and _NAME.fullmatch(v))
         default = _default(target, state, versions)

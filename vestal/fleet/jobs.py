@@ -176,6 +176,7 @@ class Job:
             judge=judge,
             note=lambda text: fleet.report("note", text, step),
             withdraw=lambda: fleet.gatekeeper.withdraw(step.model, step.version),
+            restore=lambda: fleet.gatekeeper.restore(step.model, step.version),
         )
 
     def _interrupt(self) -> None:

@@ -33,6 +33,7 @@ class Work:
         judge: judges the step's version, as a new default version, by its traffic.
         note: reports something unusual.
         withdraw: makes the gateway send no more requests to the step's version.
+        restore: takes that back.
     """
 
     client: Client
@@ -46,6 +47,7 @@ class Work:
     judge: Callable[[Settle], Verdict]
     note: Callable[[str], None]
     withdraw: Callable[[], None]
+    restore: Callable[[], None]
 
     def version(self, step: Step) -> VersionState:
         """Return the state of the step's version."""

@@ -7,6 +7,7 @@ from typing import Any
 from vestal.gateway.clients import CLIENT_HEADER
 from vestal.gateway.clusters import KEEPER, SHADOW_HEADER, socket_address
 from vestal.gateway.protos import Config, file_source, typed, typed_config
+from vestal.gateway.responses import local_replies, worth_a_retry
 from vestal.gateway.routes import API_KEYS, BUFFER, FORWARDING, NAME
 from vestal.gateway.setup import Setup
 
@@ -28,35 +29,6 @@ _STREAMS = 100
 """Requests at a time on a connection of HTTP/2."""
 _MOST_CALLERS = 10_000
 """Callers whose rate is remembered."""
-_ERRORS = {
-    400: "BadRequest",
-    401: "InvalidKeyException",  # as TorchServe's, so that the client reports the token
-    403: "Forbidden",
-    404: "ModelNotFoundException",
-    408: "RequestTimeout",
-    413: "BodyTooLarge",
-    429: "TooManyRequests",
-    431: "HeadersTooLarge",
-    503: "ServiceUnavailableException",
-    504: "GatewayTimeout",
-}
-"""`type` of the gateway's own error responses by status."""
-# TorchServe refuses its old key from the moment on in which a new one is made.
-_ON_RESPONSE = """
-function envoy_on_response(handle)
-  local headers = handle:headers()
-  if headers:get(":status") ~= "400" or headers:get("x-model-name") then return end
-  local body = handle:body()  -- the object `headers` cannot be used after this call
-  if not body or body:length() > 1000 then return end
-  if string.find(body:getBytes(0, body:length()), "InvalidKeyException", 1, true) then
-    local message = '{"code":503,"type":"ServiceUnavailableException","message":"token renewed"}'
-    handle:headers():replace(":status", "503")
-    handle:headers():replace("retry-after", "0.1")
-    handle:headers():replace("content-length", body:setBytes(message))
-  end
-end
-"""
-"""Turns TorchServe's refusal of the gateway's own token into a response that is worth a retry."""
 
 
 def listener(setup: Setup) -> Config:
@@ -128,7 +100,7 @@ def _http(setup: Setup) -> Config:
         ],
         rds={"route_config_name": NAME, "config_source": file_source(setup.folder / "routes.json")},
         http_filters=_filters(setup),
-        local_reply_config=_local_replies(),
+        local_reply_config=local_replies(),
         access_log=[_access_log(setup)],
     )
 
@@ -156,8 +128,9 @@ def _filters(setup: Setup) -> list[Config]:
         # TorchServe gets whole requests, with a Content-Length.
         typed(BUFFER, "extensions.filters.http.buffer.v3.Buffer", **limit),
     ]
+    filters.append(worth_a_retry())
     if setup.secrets.token is not None:
-        filters += [_outdated_token(), _credential(setup)]
+        filters.append(_credential(setup))
     kind = "extensions.filters.http.router.v3.Router"
     filters.append(typed("router", kind, suppress_envoy_headers=True))
     return filters
@@ -186,11 +159,6 @@ def _rate_limit(setup: Setup, rate: int) -> Config:
     )
 
 
-def _outdated_token() -> Config:
-    code = {"inline_string": _ON_RESPONSE}
-    return typed("outdated_token", "extensions.filters.http.lua.v3.Lua", default_source_code=code)
-
-
 def _credential(setup: Setup) -> Config:
     generic = typed(
         "token",
@@ -217,26 +185,6 @@ def _tls(setup: Setup) -> Config:
             "tls_certificate_sds_secret_configs": [{"name": CERTIFICATE, "sds_config": source}],
         },
     )
-
-
-def _local_replies() -> Config:
-    """Return how the gateway's own errors look: as TorchServe's."""
-    mappers = [_mapper(status, kind) for status, kind in _ERRORS.items()]
-    return {"mappers": mappers}
-
-
-def _mapper(status: int, kind: str) -> Config:
-    comparison = {"op": "EQ", "value": {"default_value": status, "runtime_key": "gateway.unused"}}
-    message = "%LOCAL_REPLY_BODY% (%RESPONSE_CODE_DETAILS%)"
-    body = {"code": "%RESPONSE_CODE%", "type": kind, "message": message}
-    mapper: Config = {
-        "filter": {"status_code_filter": {"comparison": comparison}},
-        "body_format_override": {"json_format": body},
-    }
-    if status in (429, 503):
-        retry = {"header": {"key": "retry-after", "value": "1"}}
-        mapper["headers_to_add"] = [retry]
-    return mapper
 
 
 def _access_log(setup: Setup) -> Config:
