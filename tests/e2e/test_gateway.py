@@ -539,7 +539,7 @@ def test_switches_and_removals_of_versions_under_load_lose_nothing(served: Gated
                 served.change({"canary": canary})
                 served.change({"canary": None, "default": "1.2"})
                 served.change({"canary": canary})
-                served.change({"canary": None, "versions": without})  # it has half of the requests
+                served.change({"canary": None, "versions": without})  # it had half of the requests
                 served.change({"default": "1.0"})
                 served.change({"versions": versions})
     finally:

@@ -168,8 +168,9 @@ def test_a_port_that_is_in_use_leaves_the_gateway_where_it_is(gatekept: Gatekept
 
 def test_a_gateway_that_is_not_desired_any_more_ends(gatekept: Gatekept) -> None:
     process, keeper = gatekept.process(), gatekept.keeper
-    assert keeper.status is not None
-    files = Path(str(keeper.status.files))
+    before = keeper.status
+    assert before is not None
+    files = Path(str(before.files))
     assert (files.stat().st_mode & 0o777, (files / "envoy.json").stat().st_mode & 0o777) == (
         0o700,
         0o600,
