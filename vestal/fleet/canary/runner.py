@@ -203,7 +203,7 @@ class Canaries:
                 delay=_batch_delay(observed.get(run.model), run.version),
             )
         )
-        verdict = judge(live.watch, run.rules, run.weight, run.first_times)
+        verdict = judge(live.watch, run.rules, run.weight, run.slowest_times)
         live.waiting = verdict.reason if verdict.decision == "wait" else None
         after = states.judged(run, verdict, live.watch.step.default.times, now)
         if after is not run:
