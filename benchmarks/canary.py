@@ -33,7 +33,7 @@ from vestal.mar.index import sha256_of
 from vestal.project import Project
 
 CALLERS = 32
-RULES = Rules(steps=(10, 50, 100), every=10)
+RULES = Rules(steps=(25, 50, 100), every=10)
 END_SECONDS = 900.0
 HANDLER = """
 import os, random, time
