@@ -1,6 +1,6 @@
 """Automatic canaries of good and bad versions under load: how each ends, after how long, and why.
 
-    python -m benchmarks.canary               # 3 rounds of every kind: 15 minutes
+    python -m benchmarks.canary               # 3 rounds of every kind: 10 minutes
     python -m benchmarks.canary slow --rounds 1
 
 32 callers send one request after the other to the gateway. The default version takes 50 ms for a
@@ -33,7 +33,7 @@ from vestal.mar.index import sha256_of
 from vestal.project import Project
 
 CALLERS = 32
-RULES = Rules(steps=(10, 50, 100), every=10)
+RULES = Rules(steps=(25, 50, 100), every=10)
 END_SECONDS = 900.0
 HANDLER = """
 import os, random, time

@@ -63,7 +63,7 @@ def play(
         own = int(rng.binomial(requests, run.weight / 100))
         seen = canary.respond(rng, own), default.respond(rng, requests - own)
         watch.add(Observation(1.0, *seen))
-        verdict = judge(watch, run.rules, run.weight, run.first_times)
+        verdict = judge(watch, run.rules, run.weight, run.slowest_times)
         after = judged(run, verdict, watch.step.default.times, float(second))
         if after.state != "running":
             return Outcome(after, watch.step.seconds, second)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vestal.fleet.canary.counts import Counts, Times
-from vestal.fleet.canary.judging import MIN_DEFAULT_TIMES, Observation, Rules, Watch, judge
+from vestal.fleet.canary.judging import MIN_DEFAULT_TIMES, Observation, Rules, Verdict, Watch, judge
 from vestal.fleet.canary.states import judged
 
 RULES = Rules(steps=(10, 50, 100), every=10)
@@ -111,10 +111,10 @@ def test_it_never_goes_on_without_time_and_evidence(seconds, max_error_rate, rat
         return
 
 
-def watched(canary: Counts, default: Counts, *, seconds=20.0, weight=10.0, first=None, **more):
+def watched(canary: Counts, default: Counts, *, seconds=20.0, weight=10.0, slowest=None, **more):
     watch = Watch(RULES.every)
     watch.add(Observation(seconds, canary, default, **more))
-    return judge(watch, RULES, weight, first)
+    return judge(watch, RULES, weight, slowest)
 
 
 def took(milliseconds: float, requests: int = 2000) -> Counts:
@@ -142,11 +142,24 @@ def test_with_less_than_half_of_the_requests_a_lone_request_may_wait_for_its_bat
     assert watched(took(60), took(20), delay=50.0, weight=50).decision == "worse"
 
 
-def test_with_more_than_half_it_is_compared_with_the_times_of_the_first_step():
-    first = took(40).times
-    assert watched(took(45), took(20), weight=100, first=first).decision == "good"
-    assert watched(took(45), took(20), weight=50, first=first).decision == "worse"
-    assert watched(took(45), Counts(), weight=100, first=first).decision == "good"
+def test_with_more_than_half_it_is_compared_with_the_times_of_an_earlier_step():
+    slowest = took(40).times
+    assert watched(took(45), took(20), weight=100, slowest=slowest).decision == "good"
+    assert watched(took(45), took(20), weight=50, slowest=slowest).decision == "worse"
+    assert watched(took(45), Counts(), weight=100, slowest=slowest).decision == "good"
+
+
+def test_the_longest_times_of_the_default_version_are_kept():
+    good, few = Verdict("good", "2,000 requests"), took(30, 100).times
+
+    def kept(before: Times | None, seen: Times) -> Times | None:
+        return judged(new_run(RULES, slowest_times=before), good, seen, 0.0).slowest_times
+
+    assert kept(None, few) == few
+    assert kept(took(20).times, few) == took(20).times
+    assert kept(took(20).times, took(30).times) == took(30).times
+    assert kept(took(40).times, took(30).times) == took(40).times
+    assert kept(Times(), took(30).times) == took(30).times
 
 
 def test_a_difference_below_a_millisecond_is_not_seen():

@@ -24,6 +24,7 @@ from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
 from vestal.fleet.state import StateStore
 from vestal.fleet.status import Source
+from vestal.fleet.steps import Verify
 from vestal.gateway.settings import Gateway, Sticky
 
 SHA = {"1.0": "a" * 64, "2.0": "b" * 64}
@@ -91,6 +92,11 @@ class World:
         """The canary's workers are READY, and it is verified."""
         versions = {**self.state.versions, "2.0": replace(self.version("2.0"), **fields)}
         self.state = replace(self.state, versions=versions)
+
+    def reject(self, reason: str) -> None:
+        """The keeper has rejected the canary's version."""
+        self.fleet.knowledge.reject(Verify("m", "2.0", "it is new"), reason)
+        self.state = replace(self.state, rejected={"2.0": reason})
 
     def start(self, rules: Rules = RULES, **fields: Any) -> None:
         request = CanaryRequest(
@@ -198,10 +204,17 @@ def test_a_version_that_was_served_in_addition_is_served_in_addition_afterwards(
 
 def test_a_version_that_is_rejected_while_it_is_loaded_is_sent_back(world: World) -> None:
     world.start()
-    world.state = replace(world.state, rejected={"2.0": "m 2.0 did not load: no weights"})
+    world.reject("m 2.0 did not load: no weights")
     world.tick()
     assert (world.run.state, world.run.reason) == ("reverted", "m 2.0 did not load: no weights")
     assert world.fleet.desired == served("1.0")
+
+
+def test_a_version_that_was_rejected_before_is_tried_again(world: World) -> None:
+    world.reject("m 2.0 did not load: no weights")
+    world.start()
+    world.tick()  # with a state from before the start
+    assert world.run.state == "loading"
 
 
 def test_a_version_that_the_switch_rejects_gives_the_default_back(world: World) -> None:
@@ -209,7 +222,7 @@ def test_a_version_that_the_switch_rejects_gives_the_default_back(world: World) 
     for _ in range(12):
         world.tick(own=1000, others=1000)
     assert world.run.state == "promoting"
-    world.state = replace(world.state, rejected={"2.0": "m 2.0 is worse than 1.0"})
+    world.reject("m 2.0 is worse than 1.0")
     world.tick()
     assert world.run.state == "reverted"
     assert world.fleet.desired == served("1.0")
@@ -260,8 +273,8 @@ def test_the_times_of_the_first_step_survive_a_restart(world: World) -> None:
     for _ in range(2):
         world.tick(own=1000, others=1000)
     world.restart()
-    assert world.run.first_times is not None
-    assert world.run.first_times.quantile(0.99) == 21
+    assert world.run.slowest_times is not None
+    assert world.run.slowest_times.quantile(0.99) == 21
 
 
 def test_it_ends_when_another_command_changes_the_model(world: World) -> None:

@@ -76,11 +76,12 @@ def canary(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Replace a model's default version step by step, as long as its requests prove it good.
+    """Replace a model's default version step by step, judged by its requests.
 
-    The keeper of the server does the work; Ctrl-C only ends the watching. It gives the version the
-    next percentage when enough requests have proved that its error rate and its p99 are below
-    their bounds, and takes all requests away when they have proved the opposite.
+    The version gets the next percentage when enough requests have proved that
+    its error rate and its p99 are below their bounds. It loses all of them when
+    they have proved the opposite. The keeper of the server does the work;
+    Ctrl-C only ends the watching.
     """
     from vestal.fleet.keeper_client import KeeperClient
     from vestal.project import Project

@@ -8,8 +8,8 @@
 
 A version that gets fewer requests than another waits longer for a full batch, and one that gets
 more waits longer in the queue. So with less than half of the requests, `max_batch_delay` is
-allowed in addition, and with more than half, the canary is compared with the default version's
-times in the first step, when that had most of the requests.
+allowed in addition. With more than half, the canary is compared with the times that the default
+version had in an earlier step: in the one in which its p99 was highest.
 """
 
 from __future__ import annotations
@@ -122,16 +122,17 @@ class Verdict:
     reason: str
 
 
-def judge(watch: Watch, rules: Rules, weight: float, first: Times | None) -> Verdict:
+def judge(watch: Watch, rules: Rules, weight: float, slowest: Times | None) -> Verdict:
     """Judge a canary.
 
     Args:
         weight: its percentage of the requests.
-        first: times of the default version in the first step; None during that.
+        slowest: times of the default version in the earlier step in which they were longest; None
+            in the first step.
     """
     step = watch.step
     for traffic in (step, watch.interval):
-        reason = _errors(traffic, rules) or _slowness(traffic, watch, rules, weight, first)
+        reason = _errors(traffic, rules) or _slowness(traffic, watch, rules, weight, slowest)
         if reason is not None:
             now = ". None of its workers is READY now" if watch.unready else ""
             return Verdict("worse", f"{reason}{now}")
@@ -141,14 +142,14 @@ def judge(watch: Watch, rules: Rules, weight: float, first: Times | None) -> Ver
         return Verdict("worse", f"none of its workers was READY for {seconds}")
     lacking = [
         lack
-        for lack in (_lack_of_requests(step, rules), _lack_of_times(watch, rules, weight, first))
+        for lack in (_lack_of_requests(step, rules), _lack_of_times(watch, rules, weight, slowest))
         if lack is not None
     ]
     if lacking:
         return Verdict("wait", "; ".join(lacking))
     if step.seconds < rules.every:
         return Verdict("wait", f"{rules.every - step.seconds:.0f} s are left")
-    return Verdict("good", _numbers(watch, weight, first))
+    return Verdict("good", _numbers(watch, weight, slowest))
 
 
 def percent(fraction: float) -> str:
@@ -169,9 +170,16 @@ def _errors(traffic: Traffic, rules: Rules) -> str | None:
     return reason
 
 
-def _baseline(traffic: Traffic, weight: float, first: Times | None) -> Times:
+def _baseline(traffic: Traffic, weight: float, slowest: Times | None) -> Times:
     """The times of the default version to compare with."""
-    return first if first is not None and weight > 50 else traffic.default.times
+    return slowest if slowest is not None and weight > 50 else traffic.default.times
+
+
+def is_slower(times: Times, others: Times) -> bool:
+    """Whether enough times are known, and their p99 is higher."""
+    if times.count < MIN_DEFAULT_TIMES:
+        return False
+    return not others.count or times.quantile(1 - _SLOW) > others.quantile(1 - _SLOW)
 
 
 def _threshold(p99: float, watch: Watch, rules: Rules, weight: float) -> float:
@@ -181,9 +189,9 @@ def _threshold(p99: float, watch: Watch, rules: Rules, weight: float) -> float:
 
 
 def _slowness(
-    traffic: Traffic, watch: Watch, rules: Rules, weight: float, first: Times | None
+    traffic: Traffic, watch: Watch, rules: Rules, weight: float, slowest: Times | None
 ) -> str | None:
-    seen, before = traffic.canary.times, _baseline(traffic, weight, first)
+    seen, before = traffic.canary.times, _baseline(traffic, weight, slowest)
     limit = before.upper_quantile(1 - _SLOW, _LIMIT_RISK)
     if rules.max_p99_ratio is None or limit is None or seen.count < MIN_CANARY_TIMES:
         return None
@@ -210,10 +218,10 @@ def _lack_of_requests(step: Traffic, rules: Rules) -> str | None:
     )
 
 
-def _lack_of_times(watch: Watch, rules: Rules, weight: float, first: Times | None) -> str | None:
+def _lack_of_times(watch: Watch, rules: Rules, weight: float, slowest: Times | None) -> str | None:
     if rules.max_p99_ratio is None:
         return None
-    seen, before = watch.step.canary.times, _baseline(watch.step, weight, first)
+    seen, before = watch.step.canary.times, _baseline(watch.step, weight, slowest)
     if before.count < MIN_DEFAULT_TIMES:
         return f"{before.count:,} of {MIN_DEFAULT_TIMES} requests for the default version's p99"
     slow = _threshold(before.quantile(1 - _SLOW), watch, rules, weight)
@@ -225,8 +233,8 @@ def _lack_of_times(watch: Watch, rules: Rules, weight: float, first: Times | Non
     return f"{seen.count:,} of {needed:,} requests for a p99 below {slow:.0f} ms ({slower})"
 
 
-def _numbers(watch: Watch, weight: float, first: Times | None) -> str:
-    seen, before = watch.step.canary, _baseline(watch.step, weight, first)
+def _numbers(watch: Watch, weight: float, slowest: Times | None) -> str:
+    seen, before = watch.step.canary, _baseline(watch.step, weight, slowest)
     text = f"{seen.requests:,} requests, {seen.failures:,} of them failed"
     if not seen.times.count or not before.count:
         return text

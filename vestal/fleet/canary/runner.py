@@ -159,10 +159,12 @@ class Canaries:
     ) -> None:
         now = time.time()
         found = state.versions.get(run.version)
+        # `state` may be older than the run, and than the forgiveness of an earlier rejection.
+        rejected = self._fleet.knowledge.state(run.model).rejected
         if not states.is_desired(self._fleet.target(run.model), run):
             self._supersede(run, now)
-        elif run.version in state.rejected:
-            self._save(states.reverted(run, state.rejected[run.version], now))
+        elif run.version in rejected:
+            self._save(states.reverted(run, rejected[run.version], now))
         elif run.state == "promoting":
             if state.default == run.version == state.serving and not state.settling:
                 self._save(run.changed(now, "promoted", f"{run.name} is the default version"))
@@ -203,7 +205,7 @@ class Canaries:
                 delay=_batch_delay(observed.get(run.model), run.version),
             )
         )
-        verdict = judge(live.watch, run.rules, run.weight, run.first_times)
+        verdict = judge(live.watch, run.rules, run.weight, run.slowest_times)
         live.waiting = verdict.reason if verdict.decision == "wait" else None
         after = states.judged(run, verdict, live.watch.step.default.times, now)
         if after is not run:

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from vestal.fleet.canary.counts import Times
-from vestal.fleet.canary.judging import Rules, Verdict
+from vestal.fleet.canary.judging import Rules, Verdict, is_slower
 from vestal.fleet.desired import Canary, Desired, ModelTarget, VersionTarget
 from vestal.gateway.settings import Sticky
 
@@ -55,7 +55,8 @@ class Run(BaseModel):
         paused: it may not go on; it is watched nevertheless.
         since: time at which the state or the step began, in seconds since 1970.
         reason: why it ended as it did.
-        first_times: response times of the default version in the first step.
+        slowest_times: response times of the default version, of the step in which its p99 was
+            highest.
     """
 
     model: str
@@ -72,7 +73,7 @@ class Run(BaseModel):
     paused: bool = False
     since: float
     reason: str | None = None
-    first_times: Times | None = None
+    slowest_times: Times | None = None
     log: list[Entry] = Field(default_factory=list)
 
     @property
@@ -130,8 +131,9 @@ def judged(run: Run, verdict: Verdict, default_times: Times, now: float) -> Run:
         return reverted(run, verdict.reason, now)
     if verdict.decision == "wait" or run.state != "running":
         return run
-    if run.step == 0:
-        run = run.model_copy(update={"first_times": default_times})
+    slowest = run.slowest_times
+    if slowest is None or is_slower(default_times, slowest):
+        run = run.model_copy(update={"slowest_times": default_times})
     if run.step + 1 < len(run.rules.steps):
         weight = run.rules.steps[run.step + 1]
         text = f"{run.name} gets {weight:g} % of the requests, after {verdict.reason}"
