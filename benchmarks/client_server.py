@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,7 +18,6 @@ from typing import Any
 import psutil
 
 from vestal import Client
-from vestal.configuration.ports import free_ports
 from vestal.fleet.server import Server
 from vestal.project import Project, ReadyFile
 
@@ -156,10 +156,13 @@ def kill_a_worker(client: Client, model: str) -> int | None:
 
 
 def consecutive_ports(count: int) -> int:
-    """Return a free port whose successors are free, too: `count` ports altogether."""
-    for _ in range(100):
-        first = free_ports("127.0.0.1", 1)[0]
-        if first < 65000 and all(_free(first + n) for n in range(1, count)):
+    """Return a free port whose successors are free, too: `count` ports altogether.
+
+    They are below those of outgoing connections (32768 and more on Linux), one of which could take
+    the port of a server that is down for a moment.
+    """
+    for first in random.sample(range(20_000, 32_000), 100):
+        if all(_free(first + n) for n in range(count)):
             return first
     raise RuntimeError(f"no {count} free ports in a row")
 

@@ -118,3 +118,41 @@ for child in children:
         assert policies(old) == {os.SCHED_OTHER}
     assert policies(old, new) == {os.SCHED_OTHER}
     server.communicate()
+
+
+def test_nothing_yields_any_more_when_a_worker_that_serves_has_ended():
+    """Its successor must not wait for idle CPU time."""
+    code = """
+import subprocess, sys
+wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+def start():
+    children.append(subprocess.Popen(wait, stdin=subprocess.PIPE))
+    return children[-1].pid
+children = []
+print(start(), flush=True)
+sys.stdin.readline()
+print(start(), flush=True)
+sys.stdin.readline()
+children.pop(0).communicate()
+print(start(), flush=True)
+sys.stdin.readline()
+for child in children:
+    child.communicate()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+
+        def next_worker():
+            server.stdin.write("\n")
+            server.stdin.flush()
+            return int(server.stdout.readline())
+
+        server.stdout.readline()  # the worker that serves
+        expected = {os.SCHED_IDLE} if priority.is_reversible() else {os.SCHED_OTHER}
+        with priority.StartingWorkers(server.pid, 60):
+            new = next_worker()
+            until(lambda: policies(new) == expected, 20, "the policy of the new worker")
+            successor = next_worker()
+            until(lambda: policies(new, successor) == {os.SCHED_OTHER}, 20, "the normal policy")
+        server.communicate("\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +12,11 @@ from test_server_spec import archive
 
 from vestal.fleet.desired import Probe
 from vestal.fleet.failures import VersionFailed
-from vestal.fleet.loading import check_archive
+from vestal.fleet.loading import Loading, check_archive, wait_until_loaded
 from vestal.fleet.steps import Register
 from vestal.fleet.verifying import ProbeSample
 from vestal.mar.index import sha256_of
+from vestal.server.logs import Logs
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,42 @@ def test_a_missing_archive_is_refused(tmp_path: Path) -> None:
     step = Register("one", "1.0", "", archive="one.mar", sha256="a" * 64)
     with pytest.raises(VersionFailed, match="No such file"):
         check_archive(step, tmp_path, thorough=False)
+
+
+class ReadyVersion:
+    """A client for which net 1.0 has one READY worker."""
+
+    def describe(self, *_: object, **__: object) -> Any:
+        worker = SimpleNamespace(id="9000")
+        return SimpleNamespace(workers=[worker], ready_workers=[worker], min_workers=1)
+
+
+def loading(folder: Path, deaths: int, *output: str) -> Loading:
+    """The version's worker has died so often, and has printed this before."""
+    time = "2026-11-26T19:00:00,000"
+    retry = f"{time} [INFO ] W-9000-net_1.0 org.pytorch.serve.wlm.WorkerThread - Retry worker: 9000"
+    (folder / "ts_log.log").write_text(f"{retry}\n" * deaths)
+    lines = [f"{time} [INFO ] W-9000-net_1.0-stdout MODEL_LOG - {line}\n" for line in output]
+    (folder / "model_log.log").write_text("".join(lines))
+    client: Any = ReadyVersion()
+    return Loading(client, "net", "1.0", Logs(folder, 0), 0, math.inf, lambda: None)
+
+
+def test_a_worker_that_was_killed_once_may_load_at_the_next_attempt(tmp_path: Path) -> None:
+    description = wait_until_loaded(loading(tmp_path, 1, "loading the weights"))
+    assert description.ready_workers
+
+
+@pytest.mark.parametrize(
+    ("deaths", "output", "reason"),
+    [
+        (2, ["loading the weights"], "ended without an exception"),
+        (1, ["Traceback (most recent call last):", "  File x", "ValueError: no weights"], "no wei"),
+    ],
+)
+def test_a_worker_that_dies_again_or_with_an_exception_is_at_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, output: list[str], reason: str
+) -> None:
+    monkeypatch.setattr("vestal.fleet.loading._LOG_DELAY_SECONDS", 0.0)
+    with pytest.raises(VersionFailed, match=reason):
+        wait_until_loaded(loading(tmp_path, deaths, *output))

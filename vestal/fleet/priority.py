@@ -87,7 +87,8 @@ class StartingWorkers:
     """Within the `with`, worker processes that TorchServe starts use only idle CPU time.
 
     Does nothing if the policy could not be restored. A worker that gets no CPU time would never
-    load, so the normal policy returns after `seconds`.
+    load, so the normal policy returns after `seconds`, and when one of the other workers has ended:
+    its successor must serve soon.
 
     Args:
         server: process id of TorchServe.
@@ -115,7 +116,10 @@ class StartingWorkers:
         deadline = time.monotonic() + self._seconds
         try:
             while not self._ended.wait(_POLL_SECONDS) and time.monotonic() < deadline:
-                for pid in self._workers() - self._before - self._lowered:
+                workers = self._workers()
+                if not self._before <= workers:
+                    break
+                for pid in workers - self._before - self._lowered:
                     self._lowered.add(pid)
                     yield_to_others(pid)
         finally:

@@ -106,8 +106,9 @@ class VersionSection(Section):
     )
     memory_limit: Size | None = Field(
         None,
-        description="Largest resident memory of a worker, such as `2GB`; a worker above it is "
-        "replaced when it is idle. Default: no limit.",
+        description="Largest resident memory of a worker, such as `2GB`. A worker above it is "
+        "replaced when it is idle; a new version whose workers are above it as soon as they have "
+        "loaded is rejected. Default: no limit.",
     )
 
 
