@@ -18,6 +18,8 @@ COMPARE_HEADER, SHADOW_HEADER = "x-vestal-compare", "x-vestal-shadow"
 _CONNECT_SECONDS = 2
 _MOST_CONNECTIONS = 10_000
 """The limits for callers are those of the listener."""
+_MOST_COPIES = 100
+"""Copies at a time for a shadow; more are dropped, so that a slow shadow does not pile them up."""
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _SHADOW = """
 function envoy_on_request(handle)
@@ -59,19 +61,21 @@ def _of_model(model: ModelRoutes, setup: Setup) -> Iterator[Config]:
             "extensions.filters.http.lua.v3.Lua",
             default_source_code={"inline_string": code},
         )
-        yield _cluster(shadow_name(model.name, version), setup.torchserve, [rewrite])
+        yield _cluster(shadow_name(model.name, version), setup.torchserve, [rewrite], _MOST_COPIES)
 
 
-def _cluster(name: str, address: tuple[str, int], filters: list[Config]) -> Config:
+def _cluster(
+    name: str, address: tuple[str, int], filters: list[Config], most: int = _MOST_CONNECTIONS
+) -> Config:
     protocol: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
     if filters:
         codec = typed("codec", "extensions.filters.http.upstream_codec.v3.UpstreamCodec")
         protocol["http_filters"] = [*filters, codec]
     thresholds = {
-        "max_connections": _MOST_CONNECTIONS,
-        "max_pending_requests": _MOST_CONNECTIONS,
-        "max_requests": _MOST_CONNECTIONS,
-        "max_retries": _MOST_CONNECTIONS,
+        "max_connections": most,
+        "max_pending_requests": most,
+        "max_requests": most,
+        "max_retries": most,
     }
     return {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
