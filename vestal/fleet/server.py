@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 
 from vestal.client import Client, ClientError
-from vestal.client.tokens import KeyFile, NoToken
 from vestal.configuration.config import Configuration
 from vestal.configuration.notices import notices
 from vestal.configuration.ports import Endpoint, check_free
@@ -17,18 +16,13 @@ from vestal.errors import VestalError
 from vestal.files.disk_errors import check_writable
 from vestal.files.locks import FileLock
 from vestal.fleet.api_server import ApiServer
+from vestal.fleet.assembling import make_fleet
 from vestal.fleet.canary.counts import gateway_statistics
 from vestal.fleet.canary.runner import Canaries
-from vestal.fleet.fence import Management
-from vestal.fleet.fleet import Fleet, own_client
-from vestal.fleet.gatekeeper import Gatekeeper, Surroundings
 from vestal.fleet.initial import Initial, choose, needs_archives, state_folder
-from vestal.fleet.judging import TrafficJudge
 from vestal.fleet.keeper import Keeper
-from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.observing import Observed
 from vestal.fleet.publishing import Publication
-from vestal.fleet.revisions import Revisions
 from vestal.fleet.runner import Runner
 from vestal.fleet.start_report import StartReport
 from vestal.fleet.state import StateStore
@@ -218,7 +212,16 @@ class Server:
         )
         self._runner = Runner(options, self._lock.fileno())
         self._runner.start()
-        fleet = self._make_fleet(self._runner, options, keeper_endpoint, state, initial, report)
+        fleet = make_fleet(
+            options,
+            keeper_endpoint,
+            self._runner,
+            self._lock.fileno(),
+            state,
+            initial,
+            lambda kind, text, step: report.print(self.keeper, kind, text, step),
+        )
+        self._client = fleet.client
         canaries = Canaries(fleet, state, gateway_statistics(self._gateway_page))
         self._keeper = Keeper(fleet, canaries, self._publication.write_again, self._update)
         self._start_api(self._keeper, keeper_endpoint)
@@ -228,44 +231,6 @@ class Server:
         self._publish(options, initial, failed)
         self._keeper.set_running()
         notify("READY=1")
-
-    def _make_fleet(
-        self,
-        runner: Runner,
-        options: LaunchOptions,
-        keeper_endpoint: Endpoint,
-        state: StateStore,
-        initial: Initial,
-        report: StartReport,
-    ) -> Fleet:
-        assert self._lock is not None
-        endpoints, key_file = options.endpoints, options.key_file
-        client = self._client = own_client(endpoints, key_file)
-        tokens = KeyFile(key_file) if key_file else NoToken()
-        knowledge = Knowledge(state, stored=initial.stored)
-        if initial.source is not None:
-            knowledge.forgive()  # the file is applied again
-        surroundings = Surroundings(
-            torchserve=endpoints[0].numeric,
-            keeper=keeper_endpoint.numeric,
-            max_body=options.configuration.integer("max_request_size"),
-            key_file=key_file,
-            logs=options.project.logs,
-            lock=self._lock.fileno(),
-        )
-        fleet = Fleet(
-            client,
-            Management(endpoints[1].url, lambda: tokens.get("management")),
-            self._store,
-            runner,
-            knowledge,
-            Revisions(state, stored=initial.stored),
-            TrafficJudge(client, runner.logs),
-            Gatekeeper(surroundings, lambda kind, text: fleet.report(kind, text)),
-            lambda kind, text, step: report.print(self.keeper, kind, text, step),
-            initial.desired,
-        )
-        return fleet
 
     def _gateway_page(self, path: str) -> str:
         """Return a page of the gateway's admin interface. Raises VestalError if it does not run."""
