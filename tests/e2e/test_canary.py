@@ -142,7 +142,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if "slow" in each else ()) for each in BAD]
+)
 def test_a_bad_canary_is_sent_back_in_its_first_step_with_the_reason(
     server: Server, name: str
 ) -> None:

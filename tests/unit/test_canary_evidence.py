@@ -91,6 +91,7 @@ def share_of_runs(
     return decided / runs
 
 
+@pytest.mark.heavy
 def test_looking_after_every_request_is_wrong_as_rarely_as_promised():
     bound = 0.01
     assert share_of_runs(bound, lambda k, n: is_below(k, n, bound, 0.05)) <= 0.05
@@ -99,6 +100,7 @@ def test_looking_after_every_request_is_wrong_as_rarely_as_promised():
     assert share_of_runs(2 * bound, lambda k, n: is_below(k, n, bound, 0.05)) < 0.002
 
 
+@pytest.mark.heavy
 def test_twice_the_bound_is_proved_to_be_too_high():
     bound = 0.01
     found = share_of_runs(
