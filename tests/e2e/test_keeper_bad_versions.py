@@ -40,7 +40,7 @@ BAD = {
     "crashes": (DIES, {}, r"echo 9\.0 fails its sample input\.bin: .*Worker died"),
     "answers wrongly": (ECHO.replace("len(body)", "9"), {}, r"answer\.length is 9, expected 4"),
     "is never ready": (SLOW, {"ready_seconds": 3}, r"0 of 1 workers are READY after \d+ s"),
-    "grows too large": (GROWS, {}, r"did not load: .*out of memory"),
+    "grows too large": (GROWS, {}, r"did not load: .*(out of memory|MemoryError)"),
     "is killed": (KILLED, {}, r"its worker ended without an exception \(killed, out of memory"),
     "is above its limit": (ECHO, {"memory_limit": 1 << 20}, r"more than its memory_limit of 1 MB"),
 }

@@ -55,6 +55,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="file systems cannot be mounted here")
+@pytest.mark.slow
 def test_with_a_full_disk_the_models_are_served_and_changes_are_refused(tmp_path):
     """The state is on a small file system of its own, which only the server sees."""
     with serving(tmp_path / "project") as server:

@@ -23,6 +23,8 @@ from vestal.shadow.report import make_report
 from vestal.training.settings import Settings
 from vestal.training.train import train
 
+pytestmark = pytest.mark.slow
+
 CONNECTIONS = 8
 # With several requests in a batch, the last digits of a prediction depend on the others.
 CONFIG = """
