@@ -46,7 +46,7 @@ MODEL = "mnist"
 VICTIMS = ("worker", "TorchServe", "vestal serve", "nothing")
 RATE = 10.0
 SWAP_SECONDS = 12.0
-"""A kill comes at a random time within so many seconds from the change of the desired state."""
+"""Latest time of a kill in seconds after the change of the desired state; the time is random."""
 CONVERGE_SECONDS = 180.0
 ROUNDS = 24
 MOST_SECONDS = 600.0

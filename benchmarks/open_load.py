@@ -13,7 +13,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ import httpx
 
 from vestal.project import Project, ReadyFile
 
+CONNECTIONS = 32
+"""Connections that keep a server with 2 workers busy."""
+SATURATION_SECONDS = 10.0
 HUNG_SECONDS = 30.0
 """A request without a response after this time counts as hung."""
 
@@ -118,3 +121,19 @@ def write(file: Path, rows: Iterable[Row]) -> None:
         for row in sorted(rows, key=lambda each: each.at):
             shown = {"at": f"{row.at:.4f}", "seconds": f"{row.seconds:.4f}"}
             writer.writerow(asdict(row) | shown | {"answer": row.answer[:200]})
+
+
+async def saturate(url: str, body: bytes, headers: Mapping[str, str]) -> float:
+    """Return the responses per second to as many connections as keep the server busy."""
+    done = 0
+    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as client:
+        end = time.monotonic() + SATURATION_SECONDS
+
+        async def call() -> None:
+            nonlocal done
+            while time.monotonic() < end:
+                (await client.post(url, content=body)).raise_for_status()
+                done += 1
+
+        await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
+    return done / SATURATION_SECONDS

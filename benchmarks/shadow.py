@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.open_load import OpenLoad, Row, quantile, write
+from benchmarks.open_load import OpenLoad, Row, quantile, saturate, write
 from benchmarks.swaps import serve
 from vestal.archive.pack import pack
 from vestal.configuration.ports import free_ports
@@ -42,8 +42,6 @@ from vestal.training.train import train
 RESULTS = Path(__file__).with_name("results")
 LIVE, SHADOW = "1.0", "2.0"
 SHARE = 0.25
-CONNECTIONS = 32
-SATURATION_SECONDS = 10.0
 WARM_UP_SECONDS = 10.0
 SIDES = ("without", "with")
 CONFIG = """\
@@ -79,23 +77,6 @@ def prepare(project: Project, model: str, port: int) -> bytes:
     return (first.folder / "sample" / "input.png").read_bytes()
 
 
-async def saturate(base: str, model: str, body: bytes) -> float:
-    """Return the requests per second with as many connections as keep the server busy."""
-    done = 0
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
-        end = time.monotonic() + SATURATION_SECONDS
-
-        async def call() -> None:
-            nonlocal done
-            while time.monotonic() < end:
-                url = f"{base}/predictions/{model}"
-                (await client.post(url, content=body)).raise_for_status()
-                done += 1
-
-        await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
-    return done / SATURATION_SECONDS
-
-
 def set_shadow(project: Project, model: str, side: str) -> None:
     """Copy all requests or none; return when the keeper has done it."""
     keeper = KeeperClient(project)
@@ -121,7 +102,7 @@ def measure(model: str, rounds: int, seconds: float) -> tuple[dict[str, Any], li
         body = prepare(project, model, port)
         with serve(project, "keeper"):
             expected = httpx.post(f"{base}/predictions/{model}", content=body, timeout=30).text
-            saturation = asyncio.run(saturate(base, model, body))
+            saturation = asyncio.run(saturate(f"{base}/predictions/{model}", body, {}))
             with OpenLoad(project, model, body, SHARE * saturation, seed=0, base=base) as load:
                 load.phase = "warm-up"
                 time.sleep(WARM_UP_SECONDS)

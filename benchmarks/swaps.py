@@ -1,6 +1,6 @@
 """Swaps of versions under steady open-loop load; rows in benchmarks/results/swaps-*.
 
-    python -m benchmarks.swaps                  # mnist and resnet18, 50 swaps each: 40 minutes
+    python -m benchmarks.swaps                  # mnist and resnet18, 50 swaps each: 25 minutes
     python -m benchmarks.swaps mnist --swaps 5  # a short form
     python -m benchmarks.swaps mnist --side naive
 
@@ -29,9 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from benchmarks.open_load import OpenLoad, Row, quantile, write
+from benchmarks.open_load import OpenLoad, Row, quantile, saturate, write
 from vestal import Client
 from vestal.archive.pack import pack
 from vestal.fleet.keeper_client import KeeperClient
@@ -45,10 +43,8 @@ RESULTS = Path(__file__).with_name("results")
 VERSIONS = ("1.0", "2.0")
 SHARE = 0.25
 BASELINE_SECONDS = 60.0
-SATURATION_SECONDS = 10.0
 PAUSE_SECONDS = 2.0
 START_SECONDS = 300.0
-CONNECTIONS = 32
 SIDES = ("keeper", "normal-priority", "naive")
 NORMAL_PRIORITY = """\
 from vestal.fleet import priority
@@ -91,26 +87,6 @@ def serve(project: Project, side: str) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-
-
-async def saturate(project: Project, model: str, body: bytes) -> float:
-    """Return the requests per second with as many connections as keep the server busy."""
-    ready = ReadyFile.read(project.ready_file)
-    keys = json.loads(project.key_file.read_text())
-    headers = {"Authorization": f"Bearer {keys['inference']['key']}"}
-    url = f"{ready.inference}/predictions/{model}"
-    done = 0
-    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as client:
-        end = time.monotonic() + SATURATION_SECONDS
-
-        async def call() -> None:
-            nonlocal done
-            while time.monotonic() < end:
-                (await client.post(url, content=body)).raise_for_status()
-                done += 1
-
-        await asyncio.gather(*(call() for _ in range(CONNECTIONS)))
-    return done / SATURATION_SECONDS
 
 
 def begin_swap(project: Project, model: str, version: str) -> int:
@@ -191,7 +167,11 @@ def measure(model: str, swaps: int, side: str) -> tuple[dict[str, Any], list[Row
         body = prepare(project, model)
         with serve(project, side):
             answers = {VERSIONS[0]: answer_of(project, model, VERSIONS[0], body)}
-            saturation = asyncio.run(saturate(project, model, body))
+            ready = ReadyFile.read(project.ready_file)
+            keys = json.loads(project.key_file.read_text())
+            headers = {"Authorization": f"Bearer {keys['inference']['key']}"}
+            url = f"{ready.inference}/predictions/{model}"
+            saturation = asyncio.run(saturate(url, body, headers))
             outcomes, seconds = [], []
             with OpenLoad(project, model, body, SHARE * saturation, seed=0) as load:
                 time.sleep(BASELINE_SECONDS)

@@ -23,7 +23,6 @@ from vestal.mar.index import sha256_of
 from vestal.project import Project, ReadyFile
 
 pytest.importorskip("envoy", reason="the extra gateway is not installed")
-pytestmark = pytest.mark.heavy
 
 END_SECONDS = 300
 EVERY = 5.0

@@ -22,13 +22,11 @@ from vestal.gateway.admin import EnvoyAdmin
 from vestal.gateway.clusters import statistics_name
 from vestal.gateway.envoy import find_envoy
 
-pytestmark = pytest.mark.heavy
-
 VERSIONS = [("echo", "2.0"), ("echo", "2.1"), ("echo", "9.0")]
 
 
 class Versions(BaseHTTPRequestHandler):
-    """`/WAIT/STATUS` waits so many milliseconds and responds with the status."""
+    """Respond to `/WAIT/STATUS` with STATUS, after WAIT milliseconds."""
 
     protocol_version = "HTTP/1.1"
 

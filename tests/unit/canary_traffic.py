@@ -55,7 +55,7 @@ class Outcome:
 def play(
     seed: int, canary: Version, default: Version, rules: Rules, *, rate: float, most: int = 3600
 ) -> Outcome:
-    """Play a canary until it ends, or for so many seconds."""
+    """Play a canary until it ends, or until the time limit."""
     rng = np.random.default_rng(seed)
     run, watch = new_run(rules), Watch(rules.every)
     for second in range(1, most + 1):

@@ -23,7 +23,7 @@ bounds = st.floats(0.0005, 0.4)
 
 
 def expected_stake(requests: int, rate: float, bound: float, shares: dict[float, float]) -> float:
-    """The mean of the stake over all outcomes of so many requests that fail with this rate."""
+    """The mean of the stake over all outcomes of a number of requests that fail with this rate."""
     return sum(
         math.comb(requests, failures)
         * rate**failures

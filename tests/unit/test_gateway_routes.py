@@ -12,7 +12,7 @@ from vestal.gateway.settings import Gateway, Sticky
 from vestal.gateway.setup import ModelRoutes, Share
 
 
-def wanted(canary: Canary | None = None, shadow: Shadow | None = None) -> Desired:
+def with_shares(canary: Canary | None = None, shadow: Shadow | None = None) -> Desired:
     mnist = desired(mnist=["1.0", "2.0", "3.0"]).models["mnist"]
     mnist = mnist.model_copy(update={"canary": canary, "shadow": shadow})
     return Desired(models={"mnist": mnist}, gateway=Gateway())
@@ -33,7 +33,7 @@ SHADOW = Shadow(version="3.0", sample=50)
 
 
 def test_a_canary_and_a_shadow_get_their_shares() -> None:
-    assert model_routes(wanted(CANARY, SHADOW), runs(v1=OK, v2=OK, v3=OK)) == (
+    assert model_routes(with_shares(CANARY, SHADOW), runs(v1=OK, v2=OK, v3=OK)) == (
         ModelRoutes(
             "mnist",
             "1.0",
@@ -48,40 +48,44 @@ def test_a_canary_and_a_shadow_get_their_shares() -> None:
 def test_a_version_without_ready_workers_or_unverified_gets_nothing(
     state: tuple[int, bool],
 ) -> None:
-    [routes] = model_routes(wanted(CANARY, SHADOW), runs(v1=OK, v2=state, v3=state))
+    [routes] = model_routes(with_shares(CANARY, SHADOW), runs(v1=OK, v2=state, v3=state))
     assert (routes.default, routes.canary, routes.shadow) == ("1.0", None, None)
 
 
 def test_a_canary_that_has_become_the_default_gets_everything() -> None:
-    [routes] = model_routes(wanted(CANARY), runs("2.0", v1=OK, v2=OK))
+    [routes] = model_routes(with_shares(CANARY), runs("2.0", v1=OK, v2=OK))
     assert (routes.default, routes.canary) == ("2.0", None)
 
 
 def test_routes_exist_before_torchserve_has_the_versions() -> None:
-    assert model_routes(wanted(CANARY), Actual()) == (
+    assert model_routes(with_shares(CANARY), Actual()) == (
         ModelRoutes("mnist", "1.0", ("1.0", "2.0", "3.0")),
     )
 
 
 def test_a_rejected_version_has_no_route() -> None:
     state = ModelState(rejected={"1.0": "it does not load", "2.0": "it does not load"})
-    [routes] = model_routes(wanted(CANARY), Actual(models={"mnist": runs(v1=OK).models["mnist"]}))
+    [routes] = model_routes(
+        with_shares(CANARY), Actual(models={"mnist": runs(v1=OK).models["mnist"]})
+    )
     assert routes.versions == ("1.0", "2.0", "3.0")
     actual = Actual(models={"mnist": state})
-    assert model_routes(wanted(CANARY), actual) == ()
+    assert model_routes(with_shares(CANARY), actual) == ()
     state = ModelState("1.0", runs(v1=OK).models["mnist"].versions, rejected={"2.0": "broken"})
-    [routes] = model_routes(wanted(CANARY), Actual(models={"mnist": state}))
+    [routes] = model_routes(with_shares(CANARY), Actual(models={"mnist": state}))
     assert routes == ModelRoutes("mnist", "1.0", ("1.0", "3.0"))
 
 
 def test_the_default_of_torchserve_counts_until_a_swap_is_made() -> None:
-    [routes] = model_routes(wanted(), runs("3.0", v3=OK))
+    [routes] = model_routes(with_shares(), runs("3.0", v3=OK))
     assert routes.default == "3.0"
 
 
 def test_a_version_that_is_about_to_be_removed_has_no_route() -> None:
     actual = runs("1.0", v1=OK, v2=OK, v3=OK)
-    [routes] = model_routes(wanted(CANARY, SHADOW), actual, {("mnist", "2.0"), ("mnist", "3.0")})
+    [routes] = model_routes(
+        with_shares(CANARY, SHADOW), actual, {("mnist", "2.0"), ("mnist", "3.0")}
+    )
     assert routes == ModelRoutes("mnist", "1.0", ("1.0",))
 
 

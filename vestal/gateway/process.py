@@ -87,8 +87,8 @@ class EnvoyProcess:
         self._validate(setup)
         self._fixed = _fixed(setup)
         _write(self.folder / BOOTSTRAP, bootstrap(setup))
-        wanted = resources(setup)
-        self._write_changed(wanted)
+        files = resources(setup)
+        self._write_changed(files)
         self._guarded.start(
             [
                 *(str(self._program), "-c", str(self.folder / BOOTSTRAP)),
@@ -99,7 +99,7 @@ class EnvoyProcess:
             cwd=self.folder,
             output=self._output,
         )
-        self._wait_until_adopted(wanted, _START_SECONDS)
+        self._wait_until_adopted(files, _START_SECONDS)
 
     def update(self, setup: Setup) -> bool:
         """Change the configuration and wait until Envoy uses it; False if it is the same already.
@@ -111,17 +111,17 @@ class EnvoyProcess:
             VestalError: the configuration is invalid, or Envoy did not adopt it. It continues with
                 the previous one.
         """
-        wanted = resources(setup)
-        changed = {name for name, each in wanted.items() if self._written.get(name) != each}
+        files = resources(setup)
+        changed = {name for name, each in files.items() if self._written.get(name) != each}
         if not changed:
             return False
         if changed != {_TOKEN_FILE}:  # until Envoy has the new token, TorchServe refuses requests
             self._validate(setup)
         # A cluster exists before a route leads to it, and until no route does.
-        old, new = self._written[_CLUSTERS], wanted[_CLUSTERS]
+        old, new = self._written[_CLUSTERS], files[_CLUSTERS]
         names = {each["name"] for each in new}
         union = [*new, *(each for each in old if each["name"] not in names)]
-        for step in ({_CLUSTERS: union}, {**wanted, _CLUSTERS: union}, wanted):
+        for step in ({_CLUSTERS: union}, {**files, _CLUSTERS: union}, files):
             self._write_changed(step)
             self._wait_until_adopted(step, _ADOPT_SECONDS)
         return True
@@ -156,8 +156,8 @@ class EnvoyProcess:
         if done.returncode != 0:
             raise VestalError(f"the gateway's configuration is invalid: {_reason(done.stderr)}")
 
-    def _write_changed(self, wanted: Mapping[str, list[Config]]) -> None:
-        for name, content in wanted.items():
+    def _write_changed(self, files: Mapping[str, list[Config]]) -> None:
+        for name, content in files.items():
             if self._written.get(name) != content:
                 self._number += 1
                 version = str(self._number)

@@ -23,7 +23,7 @@ LOWER: Mapping[float, float] = {0.0: 1 / 2, 0.25: 1 / 6, 0.5: 1 / 6, 0.75: 1 / 6
 
 
 def stake(failures: int, requests: int, bound: float, shares: Mapping[float, float]) -> float:
-    """Return the logarithm of the stake after so many requests; it begins at 0."""
+    """Return the logarithm of the stake after a number of requests; it begins at 0."""
     parts = [
         math.log(share)
         + (failures * math.log(factor) if factor else -math.inf if failures else 0.0)
@@ -49,7 +49,7 @@ def is_below(failures: int, requests: int, bound: float, risk: float) -> bool:
 
 
 def requests_needed(failures: int, bound: float, risk: float) -> int:
-    """Return the number of requests after which `is_below` is true with so many failures."""
+    """Return the number of requests, of which some failed, that makes `is_below` true."""
     high = 1
     while not is_below(failures, high, bound, risk):
         high *= 2
