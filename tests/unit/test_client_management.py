@@ -141,6 +141,23 @@ def test_ready_needs_every_worker_and_a_response() -> None:
         assert not client.ready("up")  # nothing listens there
 
 
+def test_the_last_state_is_reported_when_a_call_has_no_time_left() -> None:
+    released, calls = threading.Event(), []
+
+    def hang_from_the_second_call_on(_: object) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            released.wait(30)
+
+    up = ready(on_fence=hang_from_the_second_call_on)
+    up.customized = error(500, "InternalServerException", "Worker died.")
+    with FakeTorchServe(up=[up]) as server, manager(server) as client:
+        with pytest.raises(DeadlineExceeded, match="1 of 1 workers READY, but none of them"):
+            client.wait_ready("up", timeout=1)
+        released.set()
+    assert len(calls) == 2
+
+
 def test_waiting_ends_when_the_version_is_ready() -> None:
     descriptions = count(1)
 

@@ -79,6 +79,7 @@ def wait_ready(
     """
     lost = LostProcesses(_SEE_LOG) if registered else LostProcesses()
     context = context.without_retries()
+    state: str | None = None
     while True:
         cause: ClientError | None = None
         try:
@@ -89,11 +90,20 @@ def wait_ready(
             up, expected = len(description.ready_workers), max(1, description.min_workers)
             silent = ", but none of them responded" if description.ready else ""
             state = f"{up} of {expected} workers READY{silent}"
+        except DeadlineExceeded as error:
+            if state is None:
+                raise
+            # What was seen before tells more than that the last call had no time left.
+            raise _out_of_time(context, _not_ready(model, version, state)) from error
         except ClientError as error:
             if not _is_temporary(context, error) or (registered and isinstance(error, NotFound)):
                 raise
             state, cause = str(error.args[0]), error
-        yield from pause(context, POLL, f"{name_prefix(model, version)}not ready: {state}", cause)
+        yield from pause(context, POLL, _not_ready(model, version, state), cause)
+
+
+def _not_ready(model: str, version: str | None, state: str) -> str:
+    return f"{name_prefix(model, version)}not ready: {state}"
 
 
 def pause(
@@ -101,13 +111,17 @@ def pause(
 ) -> Flow[None]:
     """Pause; raises DeadlineExceeded with the last state if no time is left."""
     if context.deadline.remaining() <= seconds:
-        raise DeadlineExceeded(
-            f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
-            model=context.model,
-            version=context.version,
-            hint="Pass a longer timeout=, or see the model's log",
-        ) from cause
+        raise _out_of_time(context, state) from cause
     yield Pause(seconds)
+
+
+def _out_of_time(context: CallContext, state: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
+        model=context.model,
+        version=context.version,
+        hint="Pass a longer timeout=, or see the model's log",
+    )
 
 
 class LostProcesses:

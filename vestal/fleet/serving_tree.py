@@ -161,10 +161,12 @@ class _Converter:
             return None
         try:
             value = getattr(self._constructor, f"construct_yaml_{kind}")(node)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, IndexError):  # a tag that does not fit, or without a value
             value = math.nan
         if isinstance(value, float) and not math.isfinite(value):
-            self._tree.report(keys, f"expected a finite number, got {self._tree.shown[keys]:.60}")
+            expected = "true or false" if kind == "bool" else "a finite number"
+            got = self._tree.shown.get(keys, "nothing")
+            self._tree.report(keys, f"expected {expected}, got {got:.60}")
             return None
         return value
 
