@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from serving import START_SECONDS, archive, until
 
@@ -63,6 +64,18 @@ class Gated:
     def address(self) -> tuple[str, int]:
         host, port = self.url.partition("://")[2].split(":")
         return host, int(port)
+
+    @property
+    def torchserve(self) -> psutil.Process:
+        runner = self.server._runner
+        assert runner is not None
+        return psutil.Process(runner.pid)
+
+    @property
+    def envoy(self) -> psutil.Process:
+        process = self.keeper.gatekeeper._process
+        assert process is not None
+        return psutil.Process(process.pid)
 
     def post(
         self,

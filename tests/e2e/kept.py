@@ -50,7 +50,10 @@ class Served:
         return self.apply(self.models(version, **options))
 
     def apply(self, models: dict[str, ModelTarget]) -> Revision:
-        number = self.keeper.apply(Desired(models=models), TEST).number
+        return self.outcome(self.keeper.apply(Desired(models=models), TEST).number)
+
+    def outcome(self, number: int) -> Revision:
+        """Wait for the outcome of a revision."""
         return until(lambda: self._finished(number), START_SECONDS, "an outcome")
 
     def started(self, step: str) -> bool:

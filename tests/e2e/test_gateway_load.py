@@ -6,11 +6,12 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
-from gateway_served import KEY, Gated, gated
+from gateway_served import KEY, MAX_BODY, Gated, gated
 
 from vestal import Client, Prediction
 from vestal.fleet.desired import Canary
@@ -110,3 +111,31 @@ def test_switches_and_removals_of_versions_under_load_lose_nothing(served: Gated
         )
     assert set(seen) == {"right"}
     assert seen["right"] > 100
+
+
+def test_giant_forms_do_not_reach_torchserve(served: Gated) -> None:
+    """Directly, two of them take TorchServe to 2 GB, and other callers wait for seconds."""
+    size = 6_553_500  # TorchServe's default limit
+    part = b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n\r\n'
+    bodies = {
+        "application/x-www-form-urlencoded": b"a&" * (size // 2),
+        "multipart/form-data; boundary=x": part * (size // len(part)) + b"--x--\r\n",
+    }
+
+    def send(kind: str) -> int:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": kind}
+        url = f"{served.url}/predictions/echo"
+        return requests.post(url, bodies[kind], headers=headers, timeout=30).status_code
+
+    served.change(max_body=size)
+    try:
+        before = served.torchserve.memory_info().rss, served.envoy.memory_info().rss
+        with load(served, {"/predictions/echo": {"1.0"}}) as seen, ThreadPoolExecutor(4) as callers:
+            statuses = Counter(callers.map(send, [*bodies] * 20))
+        after = served.torchserve.memory_info().rss, served.envoy.memory_info().rss
+    finally:
+        served.change(max_body=MAX_BODY)
+    assert statuses == {413: 40}
+    assert set(seen) == {"right"}
+    assert after[0] < before[0] + 100e6
+    assert after[1] < before[1] + 400e6

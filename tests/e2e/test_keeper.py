@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,18 +143,39 @@ def test_workers_that_torchserve_has_given_up_are_started_again(
     assert {info.name for info in served.client.models()} == {"echo"}
 
 
-def test_models_are_restored_after_torchserve_was_killed(served: Served) -> None:
-    before = served.versions()
-    java = next(
+def java_of(served: Served) -> psutil.Process:
+    return next(
         each
         for each in psutil.Process(os.getpid()).children(recursive=True)
         if "org.pytorch.serve.ModelServer" in each.cmdline()
         and each.cwd() == str(served.project.state.resolve())  # other tests have servers, too
     )
-    java.kill()
+
+
+def test_models_are_restored_after_torchserve_was_killed(served: Served) -> None:
+    before = served.versions()
+    java_of(served).kill()
     until(lambda: not served.keeper.ready()[0], START_SECONDS, "the end of TorchServe")
     until(lambda: served.keeper.ready() == (True, []), START_SECONDS, "the models")
     until(served.project.ready_file.exists, START_SECONDS, "the ready file")
     assert served.versions() == before
     assert served.client.predict("echo", b"four")["length"] == 4
     assert served.keeper.status().torchserve_restarts == 1
+
+
+@pytest.mark.slow
+def test_a_version_is_not_rejected_because_torchserve_ends_while_it_is_verified(
+    served: Served,
+) -> None:
+    served.pack(
+        "2.2", ECHO.replace("    version =", "    import time; time.sleep(2)\n    version =")
+    )
+    java = java_of(served)
+    number = served.keeper.apply(
+        Desired(models=served.models("2.2", settle_seconds=0)), TEST
+    ).number
+    until(lambda: served.started("verify"), START_SECONDS, "the verification")
+    time.sleep(0.5)  # its sample is with the worker
+    java.kill()
+    assert served.outcome(number).outcome == "done"
+    assert served.versions() == [("2.2", True)]

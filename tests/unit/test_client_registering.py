@@ -11,7 +11,7 @@ from client_both import both
 from client_torchserve import FakeTorchServe, Version, ready
 from client_wire import error
 
-from vestal import Client, Conflict, NoAddress, NotReady, ServerFailed, WorkerDied
+from vestal import Client, Conflict, ConnectionFailed, NoAddress, NotReady, ServerFailed, WorkerDied
 from vestal.mar.sample import parse_sample
 
 ANSWER = {"status": "done"}
@@ -160,6 +160,24 @@ def test_a_version_is_verified_with_another_sample(kind: type[Client]) -> None:
         pytest.raises(NotReady, match="expected"),
     ):
         client.verify("m", sample=sample)
+
+
+@both
+def test_a_broken_connection_says_nothing_of_the_version(kind: type[Client]) -> None:
+    class Ending(FakeTorchServe):
+        """TorchServe that is killed while it has the sample."""
+
+        def _respond(self, request: Any) -> bytes:
+            if request.path.startswith("/predictions"):
+                return b"HTTP/1.1 200 \r\nconnection: close\r\ncontent-length: 9\r\n\r\n"
+            return super()._respond(request)
+
+    with (
+        Ending(m=[ready("1.0", customized=described(ANSWER))]) as server,
+        kind(server.url, management=server.url) as client,
+        pytest.raises(ConnectionFailed),
+    ):
+        client.verify("m")
 
 
 @both

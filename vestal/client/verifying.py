@@ -10,13 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vestal.client.base import CallContext
-from vestal.client.errors import (
-    ConnectionFailed,
-    NotReady,
-    Overloaded,
-    RequestRefused,
-    ServerFailed,
-)
+from vestal.client.errors import NotReady, Overloaded, RequestRefused, ServerFailed
 from vestal.client.flow import ApiCall, BlockingIO, Flow, HTTPResponse, path
 from vestal.client.management import describe, sample_text
 from vestal.client.retry import send
@@ -59,7 +53,7 @@ def _compare(context: CallContext, sample: Sample, details: dict[str, Any]) -> F
         response: HTTPResponse = yield from send(context, call)
     except Overloaded:
         raise  # other callers fill the queue
-    except (ConnectionFailed, RequestRefused, ServerFailed) as error:
+    except (RequestRefused, ServerFailed) as error:  # a broken connection says nothing of a version
         text = f"{name} {version} fails its sample {sample.name}: {error.args[0]}"
         failure = NotReady(text, **details)
         failure.status, failure.request_id = error.status, error.request_id

@@ -6,6 +6,7 @@ from typing import Any
 
 from vestal.gateway.clients import CLIENT_HEADER
 from vestal.gateway.clusters import COMPARE_HEADER, KEEPER, SHADOW_HEADER, socket_address
+from vestal.gateway.forms import few_fields
 from vestal.gateway.protos import Config, file_source, typed, typed_config
 from vestal.gateway.responses import local_replies, worth_a_retry
 from vestal.gateway.routes import API_KEYS, BUFFER, FORWARDING, NAME
@@ -129,8 +130,9 @@ def _filters(setup: Setup) -> list[Config]:
     filters += [
         # TorchServe gets whole requests, with a Content-Length.
         typed(BUFFER, "extensions.filters.http.buffer.v3.Buffer", **limit),
+        few_fields(),
+        worth_a_retry(),
     ]
-    filters.append(worth_a_retry())
     if setup.secrets.token is not None:
         filters.append(_credential(setup))
     kind = "extensions.filters.http.router.v3.Router"
