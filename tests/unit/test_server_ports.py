@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,16 @@ def test_free_ports_are_free_and_different():
     ports = free_ports("127.0.0.1", 5)
     assert len(set(ports)) == 5
     check_free([Endpoint("inference_address", "127.0.0.1", port) for port in ports])
+
+
+def test_free_ports_are_not_given_to_connections_meanwhile():
+    """Nor to others that ask for any free port."""
+    random.seed(0)
+    first = free_ports("127.0.0.1", 5)
+    random.seed(0)
+    assert set(first).isdisjoint(free_ports("127.0.0.1", 5))
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    assert not any(int(low) <= port <= int(high) for port in first)
 
 
 def test_a_busy_port_is_named_with_its_setting_and_process(busy_port):

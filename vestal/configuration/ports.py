@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from vestal.errors import VestalError
 
 HTTP_SETTINGS = ("inference_address", "management_address", "metrics_address")
 KEEPER_SETTING = "keeper_address"
+_FIRST = 12_000
+"""Well-known services, and TorchServe's own 7070 to 8082 and 9000 for workers, are below."""
 GRPC_SETTINGS = ("grpc_inference_port", "grpc_management_port")
 
 
@@ -81,14 +85,34 @@ def port_owner(port: int) -> str | None:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Return different ports that are free at the moment."""
+    """Return different ports that are free at the moment.
+
+    They are below those that the kernel gives to outgoing connections and to others that ask for a
+    free port, so that they are still free when a server binds them seconds later.
+    """
+    choose = random.SystemRandom()  # a seed of the program would give several the same ports
+    candidates = iter(choose.sample(range(_FIRST, _first_ephemeral()), k=100 * count))
     with contextlib.ExitStack() as bound:
-        ports = []
-        for _ in range(count):  # each stays bound until the last is found
+        ports: list[int] = []
+        while len(ports) < count:  # each stays bound until the last is found
             probe = bound.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind((host, 0))
+            try:
+                probe.bind((host, next(candidates)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
             ports.append(int(probe.getsockname()[1]))
         return ports
+
+
+def _first_ephemeral() -> int:
+    """The first port of outgoing connections (ip(7)); a small range is not worth avoiding."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32_768  # the default of Linux
+    return first if first >= 2 * _FIRST else 65_536
 
 
 def _bind_message(endpoint: Endpoint, error: OSError | ValueError) -> str:

@@ -18,6 +18,7 @@ from vestal.gateway.bootstrap import BOOTSTRAP, bootstrap, resources, static_boo
 from vestal.gateway.protos import Config
 from vestal.gateway.setup import Setup
 from vestal.server.guarded import GuardedProcess
+from vestal_handlers.cores import cores
 
 _START_SECONDS = 20.0
 _ADOPT_SECONDS = 10.0
@@ -93,6 +94,8 @@ class EnvoyProcess:
             [
                 *(str(self._program), "-c", str(self.folder / BOOTSTRAP)),
                 *("--disable-hot-restart", "--drain-time-s", str(_DRAIN_SECONDS)),
+                # The workers need the other cores; more threads only switch between them.
+                *("--concurrency", str(max(1, int(cores() / 2)))),
                 *("--file-flush-interval-msec", "1000", *_LOG),
             ],
             os.environ,
