@@ -56,6 +56,20 @@ def test_all_threads_and_children_yield_until_they_are_restored(family):
         assert policies(*family) == {os.SCHED_OTHER}
 
 
+def test_the_workers_of_a_shadow_yield_as_long_as_it_is_one(family):
+    shadows = priority.ShadowWorkers()
+    shadows.update({family[0]})
+    if not priority.is_reversible():
+        assert policies(*family) == {os.SCHED_OTHER}
+        return
+    assert policies(*family) == {os.SCHED_IDLE}
+    priority.restore(family[0])  # as at the end of a start
+    shadows.update({family[0]})
+    assert policies(*family) == {os.SCHED_IDLE}
+    shadows.update(set())
+    assert policies(*family) == {os.SCHED_OTHER}
+
+
 def test_a_process_that_has_ended_is_ignored():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -88,7 +88,9 @@ def announce(step: Step, work: Work) -> str:
 
 def _register(step: Register, work: Work) -> str:
     archive = work.store / step.archive
-    check_archive(step, work.store, thorough=work.thorough)
+    check_archive(step, work.store)
+    if work.checks is not None:
+        work.checks.run(archive, step.sha256, step.version, work.interrupt)
     loading = work.loading(step)
     work.restore()
     register(loading, step, archive)

@@ -10,6 +10,7 @@ from pathlib import Path
 from vestal.client import Client
 from vestal.configuration.ports import Endpoint
 from vestal.errors import VestalError
+from vestal.fleet.archive_checks import ArchiveChecks
 from vestal.fleet.canary.states import Run
 from vestal.fleet.desired import Desired, ModelTarget
 from vestal.fleet.event_log import EventLog
@@ -33,7 +34,7 @@ class Fleet:
     Attributes:
         starting: the server is not ready for the first time yet: any failure rejects a version.
         stopping: no more steps are started, and those that run end at the next safe point.
-        thorough: check archives as `vestal check` does.
+        thorough: check archives before TorchServe gets them.
         errors: why versions were rejected, with their logs.
         fatal: an error that ends the start.
         converged: nothing is left to do.
@@ -56,6 +57,7 @@ class Fleet:
     errors: dict[tuple[str, str], VestalError] = field(default_factory=dict)
     fatal: Exception | None = None
     events: EventLog = field(default_factory=EventLog)
+    archive_checks: ArchiveChecks = field(default_factory=ArchiveChecks)
     lock: threading.RLock = field(default_factory=threading.RLock)
     converged: threading.Event = field(default_factory=threading.Event)
     wake: threading.Event = field(default_factory=threading.Event)

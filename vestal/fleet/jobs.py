@@ -172,7 +172,7 @@ class Job:
             actual=self._actual,
             target=target,
             logs=self._logs[step.version],
-            thorough=fleet.thorough,
+            checks=fleet.archive_checks if fleet.thorough else None,
             interrupt=self._interrupt,
             judge=judge,
             note=lambda text: fleet.report("note", text, step),

@@ -27,7 +27,6 @@ from vestal.fleet.failures import Interrupted, StepFailed, VersionFailed
 from vestal.fleet.observing import CALL_SECONDS
 from vestal.fleet.steps import Register
 from vestal.mar.index import sha256_of
-from vestal.mar.manifest import read_manifest
 from vestal.server.guarded import temp_folder
 from vestal.server.logs import Logs, exception_line, tail
 
@@ -90,14 +89,11 @@ class Loading:
         time.sleep(POLL_SECONDS)
 
 
-def check_archive(step: Register, store: Path, *, thorough: bool) -> None:
-    """Check an archive before TorchServe gets it.
-
-    Args:
-        thorough: also run the checks of `vestal check` that do not execute its code.
+def check_archive(step: Register, store: Path) -> None:
+    """Check that an archive is the desired one, and that the disk has room for it.
 
     Raises:
-        VersionFailed: the archive is not the desired one, or cannot be served.
+        VersionFailed: it is not the desired one.
         StepFailed: the disk has no room for it.
     """
     archive = store / step.archive
@@ -111,25 +107,6 @@ def check_archive(step: Register, store: Path, *, thorough: bool) -> None:
             "as another version, or apply again to serve the new file"
         )
     _check_disk(archive)
-    if thorough:
-        _check_content(archive, step.version)
-
-
-def _check_content(archive: Path, version: str) -> None:
-    from vestal.checking import Severity, check  # reads the sources of installed packages
-
-    packed = read_manifest(archive).version
-    if packed != version:
-        raise VersionFailed(f"{archive} has version {packed}, and {version} is desired")
-    report = check(archive)
-    errors = [each for each in report.findings if each.severity is Severity.ERROR]
-    if errors:
-        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
-        where = f"{errors[0].where}: " if errors[0].where else ""
-        raise VersionFailed(
-            f"{archive.name} cannot be served: {where}{errors[0].meaning}{more}. "
-            f"`vestal check {archive}` lists what to do"
-        )
 
 
 def _check_disk(archive: Path) -> None:

@@ -17,6 +17,7 @@ from vestal.fleet.jobs import Job, describe_error
 from vestal.fleet.loading import server_error
 from vestal.fleet.observing import CALL_SECONDS, Observed, observe, versions_given_up
 from vestal.fleet.plan import plan_model
+from vestal.fleet.priority import ShadowWorkers
 from vestal.fleet.runner import ServerEnded
 from vestal.fleet.steps import Problem
 from vestal.fleet.systemd import notify
@@ -62,6 +63,7 @@ class Loop:
         self._complaint = ""
         self._stopped = threading.Event()
         self._upkeep = Upkeep(fleet.client, fleet.management, fleet.judge.window, fleet.report)
+        self._shadows = ShadowWorkers()
         self._thread = threading.Thread(target=self._run, name="vestal-keeper", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +147,7 @@ class Loop:
         with fleet.lock:
             number, desired = fleet.revisions.number, fleet.desired
         fleet.gatekeeper.observe(desired, actual)
+        self._shadows.update(_shadow_pids(desired, observed))
         self._on_observed()
         if not fleet.stopping:
             problems = self._start_jobs(desired, actual, busy)
@@ -201,6 +204,20 @@ class Loop:
             fleet.report("rejected", reason)
         else:
             fleet.report("converged", "everything runs as desired")
+
+
+def _shadow_pids(desired: Desired, observed: Mapping[str, Observed]) -> set[int]:
+    """Process ids of the READY workers that only get copies of requests."""
+    pids: set[int] = set()
+    for name, target in desired.models.items():
+        seen = observed.get(name)
+        version = target.shadow.version if target.shadow else None
+        if seen is None or version is None or version not in seen.versions:
+            continue
+        if version not in (seen.default, target.canary.version if target.canary else None):
+            workers = seen.versions[version].ready_workers
+            pids |= {worker.pid for worker in workers if worker.pid is not None}
+    return pids
 
 
 def _sentence(problem: Problem) -> str:

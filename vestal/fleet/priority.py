@@ -1,8 +1,8 @@
-"""Let starting workers use only CPU time that nobody else needs.
+"""Let starting workers, and those of shadows, use only CPU time that nobody else needs.
 
-A worker that starts computes for 3 to 7 s (it imports torch and loads its model). At normal
-priority, it takes cores from workers that serve. With Linux' policy SCHED_IDLE, every other process
-preempts it at once.
+A worker that starts computes for 3 to 7 s (it imports torch and loads its model), and that of a
+shadow as much as the live one. At normal priority, they take cores from workers that serve. With
+Linux' policy SCHED_IDLE, every other process preempts them at once.
 """
 
 from __future__ import annotations
@@ -81,6 +81,25 @@ def _policy(thread: int) -> int | None:
         return os.sched_getscheduler(thread)
     except ProcessLookupError:
         return None
+
+
+class ShadowWorkers:
+    """Keeps the workers of shadows at idle CPU time; does nothing if that could not be undone."""
+
+    def __init__(self) -> None:
+        self._lowered: set[int] = set()
+
+    def update(self, pids: set[int]) -> None:
+        """Lower these READY workers; restore the others that were lowered and still run."""
+        if not (pids or self._lowered) or not is_reversible():
+            return
+        for pid in pids:
+            # The end of a `StartingWorkers` restores a worker that was lowered here before.
+            if _policy(pid) not in (os.SCHED_IDLE, None):
+                yield_to_others(pid)
+        for pid in self._lowered - pids:
+            restore(pid)
+        self._lowered = set(pids)
 
 
 class StartingWorkers:

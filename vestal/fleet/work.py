@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vestal.client import Client
 from vestal.fleet.actual import Actual, VersionState
+from vestal.fleet.archive_checks import ArchiveChecks
 from vestal.fleet.desired import ModelTarget
 from vestal.fleet.fence import Management
 from vestal.fleet.loading import Loading
@@ -28,7 +29,7 @@ class Work:
         actual: the state before the step.
         target: None if the model is not desired any more.
         logs: of TorchServe, from the registration of the step's version on.
-        thorough: check archives as `vestal check` does.
+        checks: for the archive; None: it is not checked before TorchServe gets it.
         interrupt: raises Interrupted if the step must end at this point.
         judge: judges the step's version, as a new default version, by its traffic.
         note: reports something unusual.
@@ -42,7 +43,7 @@ class Work:
     actual: Actual
     target: ModelTarget | None
     logs: Logs
-    thorough: bool
+    checks: ArchiveChecks | None
     interrupt: Callable[[], None]
     judge: Callable[[Settle], Verdict]
     note: Callable[[str], None]
