@@ -67,14 +67,7 @@ def _findings(archive: Path, interrupt: Callable[[], None]) -> list[dict[str, An
         if is_reversible():
             yield_to_others(process.pid)
         try:
-            while True:
-                try:
-                    output, errors = process.communicate(timeout=_POLL_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    interrupt()
-                    if time.monotonic() > lowered_until and is_reversible():
-                        restore(process.pid)
+            output, errors = _wait(process, interrupt, lowered_until)
         finally:
             process.kill()  # does nothing if it has ended
     try:
@@ -85,3 +78,15 @@ def _findings(archive: Path, interrupt: Callable[[], None]) -> list[dict[str, An
         raise VersionFailed(f"{archive.name} cannot be checked: {reason}") from None
     findings: list[dict[str, Any]] = report["findings"]
     return findings
+
+
+def _wait(
+    process: subprocess.Popen[bytes], interrupt: Callable[[], None], lowered_until: float
+) -> tuple[bytes, bytes]:
+    while True:
+        try:
+            return process.communicate(timeout=_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            interrupt()
+            if time.monotonic() > lowered_until and is_reversible():
+                restore(process.pid)
