@@ -107,8 +107,9 @@ class BatchHandler(TaskHooks):
         request = InferenceRequest(0, "warm-up", {})
         for size in range(1, min(batch_size, self.options.max_forward) + 1):
             for _ in range(2):
-                for output in self.forward([self.example_input()] * size):
-                    self.encode(output, Instance(request, payload=None))
+                sample = self.example_input()
+                for output in self.forward([sample] * size):
+                    self.encode(output, Instance(request, payload=None, sample=sample))
 
     # --- One batch ----------------------------------------------------------------------------
 

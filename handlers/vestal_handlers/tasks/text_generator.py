@@ -50,6 +50,8 @@ class TextGenerator(BatchHandler):
                 f"handler.max_new_tokens is {options.max_new_tokens}, more than "
                 f"handler.max_new_tokens_limit, {options.max_new_tokens_limit}"
             )
+        if options.chat and self.engine.chat is None:
+            raise ValueError("handler.chat needs a model with a chat template")
         # After responseTimeout TorchServe kills the worker, and every request fails.
         self.max_seconds = self.options.max_seconds or 0.8 * response_timeout(self.config)
         self.generation_deadline = float("inf")
@@ -106,12 +108,17 @@ class TextGenerator(BatchHandler):
         return prediction_of(output, self.engine)
 
     def input_schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string"}, object_schema(self.options)]}
+        fields = ["prompt"] if self.engine.chat is None else ["prompt", "messages"]
+        objects = [object_schema(self.options, field) for field in fields]
+        return {"anyOf": [{"type": "string"}, *objects]}
 
     def output_schema(self) -> dict[str, Any]:
         return PREDICTION_SCHEMA
 
     def example(self) -> dict[str, Any]:
+        if self.options.chat:
+            message = {"role": "user", "content": "What is the capital of France?"}
+            return {"messages": [message], "max_new_tokens": 16}
         return {"prompt": "The quick brown fox", "max_new_tokens": 16}
 
     def limits(self) -> dict[str, Any]:

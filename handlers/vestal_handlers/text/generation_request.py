@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ from typing import Any
 
 from vestal_handlers.errors import InputError
 from vestal_handlers.options import Options, number
+from vestal_handlers.requests.fields import parse_fields
 from vestal_handlers.requests.schema import validate
+from vestal_handlers.text.chat import ROLES
 from vestal_handlers.text.language_model import LanguageModel
 from vestal_handlers.text.sampling import GREEDY_BELOW, Sampling
 
@@ -32,6 +33,8 @@ class TextGeneratorOptions(Options):
             72 KiB per token).
         max_seconds: time limit of one batch, at which texts end early. None: 0.8 of
             responseTimeout.
+        chat: a body that is only a text is the message of a user, not a prompt.
+        max_messages: messages of one request.
     """
 
     max_new_tokens: int = number(64, at_least=1)
@@ -42,6 +45,8 @@ class TextGeneratorOptions(Options):
     max_stop_chars: int = number(64, at_least=1)
     max_cache_tokens: int = number(16_384, at_least=1)
     max_seconds: float | None = number(None, at_least=0)
+    chat: bool = False
+    max_messages: int = number(100, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,18 @@ class Prompt:
     dropped: int | None = None
 
 
-def object_schema(options: TextGeneratorOptions) -> dict[str, Any]:
-    """JSON Schema of a request that is an object."""
+def object_schema(options: TextGeneratorOptions, field: str = "prompt") -> dict[str, Any]:
+    """JSON Schema of a request that is an object.
+
+    Args:
+        field: where its text is: prompt or messages.
+    """
+    texts = {"prompt": {"type": "string"}, "messages": _messages_schema(options)}
     stop = {"type": "string", "minLength": 1, "maxLength": options.max_stop_chars}
     return {
         "type": "object",
         "properties": {
-            "prompt": {"type": "string"},
+            field: texts[field],
             "max_new_tokens": {
                 "type": "integer",
                 "minimum": 1,
@@ -87,9 +97,19 @@ def object_schema(options: TextGeneratorOptions) -> dict[str, Any]:
             "score": {"type": "boolean"},
             "truncate": {"type": "boolean"},
         },
-        "required": ["prompt"],
+        "required": [field],
         "additionalProperties": False,
     }
+
+
+def _messages_schema(options: TextGeneratorOptions) -> dict[str, Any]:
+    message = {
+        "type": "object",
+        "properties": {"role": {"enum": list(ROLES)}, "content": {"type": "string"}},
+        "required": ["role", "content"],
+        "additionalProperties": False,
+    }
+    return {"type": "array", "items": message, "minItems": 1, "maxItems": options.max_messages}
 
 
 def read_prompt(
@@ -104,11 +124,14 @@ def read_prompt(
         InputError: 413 too long, 415 neither text nor an object, 422 a field that is not valid.
     """
     if isinstance(payload, str):
-        payload = {"prompt": payload}
+        message = {"role": "user", "content": payload}
+        payload = {"messages": [message]} if options.chat else {"prompt": payload}
     if not isinstance(payload, Mapping):
-        raise InputError(415, "expected a prompt: text, or an object with the field 'prompt'")
-    schema = object_schema(options)
-    request = _from_form(payload, schema["properties"]) if form else dict(payload)
+        raise InputError(
+            415, "expected a prompt: text, or an object with the field 'prompt' or 'messages'"
+        )
+    schema = object_schema(options, "messages" if "messages" in payload else "prompt")
+    request = parse_fields(payload, schema["properties"]) if form else dict(payload)
     validate(request, schema, "the request")
     score = request.get("score", False)
     unused = [name for name in _GENERATION_FIELDS if score and name in request]
@@ -127,18 +150,6 @@ def read_prompt(
         score=score,
         dropped=dropped,
     )
-
-
-def _from_form(fields: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse the fields whose schema is a number or a boolean: `"5"` to 5, `"true"` to True."""
-    parsed = dict(fields)
-    for name, value in fields.items():
-        if properties.get(name, {}).get("type") in ("integer", "number", "boolean"):
-            try:
-                parsed[name] = json.loads(value)
-            except (TypeError, ValueError, RecursionError):
-                continue  # validation reports the field
-    return parsed
 
 
 def _sampling(request: Mapping[str, Any]) -> Sampling | None:
@@ -162,14 +173,15 @@ def _tokens(
     options: TextGeneratorOptions,
 ) -> tuple[list[int], int | None]:
     """The tokens of the prompt, and the number of tokens that were cut on its left."""
-    text = request["prompt"]
-    if len(text) > options.max_prompt_chars:
+    messages = request.get("messages", [])
+    count = len(request.get("prompt", "")) + sum(len(each["content"]) for each in messages)
+    if count > options.max_prompt_chars:
         raise InputError(
             413,
-            f"the prompt has {len(text):,} characters, at most {options.max_prompt_chars:,} "
+            f"the prompt has {count:,} characters, at most {options.max_prompt_chars:,} "
             "(handler.max_prompt_chars)",
         )
-    tokens = language.tokens(text)
+    tokens = language.message_tokens(messages) if messages else language.tokens(request["prompt"])
     # The context needs room for at least one new token.
     limit = language.context - (1 if new_tokens else 0)
     limit = min(limit, options.max_prompt_tokens or limit)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging as transformers_logging
 
 from vestal_handlers.errors import InputError
+from vestal_handlers.pretrained import load_model
+from vestal_handlers.text.chat import ChatTemplate, Messages, load_chat_template
 from vestal_handlers.text.stops import REPLACEMENT
+from vestal_handlers.text.tokens import check_unicode
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LanguageModel:
         eos: the token ids that end a text.
         start: the first token of an empty text: the beginning-of-text token or, for models without
             one (GPT-2), the end-of-text token; None if there is neither.
+        chat: the template for messages; None if the model has none.
     """
 
     model: Any
@@ -33,6 +35,22 @@ class LanguageModel:
     context: int
     eos: frozenset[int]
     start: int | None
+    chat: ChatTemplate | None = None
+
+    def message_tokens(self, messages: Messages) -> list[int]:
+        """Token ids of a conversation, up to the beginning of the next answer.
+
+        Raises:
+            InputError: 400 not Unicode, 422 the messages do not fit the model's template.
+        """
+        for message in messages:
+            check_unicode(message["content"], "the message")
+        if self.chat is None:
+            raise InputError(422, "field 'messages' needs a chat model: this one has no template")
+        ids: list[int] = self.tokenizer.encode(
+            self.chat.render(messages), add_special_tokens=False
+        ).ids
+        return ids
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, at least one; special tokens written in it are recognized.
@@ -40,11 +58,7 @@ class LanguageModel:
         Raises:
             InputError: 400 not Unicode, 422 no part of the text is in the vocabulary.
         """
-        try:
-            # The tokenizer's own message for a lone surrogate is unclear.
-            text.encode()
-        except UnicodeEncodeError:
-            raise InputError(400, "the prompt is not Unicode (lone surrogate)") from None
+        check_unicode(text, "the prompt")
         ids: list[int] = self.tokenizer.encode(text).ids
         if not ids and self.start is not None and not text:
             ids = [self.start]
@@ -97,25 +111,9 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
             f"text generation does not support handler.precision: {precision}, only fp32"
         )
     folder = artifact if artifact.is_dir() else artifact.parent
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"no {name} in {folder}, the folder of the weights")
-    # In a worker's log, a progress bar would take one line per step.
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    model, report = loaded
-    # transformers only warns about missing weights, and fills them with random values.
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys}
-    wrong.pop("unexpected_keys", None)
-    if wrong:
-        raise ValueError(f"the weights do not fit config.json: {wrong}"[:500])
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"no tokenizer.json in {folder}, the folder of the weights")
+    model = load_model(folder, "AutoModelForCausalLM")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -132,11 +130,12 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
     eos = _ids(model.generation_config.eos_token_id, vocabulary)
     start = [*_ids(model.generation_config.bos_token_id, vocabulary), *sorted(eos)]
     return LanguageModel(
-        model=model.eval().to(device),
+        model=model.to(device),
         tokenizer=tokenizer,
         context=context,
         eos=eos,
         start=start[0] if start else None,
+        chat=load_chat_template(folder),
     )
 
 

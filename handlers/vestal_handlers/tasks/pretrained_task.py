@@ -1,0 +1,90 @@
+"""The base of tasks on models of transformers: a request may give several inputs of any length.
+
+Nothing is padded: inputs of equal shapes are computed together. So a prediction does not depend on
+the other requests of its batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vestal_handlers.base import BatchHandler
+from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
+from vestal_handlers.errors import HandlerError
+from vestal_handlers.forwarding import OUT_OF_TIME
+from vestal_handlers.pretrained import load_config, load_model
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """The sample of one instance: the inputs of one or several rows, and what `encode` needs."""
+
+    rows: Sequence[Mapping[str, Tensor]]
+    context: Any = None
+
+
+class PretrainedTask(BatchHandler):
+    """Loads the folder of a model of transformers; `encode` gets one output for each row.
+
+    Attributes:
+        auto_class: the class of transformers that chooses the architecture.
+        model_config: config.json.
+    """
+
+    auto_class: ClassVar[str]
+    all_outputs: ClassVar[bool] = True
+
+    def load_engine(self, artifact: Path) -> Any:
+        self.model_config = load_config(self.model_dir)
+        if artifact.suffix != ".safetensors":
+            return super().load_engine(artifact)
+        return load_module_engine(self, artifact)
+
+    def forward(self, samples: Sequence[ModelInputs]) -> list[list[Tensor]]:
+        """Return the `head` of each row of each sample."""
+        rows = [(sample, row) for sample in samples for row in sample.rows]
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for number, (_, row) in enumerate(rows):
+            groups[tuple((name, tensor.shape) for name, tensor in sorted(row.items()))] += [number]
+        found: dict[int, Tensor] = {}
+        for group in groups.values():
+            for start in range(0, len(group), self.options.max_forward):
+                if time.monotonic() > self.deadline:
+                    raise HandlerError(OUT_OF_TIME)
+                part = group[start : start + self.options.max_forward]
+                outputs = super().forward([rows[number][1] for number in part])
+                for number, output in zip(part, outputs, strict=True):
+                    found[number] = self.head(output, rows[number][1])
+        heads = iter(found[number] for number in range(len(rows)))
+        return [[next(heads) for _ in sample.rows] for sample in samples]
+
+    def head(self, output: Mapping[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
+        """Choose or compute what `encode` needs of the outputs for one row."""
+        return output["logits"]
+
+
+def load_module_engine(task: Any, artifact: Path, output: str | None = None) -> ModuleEngine:
+    """Load the weights of a task with `auto_class` into transformers' module.
+
+    Args:
+        output: the output that is served; None: all.
+    """
+    check_precision("transformers", task.options.precision, task.device)
+    module = load_model(artifact.parent, task.auto_class)
+    return ModuleEngine(
+        "transformers",
+        module.to(task.device),
+        task.device,
+        task.options.precision,
+        output=output,
+        all_outputs=output is None,
+        artifact=artifact.name,
+        architecture=type(module).__name__,
+    )

@@ -1,0 +1,120 @@
+"""The base of tasks on texts with a pretrained model: the request, and its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, ClassVar
+
+from vestal_handlers.errors import InputError
+from vestal_handlers.options import Options, number
+from vestal_handlers.pretrained import load_tokenizer, most_tokens
+from vestal_handlers.requests.charsets import text_of
+from vestal_handlers.requests.fields import parse_fields
+from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema import validate
+from vestal_handlers.tasks.pretrained_task import ModelInputs, PretrainedTask
+from vestal_handlers.text.tokens import TextTokenizer, Truncate
+
+_UNKNOWN_LIMIT = 2048
+"""Tokens, for a model that states no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedTextOptions(Options):
+    """
+    Attributes:
+        truncate: what happens to a text with too many tokens, unless the request says it: error,
+            or cut off its right or left end.
+        max_tokens: tokens of one input, special ones included; None: what the model can process.
+        max_chars: characters of all texts of one input, before they are tokenized.
+    """
+
+    truncate: Truncate = "error"
+    max_tokens: int | None = number(None, at_least=8)
+    max_chars: int = number(100_000, at_least=1)
+
+
+class PretrainedText(PretrainedTask):
+    """A task adds `auto_class` and `encode`; if it needs more than a text, `fields`, `required`,
+    `inputs_of` and `example`."""
+
+    options_type = PretrainedTextOptions
+    options: PretrainedTextOptions
+    rows_are_instances: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        super().setup()
+        tokenizer = load_tokenizer(self.model_dir)
+        known = most_tokens(self.model_dir, self.model_config, tokenizer)
+        own = self.options.max_tokens
+        if own is not None and known is not None and own > known:
+            raise ValueError(f"handler.max_tokens is {own}, but the model processes only {known}")
+        name = "the model's limit" if own is None and known else "handler.max_tokens"
+        limit = own or known or _UNKNOWN_LIMIT
+        self.tokenizer = TextTokenizer(tokenizer, limit, name, self._inputs(tokenizer))
+
+    def decode(self, instance: Instance) -> ModelInputs:
+        """Read the fields of a request, and tokenize its texts."""
+        return self.inputs_of(self._request(instance))
+
+    def fields(self) -> dict[str, Any]:
+        """JSON Schemas of the fields of a request besides `truncate`, by name."""
+        return {"text": {"type": "string"}}
+
+    def required(self) -> list[str]:
+        """The fields that every request must have. If it is one, the body may be only its text."""
+        return ["text"]
+
+    def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
+        """Tokenize the texts of a valid request."""
+        encoding = self.tokenizer.encode(request["text"], truncate=request["truncate"])
+        return ModelInputs([self.tokenizer.tensors(encoding)], request)
+
+    def example_input(self) -> ModelInputs:
+        return self.inputs_of({"truncate": "right", **self.example()})
+
+    def example(self) -> dict[str, Any]:
+        return {"text": "The quick brown fox jumps over the lazy dog."}
+
+    def input_schema(self) -> dict[str, Any]:
+        schema = self._object_schema()
+        return {"anyOf": [{"type": "string"}, schema]} if len(self.required()) == 1 else schema
+
+    def limits(self) -> dict[str, Any]:
+        own = {"max_tokens": self.tokenizer.limit, "max_chars": self.options.max_chars}
+        return {**super().limits(), **own}
+
+    def _inputs(self, tokenizer: Any) -> frozenset[str]:
+        """The names that the model takes; a tokenizer of another class may have more."""
+        names = set(tokenizer.model_input_names)
+        if self.engine.module is not None:
+            names &= signature(self.engine.module.forward).parameters.keys()
+        return frozenset(names)
+
+    def _request(self, instance: Instance) -> dict[str, Any]:
+        payload = instance.payload
+        if isinstance(payload, bytes | bytearray):
+            payload = text_of(payload, instance.request.headers, "the text")
+        if isinstance(payload, str) and len(self.required()) == 1:
+            payload = {self.required()[0]: payload}
+        if not isinstance(payload, Mapping):
+            names = " and ".join(map(repr, self.required()))
+            raise InputError(415, f"expected an object with {names}")
+        schema = self._object_schema()
+        request = parse_fields(payload, schema["properties"]) if instance.form else dict(payload)
+        count = sum(len(each) for each in request.values() if isinstance(each, str))
+        if count > self.options.max_chars:
+            most = f"at most {self.options.max_chars:,} (handler.max_chars)"
+            raise InputError(413, f"the input has {count:,} characters, {most}")
+        validate(request, schema, "the request")
+        return {"truncate": self.options.truncate, **request}
+
+    def _object_schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": {**self.fields(), "truncate": {"enum": ["error", "right", "left"]}},
+            "required": self.required(),
+            "additionalProperties": False,
+        }

@@ -1,0 +1,36 @@
+"""Classification of a text, or of a pair of texts, by a pretrained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vestal_handlers.requests.request import Instance
+from vestal_handlers.tasks.classifier import ClassifierOptions
+from vestal_handlers.tasks.pretrained_classifier import PretrainedClassifier
+from vestal_handlers.tasks.pretrained_task import ModelInputs
+from vestal_handlers.tasks.pretrained_text import PretrainedText, PretrainedTextOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceClassifierOptions(ClassifierOptions, PretrainedTextOptions):
+    """The options of a classifier, and those of texts."""
+
+
+class SequenceClassifier(PretrainedText, PretrainedClassifier):
+    """Classifies `text`, or `text` and `text_pair`."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    options_type = SequenceClassifierOptions
+    options: SequenceClassifierOptions
+
+    def fields(self) -> dict[str, Any]:
+        return {"text": {"type": "string"}, "text_pair": {"type": "string"}}
+
+    def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
+        pair = request.get("text_pair")
+        encoding = self.tokenizer.encode(request["text"], pair, truncate=request["truncate"])
+        return ModelInputs([self.tokenizer.tensors(encoding)])
+
+    def encode(self, output: Any, instance: Instance) -> dict[str, Any]:
+        return super().encode(output[0], instance)
