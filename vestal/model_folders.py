@@ -29,6 +29,7 @@ NOT_COPIED = (
     "training*",
     "handler.py",
     "model-config.yaml",
+    "fetch.yaml",
     "README.md",
     "data",
     "tests",

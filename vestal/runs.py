@@ -187,6 +187,12 @@ def latest_run(project: Project, model: str) -> Path:
     return parent / str(max(finished))
 
 
+def has_run(project: Project, model: str) -> bool:
+    """Whether there is a finished training of a model, or fetched weights."""
+    parent = project.runs / model
+    return any((parent / str(number) / RECORD).is_file() for number in _numbers(parent))
+
+
 def find_run(project: Project, name: str) -> Run:
     """A run by its folder, or the newest run of a model by the name of the model.
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from string import Template
 
 from vestal.errors import UsageError
@@ -14,9 +15,11 @@ from vestal.files.storage import scratch_folder
 from vestal.files.table_columns import Choice
 from vestal.model_folders import NAME, zoo
 from vestal.project import Project
+from vestal.weights import hugging_face
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".template"  # keeps linters and imports away from files with placeholders
+PRETRAINED = "transformers"
 TASKS = ("image_classifier", "text_generator", "text_classifier", "regressor", "custom")
 BUNDLED = ("text_generator", "text_classifier", "regressor")  # tasks whose folder contains data
 
@@ -39,6 +42,8 @@ def create(
     *,
     ignore: Sequence[str] = (),
     encode: Sequence[str] = (),
+    weights: Path | None = None,
+    base: Path | None = None,
 ) -> NewModel:
     """Write `models/<name>/`, completely or not at all.
 
@@ -48,13 +53,23 @@ def create(
         target: column of a regressor's table to predict; None: the last one.
         ignore: columns of the table to leave out.
         encode: text columns to turn into columns of 0 and 1, one for each value.
+        weights: the Hugging Face folder of a pretrained model; it is not copied.
+        base: the folder of the model that it is an adapter for.
 
     Raises:
-        UsageError: an invalid name, an unknown task, or an existing folder.
+        UsageError: an invalid name, an unknown task, an existing folder, or a Hugging Face folder
+            that cannot be served.
         VestalError: `data` cannot be read.
     """
-    if task not in TASKS:
-        raise UsageError(f"unknown task {task!r}: expected one of {', '.join(TASKS)}")
+    pretrained: dict[str, str] = {}
+    if weights is not None or task == PRETRAINED or task in hugging_face.TASKS:
+        pretrained = _pretrained(task, weights, base)
+        task = PRETRAINED
+    elif task not in TASKS:
+        raise UsageError(
+            f"unknown task {task!r}: expected one of {', '.join(TASKS)}; or, with "
+            f"--weights FOLDER, {PRETRAINED} or one of {', '.join(hugging_face.TASKS)}"
+        )
     folder = project.models / name
     _check_name(name, folder)
     choice = Choice(target, ignore, encode)
@@ -74,7 +89,7 @@ def create(
     with scratch_folder(project.models, ".new-") as scratch:
         new_folder = scratch / name
         new_folder.mkdir()
-        values = {"name": name, "test": _test_name(name)}
+        values = {"name": name, "test": _test_name(name), **pretrained}
         if task in BUNDLED:
             from vestal import starters
 
@@ -91,7 +106,30 @@ def create(
         "image_classifier": f"vestal train {name} --dataset digits",
         "custom": f"vestal pack {name} --version 1.0 --weights FILE",
     }
+    if weights is not None:
+        next_command[PRETRAINED] = (
+            f"vestal pack {name} --version 1.0 --weights {quote(str(weights))}"
+        )
     return NewModel(folder, files, next_command.get(task, f"vestal train {name}"))
+
+
+def _pretrained(task: str, weights: Path | None, base: Path | None) -> dict[str, str]:
+    """The values for the template of a pretrained model."""
+    if weights is None or not hugging_face.is_folder(weights):
+        raise UsageError(
+            f"--task {task} needs --weights FOLDER, a folder that transformers has saved "
+            f"(config.json and weights){f'; {weights} is none' if weights else ''}"
+        )
+    if task == PRETRAINED:
+        task = hugging_face.recognize(weights, base)
+    if task not in hugging_face.TASKS:
+        raise UsageError(
+            f"unknown task {task!r} for a Hugging Face folder: expected {PRETRAINED} or one of "
+            f"{', '.join(hugging_face.TASKS)}"
+        )
+    hugging_face.check_folder(weights, task, base)
+    kind = hugging_face.TASKS[task]
+    return {"task": task, "module": kind.module, "handler": kind.handler, "weights": str(weights)}
 
 
 def render(template: Path, values: dict[str, str]) -> str:
@@ -104,7 +142,7 @@ def _check_name(name: str, folder: Path) -> None:
             f"invalid model name {name!r}: expected letters, digits, dots, dashes and underscores, "
             "beginning with a letter or digit"
         )
-    if name.lower() in {model.parent.name.lower() for model in zoo().glob("*/recipe.py")}:
+    if name.lower() in {model.name.lower() for model in zoo().glob("*/")}:
         raise UsageError(
             f"{name} is a model of Vestal's zoo, which yours would hide; choose another name"
         )

@@ -93,13 +93,13 @@ def test_other_weights_in_the_folder_are_ignored(other, downloaded, tmp_path):
     [
         (
             ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
-            r"holds 2 shards: save it as one file \(.*max_shard_size",
+            r"holds 2 shards without their index: copy model\.safetensors\.index\.json too",
         ),
         (["a.safetensors", "b.safetensors"], r"holds a\.safetensors, b\.safetensors: rename"),
-        (["adapter_model.safetensors"], r"an adapter without its model .*merge_and_unload"),
+        (["adapter_model.safetensors"], r"an adapter \(.*\) without adapter_config\.json"),
     ],
 )
-def test_shards_and_adapters_are_refused(names, message, downloaded, tmp_path):
+def test_incomplete_shards_and_adapters_are_refused(names, message, downloaded, tmp_path):
     project, folder = downloaded
     (folder / "model.safetensors").unlink()
     for name in names:
@@ -134,7 +134,9 @@ def test_a_folder_for_a_classifier_and_a_file_for_a_language_model_are_refused(
     language_model, project, tmp_path
 ):
     poets, folder = language_model
-    with pytest.raises(VestalError, match=r"is a folder without training\.json.*pass a file"):
+    with pytest.raises(
+        VestalError, match=r"is a Hugging Face folder, but the task .* under a new name"
+    ):
         import_weights(project, "pets", str(folder), tmp_path / "a", LABELS)
     with pytest.raises(VestalError, match=r"a language model must be a folder"):
         import_weights(poets, "poet", str(folder / "model.safetensors"), tmp_path / "b")

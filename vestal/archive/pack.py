@@ -26,10 +26,12 @@ from vestal.files.storage import scratch_folder
 from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
 from vestal.mar.sample import tolerance_of
-from vestal.model_folders import NAME, find_model, handler_options
+from vestal.model_folders import NAME, find_model, handler_options, model_names
 from vestal.project import Project
-from vestal.runs import RECORD, Run, latest_run
+from vestal.runs import RECORD, Run, has_run, latest_run
+from vestal.scaffold import create
 from vestal.trust import is_own, trusted_run
+from vestal.weights.hugging_face import is_folder, recognize
 from vestal_handlers.labels import shared_labels
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest in a zip
@@ -45,6 +47,7 @@ class Packed:
         replaced: index entry of the archive that was replaced, or only its sha256.
         no_sample: why the archive has no sample; None if it has one.
         warnings: sentences about the weights and their labels.
+        task: of a Hugging Face folder that has no model folder.
     """
 
     archive: Path
@@ -54,6 +57,7 @@ class Packed:
     replaced: Mapping[str, Any] | None = None
     no_sample: str | None = None
     warnings: Sequence[str] = ()
+    task: str | None = None
 
 
 def pack(
@@ -67,10 +71,13 @@ def pack(
     labels: Sequence[str] | None = None,
     sample: Path | None = None,
     force: bool = False,
+    task: str | None = None,
+    base: Path | None = None,
 ) -> Packed:
     """Make `model_store/<name>-<version>.mar`.
 
     Args:
+        name: of a model folder; for a Hugging Face folder it may be a new one.
         weights: a training's folder, a file or folder from another source, or a name that the
             recipe defines; None: the newest training.
         engine: weights are converted to its format if necessary.
@@ -79,6 +86,8 @@ def pack(
         sample: the input that is packed with its prediction; None: one of the test split, or the
             handler's `example()`.
         force: replace an archive of this version that differs.
+        task: of a Hugging Face folder without a model folder; None: by its architecture.
+        base: the Hugging Face folder that an adapter was trained for.
 
     Raises:
         UsageError: model, engine, weights or sample are unknown, or name or version are invalid.
@@ -86,7 +95,6 @@ def pack(
             handler does not load, or its prediction differs from that of the weights; or the
             store has a different archive of this version.
     """
-    find_model(project, name)
     if sample is not None and not sample.is_file():
         raise UsageError(f"no file {sample}: --sample expects one input of the model")
     if not NAME.fullmatch(version):
@@ -100,14 +108,15 @@ def pack(
     store.mkdir(parents=True, exist_ok=True)
     # In the same folder as the archive, so that one rename puts it in place.
     with scratch_folder(store, ".packing-") as scratch:
-        run = find_weights(project, name, weights, scratch / "imported", labels)
+        models, task = models_for(project, name, weights, task, base, scratch)
+        run = find_weights(models, name, weights, scratch / "imported", labels, base)
         shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
         artifact = stage(
-            staged, project, run, name=name, version=version, engine=engine, precision=precision
+            staged, models, run, name=name, version=version, engine=engine, precision=precision
         )
         used = handler_options(staged)
-        made_of = used.get("engine") or engine_of(artifact, run.task)
+        made_of = used.get("engine") or engine_of(staged, artifact)
         in_precision = used.get("precision", "fp32")
         if run.background not in (None, background := used.get("background", "white")):
             raise UsageError(
@@ -118,7 +127,7 @@ def pack(
         reference = staged
         if artifact != run.artifacts[0] or in_precision != "fp32":
             reference = scratch / "reference"
-            stage(reference, project, run, name=name, version=version, precision="fp32")
+            stage(reference, models, run, name=name, version=version, precision="fp32")
         added = add_sample(staged, reference, run, made_of, in_precision, sample)
         in_precision = added.precision
         for bytecode in list(staged.rglob("__pycache__")):  # of the handler, which was just loaded
@@ -164,7 +173,39 @@ def pack(
         replaced if before else None,
         added.missing,
         [shared] if shared else [],
+        task,
     )
+
+
+def models_for(
+    project: Project,
+    name: str,
+    weights: str | Path | None,
+    task: str | None,
+    base: Path | None,
+    scratch: Path,
+) -> tuple[Project, str | None]:
+    """Return the project with the model folder, and the task if it was made for these weights.
+
+    A Hugging Face folder needs no model folder: a new one is made below `scratch`.
+
+    Raises:
+        UsageError: there is no such model, or a task is named for one that exists.
+    """
+    folder = None if weights is None else Path(weights)
+    new = name not in model_names(project) and folder is not None and is_folder(folder)
+    if not new:
+        find_model(project, name)
+        if task is not None:
+            raise UsageError(
+                f"--task is for a Hugging Face folder without a model folder, but {name} has one"
+            )
+        return project, None
+    assert folder is not None
+    models = Project(scratch / "project")
+    task = task or recognize(folder, base)
+    create(models, name, task, weights=folder, base=base)
+    return models, task
 
 
 def find_weights(
@@ -173,6 +214,7 @@ def find_weights(
     weights: str | Path | None,
     folder: Path,
     labels: Sequence[str] | None = None,
+    base: Path | None = None,
 ) -> Run:
     """Return a training of the project, or import weights as one into `folder`.
 
@@ -181,10 +223,12 @@ def find_weights(
     Raises:
         UsageError, VestalError: as from `import_weights` and `trusted_run`.
     """
-    if weights is None and not (find_model(project, name) / "recipe.py").is_file():
-        raise UsageError(
-            f"{name} has no recipe.py, so it cannot be trained. Pass weights with --weights FILE"
-        )
+    home = find_model(project, name)
+    if weights is None and not (home / "recipe.py").is_file() and not has_run(project, name):
+        how = "Pass weights with --weights FILE"
+        if (home / "fetch.yaml").is_file():
+            how = f"Get its weights with `vestal fetch {name}`, or pass others with --weights FILE"
+        raise UsageError(f"{name} has no recipe.py, so it cannot be trained. {how}")
     given = Path(weights) if weights is not None else latest_run(project, name)
     if (given / RECORD).is_file() or weights is None:
         run = Run.read(given)
@@ -195,7 +239,7 @@ def find_weights(
         return trusted_run(project, run, load_recipe(project, run.model).task, folder)
     from vestal.weights.import_weights import import_weights
 
-    return import_weights(project, name, str(weights), folder, labels)
+    return import_weights(project, name, str(weights), folder, labels, base)
 
 
 def _revision(root: Path) -> str | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.archive.pack import find_weights
+from vestal.archive.pack import find_weights, models_for
 from vestal.archive.stage import stage
 from vestal.archive.watching import sources_of
 from vestal.errors import UsageError
@@ -16,7 +16,7 @@ from vestal.inprocess import LoadedArchive
 from vestal.inprocess.loaded_archive import load_staged
 from vestal.inprocess.module_scope import forget_handlers
 from vestal.mar.store import find_archive, is_path_or_file
-from vestal.model_folders import find_model, model_name, model_names
+from vestal.model_folders import model_name, model_names
 from vestal.project import Project
 
 
@@ -160,8 +160,8 @@ def stage_model(
     """
     import vestal_handlers  # noqa: F401 - before the staged copy can be imported
 
-    find_model(project, name)
-    with tempfile.TemporaryDirectory(prefix="vestal-run-") as imported:
-        run = find_weights(project, name, weights, Path(imported) / "not-packed")
+    with tempfile.TemporaryDirectory(prefix="vestal-run-") as scratch:
+        models, _ = models_for(project, name, weights, None, None, Path(scratch))
+        run = find_weights(models, name, weights, Path(scratch) / "not-packed")
         version = run.folder.name
-        stage(folder, project, run, name=name, version=version, engine=engine, precision=precision)
+        stage(folder, models, run, name=name, version=version, engine=engine, precision=precision)

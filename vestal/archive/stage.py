@@ -129,9 +129,10 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
     return bill
 
 
-def engine_of(artifact: str, task: str) -> str:
-    """Return the engine for an artifact's suffix; for a language model, transformers."""
-    return "transformers" if task == "text_generator" else BY_SUFFIX[Path(artifact).suffix]
+def engine_of(folder: Path, artifact: str) -> str:
+    """Return the engine for an artifact's suffix; transformers for its own folders."""
+    pretrained = artifact.endswith(".safetensors") and (folder / "config.json").is_file()
+    return "transformers" if pretrained else BY_SUFFIX[Path(artifact).suffix]
 
 
 def _packages(folder: Path, run: Run, artifact: str, engine: str) -> dict[str, str]:

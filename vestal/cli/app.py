@@ -13,6 +13,7 @@ from vestal.cli.canary import canary
 from vestal.cli.check import check
 from vestal.cli.diff import diff
 from vestal.cli.evaluate import evaluate
+from vestal.cli.fetch import fetch
 from vestal.cli.history import history
 from vestal.cli.load import load
 from vestal.cli.logs import logs
@@ -65,6 +66,7 @@ def _options(
 
 for command in (
     new,
+    fetch,
     train,
     evaluate,
     pack,

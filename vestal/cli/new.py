@@ -15,8 +15,9 @@ def new(
     task: Annotated[
         str,
         typer.Option(
-            help="image_classifier, text_generator, text_classifier or regressor; or custom for a "
-            "model with a handler of its own that is only served."
+            help="image_classifier, text_generator, text_classifier or regressor; custom for a "
+            "model with a handler of its own that is only served; or, with --weights, transformers "
+            "or a task of Hugging Face."
         ),
     ],
     data: Annotated[
@@ -44,6 +45,12 @@ def new(
             "repeat for several.",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Hugging Face folder of a pretrained model; it is not copied."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Create the folder of a new model, models/NAME, with all it needs to be served."""
@@ -52,7 +59,14 @@ def new(
         from vestal.scaffold import create
 
         created = create(
-            Project.here(), model, task, data, target, ignore=ignore or (), encode=encode or ()
+            Project.here(),
+            model,
+            task,
+            data,
+            target,
+            ignore=ignore or (),
+            encode=encode or (),
+            weights=weights,
         )
     if as_json:
         print_json({**vars(created), "folder": str(created.folder)})

@@ -37,6 +37,20 @@ def pack(
             "test split, or the handler's example().",
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task of a Hugging Face folder, such as zero-shot-classification. Default: by its "
+            "architecture."
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Hugging Face folder of the model that an adapter was trained for.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an archive of this version that differs.")
     ] = False,
@@ -60,6 +74,8 @@ def pack(
             labels=_read_labels(labels) if labels else None,
             sample=sample,
             force=force,
+            task=task,
+            base=base,
         )
     for warning in packed.warnings:
         print_warning(warning)
@@ -72,6 +88,8 @@ def pack(
     if packed.replaced:
         out.print(Text(f"Replaced: {_summary(packed.replaced)}"), soft_wrap=True)
     out.print(f"Weights: {packed.source}")
+    if packed.task:
+        out.print(f"Task: {packed.task}")
     if packed.no_sample:
         out.print(
             f"No sample: {packed.no_sample}. A server cannot verify the predictions; pass an input "

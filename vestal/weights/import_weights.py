@@ -15,11 +15,12 @@ from vestal.model_folders import find_model, handler_options
 from vestal.project import Project
 from vestal.recipes.recipe import Recipe, load_recipe, load_transform
 from vestal.runs import RECORD, Run
-from vestal.weights import saving
+from vestal.weights import hugging_face, saving
 from vestal.weights.checkpoints import fill, read_checkpoint, split_part
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".bin", ".ckpt")
 LANGUAGE = "text_generator"
+FROM_FOLDERS = (LANGUAGE, "custom")
 CLASSIFIERS = ("image_classifier", "text_classifier")
 STATE_FORMATS = ("state_dict", "safetensors", "transformers")
 EXTERNAL = b"\n\x08location"  # in ONNX's protobuf: the name of the file that a tensor is in
@@ -28,7 +29,12 @@ FOLDER = "config.json, model.safetensors, tokenizer.json"
 
 
 def import_weights(
-    project: Project, name: str, source: str, folder: Path, labels: Sequence[str] | None = None
+    project: Project,
+    name: str,
+    source: str,
+    folder: Path,
+    labels: Sequence[str] | None = None,
+    base: Path | None = None,
 ) -> Run:
     """Create a run, in a new folder, from weights of another source.
 
@@ -36,7 +42,9 @@ def import_weights(
         source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, safetensors), `FILE:PART`
             for one of several state_dicts in a checkpoint, a Hugging Face folder, or a name in the
             recipe's `weights`.
-        labels: names of the classes, in order; None: the recipe's.
+        labels: names of the classes, in order; None: the recipe's, or those of a Hugging Face
+            folder.
+        base: the Hugging Face folder that an adapter was trained for.
 
     Raises:
         UsageError: no such weights, or no labels for a classifier.
@@ -68,10 +76,12 @@ def import_weights(
                 "`vestal pack --labels FILE` (one label per line, in class order)"
             )
         try:
-            artifacts = _import_path(path, part, recipe, folder, labels)
+            artifacts = _import_path(path, part, recipe, folder, labels, base)
         except ValueError as error:
             raise VestalError(str(error)) from None
         description = f"{path.name}:{part}" if part else path.name
+        if (folder / hugging_face.CONFIG).is_file():
+            labels = labels or hugging_face.labels_of(folder)
     files = saving.save_support(artifacts, find_model(project, name), folder, labels, transforms)
     run = Run(
         folder=folder,
@@ -87,12 +97,29 @@ def import_weights(
 
 
 def _import_path(
-    path: Path, part: str, recipe: Recipe, folder: Path, labels: Sequence[str] | None
+    path: Path,
+    part: str,
+    recipe: Recipe,
+    folder: Path,
+    labels: Sequence[str] | None,
+    base: Path | None,
 ) -> list[str]:
-    if recipe.task == LANGUAGE:
-        if not path.is_dir():
-            raise ValueError(f"a language model must be a folder ({FOLDER}), but {path} is a file")
-        return _copy_language_model(path, folder)
+    if recipe.task == LANGUAGE and not path.is_dir():
+        raise ValueError(f"a language model must be a folder ({FOLDER}), but {path} is a file")
+    if path.is_dir() and recipe.task in FROM_FOLDERS and hugging_face.is_folder(path):
+        if recipe.task == LANGUAGE:
+            hugging_face.check_folder(path, "text-generation", base)
+        return [hugging_face.copy_folder(path, folder, base)]
+    if path.is_dir() and recipe.task == LANGUAGE:
+        raise ValueError(
+            f"{path} is neither a training nor a Hugging Face folder: it has no "
+            f"{hugging_face.CONFIG} (model.save_pretrained(folder) of transformers writes it)"
+        )
+    if path.is_dir() and hugging_face.is_folder(path):
+        raise ValueError(
+            f"{path} is a Hugging Face folder, but the task of this model is {recipe.task}: pack "
+            "the folder under a new name"
+        )
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder without {RECORD}, so it is not a training; for task "
@@ -109,65 +136,6 @@ def _import_path(
     module = recipe.make(labels)
     fill(module, state, path.name, labels)
     return _save(module, recipe, folder)
-
-
-def _copy_language_model(path: Path, folder: Path) -> list[str]:
-    weights = _language_model_weights(path)
-    missing = [file for file in ("config.json", "tokenizer.json") if not (path / file).is_file()]
-    if missing:
-        raise ValueError(
-            f"{path} has no {' and no '.join(missing)}: save_pretrained(folder) of the model and "
-            "of its AutoTokenizer writes them"
-        )
-    for file in (weights.name, *saving.LANGUAGE_MODEL):
-        _check_link(path / file)
-    # Other files, such as code, are neither copied nor run.
-    for file in saving.LANGUAGE_MODEL:
-        if (path / file).is_file():
-            shutil.copyfile(path / file, folder / file)
-    shutil.copyfile(weights, folder / "model.safetensors")
-    return ["model.safetensors"]
-
-
-def _language_model_weights(path: Path) -> Path:
-    weights = path / "model.safetensors"
-    if weights.is_file():  # variants and adapters may be in the folder, too
-        return weights
-    shards = sorted(path.glob("model*-of-*.safetensors"))
-    adapters = sorted(path.glob("adapter_*.safetensors"))
-    variants = sorted(set(path.glob("*.safetensors")) - {*shards, *adapters})
-    if shards:
-        raise ValueError(
-            f"{path} holds {len(shards)} shards: save it as one file "
-            "(model.save_pretrained(folder, max_shard_size='100GB'))"
-        )
-    if len(variants) == 1:
-        return variants[0]
-    if variants:
-        raise ValueError(
-            f"{path} holds {', '.join(file.name for file in variants)}: rename the one to use to "
-            "model.safetensors"
-        )
-    if adapters:
-        raise ValueError(
-            f"{path} holds an adapter without its model ({adapters[0].name}): merge them and save "
-            "the model (peft: model.merge_and_unload().save_pretrained(folder))"
-        )
-    raise ValueError(
-        f"{path} is neither a training nor a Hugging Face folder: it has no model.safetensors "
-        "(model.save_pretrained(folder) of transformers writes it)"
-    )
-
-
-def _check_link(file: Path) -> None:
-    """Raise ValueError for a link out of a downloaded folder; the hub's cache links to blobs."""
-    places = [file.parent.resolve()]
-    if file.parent.resolve().parent.name == "snapshots":
-        places.append(file.parent.resolve().parents[1] / "blobs")
-    if not any(file.resolve().is_relative_to(place) for place in places):
-        raise ValueError(
-            f"{file} is a link to {file.resolve()}, outside of its folder: replace it by a copy"
-        )
 
 
 def _kind(path: Path) -> str:

@@ -25,6 +25,7 @@ from vestal.files.storage import atomic_write
 from vestal.model_folders import support_files
 from vestal.recipes.request_body import body_of
 from vestal.runs import LABELS, SAMPLE
+from vestal.weights.hugging_face import FILES
 
 # Format -> file.
 ARTIFACTS = {
@@ -35,8 +36,6 @@ ARTIFACTS = {
     "onnx": "model.onnx",
     "transformers": "model.safetensors",
 }
-# Files of a language model besides its weights.
-LANGUAGE_MODEL = ("config.json", "generation_config.json", "tokenizer.json")
 
 
 def save(module: nn.Module, formats: Sequence[str], folder: Path, example: Tensor) -> list[str]:
@@ -217,5 +216,5 @@ def save_support(
         text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
         (folder / LABELS).write_text(text, "utf-8")
         support.append(LABELS)
-    support += [file for file in LANGUAGE_MODEL if (folder / file).is_file()]
+    support += [file for file in FILES if (folder / file).is_file()]
     return RunFiles(artifacts, support, {name: version(name) for name in ("torch", "torchvision")})
