@@ -25,8 +25,8 @@ $(STAMP): requirements.txt pyproject.toml scripts/check_python.py
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## train, pack, serve, call and replace a model, and draw its predictions
-	@$(BIN)/python scripts/demo.py
+demo: $(STAMP)  ## train, pack, serve, call and replace a model; classify photographs, and PHOTO=file
+	@$(BIN)/python scripts/demo.py $(PHOTO)
 
 models: $(STAMP)  ## train every model of the zoo on data that needs no download
 	@$(BIN)/python scripts/models.py

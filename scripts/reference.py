@@ -32,12 +32,24 @@ from vestal.mar.findings import CODES
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.options import Options
 from vestal_handlers.tasks.image_classifier import ImageClassifier
+from vestal_handlers.tasks.image_embedder import ImageEmbedder
+from vestal_handlers.tasks.mask_filler import MaskFiller
+from vestal_handlers.tasks.question_answerer import QuestionAnswerer
 from vestal_handlers.tasks.regressor import Regressor
+from vestal_handlers.tasks.sequence_classifier import SequenceClassifier
 from vestal_handlers.tasks.text_classifier import TextClassifier
+from vestal_handlers.tasks.text_embedder import TextEmbedder
 from vestal_handlers.tasks.text_generator import TextGenerator
+from vestal_handlers.tasks.text_to_text import TextToText
+from vestal_handlers.tasks.token_classifier import TokenClassifier
+from vestal_handlers.tasks.zero_shot_classifier import ZeroShotClassifier
 
 ROOT = Path(__file__).parents[1]
-TASKS: Sequence[type[BatchHandler]] = (ImageClassifier, TextClassifier, Regressor, TextGenerator)
+TASKS: Sequence[type[BatchHandler]] = (
+    *(ImageClassifier, TextClassifier, Regressor, TextGenerator),
+    *(SequenceClassifier, TokenClassifier, ZeroShotClassifier, MaskFiller, QuestionAnswerer),
+    *(TextEmbedder, TextToText, ImageEmbedder),
+)
 
 
 def write(name: str, text: str) -> None:

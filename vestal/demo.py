@@ -24,6 +24,7 @@ from torchvision.io import decode_image, encode_png
 from vestal.archive.pack import pack
 from vestal.cli.output import out as console
 from vestal.client import Client, ClientError, Prediction
+from vestal.demo_photos import show_photos
 from vestal.errors import VestalError
 from vestal.fleet.server import Server
 from vestal.project import Project
@@ -254,13 +255,18 @@ def swap(client: Client, images: Sequence[TestImage]) -> None:
         )
 
 
-def demo(folder: Path) -> None:
+def demo(folder: Path, photo: Path | None = None) -> None:
     """Run every step in a new project at `folder`; an earlier demo there is removed.
+
+    Args:
+        photo: is classified besides the photographs of scikit-learn.
 
     Raises:
         VestalError: a step failed or had a wrong result.
     """
     start = time.perf_counter()
+    if photo is not None and not photo.is_file():
+        raise VestalError(f"no file {photo}: PHOTO expects a picture")
     project = Project(folder.resolve())
     if folder.exists():
         if not (project.runs / MODEL).is_dir():
@@ -287,6 +293,8 @@ def demo(folder: Path) -> None:
         measure(client, images, runs["1.0"])
         show_isolation(client, images)
         swap(client, images)
+        print_step("Photographs", "vestal fetch imagenet; vestal pack imagenet --version 1.0")
+        show_photos(client, project, photo)
         print_step("Stop the server")
     console.print(f"Stopped. Runs, archives, images and logs are in {project.root.name}/")
     console.print(f"\n[bold green]Done[/] in {time.perf_counter() - start:.0f} s")

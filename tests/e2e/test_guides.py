@@ -57,6 +57,14 @@ def test_canary_replaces_a_version_step_by_step(trained_project, tmp_path):
     assert not project.project.ready_file.exists()
 
 
+def test_a_hugging_face_folder_is_served(tmp_path):
+    with serving(tmp_path / "project") as server:
+        printed = run_page(DOCS / "guides" / "hugging-face.md", server)
+    assert "Task: text-classification" in printed
+    assert printed.count("positive") >= 2  # by `run` and `predict`
+    assert "Created" in printed
+
+
 def test_write_a_handler_serves_a_detector(tmp_path):
     with serving(tmp_path / "project") as server:
         printed = run_page(DOCS / "guides" / "write-a-handler.md", server)
