@@ -93,6 +93,7 @@ WAITS = "import pathlib, time\n" + ECHO.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_rollback_while_the_old_version_is_drained_takes_effect_at_once(
     served: Served, tmp_path: Path
 ) -> None:

@@ -44,8 +44,8 @@ BAD = {
     "is killed": (KILLED, {}, r"its worker ended without an exception \(killed, out of memory"),
     "is above its limit": (ECHO, {"memory_limit": 1 << 20}, r"more than its memory_limit of 1 MB"),
 }
-LONG = ("crashes", "is killed")
-"""Each worker is given a second chance."""
+LONG = ("crashes", "is killed", "grows too large")
+"""Each worker is given a second chance, or a gigabyte."""
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,12 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("name", REQUESTS)
+GENERATED = ("summarization", "text2text-generation")  # which takes seconds
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in GENERATED else n for n in REQUESTS]
+)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_a_prediction_is_the_same_alone_and_in_any_batch(models, name, data):

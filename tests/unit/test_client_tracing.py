@@ -138,10 +138,11 @@ def test_a_call_that_fails_is_a_failed_span(kind: type[Client], telemetry: Telem
             client.predict("m", b"x")
         with pytest.raises(RequestRefused):
             client.models()
-    predict, models = telemetry.exporter.get_finished_spans()
+    finished = telemetry.exporter.get_finished_spans()
+    predict, models = (  # a thread of another test's server may have made calls meanwhile
+        span for span in finished if (span.attributes or {}).get("error.type") == "RequestRefused"
+    )
     assert predict.status.status_code.name == "ERROR"
-    assert predict.attributes is not None
-    assert predict.attributes["error.type"] == "RequestRefused"
     assert models.name == "vestal.models"
 
 

