@@ -15,16 +15,14 @@ from transformers.utils import logging as transformers_logging
 
 _OFFSET = {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"}
 _OFFSET |= {"roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_model(folder: Path, auto_class: str, precision: str = "fp32") -> Any:
-    """Load the model of a folder, in eval mode on the CPU.
+def load_model(folder: Path, auto_class: str) -> Any:
+    """Load the model of a folder, fp32, in eval mode on the CPU.
 
     Args:
         auto_class: the class of transformers that chooses the architecture, such as
             `AutoModelForSequenceClassification`.
-        precision: the dtype of the weights.
 
     Raises:
         ValueError: the weights do not fit config.json, or the architecture is unknown.
@@ -39,7 +37,7 @@ def load_model(folder: Path, auto_class: str, precision: str = "fp32") -> Any:
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
-        dtype=DTYPES[precision],
+        dtype=torch.float32,
         output_loading_info=True,
     )
     # transformers only warns about missing weights, and fills them with random values.

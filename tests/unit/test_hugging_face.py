@@ -182,12 +182,14 @@ def test_mistakes_get_a_sentence(folders, project, tmp_path):
         pack(project, "m", version="1.0", weights=tmp_path)
     with pytest.raises(UsageError, match="--task is for a Hugging Face folder without a model"):
         pack(project, "mnist", version="1.0", weights=good, task="fill-mask")
+    unknown = changed(good, tmp_path / "unknown", model_type="nothing")
+    with pytest.raises(VestalError, match=r"config\.json cannot be read by transformers: The"):
+        pack(project, "m", version="1.0", weights=unknown)
     (bare / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match=r"has no tokenizer\.json, the tokenizer that fill-mask"):
         pack(project, "m", version="1.0", weights=bare, task="fill-mask")
     with pytest.raises(VestalError, match=r"no label for entailment, only negative, neutral"):
         pack(project, "m", version="1.0", weights=good, task="zero-shot-classification")
-    (bare / "model.safetensors").write_bytes(b"no")
     with pytest.raises(UsageError, match=r"--task transformers needs --weights FOLDER"):
         create(project, "m", "transformers")
 

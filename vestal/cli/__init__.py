@@ -8,6 +8,7 @@ import signal
 import sys
 
 from vestal import openmp
+from vestal.children import end_with_parent
 from vestal.errors import VestalError
 from vestal.files.disk_errors import describe_disk_error
 
@@ -48,6 +49,7 @@ def main() -> None:
 
     Errors that a user can fix are one sentence on stderr, without a traceback.
     """
+    end_with_parent()
     os.environ.update(openmp.passive_wait_variables(os.environ))  # before any command imports torch
     # A killed command removes its temporary folders and processes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

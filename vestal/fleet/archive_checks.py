@@ -7,6 +7,7 @@ its own, which uses only CPU time that nobody else needs.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vestal.children import parents_pid
 from vestal.fleet.failures import VersionFailed
 from vestal.fleet.priority import is_reversible, restore, yield_to_others
 from vestal.mar.manifest import read_manifest
@@ -63,6 +65,7 @@ def _findings(archive: Path, interrupt: Callable[[], None]) -> list[dict[str, An
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, **parents_pid()},
     ) as process:
         if is_reversible():
             yield_to_others(process.pid)

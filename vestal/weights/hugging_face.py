@@ -44,7 +44,7 @@ class PretrainedTask:
     """A task of Hugging Face, and the handler that serves it.
 
     Attributes:
-        handler: the class, in a module of `vestal_handlers.tasks`.
+        module, handler: the class, and its module of `vestal_handlers.tasks`.
         mapping: the table of transformers with the architectures for the task.
         file: what the folder must have besides config.json and weights.
     """
@@ -143,10 +143,18 @@ def check_folder(folder: Path, task: str, base: Path | None = None) -> None:
 
 
 def labels_of(folder: Path) -> list[str] | None:
-    """Return the labels of a classifier in the order of its classes; None for other models."""
+    """Return the labels of a classifier in the order of its classes; None for other models.
+
+    Raises:
+        ValueError: transformers cannot read config.json.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds of exceptions
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{CONFIG} cannot be read by transformers: {reason[:300]}") from None
     if not any("Classification" in name for name in config.architectures or ()):
         return None
     return [config.id2label[index] for index in range(len(config.id2label))]
@@ -166,13 +174,13 @@ def copy_folder(folder: Path, target: Path, base: Path | None = None) -> str:
     source = _model_folder(folder, base)
     whole = None if source != folder else _whole_weights(folder)
     for place in dict.fromkeys([source, folder]):
-        for file in (*FILES, *([whole.name] if whole else [])):
+        for file in FILES:
             if (place / file).is_file():
                 _check_link(place / file)
                 (target / file).parent.mkdir(exist_ok=True)
-                if file != WEIGHTS:
-                    shutil.copyfile(place / file, target / file)
+                shutil.copyfile(place / file, target / file)
     if whole is not None:
+        _check_link(whole)
         shutil.copyfile(whole, target / WEIGHTS)
     else:
         _save_again(source, target, None if source == folder else folder)

@@ -77,11 +77,11 @@ def import_weights(
             )
         try:
             artifacts = _import_path(path, part, recipe, folder, labels, base)
+            if (folder / hugging_face.CONFIG).is_file():
+                labels = labels or hugging_face.labels_of(folder)
         except ValueError as error:
             raise VestalError(str(error)) from None
         description = f"{path.name}:{part}" if part else path.name
-        if (folder / hugging_face.CONFIG).is_file():
-            labels = labels or hugging_face.labels_of(folder)
     files = saving.save_support(artifacts, find_model(project, name), folder, labels, transforms)
     run = Run(
         folder=folder,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,10 +11,9 @@ from torch.nn.functional import normalize
 
 from vestal_handlers.images.decoding import ImageTransform
 from vestal_handlers.images.processor import processor_transform
-from vestal_handlers.pretrained import load_config
 from vestal_handlers.requests.request import Instance
 from vestal_handlers.tasks.image_task import ImageOptions, ImageTask
-from vestal_handlers.tasks.pretrained_task import load_module_engine
+from vestal_handlers.tasks.pretrained_task import PretrainedFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,7 @@ class ImageEmbedderOptions(ImageOptions):
     normalized: bool = False
 
 
-class ImageEmbedder(ImageTask):
+class ImageEmbedder(PretrainedFolder, ImageTask):
     """Predicts `{"embedding": [...]}`: the pooled output of the model, or that of its first token
     if it has no pooling."""
 
@@ -37,22 +35,15 @@ class ImageEmbedder(ImageTask):
     options: ImageEmbedderOptions
     all_outputs: ClassVar[bool] = True
 
-    def load_engine(self, artifact: Path) -> Any:
-        self.model_config = load_config(self.model_dir)
-        if artifact.suffix != ".safetensors":
-            return super().load_engine(artifact)
-        return load_module_engine(self, artifact)
-
     def load_transform(self) -> ImageTransform:
         return processor_transform(self.model_dir)
 
     def encode(self, output: Mapping[str, Tensor], instance: Instance) -> dict[str, Any]:
         pooled = output.get("pooler_output")
         vector = output["last_hidden_state"][0] if pooled is None else pooled.flatten()
-        vector = vector.float()
-        return {
-            "embedding": (normalize(vector, dim=0) if self.options.normalized else vector).tolist()
-        }
+        if self.options.normalized:
+            vector = normalize(vector, dim=0)
+        return {"embedding": vector.tolist()}
 
     def output_schema(self) -> dict[str, Any]:
         vector = {"type": "array", "items": {"type": "number"}}

@@ -30,22 +30,40 @@ class ModelInputs:
     context: Any = None
 
 
-class PretrainedTask(BatchHandler):
-    """Loads the folder of a model of transformers; `encode` gets one output for each row.
+class PretrainedFolder(BatchHandler):
+    """Loads the folder of a model of transformers.
 
     Attributes:
         auto_class: the class of transformers that chooses the architecture.
+        served_output: the output that is served; None: all.
         model_config: config.json.
     """
 
     auto_class: ClassVar[str]
-    all_outputs: ClassVar[bool] = True
+    served_output: ClassVar[str | None] = None
 
     def load_engine(self, artifact: Path) -> Any:
         self.model_config = load_config(self.model_dir)
         if artifact.suffix != ".safetensors":
             return super().load_engine(artifact)
-        return load_module_engine(self, artifact)
+        check_precision("transformers", self.options.precision, self.device)
+        module = load_model(artifact.parent, self.auto_class)
+        return ModuleEngine(
+            "transformers",
+            module.to(self.device),
+            self.device,
+            self.options.precision,
+            output=self.served_output,
+            all_outputs=self.served_output is None,
+            artifact=artifact.name,
+            architecture=type(module).__name__,
+        )
+
+
+class PretrainedTask(PretrainedFolder):
+    """Forwards inputs of any length; `encode` gets one output for each row."""
+
+    all_outputs: ClassVar[bool] = True
 
     def forward(self, samples: Sequence[ModelInputs]) -> list[list[Tensor]]:
         """Return the `head` of each row of each sample."""
@@ -68,23 +86,3 @@ class PretrainedTask(BatchHandler):
     def head(self, output: Mapping[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
         """Choose or compute what `encode` needs of the outputs for one row."""
         return output["logits"]
-
-
-def load_module_engine(task: Any, artifact: Path, output: str | None = None) -> ModuleEngine:
-    """Load the weights of a task with `auto_class` into transformers' module.
-
-    Args:
-        output: the output that is served; None: all.
-    """
-    check_precision("transformers", task.options.precision, task.device)
-    module = load_model(artifact.parent, task.auto_class)
-    return ModuleEngine(
-        "transformers",
-        module.to(task.device),
-        task.device,
-        task.options.precision,
-        output=output,
-        all_outputs=output is None,
-        artifact=artifact.name,
-        architecture=type(module).__name__,
-    )
