@@ -182,3 +182,13 @@ def test_a_version_that_stays_busy_stays_registered(kind: type[Client]) -> None:
         with pytest.raises(DeadlineExceeded, match=r"1\.0 is not idle: it has requests"):
             client.unregister("m", "1.0", timeout=1)
         assert server.changes == []
+
+
+@both
+def test_the_last_state_is_reported_if_the_deadline_ends_a_call(kind: type[Client]) -> None:
+    descriptions = iter([0.0, 2.0])
+    version = ready("1.0", pending=1, on_describe=lambda _: time.sleep(next(descriptions, 0.0)))
+    with serving(version) as server, kind(management=server.url) as client:
+        with pytest.raises(DeadlineExceeded, match=r"1\.0 is not idle: it has requests"):
+            client.unregister("m", "1.0", timeout=1)
+        assert server.changes == []

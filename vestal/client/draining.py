@@ -18,7 +18,7 @@ from vestal.client.base import CallContext
 from vestal.client.errors import DeadlineExceeded
 from vestal.client.flow import Flow
 from vestal.client.management import describe, probe
-from vestal.client.readiness import pause
+from vestal.client.readiness import out_of_time, pause
 
 if TYPE_CHECKING:
     from vestal.client.descriptions import ModelDescription
@@ -34,8 +34,14 @@ def drain(context: CallContext, model: str, version: str) -> Flow[None]:
     idle: set[int | str] = set()
     processes: set[int] = set()
     quiet_since: float | None = None
+    state: str | None = None
     while True:
-        description = yield from describe(context, model, version)
+        try:
+            description = yield from describe(context, model, version)
+        except DeadlineExceeded as error:
+            if state is None:
+                raise
+            raise out_of_time(context, state) from error
         ready = {worker.pid for worker in description.ready_workers if worker.pid is not None}
         if ready != processes:
             # A worker that responded may have been replaced.
@@ -44,7 +50,8 @@ def drain(context: CallContext, model: str, version: str) -> Flow[None]:
         if description.queue_pending:
             idle.clear()
             quiet_since = None
-            yield from pause(context, POLL, _state(description, "requests in its queue"))
+            state = _state(description, "requests in its queue")
+            yield from pause(context, POLL, state)
             continue
         if quiet_since is None:
             quiet_since = time.monotonic()
@@ -59,7 +66,8 @@ def drain(context: CallContext, model: str, version: str) -> Flow[None]:
             continue
         if responded and worker is None:
             _check_time(context, description, quiet)
-        yield from pause(context, POLL, _state(description, "a worker that is busy"))
+        state = _state(description, "a worker that is busy")
+        yield from pause(context, POLL, state)
 
 
 def worker_that_described(description: Any, processes: set[int]) -> int | str | None:

@@ -94,7 +94,7 @@ def wait_ready(
             if state is None:
                 raise
             # What was seen before tells more than that the last call had no time left.
-            raise _out_of_time(context, _not_ready(model, version, state)) from error
+            raise out_of_time(context, _not_ready(model, version, state)) from error
         except ClientError as error:
             if not _is_temporary(context, error) or (registered and isinstance(error, NotFound)):
                 raise
@@ -111,11 +111,12 @@ def pause(
 ) -> Flow[None]:
     """Pause; raises DeadlineExceeded with the last state if no time is left."""
     if context.deadline.remaining() <= seconds:
-        raise _out_of_time(context, state) from cause
+        raise out_of_time(context, state) from cause
     yield Pause(seconds)
 
 
-def _out_of_time(context: CallContext, state: str) -> DeadlineExceeded:
+def out_of_time(context: CallContext, state: str) -> DeadlineExceeded:
+    """The error of a call whose time ends in this state."""
     return DeadlineExceeded(
         f"{state} (after {context.deadline.elapsed:.1f} s of {context.deadline.seconds:g} s)",
         model=context.model,
