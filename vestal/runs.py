@@ -31,7 +31,7 @@ RECORD = "training.json"
 SETTINGS = "settings.json"
 SAMPLE = "sample"
 CURVE = "curve.png"
-ARTIFACTS = (".pt", ".pth", ".pt2", ".onnx", ".safetensors")
+ARTIFACTS = (".pt", ".pth", ".pt2", ".onnx", ".xml", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from vestal_handlers.cores import cores
 
 
 def sha256_of(artifact: Path) -> str:
-    """The sha256 of a file, or of all files of a folder or of an index of shards.
+    """The sha256 of a file, or of all files of a folder, of an index of shards, or of an .xml.
 
     For several files it is the sha256 of the output of `sha256sum` for them, sorted by name.
     """
@@ -23,6 +23,8 @@ def sha256_of(artifact: Path) -> str:
     elif artifact.name.endswith(".index.json"):
         shards = json.loads(artifact.read_text("utf-8"))["weight_map"].values()
         files = [artifact, *(folder / name for name in set(shards))]
+    elif artifact.suffix == ".xml":
+        files = [artifact, artifact.with_suffix(".bin")]
     else:
         return _sha256(artifact)
     named = sorted((file.relative_to(folder).as_posix(), _sha256(file)) for file in files)

@@ -30,7 +30,7 @@ class Options:
 
     Attributes:
         engine: the name of the engine; None: by the suffix of the artifact.
-        precision: fp32, bf16 or fp16, as far as the engine supports it.
+        precision: fp32, bf16, fp16 or int8, as far as the engine supports it.
         output: the name or index of the model's output that is served; None: the only one.
         channels_last: the memory layout of image models on the eager engine; faster convolutions.
         threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).

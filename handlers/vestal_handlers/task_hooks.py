@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from ts.torch_handler.base_handler import BaseHandler
 
 from vestal_handlers import engines
+from vestal_handlers.base_handler import BaseHandler
 from vestal_handlers.engines.tensors import map_tensors, stack, unstack
 from vestal_handlers.errors import InputError
 from vestal_handlers.options import OptionError, Options

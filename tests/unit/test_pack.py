@@ -14,14 +14,15 @@ import torch
 from PIL import Image
 from small_models import packed
 
-from vestal.archive.convert import artifact_for
-from vestal.archive.pack import _revision, find_weights, pack
+from vestal.archive.pack import _revision, pack
+from vestal.archive.weights import find_weights
 from vestal.checking import check
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import LoadedArchive
 from vestal.mar.index import add_entry, read_index, sha256_of, update_index
 from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import find_model
+from vestal.optimize.convert import artifact_for
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 from vestal.runs import latest_run
@@ -196,8 +197,10 @@ def test_a_folder_may_have_a_comma_in_its_name(tmp_path, weights):
 
 
 def test_an_unknown_precision_is_refused(tmp_path, weights):
-    with pytest.raises(UsageError, match="unknown precision 'int8': pass one of fp32, fp16, bf16"):
-        pack(Project(tmp_path), "mnist", version="1.0", weights=weights, precision="int8")
+    with pytest.raises(
+        UsageError, match="unknown precision 'int4': pass one of fp32, fp16, bf16, int8"
+    ):
+        pack(Project(tmp_path), "mnist", version="1.0", weights=weights, precision="int4")
 
 
 def test_the_index_records_the_origin_of_an_archive(trained_project):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vestal.archive.answers import Answer, compare_answers, larger
 from vestal.inprocess.archive_process import ArchiveProcess
 from vestal.inprocess.frontend import Frontend, RawRequest
 from vestal.inprocess.messages import Response
+from vestal.mar.answers import Answer, compare_answers, larger
 from vestal.mar.sample import TOLERANCE
 
 MEASURED = 20  # the least number of latencies per archive

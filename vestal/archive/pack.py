@@ -16,23 +16,28 @@ import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestal.archive.sample import add_sample
 from vestal.archive.stage import add_bill, engine_of, stage
+from vestal.archive.weights import find_weights, models_for
 from vestal.errors import UsageError, VestalError
 from vestal.files.storage import scratch_folder
 from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
+from vestal.mar.manifest import read_manifest
 from vestal.mar.sample import tolerance_of
-from vestal.model_folders import NAME, find_model, handler_options, model_names
+from vestal.model_folders import NAME, find_model, handler_options
+from vestal.optimize.convert import BY_ENGINE
 from vestal.project import Project
-from vestal.runs import RECORD, Run, has_run, latest_run
-from vestal.scaffold import create
-from vestal.trust import is_own, trusted_run
-from vestal.weights.hugging_face import is_folder, recognize
+from vestal.runs import RECORD
 from vestal_handlers.labels import shared_labels
+
+if TYPE_CHECKING:
+    from vestal.archive.optimizing import Optimization
+    from vestal.optimize.data import OptimizationData, ReadInputs
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest in a zip
 
@@ -48,6 +53,7 @@ class Packed:
         no_sample: why the archive has no sample; None if it has one.
         warnings: sentences about the weights and their labels.
         task: of a Hugging Face folder that has no model folder.
+        optimization: what the optimized weights were compared with; None: they were not.
     """
 
     archive: Path
@@ -58,6 +64,7 @@ class Packed:
     no_sample: str | None = None
     warnings: Sequence[str] = ()
     task: str | None = None
+    optimization: Optimization | None = None
 
 
 def pack(
@@ -73,6 +80,8 @@ def pack(
     force: bool = False,
     task: str | None = None,
     base: Path | None = None,
+    data: OptimizationData | None = None,
+    read: ReadInputs | None = None,
 ) -> Packed:
     """Make `model_store/<name>-<version>.mar`.
 
@@ -88,12 +97,16 @@ def pack(
         force: replace an archive of this version that differs.
         task: of a Hugging Face folder without a model folder; None: by its architecture.
         base: the Hugging Face folder that an adapter was trained for.
+        data: inputs to calibrate int8 with, and to compare the archive with its weights in fp32.
+            None: those of the weights' data set for int8, no comparison for other precisions.
+        read: reads the inputs in a file or folder of `data`.
 
     Raises:
-        UsageError: model, engine, weights or sample are unknown, or name or version are invalid.
+        UsageError: model, engine, weights or sample are unknown, name or version are invalid, or
+            there is too little data for int8.
         VestalError: the training is incomplete, or from another project with different code; the
-            handler does not load, or its prediction differs from that of the weights; or the
-            store has a different archive of this version.
+            handler does not load, or its prediction differs from that of the weights; an optimized
+            archive loses too much accuracy; or the store has a different archive of this version.
     """
     if sample is not None and not sample.is_file():
         raise UsageError(f"no file {sample}: --sample expects one input of the model")
@@ -112,27 +125,55 @@ def pack(
         run = find_weights(models, name, weights, scratch / "imported", labels, base)
         shared = shared_labels(run.labels or ())
         staged = scratch / "staged"
-        artifact = stage(
-            staged, models, run, name=name, version=version, engine=engine, precision=precision
-        )
+        options = handler_options(find_model(models, run.model))
+        engine = engine or (options.get("engine") if options.get("engine") in BY_ENGINE else None)
+        in_precision = str(precision or options.get("precision", "fp32"))
+
+        @cache
+        def reference() -> Path:
+            """The run's own weights in fp32, without an engine of the model folder's."""
+            folder = scratch / "reference"
+            stage(
+                folder, models, run, name=name, version=version, precision="fp32", own_engine=False
+            )
+            return folder
+
+        optimization = None
+        if in_precision == "int8" or data is not None:
+            # Its metrics take longer to import than torch.
+            from vestal.archive.optimizing import Optimizer
+
+            optimizer = Optimizer(project, models, run, scratch, reference(), data, read)
+            optimization = optimizer.stage(staged, engine, in_precision, name=name, version=version)
+        else:
+            stage(
+                staged,
+                models,
+                run,
+                engine=engine,
+                precision=precision,
+                reference=reference,
+                name=name,
+                version=version,
+            )
+        artifact = str(read_manifest(staged).serialized_file)
         used = handler_options(staged)
         made_of = used.get("engine") or engine_of(staged, artifact)
-        in_precision = used.get("precision", "fp32")
         if run.background not in (None, background := used.get("background", "white")):
             raise UsageError(
                 f"{run.folder} was trained with a {run.background} background for transparent "
                 f"images, but handler.background in {name}'s {CONFIG} is {background}. Set it to "
                 f"{run.background}, or train again"
             )
-        reference = staged
-        if artifact != run.artifacts[0] or in_precision != "fp32":
-            reference = scratch / "reference"
-            stage(reference, models, run, name=name, version=version, precision="fp32")
-        added = add_sample(staged, reference, run, made_of, in_precision, sample)
+        own_engine = made_of not in (*BY_ENGINE, "transformers")
+        same = artifact == run.artifacts[0] and in_precision == "fp32" and not own_engine
+        compared = staged if same or optimization else reference()
+        added = add_sample(staged, compared, run, made_of, in_precision, sample)
         in_precision = added.precision
         for bytecode in list(staged.rglob("__pycache__")):  # of the handler, which was just loaded
             shutil.rmtree(bytecode)
-        add_bill(staged, run, artifact, made_of, in_precision)
+        facts_of_optimization = optimization.facts() if optimization else None
+        add_bill(staged, run, artifact, made_of, in_precision, facts_of_optimization)
         fresh = _archive(staged, name, version, artifact, scratch)
         sha256 = sha256_of(fresh)
         facts = {
@@ -143,6 +184,7 @@ def pack(
             "precision": in_precision,
             "dataset": run.dataset,
             "metrics": dict(run.test),
+            **({"optimization": facts_of_optimization} if optimization else {}),
             "machine": platform.node(),
             "revision": _revision(project.root),
         }
@@ -174,72 +216,8 @@ def pack(
         added.missing,
         [shared] if shared else [],
         task,
+        optimization,
     )
-
-
-def models_for(
-    project: Project,
-    name: str,
-    weights: str | Path | None,
-    task: str | None,
-    base: Path | None,
-    scratch: Path,
-) -> tuple[Project, str | None]:
-    """Return the project with the model folder, and the task if it was made for these weights.
-
-    A Hugging Face folder needs no model folder: a new one is made below `scratch`.
-
-    Raises:
-        UsageError: there is no such model, or a task is named for one that exists.
-    """
-    folder = None if weights is None else Path(weights)
-    new = name not in model_names(project) and folder is not None and is_folder(folder)
-    if not new:
-        find_model(project, name)
-        if task is not None:
-            raise UsageError(
-                f"--task is for a Hugging Face folder without a model folder, but {name} has one"
-            )
-        return project, None
-    assert folder is not None
-    models = Project(scratch / "project")
-    task = task or recognize(folder, base)
-    create(models, name, task, weights=folder, base=base)
-    return models, task
-
-
-def find_weights(
-    project: Project,
-    name: str,
-    weights: str | Path | None,
-    folder: Path,
-    labels: Sequence[str] | None = None,
-    base: Path | None = None,
-) -> Run:
-    """Return a training of the project, or import weights as one into `folder`.
-
-    No code of imported weights is used.
-
-    Raises:
-        UsageError, VestalError: as from `import_weights` and `trusted_run`.
-    """
-    home = find_model(project, name)
-    if weights is None and not (home / "recipe.py").is_file() and not has_run(project, name):
-        how = "Pass weights with --weights FILE"
-        if (home / "fetch.yaml").is_file():
-            how = f"Get its weights with `vestal fetch {name}`, or pass others with --weights FILE"
-        raise UsageError(f"{name} has no recipe.py, so it cannot be trained. {how}")
-    given = Path(weights) if weights is not None else latest_run(project, name)
-    if (given / RECORD).is_file() or weights is None:
-        run = Run.read(given)
-        if is_own(project, given):
-            return run
-        from vestal.recipes.recipe import load_recipe
-
-        return trusted_run(project, run, load_recipe(project, run.model).task, folder)
-    from vestal.weights.import_weights import import_weights
-
-    return import_weights(project, name, str(weights), folder, labels, base)
 
 
 def _revision(root: Path) -> str | None:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.archive.pack import find_weights, models_for
 from vestal.archive.stage import stage
 from vestal.archive.watching import sources_of
+from vestal.archive.weights import find_weights, models_for
 from vestal.errors import UsageError
 from vestal.inprocess import LoadedArchive
 from vestal.inprocess.loaded_archive import load_staged

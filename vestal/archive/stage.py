@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 import vestal_handlers
-from vestal.archive.convert import artifact_for
 from vestal.archive.sources import BASE, follow_imports, imports_in, loaded_by_name, parse
 from vestal.errors import UsageError
 from vestal.mar.index import sha256_of
 from vestal.mar.layout import BILL, CONFIG, HANDLER, MANIFEST
 from vestal.mar.manifest import Manifest, read_manifest
-from vestal.model_folders import find_model
+from vestal.model_folders import find_model, handler_options
+from vestal.optimize.convert import BY_ENGINE, artifact_for
 from vestal.project import Project
 from vestal.runs import Run
 from vestal_handlers.engines import BY_SUFFIX
@@ -32,7 +32,11 @@ BY_TASK = {
     "image_classifier": ("torchvision", "pillow"),
     "text_generator": ("transformers", "tokenizers", "safetensors"),
 }
-BY_ARTIFACT = {".onnx": ("onnxruntime",), ".safetensors": ("safetensors",)}
+BY_ARTIFACT = {
+    ".onnx": ("onnxruntime",),
+    ".safetensors": ("safetensors",),
+    ".xml": ("openvino",),
+}
 OPTIONAL = ("captum", "orjson")  # for explanations, and for faster parsing of JSON
 
 
@@ -45,6 +49,10 @@ def stage(
     version: str,
     engine: str | None = None,
     precision: str | None = None,
+    calibration: Path | None = None,
+    careful: bool = False,
+    reference: Callable[[], Path] | None = None,
+    own_engine: bool = True,
     **handler: Any,
 ) -> str:
     """Fill a new folder with the contents of an archive, without sample and bill of materials.
@@ -52,6 +60,8 @@ def stage(
     Args:
         engine: None: the run's first artifact, and the engine in model-config.yaml.
         precision: None: the one in model-config.yaml.
+        calibration, careful, reference: see `artifact_for`.
+        own_engine: use the engine in model-config.yaml.
         handler: more options, which replace those in model-config.yaml.
 
     Returns:
@@ -64,7 +74,13 @@ def stage(
     home = find_model(project, name) if run.model == name else find_model(project, run.model)
     package = Path(vestal_handlers.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    source = artifact_for(run, engine, folder) if engine else run.folder / run.artifacts[0]
+    source = run.folder / run.artifacts[0]
+    if engine in BY_ENGINE:
+        source = artifact_for(
+            run, engine, folder, stage=reference, calibration=calibration, careful=careful
+        )
+    elif engine is not None and not (home / f"{engine}.py").is_file():
+        raise UsageError(f"unknown engine {engine!r}: expected one of {', '.join(BY_ENGINE)}")
     artifact = source.name
     if source.parent == run.folder:
         shutil.copyfile(source, folder / artifact)
@@ -72,16 +88,20 @@ def stage(
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run.folder / file, folder / file)
     options = {"engine": engine, "precision": precision, **handler}
+    options = {key: value for key, value in options.items() if value is not None}
     write_config(
-        home / CONFIG, folder / CONFIG, {k: v for k, v in options.items() if v is not None}
+        home / CONFIG, folder / CONFIG, options if own_engine else {"engine": None, **options}
     )
+    module = f"{handler_options(folder).get('engine')}.py"
+    if (home / module).is_file() and not (folder / module).exists():
+        shutil.copyfile(home / module, folder / module)  # it may be newer than the training
     _write_handler(home, folder, run.task)
     Manifest(name, version, HANDLER, serialized_file=artifact, config_file=CONFIG).write(folder)
     return artifact
 
 
 def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None:
-    """Copy a model-config.yaml; `options` replace those under `handler:`.
+    """Copy a model-config.yaml; `options` replace those under `handler:`, None removes one.
 
     Raises:
         UsageError: the file is missing or not a YAML mapping.
@@ -94,12 +114,20 @@ def write_config(source: Path, target: Path, options: Mapping[str, Any]) -> None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{source} cannot be read: {error}") from None
     if options:
-        config["handler"] = {**(config.get("handler") or {}), **options}
+        merged = {**(config.get("handler") or {}), **options}
+        config["handler"] = {key: value for key, value in merged.items() if value is not None}
         text = yaml.safe_dump(config, sort_keys=False)
     target.write_text(text, "utf-8")
 
 
-def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str) -> dict[str, Any]:
+def add_bill(
+    folder: Path,
+    run: Run,
+    artifact: str,
+    engine: str,
+    precision: str,
+    optimization: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write the bill of materials of a staged folder: its origin, packages and files."""
     manifest = read_manifest(folder)
     files = {
@@ -123,6 +151,7 @@ def add_bill(folder: Path, run: Run, artifact: str, engine: str, precision: str)
         "packages": _packages(folder, run, artifact, engine),
         "optional": _versions(OPTIONAL),
         "training": {"dataset": run.dataset, "seed": run.seed, "metrics": dict(run.test)},
+        **({"optimization": dict(optimization)} if optimization else {}),
         "files": files,
     }
     (folder / BILL).write_text(json.dumps(bill, indent=1) + "\n", "utf-8")

@@ -53,9 +53,11 @@ Weights = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option(help="eager, torchscript, exported or onnx. Default: the one for the weights."),
+    typer.Option(
+        help="eager, torchscript, exported, onnx or openvino. Default: the one for the weights."
+    ),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="fp32, bf16 or fp16. Default: as in model-config.yaml.")
+    str | None, typer.Option(help="fp32, bf16, fp16 or int8. Default: as in model-config.yaml.")
 ]
 RequestTimeout = Annotated[float, typer.Option(help="Time limit for each request, in seconds.")]

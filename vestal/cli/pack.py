@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -14,6 +14,9 @@ from vestal.cli.arguments import Engine, Model, Precision, Weights
 from vestal.cli.output import Json, count_of, err, out, print_json, print_warning
 from vestal.errors import UsageError
 from vestal.files.text import lines_of, read_text
+
+if TYPE_CHECKING:
+    from vestal.inprocess.frontend import RawRequest
 
 
 def pack(
@@ -51,6 +54,29 @@ def pack(
             help="Hugging Face folder of the model that an adapter was trained for.",
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Inputs to calibrate int8 with: a file, a folder, or a data set of the recipe. "
+            "Default: the training split of the weights' data set.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Inputs to compare with fp32: a file, a folder (one subfolder for each label to "
+            "measure accuracy), or a data set of the recipe. Default for int8: the test split.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Largest accepted loss against fp32, in points of accuracy. Default: 0.5.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an archive of this version that differs.")
     ] = False,
@@ -64,6 +90,12 @@ def pack(
 
         project = Project.here()
         model = model_name(project, model)
+        data = None
+        if calibrate is not None or evaluate is not None or max_drop is not None:
+            from vestal.optimize.data import OptimizationData
+
+            drop = OptimizationData.max_drop if max_drop is None else max_drop
+            data = OptimizationData(calibrate, evaluate, drop)
         packed = pack_archive(
             project,
             model,
@@ -76,11 +108,14 @@ def pack(
             force=force,
             task=task,
             base=base,
+            data=data,
+            read=_read_inputs,
         )
     for warning in packed.warnings:
         print_warning(warning)
     if as_json:
-        print_json({**vars(packed), "archive": str(packed.archive)})
+        facts = packed.optimization.facts() if packed.optimization else None
+        print_json({**vars(packed), "archive": str(packed.archive), "optimization": facts})
         return
     size = packed.archive.stat().st_size / 1e6
     verb = "Packed" if packed.new else "Unchanged:"
@@ -90,6 +125,8 @@ def pack(
     out.print(f"Weights: {packed.source}")
     if packed.task:
         out.print(f"Task: {packed.task}")
+    if packed.optimization:
+        out.print(Text(packed.optimization.text()), soft_wrap=True)
     if packed.no_sample:
         out.print(
             f"No sample: {packed.no_sample}. A server cannot verify the predictions; pass an input "
@@ -98,6 +135,12 @@ def pack(
         )
     command = "register" if project.ready_file.exists() else "serve"  # a server runs here
     out.print(f"Next: vestal {command} {packed.archive.stem}", style="dim")
+
+
+def _read_inputs(path: Path, schema: Callable[[], Mapping[str, Any]]) -> Sequence[RawRequest]:
+    from vestal.cli.run_inputs import RunInputs, requests_of
+
+    return requests_of(RunInputs([str(path)]).read(), schema)
 
 
 def _summary(entry: Mapping[str, Any]) -> str:

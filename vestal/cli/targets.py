@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vestal.archive.pack import find_weights
 from vestal.archive.runnable import find_runnable
+from vestal.archive.weights import find_weights
 from vestal.cli.served import served_model
 from vestal.cli.waiting import wait_for_server
 from vestal.client import Client

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vestal.archive.answers import Answer, Difference, compare_answers, larger
+from vestal.mar.answers import Answer, Difference, compare_answers, larger
 from vestal.shadow.digests import Digest
 
 EXAMPLES = 20
@@ -51,7 +51,7 @@ class Comparison:
     Attributes:
         equal: pairs that differ by at most the tolerance.
         statuses, labels, texts: pairs that differ in it; `texts` includes what is not JSON.
-        probability, value: see `vestal.archive.answers.Difference`; None if no number differs.
+        probability, value: see `vestal.mar.answers.Difference`; None if no number differs.
         changes: number of changes of a label, by the label before and after; `other_changes`: those
             that are not among the first MOST_CHANGES.
     """

@@ -25,6 +25,7 @@ from vestal.files.storage import atomic_write
 from vestal.model_folders import support_files
 from vestal.recipes.request_body import body_of
 from vestal.runs import LABELS, SAMPLE
+from vestal.weights.alignment import align
 from vestal.weights.hugging_face import FILES
 
 # Format -> file.
@@ -115,7 +116,7 @@ def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
             verbose=False,
         )
         assert program is not None
-        _without_traces(program.model)
+        without_traces(program.model)
         program.save(str(fresh), external_data=False)
 
     for package in ("onnx", "onnxscript"):  # torch hides the ModuleNotFoundError
@@ -125,7 +126,7 @@ def _onnx(module: nn.Module, file: Path, example: Tensor) -> None:
         _whole(file, write)
 
 
-def _without_traces(model: Any) -> None:
+def without_traces(model: Any) -> None:
     """Remove traces from all graphs of an `onnx_ir.Model`, those of functions and branches too."""
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
     nodes = [node for graph in graphs for node in graph.all_nodes()]
@@ -142,7 +143,11 @@ def _state_dict(module: nn.Module, file: Path, example: Tensor) -> None:
 def _safetensors(module: nn.Module, file: Path, example: Tensor) -> None:
     from safetensors.torch import save_model
 
-    _whole(file, lambda fresh: save_model(module, str(fresh)))
+    def write(fresh: Path) -> None:
+        save_model(module, str(fresh))
+        align(fresh)
+
+    _whole(file, write)
 
 
 def _transformers(module: Any, file: Path, example: Tensor) -> None:

@@ -5,6 +5,7 @@ itself. An engine is found by its name or by the suffix of the artifact:
 
     *.pth, *.safetensors -> eager         *.pt   -> torchscript
     *.pt2                -> exported      *.onnx -> onnx
+    *.xml (with *.bin)   -> openvino
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BY_SUFFIX = {
     ".pt": "torchscript",
     ".pt2": "exported",
     ".onnx": "onnx",
+    ".xml": "openvino",
 }
 
 

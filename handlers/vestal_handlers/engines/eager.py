@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from vestal_handlers.errors import first_line
 from vestal_handlers.model_files import load_module
 
 _SHOWN = 4  # keys in an error message
+_ALIGNMENT = 64  # bytes, as torch allocates tensors
 
 
 def load(
@@ -47,9 +49,9 @@ def load(
             the device does not support.
     """
     check_precision("eager", precision, device)
-    state = read(artifact)
+    state = read(artifact, mapped=True)
     module = build(artifact.parent)
-    fill(module, state, artifact.name)
+    fill(module, state, artifact.name, shared=True)
     if channels_last:
         module.to(memory_format=torch.channels_last)
     return ModuleEngine(
@@ -101,8 +103,14 @@ def _build_arguments(factory: Callable[..., Any], folder: Path) -> dict[str, int
     )
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def fill(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, *, shared: bool = False
+) -> None:
     """Load a state_dict; its keys must be exactly those of the module.
+
+    Args:
+        shared: use the memory of the state_dict instead of a copy, for tensors of the same dtype
+            that begin at a multiple of 64 bytes. For others some kernels give other bits.
 
     Raises:
         ValueError: a missing or unknown key, or a different shape.
@@ -124,18 +132,38 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     named = [f"{_few(keys)} {what}" for what, keys in problems.items() if keys]
     if named:
         raise ValueError(f"{source} does not fit build() of model.py: {'; '.join(named)}")
-    module.load_state_dict(state, strict=False)
+    if not shared:
+        module.load_state_dict(state, strict=False)
+        return
+    # Tied weights stay one tensor: by each of their names.
+    by_identity = {id(parameters[key]): tensor for key, tensor in state.items()}
+    filled = {key: _aligned(by_identity[id(each)], each) for key, each in parameters.items()}
+    module.load_state_dict(filled, assign=True)
 
 
-def read(artifact: Path) -> dict[str, Tensor]:
+def _aligned(tensor: Tensor, like: Tensor) -> Tensor:
+    if tensor.dtype != like.dtype:
+        return tensor.to(like.dtype)
+    usable = tensor.data_ptr() % _ALIGNMENT == 0 and tensor.stride() == like.stride()
+    return tensor if usable else torch.empty_like(like).copy_(tensor)
+
+
+def read(artifact: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Read a state_dict from its file.
+
+    Args:
+        mapped: map the file into memory, which the workers of a model then share, instead of
+            reading it. It must not change while the tensors are used.
 
     Raises:
         ModuleNotFoundError: safetensors is not installed.
         ValueError: the file does not hold a state_dict.
     """
-    load_file = _read_safetensors if artifact.suffix == ".safetensors" else load_pickle
-    return check_state(load_file(artifact), artifact.name)
+    if artifact.suffix == ".safetensors":
+        return check_state(_read_safetensors(artifact), artifact.name)  # always mapped
+    # Files from before torch 1.6 are no zip, and cannot be mapped.
+    mapped = mapped and zipfile.is_zipfile(artifact)
+    return check_state(load_pickle(artifact, mapped=mapped), artifact.name)
 
 
 def check_state(state: Any, source: str) -> dict[str, Tensor]:
@@ -154,8 +182,8 @@ class UnsafePickle(ValueError):
     """A pickle that is broken or holds more than tensors and plain values."""
 
 
-def load_pickle(artifact: Path) -> Any:
-    """Load a file of torch.save that holds only tensors and plain values.
+def load_pickle(artifact: Path, *, mapped: bool = False) -> Any:
+    """Load a file of torch.save that holds only tensors and plain values; `mapped` as in `read`.
 
     Raises:
         UnsafePickle: it holds something else, or is broken.
@@ -165,7 +193,7 @@ def load_pickle(artifact: Path) -> Any:
         with warnings.catch_warnings():
             # torch warns about TorchScript before it raises.
             warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")
-            return torch.load(artifact, map_location="cpu", weights_only=True)
+            return torch.load(artifact, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({named[1].rstrip('.')})" if named else ", or is broken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ class OnnxEngine:
         artifact: Path,
         output: str | int | None = None,
         all_outputs: bool = False,
+        quantized: bool = False,
     ) -> None:
         self._session, self._version, self._device = session, version, device
+        self._quantized = quantized
         names = [each.name for each in session.get_outputs()]
         self._all_outputs = all_outputs
         self._outputs = names if all_outputs else [choose_output(names, output, artifact.name)]
@@ -68,7 +71,11 @@ class OnnxEngine:
         named = {"outputs": self._outputs} if self._all_outputs else {}
         return {
             "name": "onnx",
-            "precision": "fp16" if torch.float16 in dtypes else "fp32",
+            "precision": "int8"
+            if self._quantized
+            else "fp16"
+            if torch.float16 in dtypes
+            else "fp32",
             "device": str(self._device),
             "threads": self._session.get_session_options().intra_op_num_threads,
             "runtime": f"onnxruntime {self._version}",
@@ -124,10 +131,11 @@ def load(
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
         ValueError: not a model that ONNX Runtime can run, an input that is not a tensor, several
-            outputs and none chosen, a precision other than fp32, or a device that this
-            onnxruntime does not support.
+            outputs and none chosen, a precision other than that of the file, or a device that
+            this onnxruntime does not support.
     """
-    if precision != "fp32":
+    quantized = is_quantized(artifact)
+    if precision != "fp32" and not (precision == "int8" and quantized):
         raise ValueError(
             f"the onnx engine does not support handler.precision: {precision}; {artifact.name} "
             "keeps the precision that it was exported with"
@@ -162,4 +170,14 @@ def load(
             f"{artifact.name} is not a model that ONNX Runtime {onnxruntime.__version__} can run: "
             f"{first_line(error)}"
         ) from error
-    return OnnxEngine(session, onnxruntime.__version__, device, artifact, output, all_outputs)
+    return OnnxEngine(
+        session, onnxruntime.__version__, device, artifact, output, all_outputs, quantized
+    )
+
+
+def is_quantized(artifact: Path) -> bool:
+    """Whether the file has operators that quantize; ONNX Runtime does not list operators."""
+    if not artifact.stat().st_size:
+        return False
+    with artifact.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(b"QuantizeLinear") >= 0
