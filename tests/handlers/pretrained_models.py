@@ -102,6 +102,11 @@ REQUESTS = {
     "feature-extraction": TEXTS,
     "summarization": [{"text": t, "max_new_tokens": 8} for t in TEXTS],
     "text2text-generation": [{"text": t, "max_new_tokens": 8} for t in TEXTS],
+    "text-generation": [
+        {"prompt": "The quick"},
+        {"messages": [{"role": "user", "content": "Hello"}], "max_new_tokens": 4},
+        {"prompt": "A fox", "max_new_tokens": 4},
+    ],
     "image-classification": [picture(seed, 20 + seed, 30) for seed in range(3)],
     "image-feature-extraction": [picture(seed, 20 + seed, 30) for seed in range(3)],
 }
@@ -124,6 +129,7 @@ PARAMETERS = {
         {"no_repeat_ngram_size": 1},
         {"repetition_penalty": 3.5},
     ],
+    "text-generation": [{"max_new_tokens": 3}, {"top_k": 5, "seed": 1}],
     "image-classification": [{"top_k": 1}, {"top_k": 2}],
     "image-feature-extraction": [{"normalize": True}],
 }

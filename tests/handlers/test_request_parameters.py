@@ -126,7 +126,7 @@ def test_the_form_of_the_inference_api_is_read(models, name):
     _, loaded = models(name)
     for fields in PARAMETERS[name]:
         usual = with_fields(REQUESTS[name][0], fields)
-        names = [n for n in usual if n in ("text", "data", "question", "context")]
+        names = [n for n in usual if n in ("text", "prompt", "data", "question", "context")]
         inputs = {n: usual[n] for n in names}
         parameters = {n: usual[n] for n in usual if n not in names}
         single = inputs[names[0]] if len(names) == 1 else inputs
