@@ -20,6 +20,10 @@ _MAX_MESSAGE = 1000
 # How PyTorch, ONNX Runtime, OpenVINO and Pillow report a failed allocation on the CPU.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "failed to allocate memory")
 
+OUT_OF_TIME = (
+    "the time limit of this batch has passed; send fewer inputs at once, or raise responseTimeout"
+)
+
 
 class RequestFailure(Exception):
     """Why a request failed: an HTTP status and a message for the caller."""

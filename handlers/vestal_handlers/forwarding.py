@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from vestal_handlers.engines.tensors import named_tensors
+from vestal_handlers.errors import OUT_OF_TIME as OUT_OF_TIME
 from vestal_handlers.errors import HandlerError, RequestFailure
 from vestal_handlers.requests.request import Instance
-
-OUT_OF_TIME = (
-    "the time limit of this batch has passed; send fewer inputs at once, or raise responseTimeout"
-)
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
 ToFailure = Callable[[Exception, Instance], RequestFailure]

@@ -24,12 +24,15 @@ class TaskHooks(BaseHandler):  # type: ignore[misc]
         options_type: the dataclass of the options under `handler:` in model-config.yaml.
         rows_are_instances: whether each item of a JSON array of arrays or objects is an instance.
         json_bodies: whether every body is parsed as JSON, whatever its content type.
+        input_field: the field for `inputs` of `{"inputs": ..., "parameters": {...}}`, the form of
+            Hugging Face's inference API; None: this form is not read.
         all_outputs: whether `encode` gets every output of the model instead of one.
     """
 
     options_type: ClassVar[type[Options]] = Options
     rows_are_instances: ClassVar[bool] = False
     json_bodies: ClassVar[bool] = False
+    input_field: ClassVar[str | None] = None
     all_outputs: ClassVar[bool] = False
     options: Any
     name: str

@@ -12,7 +12,7 @@ import pytest
 import requests
 from fuzzing import mutate
 from pretrained_folders import FOLDERS
-from test_pretrained_tasks import REQUESTS
+from pretrained_models import REQUESTS
 
 from vestal import Client
 from vestal.archive.pack import pack

@@ -9,6 +9,7 @@ import pytest
 from doubling import write_doubler
 from filelock import FileLock
 from folders import handler_of
+from pretrained_models import Models
 from saved_models import ARCHITECTURES, SavedModel
 from tiny_gpt2 import write_generator
 
@@ -72,3 +73,11 @@ def changed(generator_folder, tmp_path):
         return folder
 
     return change
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Models of transformers with random weights: a function of a name and options."""
+    models = Models(tmp_path_factory.mktemp("pretrained"))
+    yield models
+    models.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from tiny_gpt2 import byte_level_bpe, tiny_model
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -147,6 +148,14 @@ def t5(folder: Path) -> None:
     save(transformers.T5ForConditionalGeneration(config), folder)
 
 
+def chat(folder: Path) -> None:
+    tiny_model().save_pretrained(folder)
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }} {% endfor %}"
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_bpe(), eos_token="<|endoftext|>", chat_template=template
+    ).save_pretrained(folder)
+
+
 def vit(folder: Path, kind: str = "ViTForImageClassification") -> None:
     config = transformers.ViTConfig(
         image_size=32, patch_size=8, intermediate_size=64, **SIZE, **labels("cat", "dog", "fox")
@@ -163,8 +172,11 @@ def image_vectors(folder: Path) -> None:
 def save(model: Any, folder: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():  # the usual initialization gives equal scores
-            parameter.normal_(std=0.15)
+        # The usual initialization gives equal scores. With other norms and biases, all tokens would
+        # have the same class.
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.15)
     model.eval().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
 
@@ -180,6 +192,7 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "feature-extraction": vectors,
     "summarization": bart,
     "text2text-generation": t5,
+    "text-generation": chat,
     "image-classification": vit,
     "image-feature-extraction": image_vectors,
 }

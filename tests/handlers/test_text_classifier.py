@@ -87,7 +87,7 @@ VECTOR = [0.0] * 2048
         (
             as_json({"txt": "x"}),
             422,
-            "field 'txt' is unknown: did you mean 'text'? the fields are text, target",
+            "field 'txt' is unknown: did you mean 'text'? the fields are text, top_k, target",
         ),
         (as_json(5), 422, "the input must be a string or a list or an object, got 5"),
         (as_json(VECTOR[:-1]), 422, "the input must have exactly 2048 items, got 2047"),

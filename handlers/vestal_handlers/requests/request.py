@@ -32,6 +32,7 @@ from vestal_handlers.requests.charsets import (
     is_multipart,
     text_or_bytes,
 )
+from vestal_handlers.requests.inference_api import flattened, has_several_inputs
 
 # No other header of a request is repeated in the response.
 ECHOED_HEADERS = ("traceparent", "x-correlation-id")
@@ -45,6 +46,7 @@ class BodySettings(Protocol):
     options: Any
     rows_are_instances: ClassVar[bool]
     json_bodies: ClassVar[bool]
+    input_field: ClassVar[str | None]
 
 
 @dataclass(eq=False)
@@ -69,6 +71,11 @@ class Instance:
     prediction: Any = None
     body: bytes = b""
     error: RequestFailure | None = None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The payload if it is an object; empty otherwise."""
+        return self.payload if isinstance(self.payload, Mapping) else {}
 
 
 @dataclass(eq=False)
@@ -171,11 +178,12 @@ def _read_form(
         }
         if is_multipart(request.headers) and any(map(_is_bytes, texts.values())):
             raise charset_error("a field")
-        request.instances.append(Instance(request, _unwrap(texts), form=True))
+        request.instances.append(Instance(request, _payload(texts, task), form=True))
 
 
 def _add(request: InferenceRequest, value: Any, task: BodySettings) -> None:
-    """Add the instances of a value: one, or those of `{"instances": [...]}` or of v2 tensors.
+    """Add the instances of a value: one, or those of `{"instances": [...]}`, of `{"inputs":
+    [...]}` or of v2 tensors.
 
     Instances are counted before they are created.
     """
@@ -187,9 +195,12 @@ def _add(request: InferenceRequest, value: Any, task: BodySettings) -> None:
         if not isinstance(payloads, list) or not payloads:
             raise InputError(422, '"instances" must be a list of at least one instance')
         _check_count(len(request.instances) + len(payloads), task.options)
-        payloads = [_unwrap(payload) for payload in payloads]
+        payloads = [_payload(payload, task) for payload in payloads]
+    elif task.input_field and has_several_inputs(value):
+        _check_count(len(request.instances) + len(value["inputs"]), task.options)
+        payloads = [_payload({**value, "inputs": each}, task) for each in value["inputs"]]
     else:
-        value = _unwrap(value)
+        value = _payload(value, task)
         if not (task.rows_are_instances and isinstance(value, list) and value and _all_rows(value)):
             request.instances.append(Instance(request, value))
             return
@@ -203,7 +214,9 @@ def _all_rows(values: list[Any]) -> bool:
     return all(isinstance(value, list | Mapping) for value in values)
 
 
-def _unwrap(value: Any) -> Any:
+def _payload(value: Any, task: BodySettings) -> Any:
+    """A payload without an envelope."""
+    value = flattened(value, task.input_field) if task.input_field else value
     return value["data"] if isinstance(value, Mapping) and set(value) == {"data"} else value
 
 

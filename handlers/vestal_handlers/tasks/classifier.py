@@ -15,18 +15,21 @@ from vestal_handlers.errors import InputError
 from vestal_handlers.labels import indices_by_label, labels_in, shared_labels
 from vestal_handlers.options import number
 from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema_parts import PROBABILITY, at_least_one
 from vestal_handlers.tasks.explaining import Attribution, ExplainOptions, SampleT, attribute
 
 logger = logging.getLogger(__name__)
 
-PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+TOP_K = at_least_one()
+"""The field for the number of classes in a prediction; all classes if there are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(ExplainOptions):
     """
     Attributes:
-        top_k: the number of classes in a prediction; all classes if there are fewer.
+        top_k: the number of classes in a prediction, unless the request has its own; all classes
+            if there are fewer.
         threshold: the label is null if the best probability is below it; None: never.
         outputs: whether the model returns logits or probabilities, which are not changed.
     """
@@ -66,7 +69,8 @@ class Classifier(BatchHandler):
                 f"the model has {len(output)} outputs, but there are {len(self.labels)} labels in "
                 "index_to_name.json"
             )
-        best = torch.topk(self.probabilities(output), min(self.options.top_k, len(self.labels)))
+        count = int(instance.fields.get("top_k", self.options.top_k))
+        best = torch.topk(self.probabilities(output), min(count, len(self.labels)))
         top = [
             {"label": self.labels[index], "index": index, "probability": probability}
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -87,8 +91,7 @@ class Classifier(BatchHandler):
             InputError: 422, the target is the label of several classes.
         """
         prediction = self.encode(self.forward([sample])[0], instance)
-        payload = instance.payload if isinstance(instance.payload, dict) else {}
-        index = self._index_of(payload.get("target", prediction["index"]))
+        index = self._index_of(instance.fields.get("target", prediction["index"]))
         attribution = attribute(
             self.engine,
             sample,

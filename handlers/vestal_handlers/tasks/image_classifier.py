@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vestal_handlers.requests.request import Instance
 from vestal_handlers.requests.responses import Media
-from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
+from vestal_handlers.tasks.classifier import TOP_K, Classifier, ClassifierOptions
 from vestal_handlers.tasks.explaining import heat_map, model_view
 from vestal_handlers.tasks.image_task import ImageOptions, ImageTask
 
@@ -42,10 +42,11 @@ class ImageClassifier(ImageTask, Classifier):
         return {**prediction, "shape": list(sample.shape), "attributions": attribution.cells()}
 
     def extra_fields(self) -> dict[str, Any]:
-        """For explanations: the class, and the form of the response."""
-        return {"target": self.target_schema(), "format": {"enum": ["json", "png"]}}
+        """The number of classes; for explanations, the class and the form of the response."""
+        form = {"enum": ["json", "png"]}
+        return {"top_k": TOP_K, "target": self.target_schema(), "format": form}
 
 
 def _wants_png(instance: Instance) -> bool:
-    name = instance.payload.get("format") if isinstance(instance.payload, dict) else None
+    name = instance.fields.get("format")
     return name == "png" or (not name and PNG in instance.request.headers.get("accept", ""))

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from vestal_handlers.images.decoding import ImageTransform
 from vestal_handlers.images.processor import processor_transform
 from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema_parts import SWITCH, VECTOR, object_of
 from vestal_handlers.tasks.image_task import ImageOptions, ImageTask
 from vestal_handlers.tasks.pretrained_task import PretrainedFolder
 
@@ -20,10 +21,10 @@ from vestal_handlers.tasks.pretrained_task import PretrainedFolder
 class ImageEmbedderOptions(ImageOptions):
     """
     Attributes:
-        normalized: whether the vector has the length 1.
+        normalize: whether the vector gets the length 1, unless the request has its own.
     """
 
-    normalized: bool = False
+    normalize: bool = False
 
 
 class ImageEmbedder(PretrainedFolder, ImageTask):
@@ -34,17 +35,20 @@ class ImageEmbedder(PretrainedFolder, ImageTask):
     options_type = ImageEmbedderOptions
     options: ImageEmbedderOptions
     all_outputs: ClassVar[bool] = True
+    input_field: ClassVar[str | None] = "data"
 
     def load_transform(self) -> ImageTransform:
         return processor_transform(self.model_dir)
 
+    def extra_fields(self) -> dict[str, Any]:
+        return {"normalize": SWITCH}
+
     def encode(self, output: Mapping[str, Tensor], instance: Instance) -> dict[str, Any]:
         pooled = output.get("pooler_output")
         vector = output["last_hidden_state"][0] if pooled is None else pooled.flatten()
-        if self.options.normalized:
+        if instance.fields.get("normalize", self.options.normalize):
             vector = normalize(vector, dim=0)
         return {"embedding": vector.tolist()}
 
     def output_schema(self) -> dict[str, Any]:
-        vector = {"type": "array", "items": {"type": "number"}}
-        return {"type": "object", "properties": {"embedding": vector}, "required": ["embedding"]}
+        return object_of({"embedding": VECTOR})

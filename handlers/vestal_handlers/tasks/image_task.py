@@ -24,6 +24,8 @@ from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.images.pixels import PIXELS_SCHEMA
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import Options, number
+from vestal_handlers.requests.fields import parse_fields
+from vestal_handlers.requests.inference_api import request_schema
 from vestal_handlers.requests.request import InferenceRequest, Instance
 from vestal_handlers.requests.schema import validate
 
@@ -91,6 +93,8 @@ class ImageTask(BatchHandler):
                 )
 
     def decode(self, instance: Instance) -> Tensor:
+        if instance.form and instance.fields:
+            instance.payload = parse_fields(instance.fields, self.extra_fields())
         image = self._image(instance)
         self.limit.check(tuple(image.shape))
         return self.transform(image)
@@ -113,7 +117,8 @@ class ImageTask(BatchHandler):
             "required": ["data"],
             "additionalProperties": False,
         }
-        return {"anyOf": [text, named, PIXELS_SCHEMA, with_options]}
+        own = [] if self.input_field is None else [request_schema(with_options, [self.input_field])]
+        return {"anyOf": [text, named, PIXELS_SCHEMA, with_options, *own]}
 
     def extra_fields(self) -> dict[str, Any]:
         """JSON Schemas of fields that may stand beside `data`, by name."""

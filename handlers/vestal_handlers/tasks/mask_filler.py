@@ -8,23 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from vestal_handlers.errors import InputError
-from vestal_handlers.options import number
 from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema_parts import at_least_one
 from vestal_handlers.tasks.pretrained_task import ModelInputs
 from vestal_handlers.tasks.pretrained_text import PretrainedText, PretrainedTextOptions
+from vestal_handlers.text.masks import PREDICTION_SCHEMA, MaskOptions, Masks
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskFillerOptions(PretrainedTextOptions):
-    """
-    Attributes:
-        top_k: the number of words for each mask.
-        max_masks: masks of one text.
-    """
-
-    top_k: int = number(5, at_least=1)
-    max_masks: int = number(16, at_least=1)
+class MaskFillerOptions(MaskOptions, PretrainedTextOptions):
+    """The options of masks, and those of texts."""
 
 
 class MaskFiller(PretrainedText):
@@ -36,40 +29,26 @@ class MaskFiller(PretrainedText):
 
     def setup(self) -> None:
         super().setup()
-        self.mask = self.tokenizer.tokenizer.mask_token_id
-        if self.mask is None:
-            raise ValueError("the tokenizer has no mask token")
+        self.masks = Masks(self.tokenizer.tokenizer, self.options)
+
+    def fields(self) -> dict[str, Any]:
+        return {"top_k": at_least_one(self.options.max_top_k)}
 
     def example(self) -> dict[str, Any]:
-        return {"text": f"The quick brown fox jumps over the {self._mask_token()} dog."}
+        return {"text": f"The quick brown fox jumps over the {self.masks.token} dog."}
 
     def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
         inputs = super().inputs_of(request)
-        count = int((inputs.rows[0]["input_ids"] == self.mask).sum())
-        if not 0 < count <= self.options.max_masks:
-            raise InputError(
-                422,
-                f"the text has {count} masks, expected 1 to {self.options.max_masks}: write "
-                f"{self._mask_token()} in the place of a word",
-            )
+        self.masks.check(inputs.rows[0]["input_ids"])
         return inputs
 
     def head(self, output: Mapping[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
         """Logits [masks, vocabulary]."""
-        return output["logits"][row["input_ids"] == self.mask]
+        return output["logits"][self.masks.places(row["input_ids"])]
 
     def encode(self, output: list[Tensor], instance: Instance) -> dict[str, Any]:
-        best = output[0].softmax(-1).topk(min(self.options.top_k, output[0].shape[-1]))
-        decode = self.tokenizer.tokenizer.decode
-        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        masks = [
-            [
-                {"word": decode([token]).strip(), "probability": value}
-                for value, token in zip(values, tokens, strict=True)
-            ]
-            for values, tokens in rows
-        ]
-        return {"masks": [{"top": top} for top in masks]}
+        count = int(instance.fields.get("top_k", self.options.top_k))
+        return {"masks": [{"top": top} for top in self.masks.words(output[0], count)]}
 
-    def _mask_token(self) -> str:
-        return str(self.tokenizer.tokenizer.mask_token)
+    def output_schema(self) -> dict[str, Any]:
+        return PREDICTION_SCHEMA

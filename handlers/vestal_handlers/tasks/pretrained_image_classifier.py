@@ -16,6 +16,7 @@ class PretrainedImageClassifier(PretrainedFolder, ImageClassifier, PretrainedCla
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     served_output: ClassVar[str | None] = "logits"
+    input_field: ClassVar[str | None] = "data"
 
     def load_transform(self) -> ImageTransform:
         return processor_transform(self.model_dir)

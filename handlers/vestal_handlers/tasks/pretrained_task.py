@@ -17,8 +17,7 @@ from torch import Tensor
 
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
-from vestal_handlers.errors import HandlerError
-from vestal_handlers.forwarding import OUT_OF_TIME
+from vestal_handlers.errors import OUT_OF_TIME, HandlerError
 from vestal_handlers.pretrained import load_config, load_model
 
 
@@ -65,7 +64,7 @@ class PretrainedTask(PretrainedFolder):
 
     all_outputs: ClassVar[bool] = True
 
-    def forward(self, samples: Sequence[ModelInputs]) -> list[list[Tensor]]:
+    def forward(self, samples: Sequence[ModelInputs]) -> list[Any]:
         """Return the `head` of each row of each sample."""
         rows = [(sample, row) for sample in samples for row in sample.rows]
         groups: dict[Any, list[int]] = defaultdict(list)

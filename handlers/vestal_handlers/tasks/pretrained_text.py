@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar
@@ -12,8 +12,10 @@ from vestal_handlers.options import Options, number
 from vestal_handlers.pretrained import load_tokenizer, most_tokens
 from vestal_handlers.requests.charsets import text_of
 from vestal_handlers.requests.fields import parse_fields
+from vestal_handlers.requests.inference_api import INPUTS, request_schema
 from vestal_handlers.requests.request import Instance
 from vestal_handlers.requests.schema import validate
+from vestal_handlers.requests.schema_parts import TEXT
 from vestal_handlers.tasks.pretrained_task import ModelInputs, PretrainedTask
 from vestal_handlers.text.tokens import TextTokenizer, Truncate
 
@@ -28,7 +30,7 @@ class PretrainedTextOptions(Options):
         truncate: what happens to a text with too many tokens, unless the request says it: error,
             or cut off its right or left end.
         max_tokens: tokens of one input, special ones included; None: what the model can process.
-        max_chars: characters of all texts of one input, before they are tokenized.
+        max_chars: characters of all fields of one input, before they are tokenized.
     """
 
     truncate: Truncate = "error"
@@ -37,12 +39,18 @@ class PretrainedTextOptions(Options):
 
 
 class PretrainedText(PretrainedTask):
-    """A task adds `auto_class` and `encode`; if it needs more than a text, `fields`, `required`,
-    `inputs_of` and `example`."""
+    """A task adds `auto_class` and `encode`; if it needs more than a text, `texts`, `fields`,
+    `required`, `inputs_of` and `example`.
+
+    Attributes:
+        texts: the names of the fields that are inputs of the model.
+    """
 
     options_type = PretrainedTextOptions
     options: PretrainedTextOptions
     rows_are_instances: ClassVar[bool] = True
+    input_field: ClassVar[str | None] = "text"
+    texts: ClassVar[Sequence[str]] = ("text",)
 
     def setup(self) -> None:
         super().setup()
@@ -56,12 +64,13 @@ class PretrainedText(PretrainedTask):
         self.tokenizer = TextTokenizer(tokenizer, limit, name, self._inputs(tokenizer))
 
     def decode(self, instance: Instance) -> ModelInputs:
-        """Read the fields of a request, and tokenize its texts."""
-        return self.inputs_of(self._request(instance))
+        """Read the fields of a request, which replace its payload, and tokenize its texts."""
+        instance.payload = self._request(instance)
+        return self.inputs_of(instance.payload)
 
     def fields(self) -> dict[str, Any]:
-        """JSON Schemas of the fields of a request besides `truncate`, by name."""
-        return {"text": {"type": "string"}}
+        """JSON Schemas of the fields of a request besides `texts` and `truncate`, by name."""
+        return {}
 
     def required(self) -> list[str]:
         """The fields that every request must have. If it is one, the body may be only its text."""
@@ -79,8 +88,9 @@ class PretrainedText(PretrainedTask):
         return {"text": "The quick brown fox jumps over the lazy dog."}
 
     def input_schema(self) -> dict[str, Any]:
-        schema = self._object_schema()
-        return {"anyOf": [{"type": "string"}, schema]} if len(self.required()) == 1 else schema
+        own = self._object_schema()
+        text = [TEXT] if len(self.required()) == 1 else []
+        return {"anyOf": [*text, own, request_schema(own, self.texts)]}
 
     def limits(self) -> dict[str, Any]:
         own = {"max_tokens": self.tokenizer.limit, "max_chars": self.options.max_chars}
@@ -104,17 +114,24 @@ class PretrainedText(PretrainedTask):
             raise InputError(415, f"expected an object with {names}")
         schema = self._object_schema()
         request = parse_fields(payload, schema["properties"]) if instance.form else dict(payload)
-        count = sum(len(each) for each in request.values() if isinstance(each, str))
+        count = sum(map(_char_count, request.values()))
         if count > self.options.max_chars:
             most = f"at most {self.options.max_chars:,} (handler.max_chars)"
             raise InputError(413, f"the input has {count:,} characters, {most}")
-        validate(request, schema, "the request")
+        validate(request, schema if INPUTS not in request else self.input_schema(), "the request")
         return {"truncate": self.options.truncate, **request}
 
     def _object_schema(self) -> dict[str, Any]:
+        texts, sides = dict.fromkeys(self.texts, TEXT), {"enum": ["error", "right", "left"]}
         return {
             "type": "object",
-            "properties": {**self.fields(), "truncate": {"enum": ["error", "right", "left"]}},
+            "properties": {**texts, **self.fields(), "truncate": sides},
             "required": self.required(),
             "additionalProperties": False,
         }
+
+
+def _char_count(value: Any) -> int:
+    """The characters of a text, or of a list of texts."""
+    texts = value if isinstance(value, list) else [value]
+    return sum(len(text) for text in texts if isinstance(text, str))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vestal_handlers.requests.request import Instance
-from vestal_handlers.tasks.classifier import ClassifierOptions
+from vestal_handlers.tasks.classifier import TOP_K, ClassifierOptions
 from vestal_handlers.tasks.pretrained_classifier import PretrainedClassifier
 from vestal_handlers.tasks.pretrained_task import ModelInputs
 from vestal_handlers.tasks.pretrained_text import PretrainedText, PretrainedTextOptions
@@ -23,9 +24,10 @@ class SequenceClassifier(PretrainedText, PretrainedClassifier):
     auto_class = "AutoModelForSequenceClassification"
     options_type = SequenceClassifierOptions
     options: SequenceClassifierOptions
+    texts: ClassVar[Sequence[str]] = ("text", "text_pair")
 
     def fields(self) -> dict[str, Any]:
-        return {"text": {"type": "string"}, "text_pair": {"type": "string"}}
+        return {"top_k": TOP_K}
 
     def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
         pair = request.get("text_pair")

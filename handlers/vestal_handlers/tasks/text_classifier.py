@@ -13,9 +13,10 @@ from vestal_handlers.errors import InputError
 from vestal_handlers.model_files import load_transform
 from vestal_handlers.options import number
 from vestal_handlers.requests.charsets import text_of
+from vestal_handlers.requests.fields import parse_fields
 from vestal_handlers.requests.request import Instance
 from vestal_handlers.requests.schema import FLOAT32, validate
-from vestal_handlers.tasks.classifier import Classifier, ClassifierOptions
+from vestal_handlers.tasks.classifier import TOP_K, Classifier, ClassifierOptions
 from vestal_handlers.text.hashing import TextTransform
 
 EXAMPLE = "for word in text.split():"
@@ -49,6 +50,8 @@ class TextClassifier(Classifier):
 
     def decode(self, instance: Instance) -> Tensor:
         """Decode a text or a vector to float32 [size]."""
+        if instance.form and instance.fields:
+            instance.payload = parse_fields(instance.fields, {"top_k": TOP_K})
         text, vector = self._text_or_vector(instance)
         if vector is not None:
             return torch.tensor(vector, dtype=torch.float32)
@@ -87,7 +90,7 @@ class TextClassifier(Classifier):
         objects = [
             {
                 "type": "object",
-                "properties": {name: schema, "target": self.target_schema()},
+                "properties": {name: schema, "top_k": TOP_K, "target": self.target_schema()},
                 "required": [name],
                 "additionalProperties": False,
             }

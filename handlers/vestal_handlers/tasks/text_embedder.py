@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema_parts import COUNT, SWITCH, VECTOR, list_of, object_of
 from vestal_handlers.tasks.pretrained_text import PretrainedText, PretrainedTextOptions
-
-_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-_MODES |= {"pooling_mode_max_tokens": "max", "pooling_mode_lasttoken": "last"}
+from vestal_handlers.text.pooling import PoolingOptions, pool, pooling_of_folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEmbedderOptions(PretrainedTextOptions):
-    """
-    Attributes:
-        pooling: how the vectors of the tokens become one; none: they do not. None: as in the folder
-            of sentence-transformers, else mean.
-        normalized: whether the vector has the length 1. None: as in the folder of
-            sentence-transformers, else not.
-    """
-
-    pooling: Literal["mean", "first", "max", "last", "none"] | None = None
-    normalized: bool | None = None
+class TextEmbedderOptions(PoolingOptions, PretrainedTextOptions):
+    """The options of pooling, and those of texts."""
 
 
 class TextEmbedder(PretrainedText):
@@ -40,53 +29,24 @@ class TextEmbedder(PretrainedText):
 
     def setup(self) -> None:
         super().setup()
-        pooling, normalized = self._of_folder()
+        pooling, normalized = pooling_of_folder(self.model_dir)
         own = self.options
         self.pooling = pooling if own.pooling is None else own.pooling
-        self.normalized = normalized if own.normalized is None else own.normalized
+        self.normalize = normalized if own.normalize is None else own.normalize
+
+    def fields(self) -> dict[str, Any]:
+        return {"normalize": SWITCH}
 
     def head(self, output: Mapping[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
         """One vector [size], or one for each token [T, size]."""
-        vectors = output["last_hidden_state"].float()
-        pooled = {
-            "mean": lambda: vectors.mean(0),
-            "first": lambda: vectors[0],
-            "max": lambda: vectors.amax(0),
-            "last": lambda: vectors[-1],
-            "none": lambda: vectors,
-        }[self.pooling]()
-        return normalize(pooled, dim=-1) if self.normalized else pooled
+        return pool(output["last_hidden_state"].float(), self.pooling)
 
     def encode(self, output: list[Tensor], instance: Instance) -> dict[str, Any]:
-        tokens = len(instance.sample.rows[0]["input_ids"])
-        return {"embedding": output[0].tolist(), "tokens": tokens}
+        vector = output[0]
+        if instance.fields.get("normalize", self.normalize):
+            vector = normalize(vector, dim=-1)
+        return {"embedding": vector.tolist(), "tokens": len(instance.sample.rows[0]["input_ids"])}
 
     def output_schema(self) -> dict[str, Any]:
-        vector: dict[str, Any] = {"type": "array", "items": {"type": "number"}}
-        if self.pooling == "none":
-            vector = {"type": "array", "items": vector}
-        fields = {"embedding": vector, "tokens": {"type": "integer", "minimum": 1}}
-        return {"type": "object", "properties": fields, "required": list(fields)}
-
-    def _of_folder(self) -> tuple[str, bool]:
-        """Pooling and normalization in the folder of sentence-transformers.
-
-        Raises:
-            ValueError: it has a step that is not supported.
-        """
-        if not (self.model_dir / "modules.json").is_file():
-            return "mean", False
-        modules = json.loads((self.model_dir / "modules.json").read_text("utf-8"))
-        kinds = {each["type"].rpartition(".")[2]: each["path"] for each in modules}
-        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(f"modules.json has {', '.join(unknown)}, which is not supported")
-        if "Pooling" not in kinds:
-            return "none", "Normalize" in kinds
-        file = self.model_dir / kinds["Pooling"] / "config.json"
-        config = json.loads(file.read_text("utf-8"))
-        modes = [
-            mode for mode in config if mode.startswith("pooling_mode_") and config[mode] is True
-        ]
-        if len(modes) != 1 or modes[0] not in _MODES:
-            raise ValueError(f"{file.name} of the pooling has {', '.join(modes)}, not supported")
-        return _MODES[modes[0]], "Normalize" in kinds
+        vector = list_of(VECTOR) if self.pooling == "none" else VECTOR
+        return object_of({"embedding": vector, "tokens": COUNT})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,6 +12,7 @@ from vestal_handlers.base import BatchHandler
 from vestal_handlers.device import response_timeout
 from vestal_handlers.errors import RequestFailure
 from vestal_handlers.requests.charsets import text_of
+from vestal_handlers.requests.inference_api import request_schema
 from vestal_handlers.requests.request import InferenceRequest, Instance
 from vestal_handlers.text import language_model
 from vestal_handlers.text.generation import GeneratedSequence, generate
@@ -39,6 +40,7 @@ class TextGenerator(BatchHandler):
     options_type = TextGeneratorOptions
     options: TextGeneratorOptions
     engine: LanguageModel
+    input_field: ClassVar[str | None] = "prompt"
 
     def load_engine(self, artifact: Path) -> LanguageModel:
         return language_model.load(artifact, self.device, self.options.precision)
@@ -110,7 +112,8 @@ class TextGenerator(BatchHandler):
     def input_schema(self) -> dict[str, Any]:
         fields = ["prompt"] if self.engine.chat is None else ["prompt", "messages"]
         objects = [object_schema(self.options, field) for field in fields]
-        return {"anyOf": [{"type": "string"}, *objects]}
+        inference_api = request_schema(objects[0], ["prompt"])
+        return {"anyOf": [{"type": "string"}, *objects, inference_api]}
 
     def output_schema(self) -> dict[str, Any]:
         return PREDICTION_SCHEMA

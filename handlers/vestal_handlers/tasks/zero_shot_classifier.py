@@ -8,32 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vestal_handlers.errors import InputError
-from vestal_handlers.options import number
 from vestal_handlers.requests.request import Instance
+from vestal_handlers.requests.schema_parts import SWITCH, TEXT
 from vestal_handlers.tasks.pretrained_task import ModelInputs
 from vestal_handlers.tasks.pretrained_text import PretrainedText, PretrainedTextOptions
+from vestal_handlers.text.entailment import PREDICTION_SCHEMA, Entailment, EntailmentOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotClassifierOptions(PretrainedTextOptions):
-    """
-    Attributes:
-        labels: the only labels that requests may name, and those of a request that names none.
-        max_labels: labels of one request; each takes one row of a forward pass.
-        hypothesis: the sentence about a label, in place of `{}`.
-    """
-
-    labels: list[str] | None = None
-    max_labels: int = number(50, at_least=1)
-    hypothesis: str = "This example is {}."
+class ZeroShotClassifierOptions(EntailmentOptions, PretrainedTextOptions):
+    """The options of candidate labels, and those of texts."""
 
 
 class ZeroShotClassifier(PretrainedText):
-    """Predicts `{"label", "probability", "top": [{"label", "probability"}]}`, the best first.
-
-    With `"multi_label": true`, each label has a probability of its own.
-    """
+    """Predicts `{"label", "probability", "top": [{"label", "probability"}]}`, the best first."""
 
     auto_class = "AutoModelForSequenceClassification"
     options_type = ZeroShotClassifierOptions
@@ -41,51 +29,29 @@ class ZeroShotClassifier(PretrainedText):
 
     def setup(self) -> None:
         super().setup()
-        labels = {label.lower(): index for label, index in self.model_config.label2id.items()}
-        found = [index for label, index in labels.items() if label.startswith("entail")]
-        if not found:
-            raise ValueError(f"the model has no label for entailment, only {', '.join(labels)}")
-        if "{}" not in self.options.hypothesis:
-            raise ValueError("handler.hypothesis needs {} in the place of the label")
-        self.entailment = int(found[0])
-        self.contradiction = -1 if self.entailment == 0 else 0
+        self.entailment = Entailment(self.model_config.label2id, self.options)
 
     def fields(self) -> dict[str, Any]:
-        own, most = self.options.labels, self.options.max_labels
-        item: dict[str, Any] = {"type": "string", "minLength": 1} if own is None else {"enum": own}
-        return {
-            "text": {"type": "string"},
-            "labels": {"type": "array", "items": item, "minItems": 1, "maxItems": most},
-            "hypothesis": {"type": "string"},
-            "multi_label": {"type": "boolean"},
-        }
+        labels = self.entailment.labels_schema()
+        return {"candidate_labels": labels, "multi_label": SWITCH, "hypothesis_template": TEXT}
 
     def required(self) -> list[str]:
-        return ["text", "labels"] if self.options.labels is None else ["text"]
+        return ["text"] if self.options.candidate_labels else ["text", "candidate_labels"]
 
     def example(self) -> dict[str, Any]:
-        labels = self.options.labels or ["an animal", "a machine"]
-        return {**super().example(), "labels": labels[: self.options.max_labels]}
+        labels = self.options.candidate_labels or ["an animal", "a machine"]
+        return {**super().example(), "candidate_labels": labels[: self.options.max_labels]}
 
     def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
-        labels: list[str] = request.get("labels") or self.options.labels or []
-        hypothesis = request.get("hypothesis", self.options.hypothesis)
-        if "{}" not in hypothesis:
-            raise InputError(422, "field 'hypothesis' needs {} in the place of the label")
-        texts = [hypothesis.replace("{}", label) for label in labels]
+        labels, sentences = self.entailment.hypotheses(request)
         text, truncate = request["text"], request["truncate"]
-        encodings = [self.tokenizer.encode(text, pair, truncate=truncate) for pair in texts]
-        context = labels, request.get("multi_label", False)
-        return ModelInputs([self.tokenizer.tensors(each) for each in encodings], context)
+        encodings = [self.tokenizer.encode(text, each, truncate=truncate) for each in sentences]
+        return ModelInputs([self.tokenizer.tensors(each) for each in encodings], labels)
 
     def encode(self, output: list[Tensor], instance: Instance) -> dict[str, Any]:
-        labels, multi_label = instance.sample.context
-        logits = torch.stack(output)
-        if multi_label or len(labels) == 1:
-            pair = logits[:, [self.contradiction, self.entailment]]
-            values = pair.softmax(-1)[:, 1].tolist()
-        else:
-            values = logits[:, self.entailment].softmax(0).tolist()
-        ranked = sorted(zip(labels, values, strict=True), key=lambda each: -each[1])
-        top = [{"label": label, "probability": value} for label, value in ranked]
+        multi_label = instance.fields.get("multi_label", False)
+        top = self.entailment.ranked(instance.sample.context, torch.stack(output), multi_label)
         return {**top[0], "top": top}
+
+    def output_schema(self) -> dict[str, Any]:
+        return PREDICTION_SCHEMA
