@@ -37,7 +37,7 @@ load: $(STAMP)  ## run a short load test of the demo's model; report in demo/loa
 # One thread per process: processes with several threads each would wait for each other. Three
 # processes keep two cores busy, because many tests wait for a server. The longest files come first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--durations=25)
-TESTS  := tests/chaos tests/e2e tests/handlers tests/unit
+TESTS  := tests
 
 quick: lint type  ## run lint, type checks and the unit tests that need no process, training or waiting
 	@$(PYTEST) -m "not slow and not heavy" --hypothesis-profile=quick tests/unit

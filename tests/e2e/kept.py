@@ -27,10 +27,17 @@ class Served:
         self.server, self.project, self.client = server, project, client
         self.keeper = server.keeper
 
-    def pack(self, version: str, handler: str = ECHO, answer: str | None = None) -> None:
+    def pack(
+        self,
+        version: str,
+        handler: str = ECHO,
+        answer: str | None = None,
+        *,
+        torch: bool = False,
+    ) -> None:
         answer = answer or version
         sample = {"content_type": "x/y", "answer": {"length": 4, "version": answer}}
-        archive(self.project.model_store, "echo", handler, version, sample)
+        archive(self.project.model_store, "echo", handler, version, sample, torch=torch)
 
     def models(
         self, version: str, memory_limit: int | None = None, **policy: Any

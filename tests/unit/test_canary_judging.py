@@ -15,6 +15,7 @@ from vestal.fleet.canary.states import judged
 
 RULES = Rules(steps=(10, 50, 100), every=10)
 RATE = 1000  # so that the first step gets 2000 requests in two intervals
+RUNS = pytest.mark.parametrize("runs", [25, pytest.param(100, marks=pytest.mark.slow)])
 
 GOOD = {
     "equal": (Version(), Version()),
@@ -27,9 +28,10 @@ GOOD = {
 
 
 @pytest.mark.heavy
+@RUNS
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_canary_reaches_100_percent_in_more_than_99_percent_of_the_runs(name):
-    ends = [play(seed, *GOOD[name], RULES, rate=RATE) for seed in range(100)]
+def test_a_good_canary_reaches_100_percent_in_more_than_99_percent_of_the_runs(name, runs):
+    ends = [play(seed, *GOOD[name], RULES, rate=RATE) for seed in range(runs)]
     assert [end.run.log[-1].text for end in ends if end.run.state != "promoting"] == []
     assert min(end.seconds for end in ends) >= 30
 
@@ -46,10 +48,11 @@ BAD = {
 
 
 @pytest.mark.heavy
+@RUNS
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_canary_is_sent_back_within_two_intervals_with_the_reason(name):
+def test_a_bad_canary_is_sent_back_within_two_intervals_with_the_reason(name, runs):
     canary, reason = BAD[name]
-    ends = [play(seed, canary, Version(), RULES, rate=RATE, most=20) for seed in range(100)]
+    ends = [play(seed, canary, Version(), RULES, rate=RATE, most=20) for seed in range(runs)]
     back = [end for end in ends if end.run.state == "reverted" and end.run.step == 0]
     assert len(back) / len(ends) > 0.95
     for end in back:
@@ -58,18 +61,20 @@ def test_a_bad_canary_is_sent_back_within_two_intervals_with_the_reason(name):
 
 
 @pytest.mark.heavy
-def test_twice_the_allowed_error_rate_is_sent_back_within_two_intervals_of_enough_requests():
+@RUNS
+def test_twice_the_allowed_error_rate_is_sent_back_within_two_intervals_of_enough_requests(runs):
     # 1 % instead of 0.5 % cannot be told with certainty from fewer than several thousand.
     bad, rate = Version(failing=0.01), 6000
-    ends = [play(seed, bad, Version(), RULES, rate=rate, most=20) for seed in range(100)]
-    assert sum(end.run.state == "reverted" for end in ends) > 95
+    ends = [play(seed, bad, Version(), RULES, rate=rate, most=20) for seed in range(runs)]
+    assert sum(end.run.state == "reverted" for end in ends) > 0.95 * runs
     assert not any(end.run.step for end in ends)
 
 
 @pytest.mark.heavy
-def test_twice_the_allowed_error_rate_hardly_ever_goes_on_with_few_requests():
+@pytest.mark.parametrize("runs", [10, pytest.param(40, marks=pytest.mark.slow)])
+def test_twice_the_allowed_error_rate_hardly_ever_goes_on_with_few_requests(runs):
     bad = Version(failing=0.01)
-    ends = [play(seed, bad, Version(), RULES, rate=50, most=200) for seed in range(40)]
+    ends = [play(seed, bad, Version(), RULES, rate=50, most=200) for seed in range(runs)]
     assert sum(end.run.step > 0 for end in ends) <= 1
 
 
