@@ -226,6 +226,7 @@ class BatchHandler(TaskHooks):
 
     def _response(self, request: InferenceRequest) -> HandlerResponse:
         if request.has_flag("describe"):
+            self.metrics.flush()  # after it, a drained worker may be removed
             return HandlerResponse(to_json(describe_or_sample(self, request)))
         if request.error:
             raise request.error

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 from doubling import write_doubler
-from serving import END_SECONDS, archive, serving
+from serving import END_SECONDS, archive, serving, until
 
 from vestal import Client, UnknownMetric
 from vestal.configuration.ports import free_ports
+from vestal_handlers.metrics import HISTOGRAMS
 
 # A locale that is not installed, as an SSH session may set it.
 LOCALE = ("-u", "LANG", "-u", "LC_CTYPE", "LC_ALL=xx_YY.UTF-8")
@@ -69,9 +71,36 @@ def test_requests_without_a_version_are_counted_under_the_actual_version(client)
     before = client.metrics().total("vestal_batch_size_sum", model_version="1.0")
     for _ in range(3):
         assert client.predict("doubler", 2)["doubled"] == 4
+    until(lambda: counted(client, "batch_size_sum") >= before + 3, 10, "the counted requests")
+    assert counted(client, "batch_size_sum") == before + 3
     metrics = client.metrics()
-    assert metrics.total("vestal_batch_size_sum", model_version="1.0") == before + 3
     assert metrics.total("ts_inference_requests_total", model_version="default") >= 3
+
+
+def test_every_request_and_batch_of_a_burst_is_counted(client):
+    names = ("batch_size_sum", *(f"{each}_count" for each in HISTOGRAMS))
+    before = {name: counted(client, name) for name in names}
+
+    def found():
+        return {name: counted(client, name) - before[name] for name in names}
+
+    def is_settled():  # the last one of a batch is that of encoding
+        counts = found()
+        return counts["batch_size_sum"] >= 200 and (
+            counts["encode_seconds_count"] >= counts["batch_size_count"]
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: client.predict("doubler", 2), range(200)))
+    until(is_settled, 10, "the counted requests")
+    counts = found()
+    batches = counts["batch_size_count"]
+    assert 0 < batches <= 200
+    assert counts == dict.fromkeys(names, batches) | {"batch_size_sum": 200}
+
+
+def counted(client, name):
+    return client.metrics().total(f"vestal_{name}", model_version="1.0")
 
 
 def test_a_metric_without_samples_is_zero_and_an_unknown_one_an_error(client):
