@@ -12,6 +12,7 @@ A task adds `decode(instance) -> sample` and `encode(output, instance) -> predic
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vestal_handlers.description import describe_handler, describe_or_sample
-from vestal_handlers.device import device_of, response_timeout, sha256_of, share_of_cores
+from vestal_handlers.device import (
+    device_of,
+    explain_threads,
+    response_timeout,
+    sha256_of,
+    share_of_cores,
+)
 from vestal_handlers.digests import DigestLog
 from vestal_handlers.errors import HandlerError, InputError, RequestFailure
 from vestal_handlers.failures import failure_of
@@ -45,6 +52,8 @@ from vestal_handlers.task_hooks import TaskHooks
 
 if TYPE_CHECKING:
     from ts.context import Context
+
+logger = logging.getLogger(__name__)
 
 # Fractions of responseTimeout after which no step begins; TorchServe kills the worker at 1.
 DECODE_SHARE, FORWARD_SHARE = 0.5, 0.75
@@ -87,6 +96,8 @@ class BatchHandler(TaskHooks):
             self.options = read_options(self.options_type, self.config.get("handler"))
             self.threads: int = self.options.threads or share_of_cores(self.config)
             torch.set_num_threads(self.threads)
+            threads = explain_threads(self.threads, self.config)
+            logger.info("%s %s: CPU threads: %s", self.name, self.version, threads)
             self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
             self.device = device_of(context.system_properties.get("gpu_id"))
             artifact = self.model_dir / model["serializedFile"]
@@ -226,6 +237,7 @@ class BatchHandler(TaskHooks):
 
     def _response(self, request: InferenceRequest) -> HandlerResponse:
         if request.has_flag("describe"):
+            self.metrics.flush()  # after it, a drained worker may be removed
             return HandlerResponse(to_json(describe_or_sample(self, request)))
         if request.error:
             raise request.error

@@ -38,8 +38,20 @@ def _sha256(file: Path) -> str:
 
 def share_of_cores(config: dict[str, Any]) -> int:
     """The number of CPU threads of one worker; all workers share the cores."""
-    workers = config.get("maxWorkers") or config.get("minWorkers") or 1
-    return max(1, int(cores() / int(workers)))
+    return max(1, int(cores() / _workers(config)))
+
+
+def explain_threads(threads: int, config: dict[str, Any]) -> str:
+    """A sentence for the log about the CPU threads of a worker."""
+    workers, found = _workers(config), cores()
+    text = f"{threads} of {found:g} cores for this worker, of {workers} (maxWorkers)"
+    if threads * workers > max(found, 1):
+        text += f"; {threads * workers} threads take turns on the cores"
+    return text
+
+
+def _workers(config: dict[str, Any]) -> int:
+    return int(config.get("maxWorkers") or config.get("minWorkers") or 1)
 
 
 def response_timeout(config: dict[str, Any]) -> float:

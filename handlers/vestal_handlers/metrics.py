@@ -1,8 +1,7 @@
 """Prometheus metrics of a handler, declared in the server's metrics configuration.
 
 A server that does not declare them (a bare `torchserve --start`) observes nothing, as `get_metric`
-raises for an undeclared name. Each observation is a line on the worker's stdout, so the steps are
-observed once per batch.
+raises for an undeclared name. The steps are observed once per batch.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
 
+from vestal_handlers.metric_log import MetricLog
+
 logger = logging.getLogger(__name__)
 
 HISTOGRAMS = ("decode_seconds", "forward_seconds", "encode_seconds", "batch_size")
@@ -26,10 +27,11 @@ class HandlerMetrics:
     """Observes the declared metrics; never raises.
 
     A metric that cannot be observed, because it is declared with other dimensions, is logged once.
+    Observations are written a few times a second, and at once by `flush`.
     """
 
     def __init__(self, cache: Any, model: str, version: str) -> None:
-        self._labels = [model, version]
+        self._labels = (model, version)
         self._found: dict[str, Any] = {}
         self._reported: set[str] = set()
         for name in (*HISTOGRAMS, COUNTER):
@@ -38,6 +40,7 @@ class HandlerMetrics:
                 self._found[name] = cache.get_metric(f"vestal_{name}", kind)
             except Exception as error:  # metrics never raise
                 logger.info("metric vestal_%s is not declared here: %s", name, error)
+        self._log = MetricLog() if self._found else None
 
     def observe(self, name: str, value: float) -> None:
         """Observe a value of a histogram: seconds, or requests for `batch_size`."""
@@ -52,10 +55,15 @@ class HandlerMetrics:
 
     def count_failure(self, kind: str) -> None:
         """Count a failed request; `kind` is the type of its error."""
-        self._add(COUNTER, 1, [*self._labels, kind])
+        self._add(COUNTER, 1, (*self._labels, kind))
 
-    def _add(self, name: str, value: float, labels: list[str]) -> None:
-        if name not in self._found:
+    def flush(self) -> None:
+        """Write the observations that are not written yet."""
+        if self._log is not None:
+            self._log.flush()
+
+    def _add(self, name: str, value: float, labels: tuple[str, ...]) -> None:
+        if self._log is None or name not in self._found:
             return
         try:
             if not math.isfinite(value):
@@ -65,7 +73,7 @@ class HandlerMetrics:
             names = getattr(metric, "dimension_names", labels)
             if len(names) != len(labels):
                 raise ValueError(f"its dimensions are {', '.join(names)}")
-            metric.add_or_update(value, labels)
+            self._log.add(metric, value, labels)
         except Exception as error:  # metrics never raise
             if name not in self._reported:
                 self._reported.add(name)

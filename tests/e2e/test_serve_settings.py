@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 from doubling import write_doubler
-from serving import END_SECONDS, archive, serving
+from serving import END_SECONDS, archive, serving, until
 
 from vestal import Client, UnknownMetric
 from vestal.configuration.ports import free_ports
+from vestal_handlers.metrics import HISTOGRAMS
 
 # A locale that is not installed, as an SSH session may set it.
 LOCALE = ("-u", "LANG", "-u", "LC_CTYPE", "LC_ALL=xx_YY.UTF-8")
@@ -69,9 +71,14 @@ def test_requests_without_a_version_are_counted_under_the_actual_version(client)
     before = client.metrics().total("vestal_batch_size_sum", model_version="1.0")
     for _ in range(3):
         assert client.predict("doubler", 2)["doubled"] == 4
+    until(lambda: counted(client, "batch_size_sum") >= before + 3, 10, "the counted requests")
+    assert counted(client, "batch_size_sum") == before + 3
     metrics = client.metrics()
-    assert metrics.total("vestal_batch_size_sum", model_version="1.0") == before + 3
     assert metrics.total("ts_inference_requests_total", model_version="default") >= 3
+
+
+def counted(client, name):
+    return client.metrics().total(f"vestal_{name}", model_version="1.0")
 
 
 def test_a_metric_without_samples_is_zero_and_an_unknown_one_an_error(client):
@@ -81,6 +88,27 @@ def test_a_metric_without_samples_is_zero_and_an_unknown_one_an_error(client):
         metrics.total("ts_inference_request_total")
     hosts = {sample.labels.get("hostname") for sample in metrics if "Hostname" in sample.labels}
     assert hosts == set()
+
+
+def test_every_request_and_batch_of_a_burst_is_counted(server, client):
+    """Failures are counted here, because the keeper's descriptions are requests, too."""
+    url, token = f"{server.ready().inference}/predictions/doubler", server.token()
+    before = counted(client, "batch_size_sum")
+    with ThreadPoolExecutor(8) as pool:
+        sent = [
+            pool.submit(requests.post, url, headers=token, json="two", timeout=30)
+            for _ in range(200)
+        ]
+    assert {each.result().status_code for each in sent} == {422}
+    until(lambda: counted(client, "failures_total") >= 200, 10, "the counted failures")
+
+    def is_settled():
+        metrics = client.metrics()
+        return len({metrics.total(f"vestal_{name}_count") for name in HISTOGRAMS}) == 1
+
+    until(is_settled, 10, "the same number of batches in every histogram")
+    assert counted(client, "failures_total") == 200
+    assert counted(client, "batch_size_sum") >= before + 200
 
 
 def test_a_description_contains_nothing_about_the_host(server, client):

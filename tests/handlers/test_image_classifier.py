@@ -18,6 +18,7 @@ from PIL import Image
 from vestal.inprocess import Input, LoadedArchive
 from vestal.mar.sample import find_difference, read_sample
 from vestal.recipes.recipe import load_recipe, load_transform
+from vestal_handlers.requests.request import InferenceRequest, Instance
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +111,9 @@ def test_serving_and_training_prepare_the_same_tensor(trained_project, archive, 
     test = recipe.splits("digits").test
     transform = load_transform(trained_project, "mnist", "transforms")
     for index, image in enumerate(images):
-        served = handler.transform(handler.transform.decode(image))
+        served = handler.decode(Instance(InferenceRequest(0, "", {}), image))
         assert torch.equal(served, transform(test[index][0]))
+        assert torch.equal(served, handler.transform(handler.transform.decode(image)))
 
 
 def test_the_packed_sample_gets_its_packed_prediction(trained_project, archive):

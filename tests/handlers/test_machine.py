@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from vestal.inprocess import LoadedArchive
+from vestal_handlers import device
 from vestal_handlers.cores import cores
-from vestal_handlers.device import sha256_of, share_of_cores
+from vestal_handlers.device import explain_threads, sha256_of, share_of_cores
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -143,3 +145,25 @@ def test_a_real_quota_is_respected():
 def test_each_worker_has_at_least_one_thread():
     assert share_of_cores({"maxWorkers": 1000}) == 1
     assert share_of_cores({}) == max(1, int(cores()))
+
+
+@pytest.mark.parametrize(
+    ("found", "workers", "threads"),
+    [(8.0, 2, 4), (8.0, 3, 2), (2.0, 2, 1), (2.0, 4, 1), (1.5, 1, 1), (0.5, 2, 1), (3.9, 2, 1)],
+)
+def test_threads_and_workers_are_never_more_than_the_cores(monkeypatch, found, workers, threads):
+    monkeypatch.setattr(device, "cores", lambda: found)
+    config = {"maxWorkers": workers}
+    assert share_of_cores(config) == threads
+    assert (workers * threads <= found) == (workers <= found)
+    sentence = explain_threads(threads, config)
+    assert f"{threads} of {found:g} cores for this worker, of {workers} (maxWorkers)" in sentence
+    assert ("take turns" in sentence) == (workers > max(found, 1))
+
+
+def test_a_worker_logs_its_threads(doubler_folder, caplog):
+    with caplog.at_level("INFO"), LoadedArchive(doubler_folder):
+        pass
+    logged = [record.getMessage() for record in caplog.records]
+    expected = f"doubler 1.0: CPU threads: {explain_threads(share_of_cores({}), {})}"
+    assert logged.count(expected) == 1

@@ -25,6 +25,7 @@ from vestal_handlers.images.frames import has_more_frames
 from vestal_handlers.images.limits import LimitedReader, check_header
 from vestal_handlers.images.metadata import kind_of, orientation_of, without_metadata
 from vestal_handlers.images.pixels import read_pixels
+from vestal_handlers.images.plain_png import read_plain_png
 from vestal_handlers.images.truncation import with_end_marker
 from vestal_handlers.requests.schema import shown
 
@@ -132,6 +133,9 @@ def read_image(
     """
     if not data:
         raise InputError(400, "the image is empty (0 bytes)")
+    plain = read_plain_png(data, mode, max_pixels)
+    if plain is not None:
+        return plain
     kind = kind_of(data)
     image = _open(data, kind, max_pixels)
     what = f"{image.format} image, {image.width} x {image.height}"

@@ -22,6 +22,7 @@ from vestal_handlers.images.decoding import (
 from vestal_handlers.images.flattening import colour_of
 from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.images.pixels import PIXELS_SCHEMA
+from vestal_handlers.images.small_images import SmallImageTransform
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import Options, number
 from vestal_handlers.requests.fields import parse_fields
@@ -63,6 +64,7 @@ class ImageTask(BatchHandler):
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
         self.background = colour_of(self.options.background)
         self.transform = self.load_transform()
+        self.apply_transform = SmallImageTransform(self.transform)
         self.limit = TransformLimit(self.transform.steps, self.options.max_pixels)
         if self.options.fast_jpeg and self.transform.scale_to is None:
             raise ValueError(
@@ -97,7 +99,7 @@ class ImageTask(BatchHandler):
             instance.payload = parse_fields(instance.fields, self.extra_fields())
         image = self._image(instance)
         self.limit.check(tuple(image.shape))
-        return self.transform(image)
+        return self.apply_transform(image)
 
     def input_schema(self) -> dict[str, Any]:
         """An image can also be the raw body or a file of a form."""
