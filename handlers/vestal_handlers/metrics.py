@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 HISTOGRAMS = ("decode_seconds", "forward_seconds", "encode_seconds", "batch_size")
 COUNTER = "failures_total"
+GAUGE = "engine_info"
 
 
 class HandlerMetrics:
@@ -34,8 +35,9 @@ class HandlerMetrics:
         self._labels = (model, version)
         self._found: dict[str, Any] = {}
         self._reported: set[str] = set()
-        for name in (*HISTOGRAMS, COUNTER):
-            kind = MetricTypes.COUNTER if name == COUNTER else MetricTypes.HISTOGRAM
+        kinds = {COUNTER: MetricTypes.COUNTER, GAUGE: MetricTypes.GAUGE}
+        for name in (*HISTOGRAMS, *kinds):
+            kind = kinds.get(name, MetricTypes.HISTOGRAM)
             try:
                 self._found[name] = cache.get_metric(f"vestal_{name}", kind)
             except Exception as error:  # metrics never raise
@@ -56,6 +58,10 @@ class HandlerMetrics:
     def count_failure(self, kind: str) -> None:
         """Count a failed request; `kind` is the type of its error."""
         self._add(COUNTER, 1, (*self._labels, kind))
+
+    def set_engine(self, name: str, precision: str) -> None:
+        """Name the engine and the precision that this worker computes with."""
+        self._add(GAUGE, 1, (*self._labels, name, precision))
 
     def flush(self) -> None:
         """Write the observations that are not written yet."""

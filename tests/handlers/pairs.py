@@ -64,6 +64,8 @@ FILES = {
     "exported for 3 rows": "three.pt2",
     "onnx": "model.onnx",
     "onnx for 3 rows": "three.onnx",
+    "openvino": "model.xml",
+    "openvino for 3 rows": "three.xml",
 }
 INPUTS = {
     "ids": torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8], [9, 0, 1, 2]]),
@@ -88,11 +90,20 @@ def write_models(folder: Path) -> torch.nn.Module:
                 module, args, folder / f"{file}.onnx", dynamo=True, dynamic_shapes=shapes,
                 external_data=False, verbose=False, output_names=["logits", "total"],
             )  # fmt: skip
+            to_openvino(folder / f"{file}.onnx")
         reverse = dict(reversed(INPUTS.items()))
         by_name = dict.fromkeys(INPUTS, batch)
         program = torch.export.export(module, (), reverse, dynamic_shapes=by_name)
         torch.export.save(program, folder / "keywords.pt2")
     return module
+
+
+def to_openvino(onnx: Path) -> None:
+    """Convert an .onnx file to an .xml and a .bin beside it."""
+    import openvino
+
+    model = openvino.convert_model(onnx, verbose=False)
+    openvino.save_model(model, onnx.with_suffix(".xml"), compress_to_fp16=False)
 
 
 def write_pair(
@@ -105,7 +116,8 @@ def write_pair(
         options: the section `handler:` of model-config.yaml.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("model.py", file):
+    files = (file, f"{file[:-4]}.bin") if file.endswith(".xml") else (file,)
+    for name in ("model.py", *files):
         (folder / name).write_bytes((models / name).read_bytes())
     (folder / "handler.py").write_text(textwrap.dedent(handler))
     manifest = {

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from pairs import to_openvino
 
 from vestal_handlers import engines
 from vestal_handlers.engines.eager import build
@@ -65,6 +66,8 @@ class SavedModel:
         self.export(folder / "one.pt2", None, 1)
         self.to_onnx(folder / "model.onnx", {0: torch.export.Dim("batch", min=1)})
         self.to_onnx(folder / "three.onnx", None, 3)
+        for name in ("model", "three"):
+            to_openvino(folder / f"{name}.onnx")
 
     def export(self, path: Path, dynamic: dict | None, rows: int = 2) -> None:
         shapes = (dynamic,) if dynamic else None

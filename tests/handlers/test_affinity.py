@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-FILES = ("model.pth", "model.pt", "model.onnx")
+FILES = ("model.pth", "model.pt", "model.onnx", "model.xml")
 # Each worker is a process; a pinned thread has fewer cores than its process.
 WORKER = """
 import json, os, sys

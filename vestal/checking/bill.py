@@ -24,6 +24,7 @@ class Bill:
     engine: str | None
     artifact: str | None
     built_on: Mapping[str, str]
+    optimization: Mapping[str, Any] | None = None
 
 
 def read_bill(contents: Contents) -> Check[Bill | None]:
@@ -46,6 +47,7 @@ def read_bill(contents: Contents) -> Check[Bill | None]:
             engine=_string(bill, "engine"),
             artifact=_string(bill, "artifact"),
             built_on=_strings(bill, "built_on"),
+            optimization=_optimization(bill),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -66,6 +68,37 @@ def check_files(contents: Contents, bill: Bill) -> Check[None]:
         else:
             continue
         yield Finding.error("bill-mismatch", name, meaning, _REPACK)
+
+
+def check_optimization(bill: Bill) -> Check[None]:
+    """Note what the optimized weights of an archive lost against those in fp32, when packed."""
+    found = bill.optimization
+    if found is None:
+        return
+    if found["metric"] == "agreement":
+        change = f"{100 * found['agreement']:.2f} % of the predictions agree with fp32"
+    else:
+        change = f"{found['metric']} {found['before']:.4g} in fp32, {found['after']:.4g} in this"
+    yield Finding.note(
+        "optimized",
+        "",
+        f"{change}, measured on {found['inputs']} inputs of {short_repr(found['data'])}",
+        "nothing, if the model receives such inputs; vestal evaluate measures it on others",
+    )
+
+
+def _optimization(bill: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    found = bill.get("optimization")
+    if found is None:
+        return None
+    numbers = {"before", "after", "agreement", "inputs"}
+    if (
+        not isinstance(found, dict)
+        or not all(isinstance(found.get(key), int | float) for key in numbers)
+        or not all(isinstance(found.get(key), str) for key in ("metric", "data"))
+    ):
+        raise ValueError(f"optimization is {short_repr(found)}, expected a measurement")
+    return found
 
 
 def _string(bill: Mapping[str, Any], key: str) -> str | None:

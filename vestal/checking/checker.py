@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from vestal.archive.sources import parse
 from vestal.checking import running
-from vestal.checking.bill import Bill, check_files, read_bill
+from vestal.checking.bill import Bill, check_files, check_optimization, read_bill
 from vestal.checking.config import check_config, read_config
 from vestal.checking.handlers import Handler, check_handler
 from vestal.checking.imports import check_imports, check_shadowing
@@ -113,6 +113,7 @@ def _read_all(contents: Contents) -> Check[_Parts]:
     bill = yield from _attempt(read_bill(contents))
     if bill is not None:
         yield from _attempt(check_files(contents, bill))
+        yield from _attempt(check_optimization(bill))
     manifest = (yield from _attempt(check_manifest(contents))) or Manifest()
     handler = None
     if manifest.handler:

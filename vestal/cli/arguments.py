@@ -47,8 +47,8 @@ Data = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="Folder of a training; state_dict, TorchScript, .pt2, .onnx or safetensors file; "
-        "Hugging Face folder; or name of weights in the recipe. Default: the newest training."
+        help="Folder of a training; state_dict, TorchScript, .pt2, .onnx, .xml or safetensors "
+        "file; Hugging Face folder; or name of weights in the recipe. Default: the newest training."
     ),
 ]
 Engine = Annotated[

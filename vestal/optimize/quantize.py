@@ -82,10 +82,10 @@ def _quantize(
     expected = [run(model, sample) for sample in samples]
 
     def validate(candidate: Any, given: Iterable[Arrays]) -> tuple[float, list[float]]:
-        """Minus the relative error of each sample's outputs; samples come in a subset at times."""
+        """1 minus the relative error of each sample's outputs; at times of some samples only."""
         by_id = {id(sample): outputs for sample, outputs in zip(samples, expected, strict=True)}
-        errors = [-_error(by_id[id(each)], run(candidate, each)) for each in given]
-        return float(np.mean(errors)), errors
+        scores = [1 - _error(by_id[id(each)], run(candidate, each)) for each in given]
+        return float(np.mean(scores)), scores
 
     return nncf.quantize_with_accuracy_control(
         model,

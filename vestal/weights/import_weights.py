@@ -18,7 +18,8 @@ from vestal.runs import RECORD, Run
 from vestal.weights import hugging_face, saving
 from vestal.weights.checkpoints import fill, read_checkpoint, split_part
 
-SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".bin", ".ckpt")
+SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".xml", ".safetensors", ".bin", ".ckpt")
+OPENVINO_MODEL, OPENVINO_WEIGHTS = "model.xml", "model.bin"
 LANGUAGE = "text_generator"
 FROM_FOLDERS = (LANGUAGE, "custom")
 CLASSIFIERS = ("image_classifier", "text_classifier")
@@ -39,9 +40,9 @@ def import_weights(
     """Create a run, in a new folder, from weights of another source.
 
     Args:
-        source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, safetensors), `FILE:PART`
-            for one of several state_dicts in a checkpoint, a Hugging Face folder, or a name in the
-            recipe's `weights`.
+        source: a file (state_dict, checkpoint, TorchScript, .pt2, .onnx, .xml with its .bin,
+            safetensors), `FILE:PART` for one of several state_dicts in a checkpoint, a Hugging
+            Face folder, or a name in the recipe's `weights`.
         labels: names of the classes, in order; None: the recipe's, or those of a Hugging Face
             folder.
         base: the Hugging Face folder that an adapter was trained for.
@@ -83,6 +84,7 @@ def import_weights(
             raise VestalError(str(error)) from None
         description = f"{path.name}:{part}" if part else path.name
     files = saving.save_support(artifacts, find_model(project, name), folder, labels, transforms)
+    files.support.extend(OPENVINO_WEIGHTS for artifact in artifacts if artifact == OPENVINO_MODEL)
     run = Run(
         folder=folder,
         model=name,
@@ -129,6 +131,8 @@ def _import_path(
     if kind == "onnx":
         _copy_onnx(path, folder / saving.ARTIFACTS[kind])
         return [saving.ARTIFACTS[kind]]
+    if kind == "openvino":
+        return [_copy_openvino(path, folder)]
     if kind in ("torchscript", "exported"):
         shutil.copyfile(path, folder / saving.ARTIFACTS[kind])
         return [saving.ARTIFACTS[kind]]
@@ -140,8 +144,8 @@ def _import_path(
 
 def _kind(path: Path) -> str:
     """The format, by the content of the file: .pt can be three formats."""
-    if path.suffix == ".onnx":
-        return "onnx"
+    if path.suffix in (".onnx", ".xml"):
+        return {".onnx": "onnx", ".xml": "openvino"}[path.suffix]
     if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
         return "state_dict"
     with zipfile.ZipFile(path) as content:
@@ -173,6 +177,19 @@ def _copy_onnx(path: Path, target: Path) -> None:
             "use the state_dict instead, or torch.export's .pt2"
         )
     onnx.save(model, target)
+
+
+def _copy_openvino(path: Path, folder: Path) -> str:
+    """Copy a model of OpenVINO, whose weights are in a second file."""
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(
+            f"{path} is a model of OpenVINO, but its weights are missing: put {weights.name} into "
+            "the same folder"
+        )
+    shutil.copyfile(path, folder / OPENVINO_MODEL)
+    shutil.copyfile(weights, folder / OPENVINO_WEIGHTS)
+    return OPENVINO_MODEL
 
 
 def _save(module: nn.Module, recipe: Recipe, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from vestal_handlers import engines
 from vestal_handlers.base import BatchHandler
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
 from vestal_handlers.errors import OUT_OF_TIME, HandlerError
@@ -44,7 +45,14 @@ class PretrainedFolder(BatchHandler):
     def load_engine(self, artifact: Path) -> Any:
         self.model_config = load_config(self.model_dir)
         if artifact.suffix != ".safetensors":
-            return super().load_engine(artifact)
+            return engines.load(
+                artifact,
+                self.device,
+                self.options.precision,
+                self.options.engine,
+                output=self.served_output,
+                all_outputs=self.served_output is None,
+            )
         check_precision("transformers", self.options.precision, self.device)
         module = load_model(artifact.parent, self.auto_class)
         return ModuleEngine(
