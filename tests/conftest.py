@@ -56,6 +56,8 @@ recipe = replace(recipe, datasets={"digits": chosen})
 FOLDERS = ("unit", "handlers", "e2e", "chaos")
 PLAIN_SERVER = ("test_client_live", "test_client_management_live", "test_register_verified")
 """Files that share the server of the fixture `plain_project`."""
+GATEWAY = "tests/e2e/gateway/"
+"""A folder whose files share the server of the fixture `served`."""
 
 # The developer's terminal and CI's settings decide nothing here: output is neither wrapped nor
 # coloured, unless a test sets these itself.
@@ -88,7 +90,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByServer(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "plain server" if Path(file).stem in PLAIN_SERVER else file
+            if Path(file).stem in PLAIN_SERVER:
+                return "plain server"
+            return GATEWAY if file.startswith(GATEWAY) else file
 
     return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 

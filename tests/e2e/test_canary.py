@@ -149,7 +149,8 @@ def test_a_bad_canary_is_sent_back_in_its_first_step_with_the_reason(
     server: Server, name: str
 ) -> None:
     version, handler, reason = BAD[name]
-    with Callers(gateway_of(server.ready)) as callers:
+    number = 8 if name == "crashes" else 24  # the others are found in the numbers of requests
+    with Callers(gateway_of(server.ready), number) as callers:
         start(server, version, handler, RULES)
         status = ended(server)
         assert status.state == "reverted"

@@ -131,3 +131,8 @@ class World:
         self.load()
         self.tick()
         assert self.run.state == "running"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path / "state", served("1.0"), monkeypatch)

@@ -132,7 +132,13 @@ def test_a_handler_may_import_modules_and_open_files_of_its_folder_late(tmp_path
     assert found_in(draft, tmp_path) == {}
 
 
-@pytest.mark.parametrize("session", [False, True], ids=["its session", "a session of its own"])
+@pytest.mark.parametrize(
+    "session",
+    [
+        pytest.param(False, id="its session", marks=pytest.mark.slow),
+        pytest.param(True, id="a session of its own"),
+    ],
+)
 def test_processes_that_an_archive_starts_are_killed(tmp_path, session):
     note = tmp_path / "pid"
     start = (
