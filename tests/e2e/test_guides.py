@@ -70,3 +70,11 @@ def test_write_a_handler_serves_a_detector(tmp_path):
         printed = run_page(DOCS / "guides" / "write-a-handler.md", server)
     assert "1 passed" in printed
     assert '"objects"' in printed
+
+
+def test_make_a_model_faster_compares_int8_with_fp32(tmp_path):
+    with serving(tmp_path / "project") as server:
+        printed = run_page(DOCS / "guides" / "optimize.md", server)
+    assert "Calibrated with 300 inputs of digits (training split)" in printed
+    assert "(a drop of" in printed
+    assert "0 of 1 prediction differs" in printed

@@ -37,6 +37,8 @@ EXTRAS = {
     "onnx": "optimize",
     "onnxscript": "optimize",
     "onnxruntime": "optimize",
+    "openvino": "optimize",
+    "nncf": "optimize",
     "locust": "load",
     "pyarrow": "batch",
     "transformers": "text",

@@ -1,0 +1,267 @@
+"""`vestal pack --precision int8`: conversion, calibration, and the comparison with fp32."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import pytest
+import torch
+
+from vestal.archive.optimizing import Optimizer
+from vestal.archive.pack import pack
+from vestal.checking import check
+from vestal.cli.run_inputs import RunInputs, requests_of
+from vestal.errors import UsageError, VestalError
+from vestal.inprocess import Input, LoadedArchive
+from vestal.inprocess.frontend import Frontend
+from vestal.mar.index import read_index
+from vestal.mar.layout import BILL
+from vestal.mar.sample import read_sample
+from vestal.optimize.data import OptimizationData
+from vestal.optimize.gate import measure
+from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
+from vestal.runs import Run, latest_run
+
+pytestmark = pytest.mark.heavy
+
+# torch and NNCF warn about their own deprecations while they export and quantize.
+FILTERS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def read(path, schema):
+    return requests_of(RunInputs([str(path)]).read(), schema)
+
+
+@pytest.fixture(scope="module")
+def project(trained_project):
+    pack(trained_project, "mnist", version="8.0", engine="openvino", precision="int8")
+    return trained_project
+
+
+@pytest.fixture
+def digits(trained_project, tmp_path):
+    """Writes that many inputs of the test split into a folder, by label."""
+    from vestal.evaluation.predictions import request_body, target_at
+
+    recipe = load_recipe(trained_project, "mnist")
+    splits = recipe.splits("digits")
+
+    def write(name, count, start=0):
+        for index in range(start, start + count):
+            label = str(target_at(splits.test, index))
+            file = tmp_path / name / label / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(request_body(recipe, splits.test, index).content)
+        return tmp_path / name
+
+    return write
+
+
+def test_the_bill_and_the_index_have_the_measurement(project):
+    with zipfile.ZipFile(project.model_store / "mnist-8.0.mar") as archive:
+        names, bill = archive.namelist(), json.loads(archive.read(BILL))
+    assert {"model.xml", "model.bin"} <= set(names)
+    assert "model.pt" not in names
+    assert (bill["engine"], bill["precision"]) == ("openvino", "int8")
+    assert "openvino" in bill["packages"]
+    found = bill["optimization"]
+    assert found["calibration"] == "digits (training split)"
+    assert found["data"] == "digits (test split)"
+    assert (found["calibration_inputs"], found["inputs"]) == (300, 360)
+    assert found["metric"] == "accuracy"
+    assert 100 * (found["before"] - found["after"]) == pytest.approx(found["drop"], abs=1e-3)
+    assert found["drop"] <= found["max_drop"] == 0.5
+    assert found["agreement"] > 0.95
+    assert 0 < found["largest_difference"] < 0.5
+    assert read_index(project.model_store)["mnist-8.0.mar"]["optimization"] == found
+
+
+def test_the_archive_is_checked_and_predicts_in_int8(project):
+    archive = project.model_store / "mnist-8.0.mar"
+    report = check(archive, run=True)
+    assert [found.code for found in report.findings] == ["optimized"]
+    assert "accuracy 0." in report.findings[0].meaning
+    sample = read_sample(archive)
+    with LoadedArchive(archive) as loaded:
+        engine = loaded.describe()["engine"]
+        (response,) = loaded.predict([Input.raw(sample.input, sample.content_type)])
+    assert (engine["name"], engine["precision"]) == ("openvino", "int8")
+    assert engine["layers"] == {"int8": 4}
+    assert sample.difference(response.json()) is None
+
+
+def test_the_gate_measures_a_real_drop(project, tmp_path):
+    """Of two trainings, one is better: the sign of the drop tells which."""
+    recipe = load_recipe(project, "mnist")
+    run = latest_run(project, "mnist")
+    data = OptimizationData(max_drop=50.0)
+    _, evaluation = data.load(recipe, run, read, dict, calibrated=False)
+    store = project.model_store
+    folders = []
+    for version in ("1.0", "2.0"):
+        shutil.unpack_archive(store / f"mnist-{version}.mar", tmp_path / version, "zip")
+        folders.append(tmp_path / version)
+    there, back = (
+        measure(recipe, *pair, "mnist", evaluation, Frontend.of(project))
+        for pair in (folders, folders[::-1])
+    )
+    assert there.drop == pytest.approx(-back.drop)
+    assert there.agreement == back.agreement < 1
+    assert there.metric == "accuracy"
+    accuracies = [read_index(store)[f"mnist-{v}.0.mar"]["metrics"]["accuracy"] for v in (1, 2)]
+    assert [there.before, there.after] == pytest.approx(accuracies, abs=1e-5)
+
+
+def test_a_larger_drop_is_refused_with_the_numbers(trained_project, monkeypatch):
+    """The loss is real: the weights are replaced by those of a worse training."""
+    worse = Run.read(trained_project.runs / "mnist" / "1")
+    broken = trained_project.root / "broken"
+    shutil.copytree(worse.folder, broken)
+    module = torch.jit.load(broken / "model.pt")
+    with torch.no_grad():
+        module.fc2.bias[0] += 100  # every image is a zero
+    original = Optimizer.stage
+
+    def stage(self, target, *arguments, **names):
+        import vestal.archive.optimizing as optimizing
+
+        stage_all = optimizing.stage
+
+        def damage(folder, *rest, **options):
+            artifact = stage_all(folder, *rest, **options)
+            module.save(folder / artifact)
+            return artifact
+
+        monkeypatch.setattr(optimizing, "stage", damage)
+        return original(self, target, *arguments, **names)
+
+    monkeypatch.setattr(Optimizer, "stage", stage)
+    with pytest.raises(
+        VestalError, match=r"torchscript in fp32 loses too much: accuracy 9.*0\.5 is"
+    ):
+        pack(trained_project, "mnist", version="8.9", data=OptimizationData())
+    assert not (trained_project.model_store / "mnist-8.9.mar").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "torchscript"}, "the torchscript engine has no int8: pass --engine onnx or op"),
+        ({}, "the torchscript engine has no int8"),
+    ],
+)
+def test_an_engine_without_int8_is_refused(trained_project, options, message):
+    with pytest.raises(UsageError, match=message):
+        pack(trained_project, "mnist", version="8.1", precision="int8", **options)
+
+
+def int8(project, *, read=read, **data):
+    return pack(
+        project,
+        "mnist",
+        version="8.2",
+        engine="openvino",
+        precision="int8",
+        data=OptimizationData(**data),
+        read=read,
+    )
+
+
+def test_too_little_data_is_refused(trained_project, digits):
+    labelled, few = str(digits("labelled", 40)), str(digits("few", 31, 300))
+    with pytest.raises(UsageError, match=r"labelled has 40 inputs .* with at least 200: pass more"):
+        int8(trained_project, evaluate=labelled)
+    with pytest.raises(UsageError, match=r"few has 31 inputs for the calibration, and .* 32"):
+        int8(trained_project, calibrate=few)
+    with pytest.raises(UsageError, match=r"labelled has 0 .*\(40 more are also in the evaluation"):
+        int8(trained_project, calibrate=labelled, evaluate=labelled, max_drop=5)
+    with pytest.raises(UsageError, match=r"--evaluate nowhere: there is no such file, folder or"):
+        int8(trained_project, evaluate="nowhere")
+
+
+def test_imported_weights_need_inputs(trained_project, tmp_path):
+    weights = latest_run(trained_project, "mnist") / "model.pt"
+    with pytest.raises(UsageError, match=r"no data set to use .* come from model\.pt: pass --eval"):
+        pack(
+            Project(tmp_path),
+            "mnist",
+            version="1",
+            weights=weights,
+            engine="onnx",
+            precision="int8",
+        )
+
+
+@FILTERS
+@pytest.mark.slow
+def test_folders_give_accuracy_and_the_same_bytes_again(trained_project, digits):
+    data = {"calibrate": str(digits("unlabelled", 64)), "evaluate": str(digits("held", 250, 80))}
+    first = int8(trained_project, **data)
+    assert first.optimization.measurement.metric == "accuracy"
+    assert first.optimization.measurement.inputs == 250
+    assert first.optimization.calibration_inputs == 64
+    assert not int8(trained_project, **data).new
+
+
+@FILTERS
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["lenet5", "fashion_mlp", "regression", "simplenet"])
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_the_zoo_in_int8_is_measured(tmp_path, model, engine):
+    from vestal.training.settings import Settings
+    from vestal.training.train import train
+
+    project = Project(tmp_path)
+    names = {"regression": "diabetes", "simplenet": "python-or-prose"}
+    recipe = load_recipe(project, model)
+    dataset = names.get(model, "digits")
+    dataset = dataset if dataset in recipe.datasets else next(iter(recipe.datasets))
+    train(project, model, Settings(dataset=dataset, epochs=3, device="cpu"))
+    packed = pack(
+        project,
+        model,
+        version="1.0",
+        engine=engine,
+        precision="int8",
+        data=OptimizationData(max_drop=2.0),
+    )
+    assert packed.optimization.measurement.drop <= 2.0
+    with LoadedArchive(packed.archive) as loaded:
+        assert loaded.describe()["engine"]["precision"] == "int8"
+
+
+@FILTERS
+@pytest.mark.slow
+def test_layers_that_lose_too_much_stay_in_fp32(tmp_path):
+    """One channel of a badly scaled model takes the whole range of int8."""
+    torch.manual_seed(0)
+    recipe = load_recipe(Project(tmp_path), "regression")
+    module = recipe.make(None)
+    layers = [each for each in module.modules() if isinstance(each, torch.nn.Linear)]
+    with torch.no_grad():
+        layers[0].weight[0] *= 1000
+        layers[-1].weight[:, 0] /= 1e6
+    torch.save(module.state_dict(), tmp_path / "scaled.pth")
+    rows = [f"{i % 37},{i % 53},{i % 11}" for i in range(500)]
+    names = "bmi,bp,s5"
+    for file, part in (("calibration", rows[:200]), ("held", rows[200:])):
+        (tmp_path / f"{file}.csv").write_text("\n".join([names, *part]) + "\n")
+    packed = pack(
+        Project(tmp_path),
+        "regression",
+        version="1.0",
+        weights=tmp_path / "scaled.pth",
+        engine="openvino",
+        precision="int8",
+        data=OptimizationData(
+            str(tmp_path / "calibration.csv"), str(tmp_path / "held.csv"), max_drop=1.0
+        ),
+        read=read,
+    )
+    assert packed.optimization.careful
+    assert packed.optimization.measurement.metric == "agreement"
+    with LoadedArchive(packed.archive) as loaded:
+        assert "fp32" in loaded.describe()["engine"]["layers"]
