@@ -25,7 +25,7 @@ from vestal.files.storage import atomic_write
 from vestal.model_folders import support_files
 from vestal.recipes.request_body import body_of
 from vestal.runs import LABELS, SAMPLE
-from vestal.weights.hugging_face import FILES
+from vestal.weights.hugging_face_copy import FILES
 
 # Format -> file.
 ARTIFACTS = {
