@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from pretrained_folders import SIZE
 from pretrained_models import REQUESTS, ask, assert_same
 
-from vestal_handlers.text.padding import ENCODERS, PASS_COST, batches, is_exact, padded, trimmed
+from vestal_handlers.text.padding import (
+    ENCODERS,
+    PASS_COST,
+    batches,
+    example_rows,
+    is_exact,
+    padded,
+    trimmed,
+)
 
+INPUTS = ("input_ids", "attention_mask")
 TEXT_TASKS = (
     *("text-classification", "token-classification", "zero-shot-classification"),
     *("fill-mask", "question-answering", "feature-extraction"),
@@ -48,8 +57,8 @@ def encoder(kind):
 @pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_padding_is_exact(kind):
     forward, pad_token = encoder(kind)
-    inputs, names = ("input_ids", "attention_mask"), ("last_hidden_state",)
-    assert is_exact(forward, inputs, 90, pad_token, names)
+    names = ("last_hidden_state",)
+    assert is_exact(forward, example_rows(INPUTS, 90, 512), pad_token, names)
     rows = [
         {"input_ids": torch.arange(3, 3 + size), "attention_mask": torch.ones(size).long()}
         for size in (1, 2, 7, 20, 60)
@@ -68,8 +77,9 @@ def test_a_model_that_reads_the_padding_is_found():
     def constant(rows):
         return [{"logits": torch.zeros(2)} for row in rows]
 
-    assert not is_exact(forward, ("input_ids",), 90, 0, ())
-    assert is_exact(constant, ("input_ids",), 90, 0, ())
+    rows = example_rows(INPUTS, 90, 512)
+    assert not is_exact(forward, rows, 0, ())
+    assert is_exact(constant, rows, 0, ())
 
 
 @pytest.mark.heavy

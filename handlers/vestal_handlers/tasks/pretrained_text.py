@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vestal_handlers.errors import InputError
+from vestal_handlers.errors import InputError, first_line
 from vestal_handlers.options import Options, number
 from vestal_handlers.pretrained import load_tokenizer, most_tokens
 from vestal_handlers.requests.charsets import text_of
@@ -21,6 +22,8 @@ from vestal_handlers.requests.schema_parts import TEXT
 from vestal_handlers.tasks.pretrained_task import ModelInputs, PretrainedTask
 from vestal_handlers.text import padding
 from vestal_handlers.text.tokens import TextTokenizer, Truncate
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN_LIMIT = 2048
 """Tokens, for a model that states no limit."""
@@ -127,13 +130,14 @@ class PretrainedText(PretrainedTask):
             return False
         if config.pad_token_id is None:
             return False
-        return padding.is_exact(
-            super().forward_rows,
-            inputs,
-            config.vocab_size,
-            config.pad_token_id,
-            self.token_outputs,
-        )
+        rows = padding.example_rows(inputs, config.vocab_size, self.tokenizer.limit)
+        try:
+            return padding.is_exact(
+                super().forward_rows, rows, config.pad_token_id, self.token_outputs
+            )
+        except Exception as error:  # an engine that takes only inputs of some shapes
+            logger.info("only texts of equal lengths are computed together: %s", first_line(error))
+            return False
 
     def _inputs(self, tokenizer: Any) -> frozenset[str]:
         """The names that the model takes; a tokenizer of another class may have more."""

@@ -55,32 +55,37 @@ def trimmed(output: Mapping[str, Tensor], count: int, names: Collection[str]) ->
     return {name: each[:count] if name in names else each for name, each in output.items()}
 
 
-def is_exact(
-    forward: Forward, inputs: Collection[str], tokens: int, pad_token: int, names: Collection[str]
-) -> bool:
-    """Whether padded texts have the outputs that they have alone, to within 1e-5.
+def example_rows(inputs: Collection[str], tokens: int, limit: int) -> list[Row]:
+    """Random texts of different lengths.
 
     Args:
         inputs: the names of the model's inputs.
         tokens: the size of the vocabulary.
-        names: outputs with one item for each token.
+        limit: tokens that the model can process.
     """
     chance = torch.Generator().manual_seed(0)
-    rows = [
-        {
-            name: torch.ones(length, dtype=torch.int64)
-            if name == "attention_mask"
-            else torch.zeros(length, dtype=torch.int64)
-            for name in inputs
-        }
-        | {"input_ids": torch.randint(tokens, (length,), generator=chance)}
-        for length in _TESTED
-    ]
+    rows: list[Row] = []
+    for length in (min(each, limit) for each in _TESTED):
+        row: dict[str, Tensor] = {name: torch.zeros(length, dtype=torch.int64) for name in inputs}
+        row["input_ids"] = torch.randint(tokens, (length,), generator=chance)
+        row["attention_mask"] = torch.ones(length, dtype=torch.int64)
+        rows.append(row)
+    return rows
+
+
+def is_exact(forward: Forward, rows: Sequence[Row], pad_token: int, names: Collection[str]) -> bool:
+    """Whether padded texts have the outputs that they have alone, to within 1e-5.
+
+    Args:
+        forward: computes the outputs of texts of one length.
+        rows: texts of different lengths.
+        names: outputs with one item for each token.
+    """
     alone = [forward([row])[0] for row in rows]
     together = forward(padded(rows, pad_token))
     pairs = [
-        (output[name], trimmed(other, length, names)[name])
-        for output, other, length in zip(alone, together, _TESTED, strict=True)
+        (output[name], trimmed(other, len(row["input_ids"]), names)[name])
+        for output, other, row in zip(alone, together, rows, strict=True)
         for name in output
     ]
     # Rounding errors of large outputs are larger.
