@@ -12,7 +12,7 @@ import pytest
 import requests
 from fuzzing import mutate
 from pretrained_folders import FOLDERS
-from pretrained_models import REQUESTS
+from pretrained_models import PARAMETERS, REQUESTS, with_fields
 
 from vestal import Client
 from vestal.archive.pack import pack
@@ -88,10 +88,17 @@ def test_fuzzed_requests_do_not_affect_the_worker(server, client, name):
     key = json.loads(project.key_file.read_text())["inference"]["key"]
     token = {"Authorization": f"Bearer {key}"}
 
+    names = [field for each in PARAMETERS.get(name, []) for field in each]
+
     def fuzzed():
         payload = rng.choice(REQUESTS[name])
-        if isinstance(payload, dict) and rng.random() < 0.5:
-            payload = {**payload, rng.choice([*payload, "truncate", "x"]): rng.choice(VALUES)}
+        if rng.random() < 0.5:
+            payload = with_fields(payload, {})
+            fields = [*payload, *names, "truncate", "x"]
+            payload |= {rng.choice(fields): rng.choice(VALUES)}
+            if rng.random() < 0.3:
+                inputs = {field: payload[field] for field in list(payload)[:1]}
+                payload = {"inputs": rng.choice([inputs, *inputs.values()]), "parameters": payload}
         elif rng.random() < 0.2:
             payload = rng.choice(VALUES)
         data, kind = body(payload)

@@ -19,7 +19,8 @@ from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Input, LoadedArchive
 from vestal.project import Project
 from vestal.scaffold import create
-from vestal.weights.hugging_face import copy_folder, recognize
+from vestal.weights.hugging_face import recognize
+from vestal.weights.hugging_face_copy import copy_folder
 
 pytestmark = pytest.mark.heavy
 

@@ -130,7 +130,7 @@ def artifact_for(
             made = child.exchange(b"", "converting the weights", seconds=None)["file"]
         except ChildDied as error:
             raise VestalError(
-                f"{weights} of {run.folder} cannot be converted for the {engine} engine: "
+                f"{weights} of {run.model} cannot be converted for the {engine} engine: "
                 f"{error.output.rpartition('; ')[2]}"
             ) from None
     return folder / str(made)

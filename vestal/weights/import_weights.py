@@ -17,6 +17,8 @@ from vestal.recipes.recipe import Recipe, load_recipe, load_transform
 from vestal.runs import RECORD, Run
 from vestal.weights import hugging_face, saving
 from vestal.weights.checkpoints import fill, read_checkpoint, split_part
+from vestal.weights.hugging_face_copy import copy_folder
+from vestal.weights.hugging_face_folder import CONFIG, labels_of
 
 SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".xml", ".safetensors", ".bin", ".ckpt")
 OPENVINO_MODEL, OPENVINO_WEIGHTS = "model.xml", "model.bin"
@@ -78,8 +80,8 @@ def import_weights(
             )
         try:
             artifacts = _import_path(path, part, recipe, folder, labels, base)
-            if (folder / hugging_face.CONFIG).is_file():
-                labels = labels or hugging_face.labels_of(folder)
+            if (folder / CONFIG).is_file():
+                labels = labels or labels_of(folder)
         except ValueError as error:
             raise VestalError(str(error)) from None
         description = f"{path.name}:{part}" if part else path.name
@@ -111,11 +113,11 @@ def _import_path(
     if path.is_dir() and recipe.task in FROM_FOLDERS and hugging_face.is_folder(path):
         if recipe.task == LANGUAGE:
             hugging_face.check_folder(path, "text-generation", base)
-        return [hugging_face.copy_folder(path, folder, base)]
+        return [copy_folder(path, folder, base)]
     if path.is_dir() and recipe.task == LANGUAGE:
         raise ValueError(
             f"{path} is neither a training nor a Hugging Face folder: it has no "
-            f"{hugging_face.CONFIG} (model.save_pretrained(folder) of transformers writes it)"
+            f"{CONFIG} (model.save_pretrained(folder) of transformers writes it)"
         )
     if path.is_dir() and hugging_face.is_folder(path):
         raise ValueError(

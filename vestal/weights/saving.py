@@ -26,7 +26,7 @@ from vestal.model_folders import support_files
 from vestal.recipes.request_body import body_of
 from vestal.runs import LABELS, SAMPLE
 from vestal.weights.alignment import align
-from vestal.weights.hugging_face import FILES
+from vestal.weights.hugging_face_copy import FILES
 
 # Format -> file.
 ARTIFACTS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class MaskFiller(PretrainedText):
     auto_class = "AutoModelForMaskedLM"
     options_type = MaskFillerOptions
     options: MaskFillerOptions
+    token_outputs: ClassVar[Collection[str]] = ("logits",)
 
     def setup(self) -> None:
         super().setup()

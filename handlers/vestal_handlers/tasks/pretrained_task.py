@@ -1,7 +1,7 @@
 """The base of tasks on models of transformers: a request may give several inputs of any length.
 
-Nothing is padded: inputs of equal shapes are computed together. So a prediction does not depend on
-the other requests of its batch.
+Inputs of equal shapes are computed together. A task may also group inputs that are padded exactly,
+so that a prediction does not depend on the other requests of its batch.
 """
 
 from __future__ import annotations
@@ -74,21 +74,32 @@ class PretrainedTask(PretrainedFolder):
 
     def forward(self, samples: Sequence[ModelInputs]) -> list[Any]:
         """Return the `head` of each row of each sample."""
-        rows = [(sample, row) for sample in samples for row in sample.rows]
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for number, (_, row) in enumerate(rows):
-            groups[tuple((name, tensor.shape) for name, tensor in sorted(row.items()))] += [number]
+        rows = [row for sample in samples for row in sample.rows]
         found: dict[int, Tensor] = {}
-        for group in groups.values():
-            for start in range(0, len(group), self.options.max_forward):
-                if time.monotonic() > self.deadline:
-                    raise HandlerError(OUT_OF_TIME)
-                part = group[start : start + self.options.max_forward]
-                outputs = super().forward([rows[number][1] for number in part])
-                for number, output in zip(part, outputs, strict=True):
-                    found[number] = self.head(output, rows[number][1])
-        heads = iter(found[number] for number in range(len(rows)))
+        for places in self.batches(rows):
+            if time.monotonic() > self.deadline:
+                raise HandlerError(OUT_OF_TIME)
+            outputs = self.forward_rows([rows[place] for place in places])
+            for place, output in zip(places, outputs, strict=True):
+                found[place] = self.head(output, rows[place])
+        heads = iter(found[place] for place in range(len(rows)))
         return [[next(heads) for _ in sample.rows] for sample in samples]
+
+    def batches(self, rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+        """Return the places of the rows of each forward pass: rows of equal shapes."""
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            groups[tuple((name, tensor.shape) for name, tensor in sorted(row.items()))] += [place]
+        most = self.options.max_forward
+        return [
+            group[start : start + most]
+            for group in groups.values()
+            for start in range(0, len(group), most)
+        ]
+
+    def forward_rows(self, rows: Sequence[Mapping[str, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
+        """Compute the outputs of the rows of one forward pass."""
+        return super().forward(rows)
 
     def head(self, output: Mapping[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
         """Choose or compute what `encode` needs of the outputs for one row."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar
 
-from vestal_handlers.errors import InputError
+from torch import Tensor
+
+from vestal_handlers.errors import InputError, first_line
 from vestal_handlers.options import Options, number
 from vestal_handlers.pretrained import load_tokenizer, most_tokens
 from vestal_handlers.requests.charsets import text_of
@@ -17,7 +20,10 @@ from vestal_handlers.requests.request import Instance
 from vestal_handlers.requests.schema import validate
 from vestal_handlers.requests.schema_parts import TEXT
 from vestal_handlers.tasks.pretrained_task import ModelInputs, PretrainedTask
+from vestal_handlers.text import padding
 from vestal_handlers.text.tokens import TextTokenizer, Truncate
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN_LIMIT = 2048
 """Tokens, for a model that states no limit."""
@@ -31,11 +37,14 @@ class PretrainedTextOptions(Options):
             or cut off its right or left end.
         max_tokens: tokens of one input, special ones included; None: what the model can process.
         max_chars: characters of all fields of one input, before they are tokenized.
+        pad: compute texts of different lengths together, if the model is verified to predict the
+            same as for each of them alone; otherwise only texts of equal lengths.
     """
 
     truncate: Truncate = "error"
     max_tokens: int | None = number(None, at_least=8)
     max_chars: int = number(100_000, at_least=1)
+    pad: bool = True
 
 
 class PretrainedText(PretrainedTask):
@@ -44,6 +53,7 @@ class PretrainedText(PretrainedTask):
 
     Attributes:
         texts: the names of the fields that are inputs of the model.
+        token_outputs: the outputs of the model that have one item for each token.
     """
 
     options_type = PretrainedTextOptions
@@ -51,6 +61,7 @@ class PretrainedText(PretrainedTask):
     rows_are_instances: ClassVar[bool] = True
     input_field: ClassVar[str | None] = "text"
     texts: ClassVar[Sequence[str]] = ("text",)
+    token_outputs: ClassVar[Collection[str]] = ()
 
     def setup(self) -> None:
         super().setup()
@@ -62,6 +73,23 @@ class PretrainedText(PretrainedTask):
         name = "the model's limit" if own is None and known else "handler.max_tokens"
         limit = own or known or _UNKNOWN_LIMIT
         self.tokenizer = TextTokenizer(tokenizer, limit, name, self._inputs(tokenizer))
+        self.pads = self.options.pad and self._pads_exactly()
+
+    def batches(self, rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+        if not self.pads:
+            return super().batches(rows)
+        lengths = [len(row["input_ids"]) for row in rows]
+        return padding.batches(lengths, self.options.max_forward)
+
+    def forward_rows(self, rows: Sequence[Mapping[str, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
+        if not self.pads:
+            return super().forward_rows(rows)
+        outputs = super().forward_rows(padding.padded(rows, self.model_config.pad_token_id))
+        names = self.token_outputs
+        return [
+            padding.trimmed(output, len(row["input_ids"]), names)
+            for output, row in zip(outputs, rows, strict=True)
+        ]
 
     def decode(self, instance: Instance) -> ModelInputs:
         """Read the fields of a request, which replace its payload, and tokenize its texts."""
@@ -95,6 +123,21 @@ class PretrainedText(PretrainedTask):
     def limits(self) -> dict[str, Any]:
         own = {"max_tokens": self.tokenizer.limit, "max_chars": self.options.max_chars}
         return {**super().limits(), **own}
+
+    def _pads_exactly(self) -> bool:
+        config, inputs = self.model_config, self.tokenizer.inputs
+        if config.model_type not in padding.ENCODERS or "attention_mask" not in inputs:
+            return False
+        if config.pad_token_id is None:
+            return False
+        rows = padding.example_rows(inputs, config.vocab_size, self.tokenizer.limit)
+        try:
+            return padding.is_exact(
+                super().forward_rows, rows, config.pad_token_id, self.token_outputs
+            )
+        except Exception as error:  # an engine that takes only inputs of some shapes
+            logger.info("only texts of equal lengths are computed together: %s", first_line(error))
+            return False
 
     def _inputs(self, tokenizer: Any) -> frozenset[str]:
         """The names that the model takes; a tokenizer of another class may have more."""

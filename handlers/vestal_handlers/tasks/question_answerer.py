@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ class QuestionAnswerer(PretrainedText):
     auto_class = "AutoModelForQuestionAnswering"
     options_type = QuestionAnswererOptions
     options: QuestionAnswererOptions
+    token_outputs: ClassVar[Collection[str]] = ("start_logits", "end_logits")
     texts: ClassVar[Sequence[str]] = ("question", "context")
 
     def fields(self) -> dict[str, Any]:
@@ -36,8 +37,7 @@ class QuestionAnswerer(PretrainedText):
         return list(self.texts)
 
     def example(self) -> dict[str, Any]:
-        context = super().example()["text"]
-        return {"question": "What does the fox jump over?", "context": context}
+        return {"question": "What does the fox jump over?", "context": super().example()["text"]}
 
     def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
         question, context = request["question"], request["context"]

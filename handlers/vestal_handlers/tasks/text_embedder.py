@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -26,6 +26,7 @@ class TextEmbedder(PretrainedText):
     auto_class = "AutoModel"
     options_type = TextEmbedderOptions
     options: TextEmbedderOptions
+    token_outputs: ClassVar[Collection[str]] = ("last_hidden_state",)
 
     def setup(self) -> None:
         super().setup()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class TokenClassifier(PretrainedText):
     auto_class = "AutoModelForTokenClassification"
     options_type = TokenClassifierOptions
     options: TokenClassifierOptions
+    token_outputs: ClassVar[Collection[str]] = ("logits",)
 
     def setup(self) -> None:
         super().setup()

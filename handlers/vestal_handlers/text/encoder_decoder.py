@@ -141,12 +141,14 @@ class EncoderDecoder:
         left = deadline - time.monotonic()
         if left <= 0:
             raise HandlerError(OUT_OF_TIME)
+        chosen = dict(settings)
+        if "min_new_tokens" not in chosen:
+            chosen["min_length"] = min(self._least, chosen["max_new_tokens"])
         with torch.inference_mode():
             tokens: Tensor = self._module.generate(
                 **{name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]},
-                **dict(settings),
+                **chosen,
                 do_sample=False,
-                min_length=min(self._least, dict(settings)["max_new_tokens"]),
                 stopping_criteria=StoppingCriteriaList([MaxTimeCriteria(left)]),
             )
         return tokens.cpu()
