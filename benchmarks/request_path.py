@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of load per side and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mosec", type=Path, help="Python of an environment with mosec")
-    parser.add_argument("--no-http", action="store_true")
+    parser.add_argument("--only", choices=("process", "http"), help="measure only one of the two")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
@@ -292,8 +292,10 @@ def main() -> None:
         writer.writeheader()
         project = Project(Path(folder))
         write_archives(project, given.before, SIDES)
-        ways: list[Callable[[], Iterator[Row]]] = [lambda: in_process(project, given.rounds * 2)]
-        if not given.no_http:
+        ways: list[Callable[[], Iterator[Row]]] = []
+        if given.only != "http":
+            ways.append(lambda: in_process(project, given.rounds * 2))
+        if given.only != "process":
             ways.append(lambda: over_http(project, given.seconds, given.rounds, given.mosec))
         for way in ways:
             for row in way():

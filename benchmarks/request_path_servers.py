@@ -39,6 +39,7 @@ class Digits(ImageClassifier):
 """
 NO_OP = "def handle(data, context):\n    return None if data is None else [b'{}'] * len(data)\n"
 MOSEC = """
+import os
 import sys
 from io import BytesIO
 
@@ -47,7 +48,7 @@ import torch
 from mosec import Server, Worker
 from PIL import Image
 
-sys.path.insert(0, sys.argv.pop())
+sys.path.insert(0, os.getcwd())
 from model import build
 
 
@@ -56,7 +57,7 @@ class Digits(Worker):
         super().__init__()
         torch.set_num_threads(1)
         self.model = build()
-        self.model.load_state_dict(torch.load(sys.path[0] + "/mnist.pth", weights_only=True))
+        self.model.load_state_dict(torch.load("mnist.pth", weights_only=True))
         self.model.eval()
 
     def deserialize(self, data):
@@ -72,9 +73,10 @@ class Digits(Worker):
         ]
 
 
-server = Server()
-server.append_worker(Digits, num=2, max_batch_size=int(sys.argv.pop()), max_wait_time=1)
-server.run()
+if __name__ == "__main__":
+    server = Server()
+    server.append_worker(Digits, num=2, max_batch_size=int(os.environ["BATCH"]), max_wait_time=1)
+    server.run()
 """
 
 
@@ -184,9 +186,10 @@ def mosec(python: Path, folder: Path, batch: int, port: int) -> Iterator[str]:
     (folder / "model.py").write_text((ROOT / "models/mnist/model.py").read_text())
     arguments = ["--port", str(port), "--address", "127.0.0.1", "--log-level", "warning"]
     process = subprocess.Popen(
-        [str(python), "mosec_server.py", *arguments, str(batch), str(folder)],
+        [str(python), "mosec_server.py", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+        | {"BATCH": str(batch)},
         start_new_session=True,
     )
     try:
