@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-archives bench-spinning bench-batch bench-client bench-scale-down bench-restart chaos-client chaos-swap coverage lock wheel clean
+.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-request-path bench-archives bench-spinning bench-batch bench-client bench-scale-down bench-restart chaos-client chaos-swap coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -87,6 +87,9 @@ fuzz: $(STAMP)  ## send 10,000 hostile bodies to a running server
 bench-handlers: $(STAMP)  ## compare handlers with plain loops and TorchServe's own; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.handlers
 	@$(BIN)/python benchmarks/text_generation.py
+
+bench-request-path: $(STAMP)  ## measure the CPU time of a request by part, before and after; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.request_path
 
 bench-client: $(STAMP)  ## compare the client with requests, httpx and wrk; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_overhead

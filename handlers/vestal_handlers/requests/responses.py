@@ -13,6 +13,7 @@ from vestal_handlers.requests import protocol_v2
 from vestal_handlers.requests.request import InferenceRequest, Instance
 
 JSON = "application/json"
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class HandlerResponse:
 def to_json(value: Any) -> bytes:
     """Encode a value; raise ValueError for NaN and infinity, TypeError for other types."""
     # TorchServe would indent the JSON, allow NaN, and set no content type.
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return _encode(value).encode()
 
 
 def response_to(request: InferenceRequest, model: str, version: str) -> HandlerResponse:

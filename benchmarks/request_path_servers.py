@@ -1,0 +1,208 @@
+"""Archives and servers of `benchmarks.request_path`: Vestal, TorchServe's own handler, mosec."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vestal.archive.pack import pack
+from vestal.project import Project
+from vestal.recipes.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+WORKERS, BATCH = 2, 8
+SEED = 0
+
+# As TorchServe's example for MNIST; the handler's base class is TorchServe's.
+STOCK_HANDLER = """
+from torchvision import transforms
+from ts.torch_handler.image_classifier import ImageClassifier
+
+
+class Digits(ImageClassifier):
+    image_processing = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+"""
+NO_OP = "def handle(data, context):\n    return None if data is None else [b'{}'] * len(data)\n"
+MOSEC = """
+import os
+import sys
+from io import BytesIO
+
+import numpy as np
+import torch
+from mosec import Server, Worker
+from PIL import Image
+
+sys.path.insert(0, os.getcwd())
+from model import build
+
+
+class Digits(Worker):
+    def __init__(self):
+        super().__init__()
+        torch.set_num_threads(1)
+        self.model = build()
+        self.model.load_state_dict(torch.load("mnist.pth", weights_only=True))
+        self.model.eval()
+
+    def deserialize(self, data):
+        return np.asarray(Image.open(BytesIO(data)), dtype=np.float32)
+
+    def forward(self, data):
+        batch = (torch.from_numpy(np.stack(data)).unsqueeze(1) / 255 - 0.1307) / 0.3081
+        with torch.inference_mode():
+            best = torch.topk(self.model(batch).softmax(-1), 3)
+        return [
+            {"label": str(index[0]), "probability": value[0], "top": list(zip(index, value))}
+            for value, index in zip(best.values.tolist(), best.indices.tolist())
+        ]
+
+
+if __name__ == "__main__":
+    server = Server()
+    server.append_worker(Digits, num=2, max_batch_size=int(os.environ["BATCH"]), max_wait_time=1)
+    server.run()
+"""
+
+
+def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> None:
+    """Write an archive for each side, with its maxBatchDelay in ms, into the model store.
+
+    Args:
+        before: a git revision, whose `vestal_handlers` the sides named "before..." use.
+    """
+    torch.manual_seed(SEED)
+    module = load_recipe(project, "mnist").make(tuple("0123456789"))
+    torch.save(module.state_dict(), project.root / "mnist.pth")
+    packed = pack(project, "mnist", version="1.0", weights=project.root / "mnist.pth").archive
+    with zipfile.ZipFile(packed) as archive:
+        ours = {name: archive.read(name) for name in archive.namelist()}
+    packed.unlink()
+    plain = {name: ours[name] for name in ("model.pth", "model.py") if name in ours}
+    labels = {"index_to_name.json": ours["index_to_name.json"]}
+    for name, delay in sides.items():
+        if name.startswith("before"):
+            rest = {k: v for k, v in ours.items() if not k.startswith("vestal_handlers/")}
+            files = rest | handlers_of(before)
+        elif name == "stock":
+            files = plain | labels | {"handler.py": STOCK_HANDLER.encode()}
+        elif name == "noop":
+            files = plain | {"handler.py": NO_OP.encode()}
+        else:
+            files = dict(ours)
+        manifest = json.loads(ours["MAR-INF/MANIFEST.json"])
+        manifest["model"] |= {"modelName": name, "handler": "handler.py"}
+        if name == "stock":
+            manifest["model"]["modelFile"] = "model.py"
+            files["model.py"] = files["model.py"].split(b"def build")[0]
+        config = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
+        files["model-config.yaml"] = json.dumps({**config, "maxBatchDelay": delay}).encode()
+        files["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
+        with zipfile.ZipFile(project.model_store / f"{name}-1.0.mar", "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+
+
+def handlers_of(revision: str) -> dict[str, bytes]:
+    """Read `vestal_handlers` of a git revision, by path in an archive."""
+    command = ["git", "archive", "--format=tar", f"{revision}:handlers", "vestal_handlers"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        found = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
+        return {name: stream.read() for name, stream in found if stream}
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system time of processes and all their threads."""
+    ticks = 0
+    for pid in pids:
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def wrk(
+    folder: Path, url: str, token: str, files: list[bytes], users: int, seconds: float
+) -> dict[str, Any]:
+    """Send images in turn over connections without pauses; return counts and the median in ms."""
+    for index, data in enumerate(files):
+        (folder / f"{index}.png").write_bytes(data)
+    script = folder / "request.lua"
+    script.write_text(
+        f"""
+local bodies, turn = {{}}, 0
+for i = 0, {len(files) - 1} do
+  bodies[i] = io.open("{folder}/" .. i .. ".png", "rb"):read("*all")
+end
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "image/png"
+wrk.headers["Authorization"] = "{token}"
+request = function()
+  turn = (turn + 1) % {len(files)}
+  return wrk.format(nil, nil, nil, bodies[turn])
+end
+done = function(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("RESULT %d %d %d %d\\n", summary.requests, summary.duration,
+    errors.status + errors.read + errors.write + errors.connect + errors.timeout,
+    latency:percentile(50)))
+end
+"""
+    )
+    command = ["wrk", "-t1", f"-c{users}", f"-d{seconds:g}s", "--timeout", "30s"]
+    done = subprocess.run(
+        [*command, "-s", str(script), url], check=True, capture_output=True, text=True
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    count, duration, failures, median = map(int, line.split()[1:])
+    return {
+        "requests": count,
+        "per_second": round(count / duration * 1e6, 1),
+        "failures": failures,
+        "p50_ms": round(median / 1000, 3),
+    }
+
+
+@contextmanager
+def mosec(python: Path, folder: Path, batch: int, port: int) -> Iterator[str]:
+    """Run mosec; yields the URL."""
+    (folder / "mosec_server.py").write_text(MOSEC)
+    (folder / "model.py").write_text((ROOT / "models/mnist/model.py").read_text())
+    arguments = ["--port", str(port), "--address", "127.0.0.1", "--log-level", "warning"]
+    process = subprocess.Popen(
+        [str(python), "mosec_server.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+        | {"BATCH": str(batch)},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1).close()
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("mosec did not start")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/inference"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
