@@ -96,7 +96,7 @@ def test_the_archive_is_checked_and_predicts_in_int8(project):
 def test_the_gate_measures_a_real_drop(project, tmp_path):
     """Of two trainings, one is better: the sign of the drop tells which."""
     recipe = load_recipe(project, "mnist")
-    run = latest_run(project, "mnist")
+    run = Run.read(latest_run(project, "mnist"))
     data = OptimizationData(max_drop=50.0)
     _, evaluation = data.load(recipe, run, read, dict, calibrated=False)
     store = project.model_store
@@ -175,7 +175,7 @@ def test_too_little_data_is_refused(trained_project, digits):
     with pytest.raises(UsageError, match=r"labelled has 40 inputs .* with at least 200: pass more"):
         int8(trained_project, evaluate=labelled)
     with pytest.raises(UsageError, match=r"few has 31 inputs for the calibration, and .* 32"):
-        int8(trained_project, calibrate=few)
+        int8(trained_project, calibrate=few, evaluate=labelled, max_drop=5)
     with pytest.raises(UsageError, match=r"labelled has 0 .*\(40 more are also in the evaluation"):
         int8(trained_project, calibrate=labelled, evaluate=labelled, max_drop=5)
     with pytest.raises(UsageError, match=r"--evaluate nowhere: there is no such file, folder or"):

@@ -18,7 +18,7 @@ from vestal.errors import UsageError, VestalError
 from vestal.inprocess.child import Channel
 from vestal.inprocess.child_process import ChildDied, ChildProcess
 from vestal.runs import Run
-from vestal.weights.hugging_face import CONFIG
+from vestal.weights.hugging_face_folder import CONFIG
 from vestal_handlers.engines import BY_SUFFIX
 
 # The format in which weights are saved for an engine.
@@ -127,19 +127,24 @@ def artifact_for(
     fixed = {"PYTHONHASHSEED": "0"}
     with ChildProcess(run.model, __name__, json.dumps(asdict(job)), environment=fixed) as child:
         try:
-            made = child.exchange(b"", "converting the weights", seconds=None)["file"]
+            made = child.exchange(b"", "converting the weights", seconds=None)
         except ChildDied as error:
             raise VestalError(
                 f"{weights} of {run.model} cannot be converted for the {engine} engine: "
                 f"{error.output.rpartition('; ')[2]}"
             ) from None
-    return folder / str(made)
+    if "failed" in made:
+        raise VestalError(f"{run.model} for the {engine} engine: {made['failed']}")
+    return folder / str(made["file"])
 
 
 def main(job: Job) -> None:
     """Convert the weights; report the name of the new file to the parent process."""
     channel = Channel()
-    channel.write(file=convert(job))
+    try:
+        channel.write(file=convert(job))
+    except VestalError as error:
+        channel.write(failed=str(error))
 
 
 def convert(job: Job) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vestal.errors import VestalError
 from vestal.optimize.recording import SINGLE
 
 Arrays = Mapping[str, np.ndarray]
@@ -41,6 +42,7 @@ def openvino(source: Path, folder: Path, samples: Sequence[Arrays] | None, *, ca
     if samples is not None:
         named = _named(samples, [each.get_any_name() for each in model.inputs])
         model = _quantize(model, named, _run_openvino, careful=careful)
+        _check_quantized(any(each.get_type_name() == "FakeQuantize" for each in model.get_ops()))
     ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
     return "model.xml"
 
@@ -53,7 +55,16 @@ def onnx_int8(source: Path, target: Path, samples: Sequence[Arrays], *, careful:
     constants = {each.name for each in model.graph.initializer}
     names = [each.name for each in model.graph.input if each.name not in constants]
     quantized = _quantize(model, _named(samples, names), _run_onnx, careful=careful)
+    _check_quantized(any(node.op_type == "QuantizeLinear" for node in quantized.graph.node))
     onnx.save(quantized, target)
+
+
+def _check_quantized(found: bool) -> None:
+    if not found:
+        raise VestalError(
+            "int8 loses too much accuracy in every layer of this model; pack it in fp32, or "
+            "calibrate with other inputs"
+        )
 
 
 def _named(samples: Sequence[Arrays], names: Sequence[str]) -> list[dict[str, np.ndarray]]:

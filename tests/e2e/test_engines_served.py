@@ -1,0 +1,71 @@
+"""Archives of other engines on a real server: int8 in OpenVINO, and a Hugging Face folder."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+import requests
+from kept import client_of
+from pretrained_folders import FOLDERS, TEXTS
+
+from vestal.archive.pack import pack
+from vestal.fleet.server import Server
+from vestal.inprocess import Input, LoadedArchive
+from vestal.mar.sample import find_difference, read_sample
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def archives(trained_project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folder") / "texts"
+    FOLDERS["text-classification"](folder)
+    int8 = pack(trained_project, "mnist", version="5.0", engine="openvino", precision="int8")
+    texts = pack(trained_project, "texts", version="1.0", weights=folder, engine="openvino")
+    return {"mnist": int8.archive, "texts": texts.archive}
+
+
+@pytest.fixture(scope="module")
+def server(trained_project, archives):
+    names = [archive.name for archive in archives.values()]
+    with Server(trained_project, names, port=0) as running:
+        yield running
+
+
+def test_int8_predicts_over_http_what_it_predicts_here(server, archives):
+    sample = read_sample(archives["mnist"])
+    with client_of(server) as client:
+        answer = client.predict("mnist", sample.input, version="5.0").value
+        described = client.describe("mnist", "5.0", customized=True)
+    assert sample.difference(answer) is None
+    engine = described.customized["engine"]
+    assert (engine["name"], engine["precision"]) == ("openvino", "int8")
+
+
+def test_a_folder_of_transformers_predicts_what_transformers_predicts(server, archives):
+    with LoadedArchive(archives["texts"]) as loaded, client_of(server) as client:
+        for text in TEXTS[:4]:
+            (here,) = loaded.predict([Input.raw(text.encode(), "text/plain")])
+            there = client.predict("texts", text).value
+            assert find_difference(here.json(), there, 1e-5) is None
+
+
+def test_metrics_name_engine_and_precision(server):
+    page = requests.get(f"{server.ready.metrics}/metrics", timeout=10).text
+    lines = [line for line in page.splitlines() if line.startswith("vestal_engine_info{")]
+    assert any('engine="openvino"' in line and 'precision="int8"' in line for line in lines), lines
+
+
+def test_no_worker_pins_its_threads(server):
+    allowed = os.sched_getaffinity(0)
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "model_service_worker" in " ".join(process.cmdline())
+    ]
+    assert workers
+    for worker in workers:
+        for thread in worker.threads():
+            assert os.sched_getaffinity(thread.id) == allowed
