@@ -196,7 +196,9 @@ def in_process(project: Project, rounds: int) -> Iterator[Row]:
                             yield {**where, "round": number, "part": part, "us": round(value, 1)}
 
 
-def over_http(project: Project, seconds: float, rounds: int, python: Path | None) -> Iterator[Row]:
+def over_http(
+    project: Project, sides: list[str], seconds: float, rounds: int, python: Path | None
+) -> Iterator[Row]:
     from benchmarks.handlers import environ, token
     from benchmarks.request_path_servers import cpu_seconds, mosec, wrk
     from vestal.client import Client
@@ -205,14 +207,14 @@ def over_http(project: Project, seconds: float, rounds: int, python: Path | None
     files = images()
     with ExitStack() as stack:
         stack.enter_context(environ({"OMP_NUM_THREADS": "1"}))
-        archives = [f"{side}-1.0.mar" for side in SIDES]
+        archives = [f"{side}-1.0.mar" for side in sides]
         server = stack.enter_context(Server(project, archives, port=0, timeout=600))
         ready = server.ready
         client = stack.enter_context(
             Client(ready.inference, management=ready.management, key_file=project.key_file)
         )
         targets: dict[str, tuple[str, list[int]]] = {}
-        for side in SIDES:
+        for side in sides:
             workers = [worker.pid for worker in client.describe(side).workers]
             targets[side] = f"{ready.inference}/predictions/{side}", [pid for pid in workers if pid]
         for batch in (8, 32) if python else ():
@@ -234,7 +236,7 @@ def over_http(project: Project, seconds: float, rounds: int, python: Path | None
 
 
 def summary(rows: list[Row]) -> str:
-    """Medians, and the ratios of `before` and `after` in the same round."""
+    """The medians of all rounds, in lines of text."""
 
     def value(key: str, **where: Any) -> float:
         found = [r[key] for r in rows if all(r.get(k) == v for k, v in where.items())]
@@ -242,7 +244,7 @@ def summary(rows: list[Row]) -> str:
 
     lines = []
     for size in (1, 8):
-        for side in ("before", "after"):
+        for side in dict.fromkeys(r["side"] for r in rows if r["what"] == "in process"):
             at = {"what": "in process", "side": side, "batch": size}
             names = ("total", "read", "decode", "stack", "forward", "encode", "metrics", "rest")
             parts = [f"{name} {value('us', part=name, **at):.0f}" for name in names]
@@ -263,6 +265,7 @@ def main() -> None:
     parser.add_argument("--before", default="72218a8", help="git revision to compare with")
     parser.add_argument("--seconds", type=float, default=4, help="of load per side and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="over HTTP")
     parser.add_argument("--mosec", type=Path, help="Python of an environment with mosec")
     parser.add_argument("--only", choices=("process", "http"), help="measure only one of the two")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -296,7 +299,9 @@ def main() -> None:
         if given.only != "http":
             ways.append(lambda: in_process(project, given.rounds * 2))
         if given.only != "process":
-            ways.append(lambda: over_http(project, given.seconds, given.rounds, given.mosec))
+            ways.append(
+                lambda: over_http(project, given.sides, given.seconds, given.rounds, given.mosec)
+            )
         for way in ways:
             for row in way():
                 rows.append({**row, "load": round(os.getloadavg()[0], 1), **facts})

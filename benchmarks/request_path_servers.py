@@ -111,7 +111,8 @@ def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> N
             manifest["model"]["modelFile"] = "model.py"
             files["model.py"] = files["model.py"].split(b"def build")[0]
         config = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
-        files["model-config.yaml"] = json.dumps({**config, "maxBatchDelay": delay}).encode()
+        config |= {"maxBatchDelay": delay, "startupTimeout": 600}
+        files["model-config.yaml"] = json.dumps(config).encode()
         files["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
         with zipfile.ZipFile(project.model_store / f"{name}-1.0.mar", "w") as archive:
             for path, content in files.items():
@@ -148,7 +149,9 @@ def wrk(
         f"""
 local bodies, turn = {{}}, 0
 for i = 0, {len(files) - 1} do
-  bodies[i] = io.open("{folder}/" .. i .. ".png", "rb"):read("*all")
+  local file = io.open("{folder}/" .. i .. ".png", "rb")
+  bodies[i] = file:read("*all")
+  file:close()  -- wrk cannot watch sockets with numbers above its connections
 end
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "image/png"
@@ -171,6 +174,8 @@ end
     )
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     count, duration, failures, median = map(int, line.split()[1:])
+    if not count:
+        raise RuntimeError(f"{url} responds to no request of wrk:\n{done.stdout}")
     return {
         "requests": count,
         "per_second": round(count / duration * 1e6, 1),
