@@ -48,7 +48,7 @@ CODES = {
     "native-code": "the archive contains compiled code, which cannot be checked",
     "labels": "index_to_name.json does not have the format that the handlers read",
     "no-bill": "there is no bill of materials, so content and packages cannot be compared with it",
-    "optimized": "the weights are optimized: what that cost in accuracy, measured when the archive was packed",
+    "optimized": "what optimized weights lost in accuracy, as measured when they were packed",
     "bad-bill": "bill-of-materials.json cannot be read",
     "bill-mismatch": "a file differs from the one that was packed",
     "sample": "the sample cannot be read",
