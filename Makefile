@@ -1,6 +1,6 @@
 # `make help` lists every routine task of the project.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-request-path bench-archives bench-spinning bench-batch bench-client bench-scale-down bench-restart chaos-client chaos-swap coverage lock wheel clean
+.PHONY: help setup demo models load quick test slow test-all docs release shuffle lint format type unit handlers e2e chaos fuzz bench-handlers bench-request-path bench-engines bench-archives bench-spinning bench-batch bench-client bench-scale-down bench-restart chaos-client chaos-swap coverage lock wheel clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -90,6 +90,11 @@ bench-handlers: $(STAMP)  ## compare handlers with plain loops and TorchServe's 
 
 bench-request-path: $(STAMP)  ## measure the CPU time of a request by part, before and after; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.request_path
+
+bench-engines: $(STAMP)  ## compare engines and precisions, in process and over HTTP; rows in benchmarks/results
+	@$(BIN)/python -m benchmarks.engines
+	@$(BIN)/python -m benchmarks.engines_http
+	@$(BIN)/python -W ignore -m benchmarks.shared_weights
 
 bench-client: $(STAMP)  ## compare the client with requests, httpx and wrk; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.client_overhead

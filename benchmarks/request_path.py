@@ -45,7 +45,15 @@ RESULTS = Path(__file__).parent / "results"
 METRICS = Path(__file__).parents[1] / "vestal" / "configuration" / "metrics.yaml"
 IMAGES, BATCHES = 64, 100  # BATCHES per measurement in process
 # The maxBatchDelay of each side in ms; 10 was the default of the zoo.
-SIDES = {"before": 1, "before-10ms": 10, "after": 1, "stock": 1, "noop": 1}
+SIDES = {
+    "before": 1,
+    "before-10ms": 10,
+    "after": 1,
+    "openvino": 1,
+    "stock": 1,
+    "stock-5ms": 5,
+    "noop": 1,
+}
 HEADERS = {
     "Host": "127.0.0.1:8080",
     "Authorization": "Bearer AAAAAAAA",

@@ -89,25 +89,26 @@ def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> N
     torch.manual_seed(SEED)
     module = load_recipe(project, "mnist").make(tuple("0123456789"))
     torch.save(module.state_dict(), project.root / "mnist.pth")
-    packed = pack(project, "mnist", version="1.0", weights=project.root / "mnist.pth").archive
-    with zipfile.ZipFile(packed) as archive:
-        ours = {name: archive.read(name) for name in archive.namelist()}
-    packed.unlink()
+    weights = project.root / "mnist.pth"
+    ours, openvino = (
+        _contents(pack(project, "mnist", version=version, weights=weights, engine=engine).archive)
+        for version, engine in (("1.0", None), ("2.0", "openvino"))
+    )
     plain = {name: ours[name] for name in ("model.pth", "model.py") if name in ours}
     labels = {"index_to_name.json": ours["index_to_name.json"]}
     for name, delay in sides.items():
         if name.startswith("before"):
             rest = {k: v for k, v in ours.items() if not k.startswith("vestal_handlers/")}
             files = rest | handlers_of(before)
-        elif name == "stock":
+        elif name.startswith("stock"):
             files = plain | labels | {"handler.py": STOCK_HANDLER.encode()}
         elif name == "noop":
             files = plain | {"handler.py": NO_OP.encode()}
         else:
-            files = dict(ours)
-        manifest = json.loads(ours["MAR-INF/MANIFEST.json"])
+            files = dict(openvino if name == "openvino" else ours)
+        manifest = json.loads(files.get("MAR-INF/MANIFEST.json", ours["MAR-INF/MANIFEST.json"]))
         manifest["model"] |= {"modelName": name, "handler": "handler.py"}
-        if name == "stock":
+        if name.startswith("stock"):
             manifest["model"]["modelFile"] = "model.py"
             files["model.py"] = files["model.py"].split(b"def build")[0]
         config = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
@@ -117,6 +118,13 @@ def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> N
         with zipfile.ZipFile(project.model_store / f"{name}-1.0.mar", "w") as archive:
             for path, content in files.items():
                 archive.writestr(path, content)
+
+
+def _contents(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as opened:
+        found = {name: opened.read(name) for name in opened.namelist()}
+    archive.unlink()
+    return found
 
 
 def handlers_of(revision: str) -> dict[str, bytes]:

@@ -4,9 +4,10 @@
     python -m benchmarks.shadow mnist --rounds 2 --seconds 10   # a short form
 
 Both sides use one server, gateway and load: the shadow version is loaded all the time, and gets
-copies of all requests in every second round. The load is 25 % of the saturation through the
-gateway, which is measured first without copies; Poisson arrivals, plain httpx without retries. One
-worker per version, without batches, so that each right response is equal to the byte.
+copies of all requests (or of `--sample` percent) in every second round. The load is 25 % of the
+saturation through the gateway, which is measured first without copies; Poisson arrivals, plain
+httpx without retries. One worker per version, without batches, so that each right response is equal
+to the byte.
 """
 
 from __future__ import annotations
@@ -77,11 +78,11 @@ def prepare(project: Project, model: str, port: int) -> bytes:
     return (first.folder / "sample" / "input.png").read_bytes()
 
 
-def set_shadow(project: Project, model: str, side: str) -> None:
-    """Copy all requests or none; return when the keeper has done it."""
+def set_shadow(project: Project, model: str, side: str, sample: float) -> None:
+    """Copy `sample` percent of the requests, or none; return when the keeper has done it."""
     keeper = KeeperClient(project)
     base, desired = keeper.desired()
-    shadow = Shadow(version=SHADOW) if side == "with" else None
+    shadow = Shadow(version=SHADOW, sample=sample) if side == "with" else None
     changed = desired.models[model].model_copy(update={"shadow": shadow})
     desired = desired.model_copy(update={"models": {model: changed}})
     source = Source(command="benchmarks.shadow", user=str(os.getuid()))
@@ -92,7 +93,9 @@ def set_shadow(project: Project, model: str, side: str) -> None:
     time.sleep(1.0)  # the gateway reads its routes again
 
 
-def measure(model: str, rounds: int, seconds: float) -> tuple[dict[str, Any], list[Row]]:
+def measure(
+    model: str, rounds: int, seconds: float, sample: float
+) -> tuple[dict[str, Any], list[Row]]:
     """Run all rounds; return the summary and all rows."""
     with tempfile.TemporaryDirectory(prefix="vs-") as folder:
         project = Project(Path(folder) / "project")
@@ -110,7 +113,7 @@ def measure(model: str, rounds: int, seconds: float) -> tuple[dict[str, Any], li
                     # The sides take turns in being the first.
                     for side in SIDES if number % 2 else reversed(SIDES):
                         load.phase = "change"
-                        set_shadow(project, model, side)
+                        set_shadow(project, model, side, sample)
                         load.phase = f"{side} {number}"
                         time.sleep(seconds)
             load_rows = load.rows
@@ -118,7 +121,12 @@ def measure(model: str, rounds: int, seconds: float) -> tuple[dict[str, Any], li
     found = summary(model, load_rows, rounds, saturation, expected)
     comparisons = [[each.version, each.compared, each.equal] for each in report.comparisons]
     not_compared = {"live": dict(report.live), "shadow": dict(report.shadow)}
-    return {**found, "compared": comparisons, "not_compared": not_compared}, load_rows
+    return {
+        **found,
+        "sample": sample,
+        "compared": comparisons,
+        "not_compared": not_compared,
+    }, load_rows
 
 
 def summary(
@@ -153,11 +161,12 @@ def main() -> int:
     parser.add_argument("models", nargs="*", default=["mnist", "resnet18"])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--sample", type=float, default=100.0, help="percent that is copied")
     arguments = parser.parse_args()
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     bad = 0
     for model in arguments.models:
-        result, rows = measure(model, arguments.rounds, arguments.seconds)
+        result, rows = measure(model, arguments.rounds, arguments.seconds, arguments.sample)
         print(json.dumps(result), flush=True)
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"shadow-{model}-{stamp}"

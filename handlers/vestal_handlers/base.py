@@ -102,8 +102,7 @@ class BatchHandler(TaskHooks):
             self.device = device_of(context.system_properties.get("gpu_id"))
             artifact = self.model_dir / model["serializedFile"]
             self.engine = self.load_engine(artifact)
-            engine = self.engine.describe()
-            self.metrics.set_engine(str(engine["name"]), str(engine["precision"]))
+            self.metrics.set_engine(self.engine)
             self.artifact_sha256 = sha256_of(artifact)
             self.setup()
             if self.options.warm_up:

@@ -59,9 +59,12 @@ class HandlerMetrics:
         """Count a failed request; `kind` is the type of its error."""
         self._add(COUNTER, 1, (*self._labels, kind))
 
-    def set_engine(self, name: str, precision: str) -> None:
+    def set_engine(self, engine: Any) -> None:
         """Name the engine and the precision that this worker computes with."""
-        self._add(GAUGE, 1, (*self._labels, name, precision))
+        describe = getattr(engine, "describe", dict)  # a task may load anything
+        found = describe()
+        names = (str(found.get("name", "custom")), str(found.get("precision", "unknown")))
+        self._add(GAUGE, 1, (*self._labels, *names))
 
     def flush(self) -> None:
         """Write the observations that are not written yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,7 +230,8 @@ def test_a_row_with_non_finite_logits_fails_alone(model):
 
 def test_a_row_keeps_its_tokens_at_the_deadline(model, monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr(generation.time, "monotonic", lambda: next(clock))
+    # Not time.monotonic itself, which other threads call, too.
+    monkeypatch.setattr(generation, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     row = GeneratedSequence(prompts_of([5])[0], 30)
     run(model, row, eos=frozenset(), deadline=4)
     assert (len(row.tokens), row.finish_reason) == (4, "time")

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 import torch
+import yaml
 
 from vestal.archive.optimizing import Optimizer
 from vestal.archive.pack import pack
@@ -19,6 +20,7 @@ from vestal.inprocess.frontend import Frontend
 from vestal.mar.index import read_index
 from vestal.mar.layout import BILL
 from vestal.mar.sample import read_sample
+from vestal.model_folders import find_model
 from vestal.optimize.data import OptimizationData
 from vestal.optimize.gate import measure
 from vestal.project import Project
@@ -265,3 +267,50 @@ def test_layers_that_lose_too_much_stay_in_fp32(tmp_path):
     assert packed.optimization.measurement.metric == "agreement"
     with LoadedArchive(packed.archive) as loaded:
         assert "fp32" in loaded.describe()["engine"]["layers"]
+
+
+ENGINE = """
+import torch
+import yaml
+
+class Mine:
+    module = None
+
+    def __init__(self, artifact):
+        self.model = torch.jit.load(str(artifact))
+
+    def __call__(self, batch):
+        with torch.inference_mode():
+            return self.model(batch){change}
+
+    def describe(self):
+        return {{"name": "mine", "precision": "fp32"}}
+
+
+def load(artifact, device, precision):
+    return Mine(artifact)
+"""
+
+
+@pytest.mark.parametrize("change", ["", " + torch.arange(10)"])
+def test_an_engine_of_ones_own_travels_and_is_compared(trained_project, change):
+    """The weights are TorchScript, and were trained before mine.py was written."""
+    folder = trained_project.models / "mnist"
+    shutil.copytree(find_model(trained_project, "mnist"), folder, dirs_exist_ok=True)
+    config = yaml.safe_load((folder / "model-config.yaml").read_text())
+    config["handler"]["engine"] = "mine"
+    try:
+        (folder / "model-config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "mine.py").write_text(ENGINE.format(change=change))
+        version = f"7.{len(change)}"
+        if change:
+            with pytest.raises(VestalError, match="mine engine in fp32 predicts the sample differ"):
+                pack(trained_project, "mnist", version=version)
+        else:
+            archive = pack(trained_project, "mnist", version=version).archive
+            with LoadedArchive(archive) as loaded:
+                assert loaded.describe()["engine"]["name"] == "mine"
+            with zipfile.ZipFile(archive) as content:
+                assert "mine.py" in content.namelist()
+    finally:
+        shutil.rmtree(folder)

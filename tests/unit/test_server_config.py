@@ -257,7 +257,9 @@ def test_vestals_metrics_include_torchserves():
     shipped = yaml.safe_load((TORCHSERVE / "configs" / "metrics.yaml").read_text())
     ours = yaml.safe_load(METRICS.read_text())
     assert ours["ts_metrics"] == shipped["ts_metrics"]
-    assert ours["model_metrics"]["gauge"] == shipped["model_metrics"]["gauge"]
+    gauges = {metric["name"]: metric for metric in ours["model_metrics"]["gauge"]}
+    assert all(gauges.pop(each["name"]) == each for each in shipped["model_metrics"]["gauge"])
+    assert list(gauges) == ["vestal_engine_info"]
     added = [*ours["model_metrics"]["histogram"], *ours["model_metrics"]["counter"]]
     assert {metric["name"] for metric in added} == {
         "vestal_decode_seconds",

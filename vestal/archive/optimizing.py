@@ -95,8 +95,10 @@ class Optimizer:
         """
         engine = engine or engine_of(self.reference, self.run.artifacts[0])
         data, frontend = self.data or OptimizationData(), Frontend.of(self.project)
-        quantizes = precision == "int8" and not self._is_quantized(engine)
-        if precision == "int8" and engine not in QUANTIZED:
+        # The weights of a language model are quantized when they are loaded.
+        when_loaded = engine == "transformers"
+        quantizes = precision == "int8" and not when_loaded and not self._is_quantized(engine)
+        if precision == "int8" and engine not in QUANTIZED and not when_loaded:
             raise UsageError(
                 f"the {engine} engine has no int8: pass --engine {' or '.join(QUANTIZED)}"
             )

@@ -20,6 +20,8 @@ from vestal.inprocess.timing import StepClock, Times
 from vestal.mar.manifest import Manifest, batch_size_of, read_manifest, read_settings
 from vestal.mar.unpacking import unpack_archive
 
+_BACKEND = "openvino.torch"
+
 
 class LoadedArchive:
     """A handler, loaded and warmed up.
@@ -137,6 +139,23 @@ def load_staged(
         raise VestalError(text) from cause
 
 
+@contextmanager
+def _without_openvino_backend(folder: Path) -> Iterator[None]:
+    """Let an import of OpenVINO's backend for torch.compile fail, unless the archive needs it.
+
+    TorchServe's base handler imports it where openvino is installed, which takes 6 seconds.
+    """
+    needed = any(_BACKEND.encode() in file.read_bytes() for file in folder.glob("*.py"))
+    blocked = not needed and _BACKEND not in sys.modules
+    if blocked:
+        sys.modules[_BACKEND] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if blocked:
+            sys.modules.pop(_BACKEND, None)
+
+
 def _load(folder: Path, manifest: Manifest, batch_size: int) -> Any:
     import ts
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
@@ -148,13 +167,14 @@ def _load(folder: Path, manifest: Manifest, batch_size: int) -> Any:
     metrics.initialize_cache()
     # TorchServe imports the handler by its base name and would find an earlier module.
     sys.modules.pop(manifest.handler_module, None)
-    service = TsModelLoader().load(
-        manifest.name,
-        str(folder),
-        manifest.handler,
-        gpu_id=None,
-        batch_size=batch_size,
-        metrics_cache=metrics,
-    )
+    with _without_openvino_backend(folder):
+        service = TsModelLoader().load(
+            manifest.name,
+            str(folder),
+            manifest.handler,
+            gpu_id=None,
+            batch_size=batch_size,
+            metrics_cache=metrics,
+        )
     service.set_cl_socket(None)
     return service

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from vestal_handlers.errors import InputError
 from vestal_handlers.pretrained import load_model
 from vestal_handlers.text.chat import ChatTemplate, Messages, load_chat_template
+from vestal_handlers.text.int8_weights import quantize
 from vestal_handlers.text.stops import REPLACEMENT
 from vestal_handlers.text.tokens import check_unicode
 
@@ -22,7 +23,9 @@ class LanguageModel:
     """A causal language model and its tokenizer.
 
     Attributes:
-        model: a model of transformers, fp32, in eval mode.
+        model: a model of transformers, in eval mode; activations are fp32.
+        precision: of its weights: fp32 or int8.
+        parameters: their number.
         context: the maximum number of tokens.
         eos: the token ids that end a text.
         start: the first token of an empty text: the beginning-of-text token or, for models without
@@ -36,6 +39,8 @@ class LanguageModel:
     eos: frozenset[int]
     start: int | None
     chat: ChatTemplate | None = None
+    precision: str = "fp32"
+    parameters: int = 0
 
     def message_tokens(self, messages: Messages) -> list[int]:
         """Token ids of a conversation, up to the beginning of the next answer.
@@ -84,13 +89,13 @@ class LanguageModel:
     def describe(self) -> dict[str, Any]:
         return {
             "name": "transformers",
-            "precision": "fp32",
+            "precision": self.precision,
             "device": str(self.model.device),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "architecture": type(self.model).__name__,
-            "parameters": self.model.num_parameters(),
+            "parameters": self.parameters,
             "vocabulary": self.model.config.vocab_size,
             "context": self.context,
         }
@@ -102,18 +107,23 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
     Nothing is unpickled, no code in the folder is run, and no hub is contacted.
 
     Raises:
-        ValueError: a precision other than fp32, or weights or a tokenizer that do not fit the
-            architecture.
+        ValueError: a precision other than fp32 and int8 (of the weights, on a CPU), or weights or a
+            tokenizer that do not fit the architecture.
         OSError: a file is missing.
     """
-    if precision != "fp32":
+    possible = ("fp32", "int8") if device.type == "cpu" else ("fp32",)
+    if precision not in possible:
         raise ValueError(
-            f"text generation does not support handler.precision: {precision}, only fp32"
+            f"text generation does not support handler.precision: {precision} on {device.type}, "
+            f"only {' and '.join(possible)}"
         )
     folder = artifact if artifact.is_dir() else artifact.parent
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(f"no tokenizer.json in {folder}, the folder of the weights")
     model = load_model(folder, "AutoModelForCausalLM")
+    parameters = model.num_parameters()
+    if precision == "int8":
+        quantize(model)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -136,6 +146,8 @@ def load(artifact: Path, device: torch.device, precision: str = "fp32") -> Langu
         eos=eos,
         start=start[0] if start else None,
         chat=load_chat_template(folder),
+        precision=precision,
+        parameters=parameters,
     )
 
 
