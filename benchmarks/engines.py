@@ -210,8 +210,8 @@ def main() -> None:
         writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    for side, found in summary(rows).items():
-        print(json.dumps({"side": side, **found}))
+    for name, found in summary(rows).items():
+        print(json.dumps({"side": name, **found}))
 
 
 def prepare(project: Project) -> None:

@@ -62,7 +62,7 @@ class HandlerMetrics:
     def set_engine(self, engine: Any) -> None:
         """Name the engine and the precision that this worker computes with."""
         describe = getattr(engine, "describe", dict)  # a task may load anything
-        found = describe()
+        found: dict[str, Any] = describe()
         names = (str(found.get("name", "custom")), str(found.get("precision", "unknown")))
         self._add(GAUGE, 1, (*self._labels, *names))
 
