@@ -4,6 +4,7 @@
     transformers 8  `model.generate` with its cache, batch 8, greedy
     vestal 1, 8     the handler's loop, greedy
     vestal 8 mixed  the handler's loop; temperature, top-k, top-p and seed differ by row
+    int8 1, 8       the handler's loop, greedy, with the layers in int8
 
 All variants run in turn on the same prompts, after a warm-up round. The tokens of the greedy
 variants must be equal. Rows are written to results/.
@@ -12,6 +13,7 @@ variants must be equal. Rows are written to results/.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import os
 import platform
@@ -28,6 +30,7 @@ import transformers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from vestal_handlers.text.generation import GeneratedSequence, generate
+from vestal_handlers.text.int8_weights import quantize
 from vestal_handlers.text.sampling import Sampler, Sampling
 
 SEED, BATCH, PROMPT_TOKENS = 0, 8, 32
@@ -67,6 +70,8 @@ VARIANTS: dict[str, tuple[int, Callable[[GPT2LMHeadModel, Tokens, int], Tokens]]
     "vestal 1": (1, ours),
     "vestal 8": (BATCH, ours),
     "vestal 8 mixed": (BATCH, lambda *given: ours(*given, mixed=True)),
+    "int8 1": (1, ours),
+    "int8 8": (BATCH, ours),
 }
 
 
@@ -75,6 +80,8 @@ def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[
     torch.manual_seed(SEED)
     # Without an end token, every text has the full length.
     model = GPT2LMHeadModel(GPT2Config(eos_token_id=None, bos_token_id=None)).eval()
+    int8 = copy.deepcopy(model)
+    quantize(int8)
     prompts = torch.randint(0, model.config.vocab_size, (BATCH, PROMPT_TOKENS)).tolist()
     rows: list[dict[str, object]] = []
     began = time.perf_counter()
@@ -85,7 +92,7 @@ def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[
         for variant, (batch, run) in VARIANTS.items():
             count = new_tokens if repeat >= 0 else 4
             start, cpu = time.perf_counter(), time.process_time()
-            tokens = run(model, prompts[:batch], count)
+            tokens = run(int8 if "int8" in variant else model, prompts[:batch], count)
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             rows.append(
                 {
@@ -101,7 +108,7 @@ def measure(new_tokens: int, repeats: int, seconds_at_most: float) -> list[dict[
                 }
             )
             print(f"repeat {repeat}: {variant:16} {seconds:8.2f} s", file=sys.stderr)
-            if "mixed" not in variant:
+            if "mixed" not in variant and "int8" not in variant:
                 greedy.append(tokens)
         if any(tokens[0] != greedy[0][0] for tokens in greedy) or greedy[1] != greedy[3]:
             sys.exit("the variants generated different tokens; nothing was measured")

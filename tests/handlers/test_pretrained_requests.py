@@ -24,11 +24,14 @@ from vestal_handlers.text.tokens import TextTokenizer
 
 pytestmark = pytest.mark.heavy
 
-GENERATED = ("summarization", "text2text-generation")  # which takes seconds
+GENERATED = ("summarization", "text2text-generation", "text-generation")  # which takes seconds
 HOSTILE = ({"top_k": 0}, {"truncate": "up"}, {"nothing": 1})
 
 
-@pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in GENERATED)) for n in REQUESTS],
+)
 def test_a_prediction_is_the_same_alone_and_in_any_batch(models, name):
     """Requests with their own parameters, or with a mistake, in random batches."""
     _, loaded = models(name)
@@ -37,7 +40,7 @@ def test_a_prediction_is_the_same_alone_and_in_any_batch(models, name):
     choices += [with_fields(REQUESTS[name][n % 3], each) for n, each in enumerate(fields)]
     alone = [ask(loaded, each)[0] for each in choices]
     random = Random(0)
-    for _ in range(3 if name in GENERATED else 8):
+    for _ in range(8):
         chosen = random.choices(range(len(choices)), k=random.randint(2, 10))
         together = ask(loaded, *[choices[index] for index in chosen])
         for index, response in zip(chosen, together, strict=True):

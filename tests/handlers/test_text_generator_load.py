@@ -51,7 +51,10 @@ def test_the_tokenizer_of_another_model_fails_the_load(changed):
     ("config", "message"),
     [
         ("handler: {max_new_tokens: 300}", "max_new_tokens is 300, more than .*_limit, 256"),
-        ("handler: {precision: bf16}", "does not support handler.precision: bf16, only fp32"),
+        (
+            "handler: {precision: bf16}",
+            "precision: bf16 on cpu, only fp32 and int8",
+        ),
         ("handler: {max_stops: 3}", "did you mean max_stop"),
     ],
 )
