@@ -16,21 +16,18 @@ import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vestal.archive.sample import add_sample
-from vestal.archive.stage import add_bill, engine_of, stage
+from vestal.archive.stage import add_bill
+from vestal.archive.staging import stage_with_sample
 from vestal.archive.weights import find_weights, models_for
 from vestal.errors import UsageError, VestalError
 from vestal.files.storage import scratch_folder
 from vestal.mar.index import add_entry, sha256_of, update_index
 from vestal.mar.layout import CONFIG, HANDLER, MANIFEST
-from vestal.mar.manifest import read_manifest
 from vestal.mar.sample import tolerance_of
-from vestal.model_folders import NAME, find_model, handler_options
-from vestal.optimize.convert import BY_ENGINE
+from vestal.model_folders import NAME
 from vestal.project import Project
 from vestal.runs import RECORD
 from vestal_handlers.labels import shared_labels
@@ -124,67 +121,32 @@ def pack(
         models, task = models_for(project, name, weights, task, base, scratch)
         run = find_weights(models, name, weights, scratch / "imported", labels, base)
         shared = shared_labels(run.labels or ())
-        staged = scratch / "staged"
-        options = handler_options(find_model(models, run.model))
-        engine = engine or (options.get("engine") if options.get("engine") in BY_ENGINE else None)
-        in_precision = str(precision or options.get("precision", "fp32"))
-
-        @cache
-        def reference() -> Path:
-            """The run's own weights in fp32, without an engine of the model folder's."""
-            folder = scratch / "reference"
-            stage(
-                folder, models, run, name=name, version=version, precision="fp32", own_engine=False
-            )
-            return folder
-
-        optimization = None
-        if in_precision == "int8" or data is not None:
-            # Its metrics take longer to import than torch.
-            from vestal.archive.optimizing import Optimizer
-
-            optimizer = Optimizer(project, models, run, scratch, reference(), data, read)
-            optimization = optimizer.stage(staged, engine, in_precision, name=name, version=version)
-        else:
-            stage(
-                staged,
-                models,
-                run,
-                engine=engine,
-                precision=precision,
-                reference=reference,
-                name=name,
-                version=version,
-            )
-        artifact = str(read_manifest(staged).serialized_file)
-        used = handler_options(staged)
-        made_of = used.get("engine") or engine_of(staged, artifact)
-        if run.background not in (None, background := used.get("background", "white")):
-            raise UsageError(
-                f"{run.folder} was trained with a {run.background} background for transparent "
-                f"images, but handler.background in {name}'s {CONFIG} is {background}. Set it to "
-                f"{run.background}, or train again"
-            )
-        own_engine = made_of not in (*BY_ENGINE, "transformers")
-        same = artifact == run.artifacts[0] and in_precision == "fp32" and not own_engine
-        compared = staged if same or optimization else reference()
-        added = add_sample(staged, compared, run, made_of, in_precision, sample)
-        in_precision = added.precision
-        for bytecode in list(staged.rglob("__pycache__")):  # of the handler, which was just loaded
-            shutil.rmtree(bytecode)
-        facts_of_optimization = optimization.facts() if optimization else None
-        add_bill(staged, run, artifact, made_of, in_precision, facts_of_optimization)
-        fresh = _archive(staged, name, version, artifact, scratch)
+        staged = stage_with_sample(
+            project,
+            models,
+            run,
+            scratch,
+            name=name,
+            version=version,
+            engine=engine,
+            precision=precision,
+            sample=sample,
+            data=data,
+            read=read,
+        )
+        optimization = staged.optimization.facts() if staged.optimization else None
+        add_bill(staged.folder, run, staged.artifact, staged.engine, staged.precision, optimization)
+        fresh = _archive(staged.folder, name, version, staged.artifact, scratch)
         sha256 = sha256_of(fresh)
         facts = {
             "name": name,
             "version": version,
             "sha256": sha256,
-            "engine": made_of,
-            "precision": in_precision,
+            "engine": staged.engine,
+            "precision": staged.precision,
             "dataset": run.dataset,
             "metrics": dict(run.test),
-            **({"optimization": facts_of_optimization} if optimization else {}),
+            **({"optimization": optimization} if optimization else {}),
             "machine": platform.node(),
             "revision": _revision(project.root),
         }
@@ -213,10 +175,10 @@ def pack(
         before != sha256,
         source,
         replaced if before else None,
-        added.missing,
+        staged.no_sample,
         [shared] if shared else [],
         task,
-        optimization,
+        staged.optimization,
     )
 
 
