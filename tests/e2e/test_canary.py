@@ -41,7 +41,7 @@ def handle(data, context):
 FAILS = GOOD.replace(
     "    answer =",
     """    for index in range(len(data)):
-        if random.random() < 0.02:
+        if bodies[index] and random.random() < 0.02:
             context.set_response_status(code=500, phrase="Failed", idx=index)
     answer =""",
 )
