@@ -243,40 +243,6 @@ def test_the_zoo_in_int8_is_measured(tmp_path, model, engine):
         assert loaded.describe()["engine"]["precision"] == "int8"
 
 
-@FILTERS
-@pytest.mark.slow
-def test_layers_that_lose_too_much_stay_in_fp32(tmp_path):
-    """One channel of a badly scaled model takes the whole range of int8."""
-    torch.manual_seed(0)
-    recipe = load_recipe(Project(tmp_path), "regression")
-    module = recipe.make(None)
-    layers = [each for each in module.modules() if isinstance(each, torch.nn.Linear)]
-    with torch.no_grad():
-        layers[0].weight[0] *= 1000
-        layers[-1].weight[:, 0] /= 1e6
-    torch.save(module.state_dict(), tmp_path / "scaled.pth")
-    rows = [f"{i % 37},{i % 53},{i % 11}" for i in range(500)]
-    names = "bmi,bp,s5"
-    for file, part in (("calibration", rows[:200]), ("held", rows[200:])):
-        (tmp_path / f"{file}.csv").write_text("\n".join([names, *part]) + "\n")
-    packed = pack(
-        Project(tmp_path),
-        "regression",
-        version="1.0",
-        weights=tmp_path / "scaled.pth",
-        engine="openvino",
-        precision="int8",
-        data=OptimizationData(
-            str(tmp_path / "calibration.csv"), str(tmp_path / "held.csv"), max_drop=1.0
-        ),
-        read=read,
-    )
-    assert packed.optimization.careful
-    assert packed.optimization.measurement.metric == "agreement"
-    with LoadedArchive(packed.archive) as loaded:
-        assert "fp32" in loaded.describe()["engine"]["layers"]
-
-
 ENGINE = """
 import torch
 import yaml
