@@ -245,7 +245,6 @@ def test_the_zoo_in_int8_is_measured(tmp_path, model, engine):
 
 ENGINE = """
 import torch
-import yaml
 
 class Mine:
     module = None
