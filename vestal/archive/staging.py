@@ -66,7 +66,7 @@ def stage_with_sample(
     folder = scratch / "staged"
     options = handler_options(find_model(models, run.model))
     engine = engine or (options.get("engine") if options.get("engine") in BY_ENGINE else None)
-    wanted = str(precision or options.get("precision", "fp32"))
+    requested = str(precision or options.get("precision", "fp32"))
 
     @cache
     def reference() -> Path:
@@ -76,12 +76,12 @@ def stage_with_sample(
         return place
 
     optimization = None
-    if wanted == "int8" or data is not None:
+    if requested == "int8" or data is not None:
         # Its metrics take longer to import than torch.
         from vestal.archive.optimizing import Optimizer
 
         optimizer = Optimizer(project, models, run, scratch, reference(), data, read)
-        optimization = optimizer.stage(folder, engine, wanted, name=name, version=version)
+        optimization = optimizer.stage(folder, engine, requested, name=name, version=version)
     else:
         stage(
             folder,
@@ -103,9 +103,9 @@ def stage_with_sample(
             f"{run.background}, or train again"
         )
     custom = made_of not in (*BY_ENGINE, "transformers")
-    same = artifact == run.artifacts[0] and wanted == "fp32" and not custom
+    same = artifact == run.artifacts[0] and requested == "fp32" and not custom
     compared = folder if same or optimization else reference()
-    added = add_sample(folder, compared, run, made_of, wanted, sample)
+    added = add_sample(folder, compared, run, made_of, requested, sample)
     for bytecode in list(folder.rglob("__pycache__")):  # of the handler, which was just loaded
         shutil.rmtree(bytecode)
     return Staged(folder, artifact, made_of, added.precision, added.missing, optimization)

@@ -145,7 +145,8 @@ def _without_openvino_backend(folder: Path) -> Iterator[None]:
 
     TorchServe's base handler imports it where openvino is installed, which takes 6 seconds.
     """
-    needed = any(_BACKEND.encode() in file.read_bytes() for file in folder.glob("*.py"))
+    own = (file for file in folder.rglob("*.py") if "vestal_handlers" not in file.parts)
+    needed = any(_BACKEND.encode() in file.read_bytes() for file in own if file.is_file())
     blocked = not needed and _BACKEND not in sys.modules
     if blocked:
         sys.modules[_BACKEND] = None  # type: ignore[assignment]

@@ -59,7 +59,7 @@ class InputSet:
 class OptimizationData:
     """What the user passes: data sets of the recipe, files or folders; None: the weights' data set.
 
-    `max_drop`: see `gate.Gate`.
+    `max_drop`: the largest accepted `gate.Measurement.drop`.
     """
 
     calibrate: str | None = None

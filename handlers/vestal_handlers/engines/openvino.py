@@ -48,6 +48,7 @@ class OpenVinoEngine:
     ) -> None:
         self._compiled, self._precision, self._runtime = compiled, precision, runtime
         self._request = compiled.create_infer_request()
+        self._layers = layers(compiled)
         names = [_name(each, index) for index, each in enumerate(compiled.outputs)]
         self._all_outputs = all_outputs
         self._outputs = names if all_outputs else [choose_output(names, output, artifact.name)]
@@ -73,7 +74,7 @@ class OpenVinoEngine:
             "device": "cpu",
             "threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
             "runtime": self._runtime,
-            "layers": layers(self._compiled),
+            "layers": self._layers,
             "built_for": {
                 "batch": self.batches.describe(),
                 **(self._inputs.describe() if others else {"input": list(first.shape or ())}),
