@@ -33,6 +33,7 @@ from vestal_handlers.digests import DigestLog
 from vestal_handlers.errors import HandlerError, InputError, RequestFailure
 from vestal_handlers.failures import failure_of
 from vestal_handlers.forwarding import OUT_OF_TIME, forward_each
+from vestal_handlers.malloc import keep_freed_memory
 from vestal_handlers.metrics import HandlerMetrics
 from vestal_handlers.options import read_options
 from vestal_handlers.requests.request import (
@@ -96,6 +97,7 @@ class BatchHandler(TaskHooks):
             self.options = read_options(self.options_type, self.config.get("handler"))
             self.threads: int = self.options.threads or share_of_cores(self.config)
             torch.set_num_threads(self.threads)
+            keep_freed_memory()
             threads = explain_threads(self.threads, self.config)
             logger.info("%s %s: CPU threads: %s", self.name, self.version, threads)
             self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")

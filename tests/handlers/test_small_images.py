@@ -154,7 +154,35 @@ def test_any_transform_gives_the_same_result(transform):
         assert found.dtype == expected.dtype
 
 
-def test_a_large_image_takes_the_steps_themselves():
+CONVERT = v2.ToDtype(torch.float32, scale=True)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        steps_of("RGB", 301),
+        steps_of("RGB", 300)[1:],
+        [CONVERT],
+        [CONVERT, v2.Normalize((0.5,), (0.2,))],
+        [CONVERT, v2.ToDtype(torch.float16), v2.Normalize((0.5,) * 3, (0.2,) * 3)],
+    ],
+)
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_large_image_is_transformed_to_the_same_bits(steps, interleaved):
     image = torch.randint(0, 256, (3, 300, 300), dtype=torch.uint8)
-    transform = ImageTransform("RGB", [v2.ToDtype(torch.float32, scale=True)])
-    assert torch.equal(SmallImageTransform(transform)(image), transform(image))
+    if interleaved:  # as torchvision decodes JPEGs
+        image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    before = image.clone()
+    transform = ImageTransform("RGB", steps)
+    found = SmallImageTransform(transform)(image)
+    assert torch.equal(found, transform(image))
+    assert torch.equal(image, before)
+    assert found.is_contiguous()
+
+
+def test_a_grey_image_becomes_three_channels_in_the_last_step():
+    image = torch.randint(0, 256, (1, 300, 300), dtype=torch.uint8)
+    transform = ImageTransform("L", [CONVERT, v2.Normalize((0.1,) * 3, (0.2,) * 3)])
+    found = SmallImageTransform(transform)(image)
+    assert found.shape == (3, 300, 300)
+    assert torch.equal(found, transform(image))
