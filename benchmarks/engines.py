@@ -57,6 +57,8 @@ SIDES = (
     Side(BASELINE),
     Side("eager fp32 channels-last", channels_last=True),
     Side("eager bf16 channels-last", precision="bf16", channels_last=True),
+    Side("compiled fp32 channels-last", "compiled", channels_last=True),
+    Side("compiled bf16 channels-last", "compiled", "bf16", channels_last=True),
     Side("onnx fp32", "onnx"),
     Side("onnx int8", "onnx", "int8"),
     Side("openvino fp32", "openvino"),

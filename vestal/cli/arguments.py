@@ -54,7 +54,8 @@ Weights = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="eager, torchscript, exported, onnx or openvino. Default: the one for the weights."
+        help="eager, torchscript, exported, compiled, onnx or openvino. Default: the one for the "
+        "weights."
     ),
 ]
 Precision = Annotated[

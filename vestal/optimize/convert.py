@@ -24,6 +24,7 @@ from vestal_handlers.engines import BY_SUFFIX
 # The format in which weights are saved for an engine.
 BY_ENGINE = {
     "eager": "state_dict",
+    "compiled": "state_dict",
     "torchscript": "torchscript",
     "exported": "exported",
     "onnx": "onnx",
@@ -95,6 +96,8 @@ def artifact_for(
     if engine not in BY_ENGINE:
         raise UsageError(f"unknown engine {engine!r}: expected one of {', '.join(BY_ENGINE)}")
     by_engine = {BY_SUFFIX.get(Path(name).suffix): name for name in reversed(run.artifacts)}
+    if "eager" in by_engine:
+        by_engine["compiled"] = by_engine["eager"]
     if engine in by_engine and calibration is None and not (run.folder / CONFIG).is_file():
         return run.folder / by_engine[engine]
     weights = by_engine.get("eager")

@@ -6,6 +6,7 @@ itself. An engine is found by its name or by the suffix of the artifact:
     *.pth, *.safetensors -> eager         *.pt   -> torchscript
     *.pt2                -> exported      *.onnx -> onnx
     *.xml (with *.bin)   -> openvino
+    by name only: compiled, for *.pth and *.safetensors
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ BY_SUFFIX = {
     ".onnx": "onnx",
     ".xml": "openvino",
 }
+BY_NAME = frozenset({*BY_SUFFIX.values(), "compiled"})
 
 
 class Engine(Protocol):
@@ -81,7 +83,7 @@ def load(
     if not artifact.is_file():
         raise FileNotFoundError(f"no {artifact.name} in {artifact.parent}")
     name = name or BY_SUFFIX.get(artifact.suffix)
-    if name in BY_SUFFIX.values():
+    if name in BY_NAME:
         module = importlib.import_module(f"vestal_handlers.engines.{name}")
     elif name and name.isidentifier() and artifact.with_name(f"{name}.py").is_file():
         module = load_module(artifact.parent, name)
@@ -90,6 +92,7 @@ def load(
         raise ValueError(
             f"no {missing} ({artifact.name}): the engines are "
             + ", ".join(f"{engine} (*{suffix})" for suffix, engine in BY_SUFFIX.items())
+            + ", compiled (*.pth, *.safetensors)"
         )
     arguments = {
         "channels_last": (channels_last, "remove handler.channels_last from model-config.yaml"),

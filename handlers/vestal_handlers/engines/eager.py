@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vestal_handlers.engines.torch_module import ModuleEngine, check_precision
 from vestal_handlers.errors import first_line
-from vestal_handlers.model_files import load_module
+from vestal_handlers.model_files import load_module as load_python
 
 _SHOWN = 4  # keys in an error message
 _ALIGNMENT = 64  # bytes, as torch allocates tensors
@@ -49,14 +49,10 @@ def load(
             the device does not support.
     """
     check_precision("eager", precision, device)
-    state = read(artifact, mapped=True)
-    module = build(artifact.parent)
-    fill(module, state, artifact.name, shared=True)
-    if channels_last:
-        module.to(memory_format=torch.channels_last)
+    module = load_module(artifact, device, channels_last=channels_last)
     return ModuleEngine(
         "eager",
-        module.to(device).eval(),
+        module,
         device,
         precision,
         channels_last=channels_last,
@@ -66,6 +62,16 @@ def load(
         architecture=type(module).__name__,
         memory="channels_last" if channels_last else "contiguous",
     )
+
+
+def load_module(artifact: Path, device: torch.device, *, channels_last: bool) -> nn.Module:
+    """Build the architecture and fill it with mapped weights; the errors are those of `load`."""
+    state = read(artifact, mapped=True)
+    module = build(artifact.parent)
+    fill(module, state, artifact.name, shared=True)
+    if channels_last:
+        module.to(memory_format=torch.channels_last)
+    return module.to(device).eval()
 
 
 def build(folder: Path, package: str | None = None) -> nn.Module:
@@ -80,7 +86,7 @@ def build(folder: Path, package: str | None = None) -> nn.Module:
         FileNotFoundError: no model.py, or no labels for a build(classes) without a default.
         ValueError: there is no build(), or it does not return a module.
     """
-    factory = getattr(load_module(folder, "model", package), "build", None)
+    factory = getattr(load_python(folder, "model", package), "build", None)
     module = factory(**_build_arguments(factory, folder)) if callable(factory) else None
     if not isinstance(module, nn.Module):
         raise ValueError("model.py must define build(), which returns the model's nn.Module")

@@ -30,6 +30,7 @@ class ModuleEngine:
 
     Args:
         name: the name of the engine.
+        computes: a compiled form of the module, which computes batches; None: the module itself.
         batches: the batch sizes of the module. With a limit, larger batches are split, and the
             attribute `module` is None.
         channels_last: image batches [N, C, H, W] are converted to this memory layout.
@@ -49,6 +50,7 @@ class ModuleEngine:
         device: torch.device,
         precision: str,
         *,
+        computes: Callable[..., Any] | None = None,
         batches: BatchLimits | None = None,
         channels_last: bool = False,
         dtype: torch.dtype | None = None,
@@ -67,7 +69,7 @@ class ModuleEngine:
         self.batches = batches or BatchLimits()
         # Explanations run batches of any size through the module.
         self.module = module if self.batches == BatchLimits() else None
-        self._module = module
+        self._computes = module if computes is None else computes
         self._inputs = inputs or inputs_of_module(module, artifact)
         self._arrange, self._all_outputs = arrange, all_outputs
         self._dtype, self._output, self._artifact = dtype, output, artifact
@@ -90,10 +92,10 @@ class ModuleEngine:
 
     def _call(self, batch: Batch) -> Any:
         if isinstance(batch, Tensor):
-            return self._module(self._inputs.cast_single(batch))
+            return self._computes(self._inputs.cast_single(batch))
         named = self._inputs.bind(batch)
         arguments, keywords = self._arrange(named) if self._arrange else ((), named)
-        return self._module(*arguments, **keywords)
+        return self._computes(*arguments, **keywords)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "fp32":
