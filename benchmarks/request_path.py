@@ -4,8 +4,9 @@
         [--mosec PYTHON]
 
 In process: a process per side calls TorchServe's `Service` with batches of 1 and 8 requests, as a
-worker does, with the metrics of `vestal serve`; the sides take turns. Over HTTP: one server with
-two workers of each side, loaded by wrk in turn; the no-op handler is the cost of the server itself.
+worker does, with the metrics of `vestal serve`; the sides take turns. Over HTTP: each side has a
+server of its own in every round, with two workers, loaded by wrk; the no-op handler is the cost of
+the server itself.
 `--mosec` is the Python of an environment with mosec and torch. All use seeded random weights, eager
 fp32, and the digits of scikit-learn as PNGs of 28 x 28. Rows are written to results/.
 """
@@ -204,45 +205,6 @@ def in_process(project: Project, rounds: int) -> Iterator[Row]:
                             yield {**where, "round": number, "part": part, "us": round(value, 1)}
 
 
-def over_http(
-    project: Project, sides: list[str], seconds: float, rounds: int, python: Path | None
-) -> Iterator[Row]:
-    from benchmarks.handlers import environ, token
-    from benchmarks.request_path_servers import cpu_seconds, mosec, wrk
-    from vestal.client import Client
-    from vestal.fleet.server import Server
-
-    files = images()
-    with ExitStack() as stack:
-        stack.enter_context(environ({"OMP_NUM_THREADS": "1"}))
-        archives = [f"{side}-1.0.mar" for side in sides]
-        server = stack.enter_context(Server(project, archives, port=0, timeout=600))
-        ready = server.ready
-        client = stack.enter_context(
-            Client(ready.inference, management=ready.management, key_file=project.key_file)
-        )
-        targets: dict[str, tuple[str, list[int]]] = {}
-        for side in sides:
-            workers = [worker.pid for worker in client.describe(side).workers]
-            targets[side] = f"{ready.inference}/predictions/{side}", [pid for pid in workers if pid]
-        for batch in (8, 32) if python else ():
-            port = 18_700 + batch
-            assert python is not None
-            url = stack.enter_context(mosec(python, project.root, batch, port))
-            targets[f"mosec-{batch}"] = url, []
-        key = f"Bearer {token(ready)}"
-        for number in range(-1, rounds):  # the first warms up
-            for users in (1, 32):
-                for side, (url, pids) in list(targets.items())[:: 1 if number % 2 else -1]:
-                    cpu = cpu_seconds(pids)
-                    found = wrk(project.root, url, key, files, users, seconds if number >= 0 else 2)
-                    cpu = (cpu_seconds(pids) - cpu) / max(found["requests"], 1) * 1e6
-                    if number >= 0:
-                        us = round(cpu, 1) if pids else ""
-                        where = {"what": "http", "side": side, "connections": users}
-                        yield {**where, "round": number, "us": us, **found}
-
-
 def summary(rows: list[Row]) -> str:
     """The medians of all rounds, in lines of text."""
 
@@ -282,7 +244,7 @@ def main() -> None:
         work(given.work)
         return
     # A worker imports the `vestal_handlers` of its archive, so Vestal is imported only here.
-    from benchmarks.request_path_servers import write_archives
+    from benchmarks.request_path_servers import over_http, write_archives
     from vestal.project import Project
 
     when = datetime.now().astimezone()
@@ -308,7 +270,9 @@ def main() -> None:
             ways.append(lambda: in_process(project, given.rounds * 2))
         if given.only != "process":
             ways.append(
-                lambda: over_http(project, given.sides, given.seconds, given.rounds, given.mosec)
+                lambda: over_http(
+                    project, given.sides, images(), given.seconds, given.rounds, given.mosec
+                )
             )
         for way in ways:
             for row in way():

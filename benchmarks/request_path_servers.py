@@ -11,14 +11,17 @@ import tarfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.handlers import environ, token
 from vestal.archive.pack import pack
+from vestal.client import Client
+from vestal.fleet.server import Server
 from vestal.project import Project
 from vestal.recipes.recipe import load_recipe
 
@@ -134,6 +137,57 @@ def handlers_of(revision: str) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         found = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
         return {name: stream.read() for name, stream in found if stream}
+
+
+def over_http(
+    project: Project,
+    sides: Sequence[str],
+    files: list[bytes],
+    seconds: float,
+    rounds: int,
+    python: Path | None,
+) -> Iterator[dict[str, Any]]:
+    """Load one server after the other; the order changes with each round.
+
+    Args:
+        python: of an environment with mosec; None: without it.
+    """
+    others = [f"mosec-{batch}" for batch in (8, 32)] if python else []
+    names = [*sides, *others]
+    for number in range(rounds):
+        for side in names[:: 1 if number % 2 else -1]:
+            with ExitStack() as stack:
+                key, pids = "", list[int]()
+                if python and side in others:
+                    batch = int(side.removeprefix("mosec-"))
+                    url = stack.enter_context(mosec(python, project.root, batch, 18_700 + batch))
+                else:
+                    url, key, pids = stack.enter_context(_served(project, side))
+                wrk(project.root, url, key, files, 32, 3)  # warms up
+                for users in (1, 32):
+                    cpu = cpu_seconds(pids)
+                    found = wrk(project.root, url, key, files, users, seconds)
+                    cpu = (cpu_seconds(pids) - cpu) / max(found["requests"], 1) * 1e6
+                    where = {"what": "http", "side": side, "connections": users}
+                    yield {**where, "round": number, "us": round(cpu, 1) if pids else "", **found}
+
+
+@contextmanager
+def _served(project: Project, side: str) -> Iterator[tuple[str, str, list[int]]]:
+    """Serve one archive; yields the URL, the value of Authorization, and the workers' pids."""
+    with ExitStack() as stack:
+        stack.enter_context(environ({"OMP_NUM_THREADS": "1"}))
+        server = stack.enter_context(Server(project, [f"{side}-1.0.mar"], port=0, timeout=600))
+        ready = server.ready
+        with Client(
+            ready.inference, management=ready.management, key_file=project.key_file
+        ) as client:
+            pids = [worker.pid for worker in client.describe(side).workers]
+        yield (
+            f"{ready.inference}/predictions/{side}",
+            f"Bearer {token(ready)}",
+            [pid for pid in pids if pid],
+        )
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -131,6 +131,11 @@ class Project:
         return self.state / "logs"
 
     @property
+    def worker_counts(self) -> Path:
+        """How many workers each version may have, for the workers' threads."""
+        return self.state / "workers.json"
+
+    @property
     def shadow(self) -> Path:
         """`shadow/<model>/<version>/`: digests of compared responses, which workers write."""
         return self.state / "shadow"

@@ -23,6 +23,7 @@ import torch
 
 from vestal_handlers.description import describe_handler, describe_or_sample
 from vestal_handlers.device import (
+    count_workers,
     device_of,
     explain_threads,
     response_timeout,
@@ -95,10 +96,11 @@ class BatchHandler(TaskHooks):
         self.digests = DigestLog.of_server(self.name, self.version, self.worker_id)
         try:
             self.options = read_options(self.options_type, self.config.get("handler"))
-            self.threads: int = self.options.threads or share_of_cores(self.config)
+            workers = count_workers(self.config, self.name, self.version)
+            self.threads: int = self.options.threads or share_of_cores(workers)
             torch.set_num_threads(self.threads)
             keep_freed_memory()
-            threads = explain_threads(self.threads, self.config)
+            threads = explain_threads(self.threads, workers)
             logger.info("%s %s: CPU threads: %s", self.name, self.version, threads)
             self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
             self.device = device_of(context.system_properties.get("gpu_id"))

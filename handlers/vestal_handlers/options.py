@@ -33,7 +33,7 @@ class Options:
         precision: fp32, bf16, fp16 or int8, as far as the engine supports it.
         output: the name or index of the model's output that is served; None: the only one.
         channels_last: the memory layout of image models on the eager engine; faster convolutions.
-        threads: CPU threads of this worker; None: its share of the cores (cores / maxWorkers).
+        threads: CPU threads of this worker; None: its share of the cores (cores / workers).
         warm_up: run every batch size before the worker is READY.
         max_forward: instances in one forward pass; more take several passes.
         max_bytes: bytes of one request, all parts together, as sent and decompressed.

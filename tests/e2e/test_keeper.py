@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from serving import ECHO, START_SECONDS, archive, until
 
 from vestal.fleet.desired import Desired, ModelTarget, SwapPolicy, Workers
 from vestal.fleet.resolving import version_target
+from vestal_handlers.device import WORKERS_VARIABLE
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,12 @@ def test_a_version_has_all_its_workers_before_it_serves(served: Served) -> None:
     texts = [each.text for each in served.keeper.events(0, 0) if each.version == "2.1"]
     assert "echo 2.1: 2 workers are READY" in texts
     assert not any("scaling" in text for text in texts)
+    # They share the cores: each of them reads how many they are.
+    counts = served.project.worker_counts
+    assert json.loads(counts.read_text())["echo"] == {"2.1": 2}
+    workers = served.client.describe("echo").workers
+    environments = [psutil.Process(worker.pid).environ() for worker in workers]
+    assert [each[WORKERS_VARIABLE] for each in environments] == [str(counts)] * 2
 
 
 def test_a_known_version_with_other_bytes_is_refused_with_both_digests(served: Served) -> None:

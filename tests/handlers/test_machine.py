@@ -114,7 +114,7 @@ def test_workers_share_the_cores_of_the_affinity():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from vestal_handlers.device import share_of_cores\n"
-        "print(share_of_cores({'maxWorkers': 1}), share_of_cores({'maxWorkers': 4}))"
+        "print(share_of_cores(1), share_of_cores(4))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1 1\n"
@@ -143,8 +143,8 @@ def test_a_real_quota_is_respected():
 
 
 def test_each_worker_has_at_least_one_thread():
-    assert share_of_cores({"maxWorkers": 1000}) == 1
-    assert share_of_cores({}) == max(1, int(cores()))
+    assert share_of_cores(1000) == 1
+    assert share_of_cores(1) == max(1, int(cores()))
 
 
 @pytest.mark.parametrize(
@@ -153,17 +153,44 @@ def test_each_worker_has_at_least_one_thread():
 )
 def test_threads_and_workers_are_never_more_than_the_cores(monkeypatch, found, workers, threads):
     monkeypatch.setattr(device, "cores", lambda: found)
-    config = {"maxWorkers": workers}
-    assert share_of_cores(config) == threads
+    assert share_of_cores(workers) == threads
     assert (workers * threads <= found) == (workers <= found)
-    sentence = explain_threads(threads, config)
-    assert f"{threads} of {found:g} cores for this worker, of {workers} (maxWorkers)" in sentence
+    sentence = explain_threads(threads, workers)
+    assert f"{threads} of {found:g} cores for this worker, of {workers}" in sentence
     assert ("take turns" in sentence) == (workers > max(found, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "workers"),
+    [
+        ('{"mnist": {"1.0": 3}}', 3),
+        ('{"mnist": {"2.0": 3}}', 4),
+        ('{"mnist": 3}', 4),
+        ("[]", 4),
+        ("{", 4),
+        (None, 4),
+    ],
+)
+def test_the_servers_number_of_workers_wins_over_that_of_the_archive(
+    tmp_path, monkeypatch, content, workers
+):
+    file = tmp_path / "workers.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv(device.WORKERS_VARIABLE, str(file))
+    assert device.count_workers({"maxWorkers": 4}, "mnist", "1.0") == workers
+
+
+def test_without_a_server_the_archive_has_the_number_of_workers(monkeypatch):
+    monkeypatch.delenv(device.WORKERS_VARIABLE, raising=False)
+    assert device.count_workers({"minWorkers": 2, "maxWorkers": 4}, "mnist", "1.0") == 4
+    assert device.count_workers({"minWorkers": 2}, "mnist", "1.0") == 2
+    assert device.count_workers({}, "mnist", "1.0") == 1
 
 
 def test_a_worker_logs_its_threads(doubler_folder, caplog):
     with caplog.at_level("INFO"), LoadedArchive(doubler_folder):
         pass
     logged = [record.getMessage() for record in caplog.records]
-    expected = f"doubler 1.0: CPU threads: {explain_threads(share_of_cores({}), {})}"
+    expected = f"doubler 1.0: CPU threads: {explain_threads(share_of_cores(1), 1)}"
     assert logged.count(expected) == 1

@@ -72,6 +72,7 @@ class World:
             revisions=Revisions(store, stored=True),
             judge=unused,
             gatekeeper=unused,
+            worker_counts=unused,
             listener=lambda kind, text, _: self.events.append((kind, text)),
             desired=store.desired,
         )

@@ -13,6 +13,7 @@ from vestal.fleet.knowledge import Knowledge
 from vestal.fleet.revisions import Revisions
 from vestal.fleet.runner import Runner
 from vestal.fleet.state import StateStore
+from vestal.fleet.worker_counts import WorkerCounts
 from vestal.server.launch import LaunchOptions
 
 
@@ -53,6 +54,7 @@ def make_fleet(
         Revisions(state, stored=initial.stored),
         TrafficJudge(client, runner.logs),
         Gatekeeper(surroundings, lambda kind, text: fleet.report(kind, text)),
+        WorkerCounts(options.project.worker_counts),
         listener,
         initial.desired,
     )

@@ -22,6 +22,7 @@ from vestal.fleet.revisions import Revisions
 from vestal.fleet.runner import Runner
 from vestal.fleet.status import EventKind, Revision, Source
 from vestal.fleet.steps import Step
+from vestal.fleet.worker_counts import WorkerCounts
 
 Listener = Callable[[EventKind, str, Step | None], None]
 """Receives events: kind, text, step."""
@@ -49,6 +50,7 @@ class Fleet:
     revisions: Revisions
     judge: TrafficJudge
     gatekeeper: Gatekeeper
+    worker_counts: WorkerCounts
     listener: Listener
     desired: Desired
     starting: bool = True

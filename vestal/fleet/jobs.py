@@ -116,6 +116,8 @@ class Job:
         if isinstance(step, Register):
             state = fleet.knowledge.state(self.name)
             fleet.judge.begin(self.name, state.default)
+        if isinstance(step, Register | Scale):
+            self._count_workers(step)
         fleet.knowledge.begin(step)
         self.synced = False
         try:
@@ -136,6 +138,16 @@ class Job:
         if isinstance(step, Switch):
             fleet.judge.switched(self.name)
         fleet.report("done", result, step)
+
+    def _count_workers(self, step: Register | Scale) -> None:
+        """Tell the workers that start how many there may be."""
+        targets = self._target.versions if self._target else {}
+        counts = {version: target.workers.max for version, target in targets.items()}
+        counts[step.version] = max(counts.get(step.version, 0), step.workers)
+        try:
+            self._fleet.worker_counts.set(self.name, counts)
+        except OSError as error:  # the model-config.yaml's number is used instead
+            self._fleet.report("note", f"the number of workers could not be written: {error}", step)
 
     def _starting_workers(self, step: Step) -> AbstractContextManager[None]:
         """Workers that start must not slow down those of the model that serve."""

@@ -16,6 +16,7 @@ from vestal.errors import VestalError
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
 from vestal.server.guarded import GuardedProcess
+from vestal_handlers.device import WORKERS_VARIABLE
 from vestal_handlers.digests import FOLDER_VARIABLE
 
 
@@ -64,6 +65,7 @@ class TorchServe:
                 {
                     **_environment(os.environ, folder, project.logs),
                     FOLDER_VARIABLE: str(project.shadow.absolute()),
+                    WORKERS_VARIABLE: str(project.worker_counts.absolute()),
                 },
                 cwd=project.state,  # TorchServe writes its key file into it
                 output=project.logs / "console.log",
