@@ -50,6 +50,7 @@ SIDES = {
     "before": 1,
     "before-10ms": 10,
     "after": 1,
+    "channels-last": 1,
     "openvino": 1,
     "stock": 1,
     "stock-5ms": 5,

@@ -116,6 +116,8 @@ def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> N
             files["model.py"] = files["model.py"].split(b"def build")[0]
         config = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
         config |= {"maxBatchDelay": delay, "startupTimeout": 600}
+        if name == "channels-last":
+            config["handler"] = {"channels_last": True}
         files["model-config.yaml"] = json.dumps(config).encode()
         files["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
         with zipfile.ZipFile(project.model_store / f"{name}-1.0.mar", "w") as archive:
