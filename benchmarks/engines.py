@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,16 +124,22 @@ def pack_side(
 
 
 @contextmanager
-def process(archive: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has the archive loaded, and computes as many batches as it reads."""
+def process(
+    archive: Path, batch: int = BATCH, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that has the archive loaded, and computes as many batches as it reads.
+
+    Args:
+        variables: of its environment.
+    """
     environment = {"OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "passive"}
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CHILD, str(BATCH), str(archive)],
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(batch), str(archive)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, **(variables or {})},
     )
     try:
         yield child
