@@ -114,7 +114,7 @@ def write_archives(project: Project, before: str, sides: Mapping[str, int]) -> N
         if name.startswith("stock"):
             manifest["model"]["modelFile"] = "model.py"
             files["model.py"] = files["model.py"].split(b"def build")[0]
-        config = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
+        config: dict[str, Any] = {"minWorkers": WORKERS, "maxWorkers": WORKERS, "batchSize": BATCH}
         config |= {"maxBatchDelay": delay, "startupTimeout": 600}
         if name == "channels-last":
             config["handler"] = {"channels_last": True}

@@ -19,10 +19,10 @@ from vestal_handlers.images.decoding import (
     bytes_of,
     image_size,
 )
+from vestal_handlers.images.fast_transform import FastTransform
 from vestal_handlers.images.flattening import colour_of
 from vestal_handlers.images.limits import TransformLimit
 from vestal_handlers.images.pixels import PIXELS_SCHEMA
-from vestal_handlers.images.small_images import SmallImageTransform
 from vestal_handlers.model_files import load_module
 from vestal_handlers.options import Options, number
 from vestal_handlers.requests.fields import parse_fields
@@ -64,7 +64,7 @@ class ImageTask(BatchHandler):
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, self.options.max_pixels)
         self.background = colour_of(self.options.background)
         self.transform = self.load_transform()
-        self.apply_transform = SmallImageTransform(self.transform)
+        self.apply_transform = FastTransform(self.transform)
         self.limit = TransformLimit(self.transform.steps, self.options.max_pixels)
         if self.options.fast_jpeg and self.transform.scale_to is None:
             raise ValueError(

@@ -24,7 +24,7 @@ _POINTWISE = (v2.ToDtype, v2.Normalize)
 _MOST_VALUES = 1 << 16  # with more, the table saves little
 
 
-class SmallImageTransform:
+class FastTransform:
     """Returns what `transform(image)` returns, for images of any size."""
 
     def __init__(self, transform: ImageTransform) -> None:

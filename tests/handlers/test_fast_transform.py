@@ -1,4 +1,4 @@
-"""Small images take a shorter way through decoding and the transform, to the same results."""
+"""Images take a shorter way through decoding and the transform, to the same results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 from vestal_handlers import ImageTransform
 from vestal_handlers.errors import InputError
 from vestal_handlers.images import decoding
+from vestal_handlers.images.fast_transform import FastTransform
 from vestal_handlers.images.plain_png import read_plain_png
-from vestal_handlers.images.small_images import SmallImageTransform
 
 MODES = ("L", "RGB", "RGBA", "LA", "P", "1", "I;16")
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -112,7 +112,7 @@ def test_a_small_image_is_transformed_to_the_same_bits(mode, size, resize, seed)
     transform = ImageTransform(mode=mode, steps=steps_of(mode, resize))
     if isinstance(resize, int) and max(size) > 20 * min(size):
         return  # resized to megapixels
-    found = SmallImageTransform(transform)(image)
+    found = FastTransform(transform)(image)
     assert torch.equal(found, transform(image))
     assert found.dtype == torch.float32
 
@@ -145,7 +145,7 @@ def test_any_transform_gives_the_same_result(transform):
         except TypeError as error:
             return str(error)
 
-    expected, found = result(transform), result(SmallImageTransform(transform))
+    expected, found = result(transform), result(FastTransform(transform))
     assert type(found) is type(expected)
     if isinstance(expected, str):
         assert found == expected
@@ -174,7 +174,7 @@ def test_a_large_image_is_transformed_to_the_same_bits(steps, interleaved):
         image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     before = image.clone()
     transform = ImageTransform("RGB", steps)
-    found = SmallImageTransform(transform)(image)
+    found = FastTransform(transform)(image)
     assert torch.equal(found, transform(image))
     assert torch.equal(image, before)
     assert found.is_contiguous()
@@ -183,6 +183,6 @@ def test_a_large_image_is_transformed_to_the_same_bits(steps, interleaved):
 def test_a_grey_image_becomes_three_channels_in_the_last_step():
     image = torch.randint(0, 256, (1, 300, 300), dtype=torch.uint8)
     transform = ImageTransform("L", [CONVERT, v2.Normalize((0.1,) * 3, (0.2,) * 3)])
-    found = SmallImageTransform(transform)(image)
+    found = FastTransform(transform)(image)
     assert found.shape == (3, 300, 300)
     assert torch.equal(found, transform(image))
