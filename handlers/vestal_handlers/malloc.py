@@ -12,7 +12,7 @@ import os
 
 # https://www.man7.org/linux/man-pages/man3/mallopt.3.html
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 128 << 20  # enough for ResNet18 in batches of 8
 _LARGEST_BLOCK_BYTES = 64 << 20
 """A larger block comes from the kernel each time; by default, none above 32 MB is kept."""
 

@@ -8,6 +8,8 @@ import socket
 import pytest
 from serving import RAISES_AT_LOAD, archive, damaged_archive, serving
 
+from vestal.configuration.ports import free_ports
+
 
 def test_a_model_that_does_not_load_fails_the_start(tmp_path):
     with serving(tmp_path / "project") as server:
@@ -56,9 +58,9 @@ def test_a_file_that_is_not_an_archive_fails_the_start_at_once(tmp_path):
 def test_a_port_in_use_fails_the_start_at_once(tmp_path):
     with serving(tmp_path / "project") as server, socket.socket() as listener:
         archive(server.project.model_store, "echo")
-        listener.bind(("127.0.0.1", 0))
+        [port] = free_ports("127.0.0.1", 1)  # so the ports before it are probably free, too
+        listener.bind(("127.0.0.1", port))
         listener.listen()
-        port = listener.getsockname()[1]
         server.start("--port", str(port - 2))
         assert server.exit_code() == 1
         message = f"port {port} (metrics_address) is in use by pid {os.getpid()}"

@@ -207,7 +207,7 @@ class Server:
             configuration,
             endpoints,
             self._store,
-            self._publication.files,
+            [*self._publication.files, project.worker_counts],
             java.executable,
         )
         self._runner = Runner(options, self._lock.fileno())

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from vestal.server.launch import temporary_path
+
 
 class WorkerCounts:
     """A JSON file with numbers by model and version, which `vestal_handlers.device` reads."""
@@ -27,6 +29,6 @@ class WorkerCounts:
         """
         with self._lock:
             self._counts[model] = dict(counts)
-            new = self._file.with_name(f"{self._file.name}.new")
+            new = temporary_path(self._file)
             new.write_text(json.dumps(self._counts), "utf-8")
             new.replace(self._file)
