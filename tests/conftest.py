@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -21,6 +22,9 @@ os.environ.update(
     passive_wait_variables(os.environ)
 )  # as the commands do, before torch is imported
 settings.register_profile("quick", max_examples=20)
+# What other tests have left must not be destroyed in a child: OpenVINO's destructors wait there for
+# threads that it does not have.
+os.register_at_fork(before=gc.collect)
 
 # The zoo's own models take minutes for an epoch of all their data: these recipes take a little.
 LITTLE = {

@@ -1,4 +1,4 @@
-"""Archives of other engines on a real server: int8 in OpenVINO, and a Hugging Face folder."""
+"""Archives of other engines on a real server: int8, a Hugging Face folder, compiled code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import psutil
 import pytest
 import requests
 import transformers
+from compilers import require_compiler
 from kept import client_of
 from pretrained_folders import FOLDERS, TEXTS
 
@@ -75,3 +76,23 @@ def test_no_worker_pins_its_threads(server):
     for worker in workers:
         for thread in worker.threads():
             assert os.sched_getaffinity(thread.id) == allowed
+
+
+def test_compiled_code_predicts_over_http_what_the_weights_predict(trained_project):
+    require_compiler()
+    packed = pack(trained_project, "mnist", version="6.0", engine="compiled")
+    sample = read_sample(packed.archive)
+    with Server(trained_project, [packed.archive.name], port=0, timeout=300) as server:
+        with client_of(server) as client:
+            answer = client.predict("mnist", sample.input).value
+            engine = client.describe("mnist", customized=True).customized["engine"]
+        workers = [
+            each.cmdline()
+            for each in psutil.Process().children(recursive=True)
+            if each.is_running()
+        ]
+    assert sample.difference(answer) is None
+    assert (engine["name"], engine["precision"]) == ("compiled", "fp32")
+    assert engine["built_for"]["cpu"]
+    # Inductor's own processes for compilation would be beside the worker.
+    assert not any("compile_worker" in " ".join(command) for command in workers)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
+from compilers import require_compiler
 
 from vestal_handlers import engines
 
@@ -33,11 +32,7 @@ def build():
 
 @pytest.fixture
 def compiler():
-    """The programs that Inductor needs; a fresh Debian lacks them."""
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    if shutil.which("g++") is None or not header.is_file():
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop("g++ or Python.h is not installed (apt-get install g++ python3-dev)")
+    require_compiler()
 
 
 @pytest.mark.parametrize(
