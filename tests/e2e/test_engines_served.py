@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from pretrained_folders import FOLDERS, TEXTS
 from vestal.archive.pack import pack
 from vestal.fleet.server import Server
 from vestal.mar.sample import read_sample
+from vestal.project import Project
 
 pytestmark = pytest.mark.slow
 
@@ -78,11 +80,13 @@ def test_no_worker_pins_its_threads(server):
             assert os.sched_getaffinity(thread.id) == allowed
 
 
-def test_compiled_code_predicts_over_http_what_the_weights_predict(trained_project):
+def test_compiled_code_predicts_over_http_what_the_weights_predict(trained_project, tmp_path):
     require_compiler()
-    packed = pack(trained_project, "mnist", version="6.0", engine="compiled")
+    project = Project(tmp_path / "project")  # the other has a server
+    shutil.copytree(trained_project.runs, project.runs)
+    packed = pack(project, "mnist", version="6.0", engine="compiled")
     sample = read_sample(packed.archive)
-    with Server(trained_project, [packed.archive.name], port=0, timeout=300) as server:
+    with Server(project, [packed.archive.name], port=0, timeout=300) as server:
         with client_of(server) as client:
             answer = client.predict("mnist", sample.input).value
             engine = client.describe("mnist", customized=True).customized["engine"]

@@ -46,12 +46,14 @@ def load(
     check_precision("compiled", precision, device)
     compiler = find_compiler(device)
     _set_cache(artifact.parent / CACHE)
+    from torch._inductor import config
+
+    config.compile_threads = 1  # Inductor's own processes for compilation would stay
     module = load_module(artifact, device, channels_last=channels_last)
     compiled = torch.compile(
         module,
         fullgraph=True,  # otherwise parts would run in eager, silently
-        # Inductor's own processes for compilation would stay.
-        options={"freezing": True, "compile_threads": 1},
+        options={"freezing": True},
     )
     return ModuleEngine(
         "compiled",
