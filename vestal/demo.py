@@ -5,14 +5,11 @@ The demo uses a project folder of its own, `demo/`, and keeps it for inspection.
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import statistics
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from vestal.archive.pack import pack
 from vestal.cli.output import out as console
 from vestal.client import Client, ClientError, Prediction
 from vestal.demo_photos import show_photos
+from vestal.demo_traffic import Traffic
 from vestal.errors import VestalError
 from vestal.fleet.server import Server
 from vestal.project import Project
@@ -183,57 +181,10 @@ def _settled(client: Client, size: int, seconds: float = 10.0) -> tuple[int, int
     return counts
 
 
-class Traffic:
-    """Four concurrent callers in the background; the outcome of every request is counted."""
-
-    def __init__(self, client: Client, images: Sequence[TestImage]) -> None:
-        self._client, self._images = client, images
-        self._stop = threading.Event()
-        self._thread = ThreadPoolExecutor(1)
-        self.sent = 0
-        self.answered: Counter[str | None] = Counter()
-        self.failed: Counter[str] = Counter()
-
-    def __enter__(self) -> Traffic:
-        self._running = self._thread.submit(self._run)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.shutdown()
-        self._running.result()
-
-    def _inputs(self) -> Iterator[Path]:
-        for image in itertools.cycle(self._images):
-            if self._stop.is_set():
-                return
-            self.sent += 1
-            yield image.file
-
-    def _run(self) -> None:
-        for outcome in self._client.iter_predictions(
-            MODEL, self._inputs(), concurrency=4, timeout=20
-        ):
-            if isinstance(outcome, ClientError):
-                self.failed[type(outcome).__name__] += 1
-            else:
-                self.answered[outcome.version] += 1
-
-    def wait_for(self, version: str, requests: int, seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        target = self.answered[version] + requests
-        while self.answered[version] < target:
-            if time.monotonic() > deadline:
-                raise VestalError(
-                    f"version {version} did not answer {requests} requests in {seconds:g} s"
-                )
-            time.sleep(0.02)
-
-
 def swap(client: Client, images: Sequence[TestImage]) -> None:
     """Replace version 1.0 by 2.0 during traffic."""
     print_step("Replace version 1.0 by 2.0 during traffic")
-    with Traffic(client, images) as traffic:
+    with Traffic(client, MODEL, [image.file for image in images]) as traffic:
         traffic.wait_for("1.0", 50)
         # Its worker imports torch while four callers keep the cores busy.
         client.register(f"{MODEL}-2.0.mar", model=MODEL, timeout=120)

@@ -3,7 +3,7 @@
 Data flows one way: request -> decode -> batch -> forward -> encode -> response. A package imports
 only what stands above it:
 
-    errors, options, labels, model_files, metrics, metric_log, device, cores, malloc,
+    errors, options, labels, model_files, metrics, metric_log, device, cores, threads, malloc,
     packed_sample, digests, pretrained, base_handler
     requests/                       the body of a request to instances; predictions to a response
     images/  text/  engines/        bytes to pixels; text to tokens; what computes a forward pass

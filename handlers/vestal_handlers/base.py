@@ -22,14 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vestal_handlers.description import describe_handler, describe_or_sample
-from vestal_handlers.device import (
-    count_workers,
-    device_of,
-    explain_threads,
-    response_timeout,
-    sha256_of,
-    share_of_cores,
-)
+from vestal_handlers.device import device_of, response_timeout, sha256_of
 from vestal_handlers.digests import DigestLog
 from vestal_handlers.errors import HandlerError, InputError, RequestFailure
 from vestal_handlers.failures import failure_of
@@ -51,6 +44,7 @@ from vestal_handlers.requests.responses import (
     to_json,
 )
 from vestal_handlers.task_hooks import TaskHooks
+from vestal_handlers.threads import count_workers, explain_threads, share_of_cores
 
 if TYPE_CHECKING:
     from ts.context import Context

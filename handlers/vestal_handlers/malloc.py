@@ -12,14 +12,15 @@ import os
 
 # https://www.man7.org/linux/man-pages/man3/mallopt.3.html
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 KEPT_BYTES = 128 << 20  # enough for ResNet18 in batches of 8
 _LARGEST_BLOCK_BYTES = 64 << 20
 """A larger block comes from the kernel each time; by default, none above 32 MB is kept."""
 
 
 def keep_freed_memory() -> bool:
-    """Set malloc's thresholds, unless the environment has; whether they were set."""
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    """Set malloc's thresholds, unless the environment has; return whether they were set."""
+    if any(name in os.environ for name in _SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc
     if mallopt is None:

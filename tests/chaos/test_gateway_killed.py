@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.heavy, pytest.mark.slow]
 
 GRACE_SECONDS = 5
 """A call succeeds if its deadline is at least this long after the return of the gateway."""
-TIMEOUTS = (1, 2, 5, 10, 20, 40)  # those above GRACE_SECONDS have no call that may fail for long
+TIMEOUTS = (1, 2, 5, 10, 20, 40)  # of the calls; an outage lasts for some seconds
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import base64
 import gzip
 import json
 
+from hostile import png, zipped_instances
+from hostile import tensor as tensor_body
 from imaging import encoded, seven
 from test_requests import tensor
 
@@ -83,4 +85,14 @@ REQUESTS = {
     "false gzip": ("doubler", {**JSON, **GZIP}, b"1.5"),
     "brotli": ("doubler", {"Content-Encoding": "br"}, b"1.5"),
     "trace": ("doubler", *as_json(1, traceparent="00-ab-cd-01", **{"X-Correlation-Id": "c;1"})),
+}
+
+# Small bodies that would need much memory, for `mnist`: headers, body.
+LARGE = base64.b64encode(png(7000, 7000)).decode()
+WIDE = base64.b64encode(png(8000, 1)).decode()
+KILLERS = {
+    "a tensor without values": (JSON, tensor_body([2**31, 0])),
+    "many instances": ({**JSON, **GZIP}, zipped_instances(6_600_000)),
+    "wide images": as_json({"instances": [WIDE] * 40}),
+    "large images": as_json({"instances": [LARGE] * 250}),
 }

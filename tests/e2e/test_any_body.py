@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -20,10 +19,9 @@ import requests
 import torch
 from doubling import write_doubler
 from fuzzing import bodies
-from hostile import peak_of, png, reset_peak, zipped_instances
-from hostile import tensor as tensor_body
+from hostile import peak_of, reset_peak
 from imaging import encoded, seven
-from request_bodies import GZIP, JSON, PNG, REQUESTS, as_json
+from request_bodies import JSON, KILLERS, PNG, REQUESTS
 from serving import plain_torchserve, python_without_vestal
 
 import vestal_handlers
@@ -223,16 +221,6 @@ def test_text_of_a_request_cannot_inject_headers(address, caller):
     assert reply.headers["x-correlation-id"] == "abc"
     assert "x-evil" not in {name.lower() for name in reply.headers}
     connection.close()
-
-
-LARGE = base64.b64encode(png(7000, 7000)).decode()
-WIDE = base64.b64encode(png(8000, 1)).decode()
-KILLERS = {
-    "a tensor without values": (JSON, tensor_body([2**31, 0])),
-    "many instances": ({**JSON, **GZIP}, zipped_instances(6_600_000)),
-    "wide images": as_json({"instances": [WIDE] * 40}),
-    "large images": as_json({"instances": [LARGE] * 250}),
-}
 
 
 @pytest.mark.parametrize("kind", KILLERS)

@@ -16,7 +16,7 @@ from serving import ECHO, START_SECONDS, archive, until
 
 from vestal.fleet.desired import Desired, ModelTarget, SwapPolicy, Workers
 from vestal.fleet.resolving import version_target
-from vestal_handlers.device import WORKERS_VARIABLE
+from vestal_handlers.threads import WORKERS_VARIABLE
 
 
 @pytest.fixture(scope="module")

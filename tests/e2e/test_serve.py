@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -78,6 +79,11 @@ def manage(server, method, path, **parameters):
         headers=server.token("management"),
         timeout=30,
     )
+
+
+def test_the_servers_own_process_does_not_load_torch(server):
+    """It would need memory, and a second of the cores during the first swap."""
+    assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
 
 
 def test_idle_openmp_threads_of_workers_sleep(server):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from vestal.inprocess import LoadedArchive
-from vestal_handlers import device
+from vestal_handlers import threads
 from vestal_handlers.cores import cores
-from vestal_handlers.device import explain_threads, sha256_of, share_of_cores
+from vestal_handlers.device import sha256_of
+from vestal_handlers.threads import explain_threads, share_of_cores
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -113,7 +114,7 @@ def test_without_a_quota_the_affinity_counts(tmp_path, content):
 def test_workers_share_the_cores_of_the_affinity():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from vestal_handlers.device import share_of_cores\n"
+        "from vestal_handlers.threads import share_of_cores\n"
         "print(share_of_cores(1), share_of_cores(4))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -148,15 +149,15 @@ def test_each_worker_has_at_least_one_thread():
 
 
 @pytest.mark.parametrize(
-    ("found", "workers", "threads"),
+    ("found", "workers", "share"),
     [(8.0, 2, 4), (8.0, 3, 2), (2.0, 2, 1), (2.0, 4, 1), (1.5, 1, 1), (0.5, 2, 1), (3.9, 2, 1)],
 )
-def test_threads_and_workers_are_never_more_than_the_cores(monkeypatch, found, workers, threads):
-    monkeypatch.setattr(device, "cores", lambda: found)
-    assert share_of_cores(workers) == threads
-    assert (workers * threads <= found) == (workers <= found)
-    sentence = explain_threads(threads, workers)
-    assert f"{threads} of {found:g} cores for this worker, of {workers}" in sentence
+def test_threads_and_workers_are_never_more_than_the_cores(monkeypatch, found, workers, share):
+    monkeypatch.setattr(threads, "cores", lambda: found)
+    assert share_of_cores(workers) == share
+    assert (workers * share <= found) == (workers <= found)
+    sentence = explain_threads(share, workers)
+    assert f"{share} of {found:g} cores for this worker, of {workers}" in sentence
     assert ("take turns" in sentence) == (workers > max(found, 1))
 
 
@@ -177,15 +178,15 @@ def test_the_servers_number_of_workers_wins_over_that_of_the_archive(
     file = tmp_path / "workers.json"
     if content is not None:
         file.write_text(content)
-    monkeypatch.setenv(device.WORKERS_VARIABLE, str(file))
-    assert device.count_workers({"maxWorkers": 4}, "mnist", "1.0") == workers
+    monkeypatch.setenv(threads.WORKERS_VARIABLE, str(file))
+    assert threads.count_workers({"maxWorkers": 4}, "mnist", "1.0") == workers
 
 
 def test_without_a_server_the_archive_has_the_number_of_workers(monkeypatch):
-    monkeypatch.delenv(device.WORKERS_VARIABLE, raising=False)
-    assert device.count_workers({"minWorkers": 2, "maxWorkers": 4}, "mnist", "1.0") == 4
-    assert device.count_workers({"minWorkers": 2}, "mnist", "1.0") == 2
-    assert device.count_workers({}, "mnist", "1.0") == 1
+    monkeypatch.delenv(threads.WORKERS_VARIABLE, raising=False)
+    assert threads.count_workers({"minWorkers": 2, "maxWorkers": 4}, "mnist", "1.0") == 4
+    assert threads.count_workers({"minWorkers": 2}, "mnist", "1.0") == 2
+    assert threads.count_workers({}, "mnist", "1.0") == 1
 
 
 def test_a_worker_logs_its_threads(doubler_folder, caplog):

@@ -275,9 +275,6 @@ def test_samples_of_different_shapes_are_computed_separately(models, tmp_path):
         assert_predicts(answer, models, sent)
 
 
-# --- The documentation ----------------------------------------------------------------------------
-
-
 def block_of(page, text):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
     (block,) = [block for block in blocks if text in block]

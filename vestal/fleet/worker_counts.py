@@ -14,7 +14,7 @@ from vestal.server.launch import temporary_path
 
 
 class WorkerCounts:
-    """A JSON file with numbers by model and version, which `vestal_handlers.device` reads."""
+    """A JSON file with numbers by model and version, which `vestal_handlers.threads` reads."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -16,8 +16,8 @@ from vestal.errors import VestalError
 from vestal.openmp import passive_wait_variables
 from vestal.project import Project
 from vestal.server.guarded import GuardedProcess
-from vestal_handlers.device import WORKERS_VARIABLE
 from vestal_handlers.digests import FOLDER_VARIABLE
+from vestal_handlers.threads import WORKERS_VARIABLE
 
 
 @dataclass(frozen=True)
