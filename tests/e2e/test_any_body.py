@@ -31,7 +31,6 @@ from vestal.fleet.server import Server
 from vestal.mar.sample import find_difference, read_sample
 from vestal.model_folders import zoo
 from vestal.project import Project
-from vestal_handlers.malloc import KEPT_BYTES
 from vestal_handlers.model_files import load_module
 
 # For the fuzzed images. Resizing enlarges small images, and would make narrow ones very large.
@@ -240,8 +239,8 @@ def test_a_small_body_kills_no_worker(address, caller, workers, kind):
     # The first two large images are within the limits.
     assert statuses == ({200} if kind == "large images" else {413})
     assert workers() == before
-    # Two threads decode and resize one image each, which takes 250 MB; freed memory is kept.
-    assert peak_of(pid) - start < 700_000_000 + KEPT_BYTES
+    # Two threads decode and resize one image each, which takes 250 MB: 516 to 706 MB were measured.
+    assert peak_of(pid) - start < 750_000_000
 
 
 @pytest.mark.parametrize(
