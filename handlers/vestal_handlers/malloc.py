@@ -2,7 +2,7 @@
 
 By default, glibc returns blocks to the kernel as soon as some MB are free. The activations of each
 forward pass then come from the kernel again, page by page: the eager ResNet18 was 1.2 times slower
-in batches of 8 and 1.4 times in batches of 32 (docs/benchmarks.md).
+in batches of 8 (docs/benchmarks.md).
 """
 
 from __future__ import annotations
