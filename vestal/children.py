@@ -16,14 +16,14 @@ def parents_pid() -> dict[str, str]:
     return {_PARENT: str(os.getpid())}
 
 
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the thread that started it ends (Linux only).
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when the thread that started it ends (Linux only).
 
     Does nothing in a process that was started without `parents_pid`.
     """
     parent = os.environ.pop(_PARENT, None)
     if parent is None or sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != int(parent):  # the parent ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)

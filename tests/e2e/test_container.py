@@ -130,9 +130,11 @@ def test_an_orphan_of_a_worker_does_not_remain_as_a_zombie(contained):
         children = contained.init().children(recursive=True)
         return [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
 
+    def sleeping() -> bool:
+        return "sleep" in [child.name() for child in contained.init().children(recursive=True)]
+
+    until(lambda: not sleeping(), END_SECONDS, "the end of the orphan")
     until(lambda: not zombies(), END_SECONDS, "no zombies")
-    names = [child.name() for child in contained.init().children(recursive=True)]
-    assert "sleep" not in names
 
 
 def test_sigterm_to_pid_1_completes_the_request_in_progress(contained):

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -52,3 +58,36 @@ def test_a_check_ends_when_it_is_interrupted(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         ArchiveChecks().run(archive(tmp_path, "one.mar"), "a" * 64, "1.0", interrupt)
+
+
+INTERRUPTED = """
+import os, sys
+from pathlib import Path
+from vestal.fleet.archive_checks import ArchiveChecks
+
+def interrupt():
+    if list(Path(sys.argv[2]).iterdir()):
+        os.kill(os.getpid(), int(sys.argv[3])) if sys.argv[3] != "0" else sys.exit("unpacked")
+
+ArchiveChecks().run(Path(sys.argv[1]), "a" * 64, "1.0", interrupt)
+"""
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGKILL])
+def test_nothing_stays_in_the_temporary_folder(tmp_path: Path, number: int) -> None:
+    """Neither of a check that is interrupted, nor of one whose parent is killed."""
+    file = archive(tmp_path, "one.mar", HANDLER + "x = 1\n" * 150_000)  # a second to parse
+    with tempfile.TemporaryDirectory(dir=tmp_path) as temp:
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, file, temp, str(int(number))],
+            env={**os.environ, "TMPDIR": temp},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ("" if number else "unpacked\n")
+        assert done.returncode == (-number if number else 1)
+        deadline = time.monotonic() + 20
+        while list(Path(temp).iterdir()):
+            assert time.monotonic() < deadline, list(Path(temp).rglob("*"))
+            time.sleep(0.05)

@@ -51,10 +51,10 @@ def main() -> None:
 
     Errors that a user can fix are one sentence on stderr, without a traceback.
     """
-    end_with_parent()
     os.environ.update(openmp.passive_wait_variables(os.environ))  # before any command imports torch
     # A killed command removes its temporary folders and processes, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    end_with_parent(signal.SIGTERM)
     # Its warning about TensorRT is of no use to the user of a command.
     logging.getLogger("ts.torch_handler.base_handler").setLevel(logging.ERROR)
     try:

@@ -21,6 +21,7 @@ from vestal.fleet.priority import is_reversible, restore, yield_to_others
 from vestal.mar.manifest import read_manifest
 
 _POLL_SECONDS = 0.1
+_END_SECONDS = 5.0
 _PATIENCE_SECONDS = 20.0
 """Time after which a check gets its share of the cores, so that it ends on a busy machine."""
 
@@ -72,7 +73,7 @@ def _findings(archive: Path, interrupt: Callable[[], None]) -> list[dict[str, An
         try:
             output, errors = _wait(process, interrupt, lowered_until)
         finally:
-            process.kill()  # does nothing if it has ended
+            _end(process)
     try:
         (report,) = json.loads(output)
     except ValueError:  # it could not read the archive
@@ -81,6 +82,18 @@ def _findings(archive: Path, interrupt: Callable[[], None]) -> list[dict[str, An
         raise VersionFailed(f"{archive.name} cannot be checked: {reason}") from None
     findings: list[dict[str, Any]] = report["findings"]
     return findings
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a check that still runs; it removes the folder to which it unpacked the archive."""
+    if process.poll() is None:
+        if is_reversible():
+            restore(process.pid)
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _wait(
