@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +91,70 @@ def test_embeddings_are_those_of_the_sentence_transformer(project):
         expected = torch.nn.functional.normalize(hidden.mean(0), dim=0)
         assert torch.allclose(embedding, expected, atol=1e-5)
     assert ours[0] @ ours[1] > 0.7 > 0.2 > ours[0] @ ours[2]
+
+
+PAIRS = [
+    ("A cat sleeps on the sofa.", "A kitten naps on a couch."),
+    ("A cat sleeps on the sofa.", "The dog barks in the garden."),
+    ("The train is late.", "The train has not arrived yet."),
+    ("The train is late.", "I am never late for lunch."),
+    ("How do I reset my password?", "I forgot my password."),
+    ("How do I reset my password?", "How do I delete my account?"),
+    ("The bank raised its interest rates.", "Borrowing has become more expensive."),
+    ("The bank raised its interest rates.", "We sat on the bank of the river."),
+    ("He plays the violin.", "He is a musician."),
+    ("He plays the violin.", "She plays football."),
+    ("It rains heavily.", "The weather is bad."),
+    ("It rains heavily.", "The sun shines."),
+    ("This film is wonderful.", "This film is terrible."),
+    ("This film is wonderful.", "I enjoyed the movie a lot."),
+    ("Water boils at 100 degrees.", "At 100 degrees Celsius, water turns into steam."),
+    ("Water boils at 100 degrees.", "The soup is cold."),
+    ("Two men are cooking.", "Three women are cooking."),
+    ("Two men are cooking.", "The economy is growing."),
+    ("Berlin is the capital of Germany.", "Germany's capital is Berlin."),
+    ("Berlin is the capital of Germany.", "Paris is the capital of France."),
+]
+SENTENCE_TRANSFORMERS = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
+print(json.dumps(model.encode(json.loads(sys.argv[2])).tolist()))
+"""
+
+
+def test_pairs_of_sentences_rank_as_by_sentence_transformers(project, tmp_path):
+    archive, sentences = archive_of(project, "embedder"), [each for pair in PAIRS for each in pair]
+    command = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--no-deps"]
+    target = ["--python", sys.executable, "--target", tmp_path, "sentence-transformers==5.1.2"]
+    subprocess.run([*command, *target], check=True)
+    with LoadedArchive(archive) as loaded:
+        ours = torch.tensor([text(loaded, each)["embedding"] for each in sentences])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            SENTENCE_TRANSFORMERS,
+            project.runs / "embedder" / "1",
+            json.dumps(sentences),
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    theirs = torch.tensor(json.loads(done.stdout))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert ranking(ours) == ranking(theirs)
+    most = {frozenset(PAIRS[index]) for index in ranking(ours)[-3:]}
+    assert frozenset(PAIRS[-2]) in most
+    assert frozenset(PAIRS[-3]) not in most
+
+
+def ranking(embeddings):
+    """The numbers of the pairs, by the cosine of their embeddings."""
+    return (embeddings[::2] * embeddings[1::2]).sum(1).argsort().tolist()
 
 
 def test_the_chat_model_answers(project):

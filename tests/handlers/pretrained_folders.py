@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,40 @@ def t5(folder: Path) -> None:
     save(transformers.T5ForConditionalGeneration(config), folder)
 
 
+def nllb(folder: Path) -> None:
+    """A model of 202 languages; a text begins with its language."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = [*specials, "▁", *sorted(set("".join(TEXTS)) - {" "}), "<mask>"]
+    vocabulary = {token: number for number, token in enumerate(names)}
+    several_languages(transformers.NllbTokenizer(vocab=vocabulary), folder)
+
+
+def mbart(folder: Path) -> None:
+    """A model of 25 languages; a text ends with its language."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    codes = sys.modules[transformers.MBartTokenizer.__module__].FAIRSEQ_LANGUAGE_CODES
+    names = [*specials, "▁", *sorted(set("".join(TEXTS)) - {" "}), *codes, "<mask>"]
+    several_languages(transformers.MBartTokenizer(vocab=[(name, -1.0) for name in names]), folder)
+
+
+def several_languages(fast: Any, folder: Path) -> None:
+    config = transformers.M2M100Config(
+        vocab_size=len(fast),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=POSITIONS,
+        decoder_start_token_id=2,
+        # Otherwise, most outputs are the input of the decoder again, a language.
+        tie_word_embeddings=False,
+    )
+    save(transformers.M2M100ForConditionalGeneration(config), folder, fast)
+
+
 def chat(folder: Path) -> None:
     tiny_model().save_pretrained(folder)
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }} {% endfor %}"
@@ -169,7 +204,7 @@ def image_vectors(folder: Path) -> None:
     vit(folder, "ViTModel")
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path, fast: Any = None) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         # The usual initialization gives equal scores. With other norms and biases, all tokens would
@@ -178,7 +213,7 @@ def save(model: Any, folder: Path) -> None:
             if parameter.dim() > 1:
                 parameter.normal_(std=0.15)
     model.eval().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    (fast or tokenizer()).save_pretrained(folder)
 
 
 FOLDERS: dict[str, Callable[[Path], None]] = {
@@ -192,6 +227,8 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     "feature-extraction": vectors,
     "summarization": bart,
     "text2text-generation": t5,
+    "several languages": nllb,
+    "languages at the end": mbart,
     "text-generation": chat,
     "image-classification": vit,
     "image-feature-extraction": image_vectors,

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,14 @@ class Models:
     """Loads each model once, by its name and the options of its handler."""
 
     def __init__(self, root: Path) -> None:
-        self._project, self._stack = Project(root), ExitStack()
+        self._project, self._stack, self._numbers = Project(root), ExitStack(), count()
         self._opened: dict[tuple[str, str], tuple[Path, LoadedArchive]] = {}
 
     def __call__(self, name, **options):
         """Return the folder of a model, and the model."""
         key = name, json.dumps(options, sort_keys=True)
         if key not in self._opened:
-            project, model = self._project, f"model{len(self._opened)}"
+            project, model = self._project, f"model{next(self._numbers)}"
             folder = project.root / "folders" / name.replace(" ", "-")
             if not folder.exists():
                 FOLDERS[name](folder)
@@ -102,6 +103,11 @@ REQUESTS = {
     "feature-extraction": TEXTS,
     "summarization": [{"text": t, "max_new_tokens": 8} for t in TEXTS],
     "text2text-generation": [{"text": t, "max_new_tokens": 8} for t in TEXTS],
+    "several languages": [
+        {"text": t, "tgt_lang": code, "max_new_tokens": 8}
+        for t, code in zip(TEXTS, ["fra_Latn", "deu_Latn"] * 2, strict=True)
+    ],
+    "languages at the end": [{"text": t, "tgt_lang": "de_DE", "max_new_tokens": 8} for t in TEXTS],
     "text-generation": [
         {"prompt": "The quick"},
         {"messages": [{"role": "user", "content": "Hello"}], "max_new_tokens": 4},
@@ -129,6 +135,8 @@ PARAMETERS = {
         {"no_repeat_ngram_size": 1},
         {"repetition_penalty": 3.5},
     ],
+    "several languages": [{"src_lang": "spa_Latn"}, {"tgt_lang": "zul_Latn", "num_beams": 2}],
+    "languages at the end": [{"src_lang": "ar_AR"}, {"tgt_lang": "ro_RO"}],
     "text-generation": [{"max_new_tokens": 3}, {"top_k": 5, "seed": 1}],
     "image-classification": [{"top_k": 1}, {"top_k": 2}],
     "image-feature-extraction": [{"normalize": True}],

@@ -27,6 +27,7 @@ MODELS = {
     "Sentence embeddings": "feature-extraction",
     "Summarization": "summarization",
     "Translation": "text2text-generation",
+    "Translation between several languages": "several languages",
     "Chat": "text-generation",
     "Image classification": "image-classification",
     "Image features": "image-feature-extraction",

@@ -11,6 +11,10 @@ import transformers
 from pretrained_folders import TEXTS
 from pretrained_models import LONG, ask, pipeline
 
+from vestal.errors import VestalError
+from vestal_handlers.text.languages import LanguageOptions, Languages
+from vestal_handlers.text.tokens import TextTokenizer
+
 pytestmark = pytest.mark.heavy
 
 
@@ -100,3 +104,63 @@ def test_generated_texts_equal_transformers(models, name):
         assert ours["text"] == fast.decode(tokens, skip_special_tokens=True)
         assert ours["tokens"] == inputs["input_ids"].shape[1]
         assert ours["finish_reason"] in ("eos", "length")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target"),
+    [("several languages", "deu_Latn", "fra_Latn"), ("languages at the end", "de_DE", "ro_RO")],
+)
+def test_translations_between_languages_equal_transformers(models, name, source, target):
+    folder, loaded = models(name)
+    module = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    fast, ours = (transformers.AutoTokenizer.from_pretrained(folder) for _ in range(2))
+    languages = Languages(ours, LanguageOptions(), module.generation_config)
+    texts = TextTokenizer(ours, 64, "", frozenset(fast.model_input_names))
+    found = set()
+    for fields in ({"src_lang": source, "tgt_lang": target}, {"tgt_lang": target}):
+        fast.src_lang = fields.get("src_lang", ours.src_lang)
+        # Of the last one, the words are tokens of languages, too, which stay.
+        for text in [*TEXTS, f"A {source} and {ours.src_lang} fox"]:
+            inputs = fast(text, return_tensors="pt")
+            encoding = texts.encode(text)
+            ids = languages.inputs(texts.tensors(encoding), encoding, fields)["input_ids"]
+            assert ids.tolist() == inputs["input_ids"][0].tolist()
+            (tokens,) = module.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=9,
+                forced_bos_token_id=fast.convert_tokens_to_ids(target),
+            )
+            (answer,) = ask(loaded, {"text": text, **fields, "max_new_tokens": 9})
+            assert answer["text"] == fast.decode(tokens, skip_special_tokens=True)
+            assert answer["tokens"] == len(ids)
+            found.add(answer["text"])
+    assert len(found) > 2
+
+
+def test_the_language_of_a_translation_is_named_by_requests_or_options(models):
+    _, loaded = models("several languages")
+    missing, wrong = ask(loaded, "A fox", {"text": "A fox", "tgt_lang": "fra_latn"})
+    assert missing == (
+        422,
+        "the language to translate to is missing: add field 'tgt_lang', or set handler.tgt_lang",
+    )
+    assert wrong[0] == 422
+    assert "field 'tgt_lang' must be one of ace_Arab, ace_Latn" in wrong[1]
+    assert "(did you mean 'fra_Latn'?)" in wrong[1]
+    _, fixed = models("several languages", src_lang="deu_Latn", tgt_lang="fra_Latn")
+    text = {"text": TEXTS[0], "max_new_tokens": 8}
+    named = {**text, "src_lang": "deu_Latn", "tgt_lang": "fra_Latn"}
+    assert ask(fixed, text) == ask(loaded, named)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("several languages", {"tgt_lang": "French"}, "'tgt_lang' must be one of ace_Arab, .*Fren"),
+        ("summarization", {"src_lang": "fr"}, "src_lang is set, but the model has no"),
+    ],
+)
+def test_an_unknown_language_is_an_error_when_the_model_loads(models, name, options, message):
+    with pytest.raises(VestalError, match=message):
+        models(name, **options)

@@ -28,12 +28,13 @@ class TextToText(PretrainedText):
 
     def setup(self) -> None:
         super().setup()
-        if self.engine.module is None:
-            raise ValueError("text to text runs in transformers, not in another engine")
         self.model = EncoderDecoder(self.engine.module, self.tokenizer.tokenizer, self.options)
 
     def fields(self) -> dict[str, Any]:
         return self.model.fields()
+
+    def example(self) -> dict[str, Any]:
+        return {**super().example(), **self.model.example()}
 
     def example_input(self) -> ModelInputs:
         return self.inputs_of({**self.example(), "truncate": "right", "max_new_tokens": 2})
@@ -41,15 +42,15 @@ class TextToText(PretrainedText):
     def inputs_of(self, request: dict[str, Any]) -> ModelInputs:
         text = self.options.prefix + request["text"]
         encoding = self.tokenizer.encode(text, truncate=request["truncate"])
-        return ModelInputs([self.tokenizer.tensors(encoding)], self.model.settings(request))
+        inputs = self.model.inputs(self.tokenizer.tensors(encoding), encoding, request)
+        return ModelInputs([inputs], self.model.settings(request))
 
     def forward(self, samples: Sequence[ModelInputs]) -> list[Tensor]:
         texts = [(sample.rows[0], sample.context) for sample in samples]
         return self.model.generate(texts, self.device, self.deadline, self.options.max_forward)
 
     def encode(self, output: Tensor, instance: Instance) -> dict[str, Any]:
-        tokens = len(instance.sample.rows[0]["input_ids"])
-        return {**self.model.completion(output, instance.sample.context), "tokens": tokens}
+        return self.model.completion(output, instance.sample.rows[0], instance.sample.context)
 
     def limits(self) -> dict[str, Any]:
         return {**super().limits(), **self.model.limits()}

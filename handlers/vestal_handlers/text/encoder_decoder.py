@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tokenizers import Encoding
 from torch import Tensor
 from transformers import MaxTimeCriteria, StoppingCriteriaList
 
 from vestal_handlers.errors import OUT_OF_TIME, HandlerError, InputError
-from vestal_handlers.options import Options, number
+from vestal_handlers.options import number
 from vestal_handlers.requests.schema_parts import COUNT, TEXT, at_least_one, object_of
+from vestal_handlers.text.languages import LanguageOptions, Languages
 
 Settings = tuple[tuple[str, Any], ...]
 """The arguments of `generate` for one text, by name."""
@@ -29,7 +31,7 @@ PREDICTION_SCHEMA = object_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodingOptions(Options):
+class DecodingOptions(LanguageOptions):
     """
     Attributes:
         prefix: stands before each text, such as "summarize: " for T5.
@@ -49,9 +51,15 @@ class DecodingOptions(Options):
 
 
 class EncoderDecoder:
-    """A model of transformers with an encoder and a decoder, and its tokenizer."""
+    """A model of transformers with an encoder and a decoder, and its tokenizer.
+
+    Raises:
+        ValueError: the module is None, because another engine runs, or an option does not fit.
+    """
 
     def __init__(self, module: Any, tokenizer: Any, options: DecodingOptions) -> None:
+        if module is None:
+            raise ValueError("text to text runs in transformers, not in another engine")
         self._module, self._tokenizer, config = module, tokenizer, module.generation_config
         # The decoder has as many positions as the encoder, and starts with one token.
         positions = getattr(module.config, "max_position_embeddings", None)
@@ -63,9 +71,13 @@ class EncoderDecoder:
         config.max_length = None  # max_new_tokens takes its place, and transformers would warn
         self._least = config.min_length or 0
         self._ends = set(_listed(config.eos_token_id))
+        self._languages = Languages(tokenizer, options, config)
 
     def fields(self) -> dict[str, Any]:
         """JSON Schemas of the fields of a request, named as the arguments of `generate`."""
+        return {**self._numbers(), **self._languages.fields()}
+
+    def _numbers(self) -> dict[str, Any]:
         return {
             "max_new_tokens": at_least_one(self._most),
             "min_new_tokens": {"type": "integer", "minimum": 0, "maximum": self._most},
@@ -78,14 +90,24 @@ class EncoderDecoder:
     def limits(self) -> dict[str, int]:
         return {"max_new_tokens_limit": self._most, "max_beams": self._most_beams}
 
+    def example(self) -> dict[str, str]:
+        """The fields of an example that every request must have."""
+        return self._languages.example()
+
+    def inputs(
+        self, tensors: Mapping[str, Tensor], encoding: Encoding, request: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """The inputs of the model, int64 [T] each, for the language of the request."""
+        return self._languages.inputs(tensors, encoding, request)
+
     def settings(self, request: Mapping[str, Any]) -> Settings:
         """The settings of a valid request.
 
         Raises:
-            InputError: 422, two fields do not fit each other.
+            InputError: 422, two fields do not fit each other, or there is no language.
         """
         settings = {"max_new_tokens": self._new_tokens, "num_beams": self._beams}
-        for name, schema in self.fields().items():
+        for name, schema in self._numbers().items():
             if name in request:
                 settings[name] = (int if schema["type"] == "integer" else float)(request[name])
         least, most = settings.get("min_new_tokens", 0), settings["max_new_tokens"]
@@ -98,7 +120,7 @@ class EncoderDecoder:
                 422,
                 "field 'length_penalty' has no effect without beams; set num_beams, or remove it",
             )
-        return tuple(sorted(settings.items()))
+        return tuple(sorted([*settings.items(), *self._languages.settings(request)]))
 
     def generate(
         self,
@@ -153,8 +175,10 @@ class EncoderDecoder:
             )
         return tokens.cpu()
 
-    def completion(self, output: Tensor, settings: Settings) -> dict[str, Any]:
-        """The generated text, why it ends, and the number of its tokens."""
+    def completion(
+        self, output: Tensor, inputs: Mapping[str, Tensor], settings: Settings
+    ) -> dict[str, Any]:
+        """The generated text, why it ends, and the numbers of tokens."""
         tokens = output[1:].tolist()
         end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
         tokens = tokens if end is None else tokens[: end + 1]
@@ -164,6 +188,7 @@ class EncoderDecoder:
             "text": self._tokenizer.decode(tokens, skip_special_tokens=True),
             "finish_reason": reason,
             "completion_tokens": len(tokens),
+            "tokens": len(inputs["input_ids"]),
         }
 
 
