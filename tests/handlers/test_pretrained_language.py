@@ -164,3 +164,23 @@ def test_the_language_of_a_translation_is_named_by_requests_or_options(models):
 def test_an_unknown_language_is_an_error_when_the_model_loads(models, name, options, message):
     with pytest.raises(VestalError, match=message):
         models(name, **options)
+
+
+def test_a_model_of_one_pair_and_a_language_of_its_own_need_no_field(models):
+    folder, _ = models("languages at the end")
+    fast = transformers.AutoTokenizer.from_pretrained(folder)
+    romanian = fast.convert_tokens_to_ids("ro_RO")
+    for name in ("decoder_start_token_id", "forced_bos_token_id"):
+        config = transformers.GenerationConfig(**{name: romanian})
+        languages = Languages(fast, LanguageOptions(), config)
+        assert (languages.example(), languages.settings({})) == ({}, [])
+    fast.add_special_tokens({"extra_special_tokens": ["xx_XX"]})
+    fast.src_lang = fast.tgt_lang = "xx_XX"
+    own = Languages(fast, LanguageOptions(), transformers.GenerationConfig())
+    assert own.fields()["src_lang"]["enum"][-1] == "xx_XX"
+    assert own.settings({}) == [("forced_bos_token_id", fast.convert_tokens_to_ids("xx_XX"))]
+    texts = TextTokenizer(fast, 64, "", frozenset(fast.model_input_names))
+    encoding = texts.encode("A fox")
+    for fields, last in (({}, "xx_XX"), ({"src_lang": "ro_RO"}, "ro_RO")):
+        ids = own.inputs(texts.tensors(encoding), encoding, fields)["input_ids"]
+        assert fast.convert_ids_to_tokens(ids.tolist())[-1] == last
