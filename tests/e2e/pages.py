@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from serving import Serving
@@ -15,16 +16,19 @@ BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+\.(?:py|yaml))\n")
 
 
-def run_page(page: Path, server: Serving, port: int = 8000) -> str:
+def run_page(page: Path, server: Serving, changes: Mapping[str, str] | None = None) -> str:
     """Run every block in the server's project and return what the commands printed.
 
     A block whose first line is a comment with a path is a file to write; other Python blocks and
     shell blocks are run. `vestal serve` is started on free ports; with --detach, the page stops it
-    itself. Other languages (`console`, `json`) only show something. `port`: of the gateway, instead
-    of the 8000 on the page.
+    itself. Other languages (`console`, `json`) only show something. `changes`: texts of the page,
+    and what takes their places.
     """
     printed, root = "", server.project.root
-    content = re.sub(r"\b8000\b", str(port), page.read_text("utf-8"))
+    content = page.read_text("utf-8")
+    for old, new in (changes or {}).items():
+        assert old in content
+        content = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, content)
     for language, text in BLOCK.findall(content):
         if named := FILE.match(text):
             file = root / named[1]

