@@ -111,9 +111,10 @@ chaos-swap: $(STAMP)  ## swap versions while workers and servers are killed, for
 bench-restart: $(STAMP)  ## time the restart of two models after kill -9; rows in benchmarks/results
 	@$(BIN)/python -m benchmarks.restart
 
+# What an import costs is not measured: coverage itself would be imported.
 coverage: $(STAMP)  ## measure the line and branch coverage of `make test`, which must not fall
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 3 --dist loadfile -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 3 --dist loadfile -m "not slow" --ignore=tests/unit/test_import_cost.py
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@$(BIN)/coverage report --include='vestal/client/*' --fail-under=95
