@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import struct
 
 import numpy as np
 import pytest
 import torch
+from idx_files import write_idx_set
 from PIL import Image
 
 from vestal.batch.inputs import find_inputs
@@ -16,22 +16,6 @@ from vestal.errors import VestalError
 from vestal.files.folders import files_in
 from vestal.training.datasets import cifar10, digits, fashion_mnist, mnist
 from vestal.training.image_folders import ImageFiles, image_folder
-
-
-def write_idx(folder, name, array):
-    folder.mkdir(parents=True, exist_ok=True)
-    head = struct.pack("!HBB", 0, 8, array.ndim) + struct.pack(f"!{array.ndim}I", *array.shape)
-    (folder / name).write_bytes(head + array.tobytes())
-
-
-def write_idx_set(raw):
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
-    classes = np.arange(100, dtype=np.uint8) % 10
-    write_idx(raw, "train-images-idx3-ubyte", pixels)
-    write_idx(raw, "train-labels-idx1-ubyte", classes)
-    write_idx(raw, "t10k-images-idx3-ubyte", pixels[:20])
-    write_idx(raw, "t10k-labels-idx1-ubyte", classes[:20])
-    return pixels
 
 
 def test_digits_split_is_fixed_and_disjoint():

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 import torch
 import yaml
+from idx_files import write_idx_set
 
 from vestal.archive.optimizing import Optimizer
 from vestal.archive.pack import pack
@@ -160,11 +161,11 @@ def test_an_engine_without_int8_is_refused(trained_project, options, message):
         pack(trained_project, "mnist", version="8.1", precision="int8", **options)
 
 
-def int8(project, *, read=read, **data):
+def int8(project, *, version="8.2", read=read, **data):
     return pack(
         project,
         "mnist",
-        version="8.2",
+        version=version,
         engine="openvino",
         precision="int8",
         data=OptimizationData(**data),
@@ -182,6 +183,19 @@ def test_too_little_data_is_refused(trained_project, digits):
         int8(trained_project, calibrate=labelled, evaluate=labelled, max_drop=5)
     with pytest.raises(UsageError, match=r"--evaluate nowhere: there is no such file, folder or"):
         int8(trained_project, evaluate="nowhere")
+
+
+def test_the_data_set_may_be_in_any_place(trained_project, tmp_path):
+    write_idx_set(tmp_path / "MNIST" / "raw")
+    given = {"calibrate": "mnist", "evaluate": "mnist", "place": tmp_path, "max_drop": 100}
+    text = int8(trained_project, version="8.6", **given).optimization.text()
+    # Of the 20 inputs of the test, 18 are among the 90 of the training.
+    assert "Calibrated with 72 inputs of mnist (training split)" in text
+    assert "on 20 inputs of mnist (test split)" in text
+    with pytest.raises(VestalError, match=r"the data set mnist is not in .*nowhere"):
+        int8(trained_project, evaluate="mnist", place=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="the data set digits takes no --data"):
+        int8(trained_project, place=tmp_path)
 
 
 def test_imported_weights_need_inputs(trained_project, tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from vestal.cli.arguments import Engine, Model, Precision, Weights
+from vestal.cli.arguments import Data, Engine, Model, Precision, Weights
 from vestal.cli.output import Json, count_of, err, out, print_json, print_warning
 from vestal.errors import UsageError
 from vestal.files.text import lines_of, read_text
@@ -70,6 +70,7 @@ def pack(
             "measure accuracy), or a data set of the recipe. Default for int8: the test split.",
         ),
     ] = None,
+    data: Data = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -90,12 +91,12 @@ def pack(
 
         project = Project.here()
         model = model_name(project, model)
-        data = None
-        if calibrate is not None or evaluate is not None or max_drop is not None:
+        compared_with = None
+        if any(each is not None for each in (calibrate, evaluate, data, max_drop)):
             from vestal.optimize.data import OptimizationData
 
             drop = OptimizationData.max_drop if max_drop is None else max_drop
-            data = OptimizationData(calibrate, evaluate, drop)
+            compared_with = OptimizationData(calibrate, evaluate, drop, data)
         packed = pack_archive(
             project,
             model,
@@ -108,7 +109,7 @@ def pack(
             force=force,
             task=task,
             base=base,
-            data=data,
+            data=compared_with,
             read=_read_inputs,
         )
     for warning in packed.warnings:

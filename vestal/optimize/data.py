@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,15 @@ class InputSet:
 class OptimizationData:
     """What the user passes: data sets of the recipe, files or folders; None: the weights' data set.
 
-    `max_drop`: the largest accepted `gate.Measurement.drop`.
+    Attributes:
+        max_drop: the largest accepted `gate.Measurement.drop`.
+        place: folder or file of a data set that is not downloaded, as for a training.
     """
 
     calibrate: str | None = None
     evaluate: str | None = None
     max_drop: float = 0.5
+    place: Path | None = None
 
     def load(
         self,
@@ -83,11 +87,14 @@ class OptimizationData:
         Raises:
             UsageError: there is no such data, or too little.
         """
-        loaded: dict[str, Splits] = {}
+
+        @cache
+        def load(name: str) -> Splits:
+            return recipe.splits(name, self.place)
 
         def find(given: str | None, option: str, split: str) -> InputSet:
             if given is None or (given in recipe.datasets and not Path(given).exists()):
-                return _of_recipe(recipe, run, given, option, split, loaded)
+                return _of_recipe(recipe, run, given, option, split, load)
             return _of_path(Path(given), option, run, read, schema)
 
         evaluation = find(self.evaluate, "--evaluate", "test").spread(EVALUATION)
@@ -115,7 +122,7 @@ def _of_recipe(
     given: str | None,
     option: str,
     split: str,
-    loaded: dict[str, Splits],
+    load: Callable[[str], Splits],
 ) -> InputSet:
     name = given or run.dataset
     if name not in recipe.datasets:
@@ -127,9 +134,7 @@ def _of_recipe(
                 * bool(recipe.datasets)
             )
         )
-    if name not in loaded:
-        loaded[name] = recipe.splits(name)
-    splits = loaded[name]
+    splits = load(name)
     examples: Examples = getattr(splits, split)
     most = EVALUATION if split == "test" else CALIBRATION
     # Only those that are used: encoding a whole data set would take minutes.
