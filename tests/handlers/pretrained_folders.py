@@ -29,6 +29,16 @@ TEXTS = [
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SIZE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 POSITIONS = 64
+ENCODER_DECODER: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": POSITIONS,
+}
 ENTITIES = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
 
 
@@ -124,14 +134,7 @@ def vectors(folder: Path) -> None:
 def bart(folder: Path) -> None:
     config = transformers.BartConfig(
         vocab_size=200,
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=POSITIONS,
+        **ENCODER_DECODER,
         bos_token_id=2,
         eos_token_id=3,
         pad_token_id=0,
@@ -168,14 +171,7 @@ def mbart(folder: Path) -> None:
 def several_languages(fast: Any, folder: Path) -> None:
     config = transformers.M2M100Config(
         vocab_size=len(fast),
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=POSITIONS,
+        **ENCODER_DECODER,
         decoder_start_token_id=2,
         # Otherwise, most outputs are the input of the decoder again, a language.
         tie_word_embeddings=False,

@@ -9,12 +9,10 @@ import zipfile
 import pytest
 import torch
 import yaml
-from idx_files import write_idx_set
 
 from vestal.archive.optimizing import Optimizer
 from vestal.archive.pack import pack
 from vestal.checking import check
-from vestal.cli.run_inputs import RunInputs, requests_of
 from vestal.errors import UsageError, VestalError
 from vestal.inprocess import Input, LoadedArchive
 from vestal.inprocess.frontend import Frontend
@@ -34,33 +32,10 @@ pytestmark = pytest.mark.heavy
 FILTERS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def read(path, schema):
-    return requests_of(RunInputs([str(path)]).read(), schema)
-
-
 @pytest.fixture(scope="module")
 def project(trained_project):
     pack(trained_project, "mnist", version="8.0", engine="openvino", precision="int8")
     return trained_project
-
-
-@pytest.fixture
-def digits(trained_project, tmp_path):
-    """Writes that many inputs of the test split into a folder, by label."""
-    from vestal.evaluation.predictions import request_body, target_at
-
-    recipe = load_recipe(trained_project, "mnist")
-    splits = recipe.splits("digits")
-
-    def write(name, count, start=0):
-        for index in range(start, start + count):
-            label = str(target_at(splits.test, index))
-            file = tmp_path / name / label / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(request_body(recipe, splits.test, index).content)
-        return tmp_path / name
-
-    return write
 
 
 def test_the_bill_and_the_index_have_the_measurement(project):
@@ -101,7 +76,7 @@ def test_the_gate_measures_a_real_drop(project, tmp_path):
     recipe = load_recipe(project, "mnist")
     run = Run.read(latest_run(project, "mnist"))
     data = OptimizationData(max_drop=50.0)
-    _, evaluation = data.load(recipe, run, read, dict, calibrated=False)
+    _, evaluation = data.load(recipe, run, lambda *_: [], dict, calibrated=False)
     store = project.model_store
     folders = []
     for version in ("1.0", "2.0"):
@@ -159,67 +134,6 @@ def test_a_larger_drop_is_refused_with_the_numbers(trained_project, monkeypatch)
 def test_an_engine_without_int8_is_refused(trained_project, options, message):
     with pytest.raises(UsageError, match=message):
         pack(trained_project, "mnist", version="8.1", precision="int8", **options)
-
-
-def int8(project, *, version="8.2", read=read, **data):
-    return pack(
-        project,
-        "mnist",
-        version=version,
-        engine="openvino",
-        precision="int8",
-        data=OptimizationData(**data),
-        read=read,
-    )
-
-
-def test_too_little_data_is_refused(trained_project, digits):
-    labelled, few = str(digits("labelled", 40)), str(digits("few", 31, 300))
-    with pytest.raises(UsageError, match=r"labelled has 40 inputs .* with at least 200: pass more"):
-        int8(trained_project, evaluate=labelled)
-    with pytest.raises(UsageError, match=r"few has 31 inputs for the calibration, and .* 32"):
-        int8(trained_project, calibrate=few, evaluate=labelled, max_drop=5)
-    with pytest.raises(UsageError, match=r"labelled has 0 .*\(40 more are also in the evaluation"):
-        int8(trained_project, calibrate=labelled, evaluate=labelled, max_drop=5)
-    with pytest.raises(UsageError, match=r"--evaluate nowhere: there is no such file, folder or"):
-        int8(trained_project, evaluate="nowhere")
-
-
-def test_the_data_set_may_be_in_any_place(trained_project, tmp_path):
-    write_idx_set(tmp_path / "MNIST" / "raw")
-    given = {"calibrate": "mnist", "evaluate": "mnist", "place": tmp_path, "max_drop": 100}
-    text = int8(trained_project, version="8.6", **given).optimization.text()
-    # Of the 20 inputs of the test, 18 are among the 90 of the training.
-    assert "Calibrated with 72 inputs of mnist (training split)" in text
-    assert "on 20 inputs of mnist (test split)" in text
-    with pytest.raises(VestalError, match=r"the data set mnist is not in .*nowhere"):
-        int8(trained_project, evaluate="mnist", place=tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="the data set digits takes no --data"):
-        int8(trained_project, place=tmp_path)
-
-
-def test_imported_weights_need_inputs(trained_project, tmp_path):
-    weights = latest_run(trained_project, "mnist") / "model.pt"
-    with pytest.raises(UsageError, match=r"no data set to use .* come from model\.pt: pass --eval"):
-        pack(
-            Project(tmp_path),
-            "mnist",
-            version="1",
-            weights=weights,
-            engine="onnx",
-            precision="int8",
-        )
-
-
-@FILTERS
-@pytest.mark.slow
-def test_folders_give_accuracy_and_the_same_bytes_again(trained_project, digits):
-    data = {"calibrate": str(digits("unlabelled", 64)), "evaluate": str(digits("held", 250, 80))}
-    first = int8(trained_project, **data)
-    assert first.optimization.measurement.metric == "accuracy"
-    assert first.optimization.measurement.inputs == 250
-    assert first.optimization.calibration_inputs == 64
-    assert not int8(trained_project, **data).new
 
 
 @FILTERS
